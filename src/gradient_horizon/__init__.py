@@ -1,0 +1,29 @@
+"""Gradient Horizon: how far back in time can the gradient of a recurrent network reach?
+
+Public names load lazily: importing the package starts neither JAX's backends nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "make_cell": "cells",
+    "log_jacobian_norms": "jacobian",
+    "gradient_horizon": "horizon",
+    "run": "api",
+    "load": "results",
+}
+
+__all__ = ["__version__", *_HOME_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(f"gradient_horizon.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module 'gradient_horizon' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,107 @@
+"""Recurrent cells as one-step maps; scanning over time is the caller's business.
+
+    cell = make_cell("tanh", hidden_size=64, input_size=1)
+    params = cell.init(key, weight_scale=1.2)
+    state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from gradient_horizon import names
+from gradient_horizon.activations import ACTIVATIONS, Activation
+from gradient_horizon.arrays import Matrix, RandomKey, Vector
+from gradient_horizon.randomness import named_key, normal
+from gradient_horizon.weights import unit_weights
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class VanillaParams:
+    """W (N, N), U (N, D) and b (N,)."""
+
+    recurrent: Matrix
+    input: Float[Array, "N D"]
+    bias: Vector
+
+
+@dataclass(frozen=True)
+class VanillaCell:
+    """h_t = (1 - leak) h_{t-1} + leak φ(a_t), a_t = W h_{t-1} + U x_t + b; `leak` = 1 is the plain cell.
+
+    J_t = (1 - leak) I + leak diag(φ′(a_t)) W.
+    """
+
+    name: str
+    activation: Activation
+    hidden_size: int
+    input_size: int = 0
+    leak: float = 1.0
+
+    @property
+    def state_size(self) -> int:
+        """n, the number of entries of the state."""
+        return self.hidden_size
+
+    def init(
+        self,
+        key: RandomKey,
+        weight_scale: ArrayLike = 1.0,
+        weights: str = "gaussian",
+        bias_scale: ArrayLike = 0.0,
+        input_scale: ArrayLike = 1.0,
+        dtype: DTypeLike = jnp.float32,
+    ) -> VanillaParams:
+        """W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²).
+
+        Each of the three has its own key, folded in by name: the same W⁰ at every scale.
+        """
+        n, d = self.hidden_size, self.input_size
+        recurrent = unit_weights(weights, named_key(key, "weights"), n, dtype)
+        inputs = normal(named_key(key, "input_weights"), (n, d), dtype) / max(d, 1) ** 0.5
+        bias = normal(named_key(key, "bias"), (n,), dtype)
+        return VanillaParams(
+            jnp.asarray(weight_scale, dtype) * recurrent,
+            jnp.asarray(input_scale, dtype) * inputs,
+            jnp.asarray(bias_scale, dtype) * bias,
+        )
+
+    def initial_state(
+        self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
+    ) -> Vector:
+        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        if key is None:
+            return jnp.zeros(self.hidden_size, dtype)
+        return jnp.asarray(state_scale, dtype) * normal(named_key(key, "state"), (self.hidden_size,), dtype)
+
+    def preactivation(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
+        """a_t, shape (N,)."""
+        a = params.recurrent @ h + params.bias
+        return a if x is None else a + params.input @ x
+
+    def step(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
+        """h_t from h_{t-1} and x_t (None: no input)."""
+        response = self.activation.value(self.preactivation(params, h, x))
+        return response if self.leak == 1.0 else (1.0 - self.leak) * h + self.leak * response
+
+
+def make_cell(name: str, hidden_size: int, input_size: int = 0, *, leak: float = 0.5) -> VanillaCell:
+    """The cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid or leaky_tanh.
+
+    `leak`, in (0, 1], is read by leaky_tanh alone. Raises `ValueError` for an unknown name or an impossible size.
+    """
+    if name not in names.CELLS:
+        raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
+    if hidden_size < 1 or input_size < 0:
+        raise ValueError(
+            f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0"
+        )
+    if not 0 < leak <= 1:
+        raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
+    if name == "leaky_tanh":
+        return VanillaCell(name, ACTIVATIONS["tanh"], hidden_size, input_size, leak)
+    return VanillaCell(name, ACTIVATIONS[name], hidden_size, input_size)

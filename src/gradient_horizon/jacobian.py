@@ -1,0 +1,173 @@
+"""Log norms of products of step Jacobians, M(T, t) = J_T ... J_{t+1} = ∂h_T/∂h_t, at every lag.
+
+A product is carried through the linearised step, one matrix product a step, and renormalised by exact powers of two
+(see `scaling`), so that neither thousands of steps nor float32 make it over- or underflow.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from gradient_horizon import names
+from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
+from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, pull, push, rollout, sequence_length
+from gradient_horizon.runtime import unroll
+from gradient_horizon.scaling import collapsed, normalise
+
+_log = logging.getLogger(__name__)
+_LOG_2 = 0.6931471805599453
+
+
+def _frobenius(matrix: Float[Array, "n n"]) -> Scalar:
+    return jnp.sqrt(jnp.sum(matrix * matrix))
+
+
+def _spectral(matrix: Float[Array, "n n"]) -> Scalar:
+    return jnp.linalg.svd(matrix, compute_uv=False)[0]
+
+
+_NORMS: dict[str, Callable[[Float[Array, "n n"]], Scalar]] = {"frobenius": _frobenius, "spectral": _spectral}
+
+
+class ScaledNorms(NamedTuple):
+    """Norms as `mantissa[name]` · 2^`exponent`, each of shape (T,): exact logs in whatever precision is wanted.
+
+    `suspect`: the product collapsed in a single step, so that entries flushed to zero before may be missing.
+    """
+
+    mantissa: dict[str, Series]
+    exponent: IntSeries
+    suspect: Bool[Array, ""]
+
+    def log(self) -> dict[str, Series]:
+        """The natural logs of the norms; -inf where the product is exactly zero."""
+        return {
+            name: jnp.log(value) + self.exponent.astype(value.dtype) * jnp.asarray(_LOG_2, value.dtype)
+            for name, value in self.mantissa.items()
+        }
+
+
+def resolve_method(method: str, anchor: str) -> str:
+    """`method`, with `"auto"` replaced by the one that fits `anchor`; `ValueError` for a pair that does not fit."""
+    if anchor not in names.ANCHORS:
+        raise ValueError(f"anchor: {anchor!r} is unknown; allowed: {', '.join(names.ANCHORS)}")
+    if method not in names.METHODS:
+        raise ValueError(f"method: {method!r} is unknown; allowed: {', '.join(names.METHODS)}")
+    fitting = names.METHOD_OF_ANCHOR[anchor]
+    if method not in ("auto", "jacrev", fitting):
+        raise ValueError(f"method: {method!r} does not fit anchor {anchor!r}; allowed: auto, jacrev, {fitting}")
+    return fitting if method == "auto" else method
+
+
+def _by_jacrev(anchor: str, flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix):
+    jacobian = jax.jacrev(flat_step, argnums=1)(params, h, x)
+    left, right = (matrix, jacobian) if anchor == "end" else (jacobian, matrix)
+    return jnp.matmul(left, right)
+
+
+def _outward(values: PyTree, anchor: str) -> PyTree:
+    """A series over steps, in the order in which the product meets them."""
+    return jax.tree.map(lambda leaf: leaf[::-1], values) if anchor == "end" else values
+
+
+def scaled_norms(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    trajectory: Trajectory,
+    xs: PyTree = None,
+    *,
+    anchor: str = "end",
+    norms: Sequence[str] = ("frobenius",),
+    method: str = "auto",
+) -> ScaledNorms:
+    """Norms of the Jacobian products along a `trajectory` that `rollout` gave (of `h0` only the structure is read).
+
+    NaN at every lag whose product touches a state that is not finite.
+    """
+    method = resolve_method(method, anchor)
+    unknown = [name for name in norms if name not in _NORMS]
+    if unknown or not norms:
+        raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(_NORMS)}")
+    flat_step, _ = flatten_step(step, h0)
+    multiply = {"jacrev": partial(_by_jacrev, anchor), "pushforward": push, "pullback": pull}[method]
+    before = trajectory.states[:-1]
+    n = before.shape[1]
+
+    def advance(carry, inputs):
+        matrix, exponent, suspect = carry
+        h, x = inputs
+        matrix, gained = normalise(multiply(flat_step, params, h, x, matrix))
+        exponent = exponent + gained
+        suspect = suspect | collapsed(matrix, gained)
+        return (matrix, exponent, suspect), ({name: _NORMS[name](matrix) for name in norms}, exponent)
+
+    start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    (_, _, suspect), (mantissa, exponent) = lax.scan(
+        advance, start, (before, xs), reverse=anchor == "end", unroll=unroll(n)
+    )
+    touches_bad = lax.associative_scan(jnp.logical_or, _outward(~trajectory.finite, anchor))[1:]
+    mantissa, exponent = _outward((mantissa, exponent), anchor)
+    mantissa = {name: jnp.where(touches_bad, jnp.nan, value) for name, value in mantissa.items()}
+    return ScaledNorms(mantissa, exponent, suspect & ~jnp.any(touches_bad))
+
+
+def in_float64(tree: PyTree) -> PyTree:
+    """Every floating leaf cast to float64 (which must be enabled)."""
+    return jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
+
+
+def log_jacobian_norms(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    xs: PyTree = None,
+    *,
+    steps: int | None = None,
+    anchor: str = "end",
+    norms: Sequence[str] = ("frobenius",),
+    method: str = "auto",
+) -> dict[str, Series]:
+    """Natural logs of the norms of ∂h_T/∂h_t at every lag, for any one-step map.
+
+    **Arguments:**
+
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of one floating dtype.
+    - `xs`: a pytree with leading axis T, or None with `steps` = T.
+    - `anchor`: `"end"`: entry k is the log norm of ∂h_T/∂h_{T-1-k} (lag k + 1); `"start"`: of ∂h_{k+1}/∂h_0.
+    - `norms`: `"frobenius"`, `"spectral"` (largest singular value), or both.
+    - `method`: `"jacrev"`: each J_t by `jax.jacrev`, then multiplied: the reference, for any step;
+      `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the linearised
+      step, at half the work; `"auto"`: the one that fits the anchor.
+
+    **Returns:** `{norm: (T,) array}` in the state's dtype. -inf where the product is exactly zero; NaN where it
+    touches a state that is not finite.
+
+    A float32 product that collapses within a single step by more than 2^100 may have lost entries to underflow; it
+    is computed again in float64 along the same states. (Inside a transformation such as `jax.jit` the values are
+    not known and this is left out.)
+
+    **Raises:** `ValueError` for an unknown or unfitting setting.
+    """
+    sequence_length(xs, steps)
+    # `auto`, `pullback` and `jacrev` see the same states: a chaotic map would amplify any rounding between them.
+    trajectory = rollout(step, params, h0, xs, steps=steps)
+    measure = partial(scaled_norms, step, anchor=anchor, norms=tuple(norms), method=method)
+    scaled = measure(params, h0, trajectory, xs)
+    concrete = not isinstance(scaled.suspect, jax.core.Tracer)
+    if concrete and trajectory.states.dtype == jnp.float32 and bool(scaled.suspect):
+        _log.info("a product collapsed within one step: measured again in float64")
+        with jax.enable_x64(True):
+            exact = measure(*in_float64((params, h0, trajectory, xs)))
+            return {name: value.astype(jnp.float32) for name, value in exact.log().items()}
+    return scaled.log()
+
+

@@ -1,0 +1,15 @@
+"""The names a setting may take. Nothing here imports JAX, so a wrong name is told before JAX is loaded."""
+
+VANILLA_CELLS = ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid", "leaky_tanh")
+CELLS = VANILLA_CELLS
+WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
+NORMS = ("frobenius", "spectral")
+ANCHORS = ("end", "start")
+METHODS = ("auto", "jacrev", "pushforward", "pullback")
+INPUTS = ("none", "noise", "digits")
+PRECISIONS = ("float32", "float64")
+EXPERIMENTS = ("jacobian", "notes")
+HORIZON_KINDS = ("vanished", "exploded", "beyond", "nonfinite")
+
+# The method that carries the product outward from each anchor, at one matrix product a step.
+METHOD_OF_ANCHOR = {"end": "pullback", "start": "pushforward"}

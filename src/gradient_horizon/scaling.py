@@ -1,0 +1,65 @@
+"""Exact powers of two: the product of thousands of Jacobians as a matrix of moderate size and an int32 exponent.
+
+`jnp.exp2` of an integer is not exact in float32 and `jnp.ldexp` is slow on whole matrices; both
+are avoided by writing the exponent's bits.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from gradient_horizon.arrays import Scalar
+
+
+class _Bits(NamedTuple):
+    integer: type
+    mantissa: int
+    bias: int
+
+
+def _bits(dtype: DTypeLike) -> _Bits:
+    match jnp.dtype(dtype).name:
+        case "float32":
+            return _Bits(jnp.int32, 23, 127)
+        case "float64":
+            return _Bits(jnp.int64, 52, 1023)
+        case other:
+            raise ValueError(f"dtype: {other} is not supported; allowed: float32, float64")
+
+
+def power_of_two(exponent: Int[Array, ""], dtype: DTypeLike) -> Scalar:
+    """2^`exponent`, exact, for exponents of normal numbers (|exponent| ≤ 126 in float32, 1022 in float64)."""
+    bits = _bits(dtype)
+    pattern = (exponent.astype(bits.integer) + bits.bias) << bits.mantissa
+    return lax.bitcast_convert_type(pattern, jnp.dtype(dtype))
+
+
+def largest_exponent(matrix: Float[Array, "..."]) -> Int[Array, ""]:
+    """The e with 2^e ≤ max|entry| < 2^(e+1), within the exponents of normal numbers; 0 for zero and non-finite ones."""
+    bits = _bits(matrix.dtype)
+    largest = jnp.max(jnp.abs(matrix))
+    pattern = lax.bitcast_convert_type(largest, bits.integer)
+    exponent = (pattern >> bits.mantissa).astype(jnp.int32) - bits.bias
+    exponent = jnp.clip(exponent, 1 - bits.bias, bits.bias - 1)
+    return jnp.where((largest > 0) & jnp.isfinite(largest), exponent, 0)
+
+
+def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, ""]]:
+    """`matrix` = `scaled` · 2^`exponent` with the largest entry of `scaled` in [1, 2), the scaling exact.
+
+    Exact as long as the entries lie within 2^126 (float64: 2^1022) of each other; smaller ones flush to zero.
+    """
+    exponent = largest_exponent(matrix)
+    return matrix * power_of_two(-exponent, matrix.dtype), exponent
+
+
+def collapsed(scaled: Float[Array, "..."], exponent: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether one step shrank a normalised product to zero or by more than 2^100 (float64: 2^900).
+
+    Only then can entries that were flushed to zero earlier have become the largest ones.
+    """
+    limit = 100 if scaled.dtype == jnp.float32 else 900
+    return (exponent < -limit) | ~jnp.any(scaled != 0)
