@@ -1,8 +1,8 @@
 """Recurrent cells as one-step maps; scanning over time is the caller's business.
 
-    cell = make_cell("tanh", hidden_size=64, input_size=1)
-    params = cell.init(key, weight_scale=1.2)
-    state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
+cell = make_cell("tanh", hidden_size=64, input_size=1)
+params = cell.init(key, weight_scale=1.2)
+state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
 """
 
 from dataclasses import dataclass
@@ -97,9 +97,7 @@ def make_cell(name: str, hidden_size: int, input_size: int = 0, *, leak: float =
     if name not in names.CELLS:
         raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
     if hidden_size < 1 or input_size < 0:
-        raise ValueError(
-            f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0"
-        )
+        raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
     if not 0 < leak <= 1:
         raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
     if name == "leaky_tanh":

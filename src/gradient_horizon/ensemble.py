@@ -4,8 +4,7 @@ A block always holds the same number of networks, so every network goes through 
 result is bit for bit the same whatever else is in the sweep and however many devices there are.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,11 +14,11 @@ from jax.sharding import AxisType, PartitionSpec
 from gradient_horizon.arrays import PyTree
 
 Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
-IN_FLIGHT = 3  # calls handed to the devices before the first one's result is awaited
+Program = Callable[[PyTree, PyTree], PyTree]  # the same for a chunk of networks: a block on each device
 
 
-def compile_blocks(measure: Measure, block: int) -> Callable[[PyTree, PyTree], PyTree]:
-    """`measure` over `block` networks on each device: leaves of shape (devices · block, ...) in and out."""
+def compile_blocks(measure: Measure) -> Program:
+    """`measure` over one block of networks on each device: leaves of shape (devices · block, ...) in and out."""
     mesh = jax.make_mesh((jax.device_count(),), ("networks",), axis_types=(AxisType.Auto,))
     split, whole = PartitionSpec("networks"), PartitionSpec()
     # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
@@ -31,28 +30,24 @@ def compile_blocks(measure: Measure, block: int) -> Callable[[PyTree, PyTree], P
 
 
 def map_blocks(
-    program: Callable[[PyTree, PyTree], PyTree], block: int, networks: PyTree, constants: PyTree = None
+    stages: Sequence[Program], block: int, networks: PyTree, constants: PyTree = None
 ) -> Iterator[tuple[slice, PyTree]]:
-    """Run a `compile_blocks` program over `networks` (leaves with one leading axis), yielding finished chunks in order.
+    """Run `compile_blocks` programs over `networks` (leaves with one leading axis), yielding finished chunks in order.
 
-    The last chunk is padded with its own last network; the padding is cut off again.
+    Each stage works on what the one before gave, when that is ready: CPU devices share one pool of threads, in which
+    a program must not wait for another one. The last chunk is padded with its own last network; the padding is cut
+    off again.
     """
     chunk = block * jax.device_count()
     total = len(jax.tree.leaves(networks)[0])
-    waiting: deque[tuple[slice, PyTree]] = deque()
-
-    def finish() -> tuple[slice, PyTree]:
-        rows, values = waiting.popleft()
-        return rows, jax.tree.map(lambda leaf: np.asarray(leaf)[: rows.stop - rows.start], values)
-
     for start in range(0, total, chunk):
         rows = slice(start, min(start + chunk, total))
         places = np.minimum(np.arange(start, start + chunk), rows.stop - 1)
-        waiting.append((rows, program(jax.tree.map(lambda leaf: leaf[places], networks), constants)))
-        if len(waiting) == IN_FLIGHT:
-            yield finish()
-    while waiting:
-        yield finish()
+        values = jax.tree.map(lambda leaf, places=places: leaf[places], networks)
+        for stage in stages:
+            values = jax.block_until_ready(stage(values, constants))
+        size = rows.stop - rows.start
+        yield rows, jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
 
 
 def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[[int], None] | None = None) -> PyTree:

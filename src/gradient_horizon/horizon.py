@@ -27,3 +27,16 @@ def gradient_horizon(
     kind = np.where(reached, kind, BEYOND)
     horizon = np.where(reached, first + 1.0, scaled.shape[-1] + 1.0)
     return np.where(kind == NONFINITE, np.nan, horizon), kind.astype(np.int8)
+
+
+def neutral_scale(scales: Float[np.ndarray, " G"], log_growth: Float[np.ndarray, " G"]) -> float:
+    """The weight scale at which a log growth first crosses zero from below, interpolated; NaN where it never does."""
+    scales, log_growth = np.asarray(scales, np.float64), np.asarray(log_growth, np.float64)
+    below, above = log_growth[:-1], log_growth[1:]
+    crossings = np.flatnonzero((below < 0) & (above >= 0))
+    if not len(crossings):
+        return float("nan")
+    k = crossings[0]
+    if not np.isfinite(below[k]) or not np.isfinite(above[k]):
+        return float(scales[k + 1])
+    return float(scales[k] - below[k] * (scales[k + 1] - scales[k]) / (above[k] - below[k]))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gradient_horizon import names
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
@@ -171,3 +171,10 @@ def log_jacobian_norms(
     return scaled.log()
 
 
+def log_difference(one: ScaledNorms, other: ScaledNorms, name: str) -> Scalar:
+    """The largest |log(one / other)| over all lags, the exponents cancelled exactly; 0 where both are zero or NaN."""
+    a, b = one.mantissa[name], other.mantissa[name]
+    same = ((a == 0) & (b == 0)) | (jnp.isnan(a) & jnp.isnan(b))
+    ratio = jnp.log(jnp.where(same, 1, a) / jnp.where(same, 1, b))
+    shift = (one.exponent - other.exponent).astype(a.dtype) * jnp.asarray(_LOG_2, a.dtype)
+    return jnp.max(jnp.where(same, 0, jnp.abs(ratio + shift)))

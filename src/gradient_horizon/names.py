@@ -2,6 +2,8 @@
 
 VANILLA_CELLS = ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid", "leaky_tanh")
 CELLS = VANILLA_CELLS
+# Cells of one family have the same parameters, so one network can be measured under each of them.
+FAMILY_OF_CELL = dict.fromkeys(VANILLA_CELLS, "linear")
 WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
 NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")

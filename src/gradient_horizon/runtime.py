@@ -26,8 +26,14 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
     """
     if "jax" in sys.modules:
         raise RuntimeError("runtime.prepare must be called before JAX is imported")
+    devices = devices or int(os.environ.get("JAX_NUM_CPU_DEVICES", cpu_count()))
+    # A device's program waits in XLA's pool of threads for parts of itself that run in the same pool. With as many
+    # threads as devices, all of them can be waiting: it hangs for ever (seen with jax 0.10.2 at the second QR).
+    for name in ("NPROC", "PJRT_NPROC"):
+        threads = os.environ.get(name, "")
+        os.environ[name] = str(max(int(threads) if threads.isdecimal() else 0, 4 * devices, 8))
     environment = {
-        "JAX_NUM_CPU_DEVICES": str(devices or cpu_count()),
+        "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_ENABLE_X64": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",

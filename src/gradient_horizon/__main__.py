@@ -1,0 +1,8 @@
+"""`python -m gradient_horizon` is `gradient-horizon`."""
+
+import sys
+
+from gradient_horizon.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

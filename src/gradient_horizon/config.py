@@ -1,0 +1,304 @@
+"""The settings of one job: schema, what each one allows, and the hash of what decides the numbers.
+
+`Config` is the schema that Hydra composes into. `checked` turns what was composed into a `Config` whose lists are
+spelt out, or raises `SettingError` with one line that names the setting, the value and what is allowed. Nothing here
+loads JAX.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gradient_horizon import names
+
+LARGEST_SEED = 2**32 - 1
+
+
+class SettingError(ValueError):
+    """A setting with a value that is not allowed; the message is one line for the user."""
+
+    def __init__(self, setting: str, value: Any, allowed: str):
+        super().__init__(f"{setting}: {value!r} is not allowed; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting allows: in words, as a test, and as the words that a shell may complete."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    options: tuple[str, ...] = ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _one_of(options: Sequence[str]) -> Rule:
+    return Rule(", ".join(options), lambda value: value in options, tuple(options))
+
+
+def _some_of(options: Sequence[str]) -> Rule:
+    return Rule(
+        f"one or more of {', '.join(options)}, each once",
+        lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(options),
+        tuple(options),
+    )
+
+
+def _whole(least: int) -> Rule:
+    return Rule(f"a whole number of at least {least}", lambda value: _is_whole(value) and value >= least)
+
+
+def _whole_or_null(least: int) -> Rule:
+    return Rule(
+        f"a whole number of at least {least}, or null",
+        lambda value: value is None or (_is_whole(value) and value >= least),
+    )
+
+
+_NOT_NEGATIVE = Rule("a finite number of at least 0", lambda value: _is_number(value) and value >= 0)
+_POSITIVE = Rule("a finite number above 0", lambda value: _is_number(value) and value > 0)
+_FRACTION = Rule("a number above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1)
+_SWITCH = Rule("true or false", lambda value: isinstance(value, bool), ("true", "false"))
+_SEEDS = Rule(
+    f"a whole number of at least 1 (8 means 0 to 7), or a list of different whole numbers from 0 to {LARGEST_SEED}",
+    lambda value: (
+        bool(value) and all(_is_whole(s) and 0 <= s <= LARGEST_SEED for s in value) and len(set(value)) == len(value)
+    ),
+)
+_SCALES = Rule(
+    "a finite number of at least 0, a list of different ones,"
+    " or {start: .., stop: .., num: .., spacing: linear or log}",
+    lambda value: bool(value) and all(_is_number(g) and g >= 0 for g in value) and len(set(value)) == len(value),
+)
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, str) and value == value.strip() and Path(value).name == value and value not in ("", ".", "..")
+    )
+
+
+_NAME = Rule("a folder's name, without slashes, or null", _is_name)
+_FOLDER = Rule("a folder that can be written", lambda value: isinstance(value, str) and _is_writable(Path(value)))
+
+
+def _is_writable(folder: Path) -> bool:
+    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _setting(default: Any, rule: Rule, description: str) -> Any:
+    metadata = {"rule": rule, "description": description}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Config:
+    """Every setting, its default, what it allows and what it means."""
+
+    experiment: str = _setting("jacobian", _one_of(names.EXPERIMENTS), "what is measured")
+    name: str | None = _setting(
+        None, _NAME, "folder of the sweep inside the output folder; null: the experiment and a hash of the command"
+    )
+    output: str = _setting("results", _FOLDER, "folder that holds all sweeps")
+    cell: str = _setting("tanh", _one_of(names.CELLS), "the recurrent cell")
+    leak: float = _setting(0.5, _FRACTION, "leaky_tanh: how much of the state one step replaces")
+    weights: str = _setting("gaussian", _one_of(names.WEIGHTS), "ensemble of the recurrent matrix")
+    hidden_size: int = _setting(64, _whole(1), "N, hidden units (notes: H)")
+    batch_size: int = _setting(2, _whole(1), "notes: N, the rows of dh")
+    steps: int = _setting(100, _whole(1), "T, steps in time")
+    seeds: Any = _setting(8, _SEEDS, "networks at each weight scale")
+    weight_scales: Any = _setting([0.5, 1.0, 1.5, 2.0], _SCALES, "g in W = g W0")
+    bias_scale: float = _setting(0.0, _NOT_NEGATIVE, "standard deviation of the bias")
+    input_scale: float = _setting(1.0, _NOT_NEGATIVE, "input weights have variance input_scale^2 / input_size")
+    state_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of the initial state")
+    inputs: str = _setting("none", _one_of(names.INPUTS), "what drives the networks")
+    input_size: int | None = _setting(
+        None, _whole_or_null(1), "entries of a noise input; null: as many as hidden units"
+    )
+    noise_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of a noise input")
+    norms: Any = _setting(["frobenius"], _some_of(names.NORMS), "norms of the Jacobian product")
+    anchors: Any = _setting(["end"], _some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
+    horizon_threshold: float = _setting(3.0, _POSITIVE, "decades that the gradient may gain or lose before its horizon")
+    method: str = _setting("auto", _one_of(names.METHODS), "how the product is formed; jacrev is the reference")
+    recheck: bool = _setting(False, _SWITCH, "measure one block again with method=jacrev and record the difference")
+    precision: str = _setting("float32", _one_of(names.PRECISIONS), "floating point numbers of the networks")
+    quick_look: bool = _setting(True, _SWITCH, "draw each job's result beside it")
+    force: bool = _setting(False, _SWITCH, "compute again and overwrite what is finished")
+
+
+FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
+
+# What does not decide the numbers and so stays out of the hash.
+HOUSEKEEPING = ("name", "output", "quick_look", "force")
+
+# Coordinates of every result: a sweep over one of these joins along it instead of adding a dimension.
+JOINED = {"seeds": "seed", "weight_scales": "weight_scale", "norms": "norm", "anchors": "anchor"}
+
+_READ_BY = {
+    "jacobian": tuple(name for name in FIELDS if name not in (*HOUSEKEEPING, "batch_size")),
+    "notes": ("experiment", "hidden_size", "batch_size", "steps", "seeds", "weight_scales"),
+}
+
+
+def settings_of(experiment: str) -> tuple[str, ...]:
+    """The settings that decide the numbers of `experiment`."""
+    return _READ_BY[experiment]
+
+
+def describe_settings() -> str:
+    """One line a setting: name, default, meaning and what is allowed."""
+    defaults = Config()
+    return "\n".join(
+        f"  {name}={getattr(defaults, name)}\n      {entry.metadata['description']}"
+        f" [{entry.metadata['rule'].allowed}]".replace("None", "null").replace("'", "")
+        for name, entry in FIELDS.items()
+    )
+
+
+def check_key(key: str, value: Any) -> None:
+    """Raise `SettingError` for a setting that does not exist, with the nearest one that does."""
+    if key not in FIELDS:
+        near = difflib.get_close_matches(key, FIELDS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise SettingError(key, value, f"the settings {', '.join(FIELDS)}{hint}")
+
+
+def _expanded_seeds(value: Any) -> Any:
+    if _is_whole(value) and value >= 1:
+        return list(range(value))
+    return value if isinstance(value, list) else []
+
+
+def _expanded_scales(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        try:
+            start, stop, num = (value[key] for key in ("start", "stop", "num"))
+            spacing = value.get("spacing", "linear")
+            if set(value) > {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log") or num < 1:
+                return []
+            if spacing == "log":
+                if min(start, stop) <= 0:
+                    return []
+                start, stop = math.log(start), math.log(stop)
+            points = [start + (stop - start) * k / max(num - 1, 1) for k in range(num)]
+            value = [math.exp(point) for point in points] if spacing == "log" else points
+        except (KeyError, TypeError):
+            return []
+    if _is_number(value):
+        value = [value]
+    if not isinstance(value, list):
+        return []
+    # Twelve digits: 1.05 is the same network whether it was typed or came from a range.
+    return [float(f"{scale:.12g}") if _is_number(scale) else scale for scale in value]
+
+
+def _expanded_names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
+
+
+_EXPAND: dict[str, Callable[[Any], Any]] = {
+    "seeds": _expanded_seeds,
+    "weight_scales": _expanded_scales,
+    "norms": _expanded_names,
+    "anchors": _expanded_names,
+}
+
+
+def check_value(key: str, given: Any) -> Any:
+    """`given` with lists spelt out, if the setting `key` allows it; else `SettingError`."""
+    entry = FIELDS[key]
+    if entry.type is float and _is_whole(given):
+        given = float(given)
+    value = _EXPAND[key](given) if key in _EXPAND else given
+    rule: Rule = entry.metadata["rule"]
+    try:
+        accepted = rule.accepts(value)
+    except TypeError:  # entries that cannot be compared or hashed
+        accepted = False
+    if not accepted:
+        raise SettingError(key, given, rule.allowed)
+    return value
+
+
+def checked(values: Mapping[str, Any]) -> Config:
+    """The `Config` of these settings, lists spelt out; missing ones take their defaults.
+
+    Raises `SettingError` naming the first setting that is wrong.
+    """
+    for key, value in values.items():
+        check_key(key, value)
+    defaults = Config()
+    plain = {key: check_value(key, values.get(key, getattr(defaults, key))) for key in FIELDS}
+    config = Config(**plain)
+    _check_together(config)
+    return config
+
+
+def _check_together(config: Config) -> None:
+    if config.experiment == "jacobian":
+        for anchor in config.anchors:
+            fitting = names.METHOD_OF_ANCHOR[anchor]
+            if config.method not in ("auto", "jacrev", fitting):
+                raise SettingError("method", config.method, f"auto, jacrev or {fitting} where anchors holds {anchor}")
+        if config.input_size is not None and config.inputs != "noise":
+            raise SettingError("input_size", config.input_size, f"null where inputs={config.inputs}")
+        if config.inputs == "digits" and importlib.util.find_spec("sklearn") is None:
+            raise SettingError(
+                "inputs",
+                "digits",
+                "none or noise, as scikit-learn is not installed (pip install gradient-horizon[data])",
+            )
+
+
+def from_node(node: Any) -> Config:
+    """`checked`, from a composed OmegaConf node; merged into the schema once more, which refuses `+typo=1`."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), node)
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        key = (error.full_key or str(error.key or "")).split(".")[0].split("[")[0]
+        if key in FIELDS:
+            raise SettingError(key, _value_at(node, key), FIELDS[key].metadata["rule"].allowed) from None
+        check_key(key, _value_at(node, key))
+        raise
+    assert isinstance(values, dict)
+    return checked({str(key): value for key, value in values.items()})
+
+
+def _value_at(node: Any, key: str) -> Any:
+    return OmegaConf.to_container(node)[key] if key in node else None  # type: ignore[index]
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    """Plain values, in the schema's order."""
+    return dataclasses.asdict(config)
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """The settings that decide the numbers."""
+    return {key: getattr(config, key) for key in settings_of(config.experiment)}
+
+
+def content_hash(values: Mapping[str, Any]) -> str:
+    """64 hexadecimal digits that stand for these settings, whatever their order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

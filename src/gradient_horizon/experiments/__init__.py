@@ -1,0 +1,15 @@
+"""Experiments: a checked `Config` in, a labelled Dataset out. One experiment a file."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+import xarray as xr
+
+from gradient_horizon.config import Config
+
+Report = Callable[[int], None]  # told how many more networks are finished
+
+
+def measure(config: Config, report: Report) -> xr.Dataset:
+    """Run the experiment that `config` names; JAX is loaded here and not before."""
+    return import_module(f"gradient_horizon.experiments.{config.experiment}").measure(config, report)

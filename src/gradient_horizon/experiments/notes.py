@@ -1,0 +1,94 @@
+"""The study notes' own experiment: dh ← dh Whᵀ, again and again, and what becomes of its norm.
+
+    np.random.seed(3); Wh = np.random.randn(H, H) * scale; dh = np.ones((N, H))
+    for t in range(T): dh = dh @ Wh.T; norm_list.append(np.sqrt(np.sum(dh**2)) / N)
+
+The series as written, in float64; the same in float32 for at least 400 steps, where it overflows or dies; and the
+log-domain answer, which does neither. The modulus of the largest eigenvalue of Wh decides which.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import lax
+from jaxtyping import Array, Float
+
+from gradient_horizon.config import Config
+from gradient_horizon.scaling import normalise
+
+LONG = 400  # steps after which float32 has lost both of the notes' series
+
+
+def _plain(matrix: Float[Array, "H H"], rows: int, steps: int) -> Float[Array, " T"]:
+    def advance(dh, _):
+        dh = jnp.matmul(dh, matrix.T, precision="highest")
+        return dh, jnp.sqrt(jnp.sum(dh**2)) / rows
+
+    return lax.scan(advance, jnp.ones((rows, len(matrix)), matrix.dtype), length=steps)[1]
+
+
+def _logarithmic(matrix: Float[Array, "H H"], rows: int, steps: int) -> Float[Array, " T"]:
+    def advance(carry, _):
+        dh, exponent = carry
+        dh, gained = normalise(jnp.matmul(dh, matrix.T, precision="highest"))
+        exponent = exponent + gained
+        log_norm = jnp.log(jnp.sqrt(jnp.sum(dh**2))) - jnp.log(jnp.asarray(rows, dh.dtype))
+        return (dh, exponent), log_norm + exponent.astype(dh.dtype) * float(np.log(2.0))
+
+    start = (jnp.ones((rows, len(matrix)), matrix.dtype), jnp.zeros((), jnp.int32))
+    return lax.scan(advance, start, length=steps)[1]
+
+
+def notes_matrix(seed: int, hidden_size: int, scale: float) -> Float[np.ndarray, "H H"]:
+    """Wh as the notes draw it, from NumPy's legacy generator."""
+    return np.random.RandomState(seed).randn(hidden_size, hidden_size) * scale  # noqa: NPY002
+
+
+@jax.jit(static_argnums=(1, 2))
+def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str, Array]:
+    long = max(steps, LONG)
+    return {
+        "norm": jax.vmap(lambda matrix: _plain(matrix, rows, steps))(matrices),
+        "norm_float32": jax.vmap(lambda matrix: _plain(matrix, rows, long))(matrices.astype(jnp.float32)),
+        "log_norm": jax.vmap(lambda matrix: _logarithmic(matrix, rows, long))(matrices),
+    }
+
+
+def measure(config: Config, report: Any) -> xr.Dataset:
+    """The three series for every seed and weight scale, and the eigenvalue behind them."""
+    shape = (len(config.weight_scales), len(config.seeds))
+    matrices = np.stack(
+        [notes_matrix(seed, config.hidden_size, scale) for scale in config.weight_scales for seed in config.seeds]
+    )
+    with jax.enable_x64(True):
+        series = jax.tree.map(np.asarray, _series(jnp.asarray(matrices), config.batch_size, config.steps))
+    report(len(matrices))
+    network = ("weight_scale", "seed")
+
+    def labelled(values: np.ndarray, dim: str, title: str, **more: str) -> Any:
+        return (*network, dim), values.reshape(*shape, -1), {"long_name": title, "units": "1", **more}
+
+    radius = np.abs(np.linalg.eigvals(matrices)).max(axis=-1).reshape(shape)
+    largest = np.linalg.svd(matrices, compute_uv=False)[:, 0].reshape(shape)
+    return xr.Dataset(
+        {
+            "norm": labelled(series["norm"], "step", "norm of dh over N"),
+            "norm_float32": labelled(series["norm_float32"], "long_step", "norm of dh over N in float32"),
+            "log_norm": labelled(series["log_norm"], "long_step", "log norm of dh over N", comment="natural logarithm"),
+            "spectral_radius": (network, radius, {"long_name": "spectral radius of Wh", "units": "1"}),
+            "largest_singular_value": (network, largest, {"long_name": "largest singular value of Wh", "units": "1"}),
+        },
+        coords={
+            "weight_scale": ("weight_scale", config.weight_scales, {"long_name": "factor on Wh", "units": "1"}),
+            "seed": ("seed", config.seeds, {"long_name": "NumPy seed", "units": "1"}),
+            "step": ("step", np.arange(1, config.steps + 1), {"long_name": "steps back", "units": "step"}),
+            "long_step": (
+                "long_step",
+                np.arange(1, max(config.steps, LONG) + 1),
+                {"long_name": "steps back", "units": "step"},
+            ),
+        },
+    )

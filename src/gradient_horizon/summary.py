@@ -1,0 +1,85 @@
+"""The short table that ends a sweep: where the gradient neither vanishes nor explodes, and how far it reaches."""
+
+import itertools
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.table import Table
+
+from gradient_horizon.horizon import neutral_scale
+
+SHOWN_SCALES = (0.5, 1.0, 2.0)
+
+
+def _points(dataset: xr.Dataset, keys: list[str]) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
+    for point in itertools.product(*(dataset[key].values.tolist() for key in keys)):
+        at = dict(zip(keys, point, strict=True))
+        chosen = dataset.sel(at)
+        if (chosen.horizon_kind != "").any():
+            yield at, chosen
+
+
+def _shown(scales: list[float]) -> list[float]:
+    wanted = [scale for scale in SHOWN_SCALES if scale in scales]
+    return wanted or list(dict.fromkeys([scales[0], scales[len(scales) // 2], scales[-1]]))
+
+
+def _horizon(chosen: xr.Dataset, scale: float, last: int) -> str:
+    at = chosen.sel(weight_scale=scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no finite network at this scale
+        median = float(np.nanmedian(at.horizon))
+    if not np.isfinite(median):
+        return "nonfinite"
+    if median > last:
+        return f"> {last}"
+    kinds, counts = np.unique(
+        at.horizon_kind.values[np.isin(at.horizon_kind, ["vanished", "exploded"])], return_counts=True
+    )
+    return f"{median:g} {kinds[counts.argmax()]}"
+
+
+def horizon_table(dataset: xr.Dataset) -> Table | None:
+    """One row a swept setting; None where no horizon was measured."""
+    if "horizon" not in dataset:
+        return None
+    keys = [key for key in json.loads(dataset.attrs["swept"]) if key in dataset.dims]
+    scales = dataset.weight_scale.values.tolist()
+    table = Table(title="How far the gradient reaches (median over seeds)")
+    for key in keys:
+        table.add_column(key)
+    table.add_column("neutral weight scale", justify="right")
+    for scale in _shown(scales):
+        table.add_column(f"horizon at g = {scale:g}", justify="right")
+    table.add_column("non-finite networks", justify="right")
+    for at, chosen in _points(dataset, keys):
+        norm = chosen.log_norm.isel(norm=0)
+        lags = np.flatnonzero(norm.notnull().any(("weight_scale", "seed")))
+        last = int(chosen.lag[lags[-1]]) if len(lags) else int(chosen.lag[-1])
+        size = at.get("hidden_size", dataset.attrs.get("state_size", 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            growth = np.nanmedian(norm.sel(lag=last), axis=-1) - 0.5 * np.log(size)
+        neutral = neutral_scale(np.asarray(scales), growth)
+        lost = int((chosen.horizon_kind == "nonfinite").sum())
+        table.add_row(
+            *(str(at[key]) for key in keys),
+            f"{neutral:.3f}" if np.isfinite(neutral) else f"none in {scales[0]:g} to {scales[-1]:g}",
+            *(_horizon(chosen, scale, last) for scale in _shown(scales)),
+            str(lost),
+        )
+    return table
+
+
+def recheck_lines(dataset: xr.Dataset) -> list[str]:
+    """The largest difference from `method=jacrev` of each job that was measured again with it."""
+    rechecked = json.loads(dataset.attrs.get("recheck", "[]"))
+    return [
+        f"{entry['job'] or 'single'}: largest |difference| of a log norm from method=jacrev: {entry['difference']:.2g}"
+        f" ({entry['networks']} networks, every lag)"
+        for entry in rechecked
+    ]
