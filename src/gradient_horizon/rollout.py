@@ -22,10 +22,10 @@ FlatStep = Callable[[PyTree, Float[Array, " n"], PyTree], Float[Array, " n"]]
 class Trajectory(NamedTuple):
     """h_0 .. h_T, raveled: `states[t]` is h_t, shape (T + 1, n)."""
 
-    states: Float[Array, "T+1 n"]
+    states: Float[Array, "times n"]
 
     @property
-    def finite(self) -> Bool[Array, " T+1"]:
+    def finite(self) -> Bool[Array, " times"]:
         """Whether each state is finite."""
         return jnp.all(jnp.isfinite(self.states), axis=1)
 

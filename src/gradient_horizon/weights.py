@@ -29,7 +29,8 @@ def _gaussian(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
 def _orthogonal(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
     q, r = jnp.linalg.qr(normal(key, (n, n), dtype))
     diagonal = jnp.diagonal(r)
-    return q * jnp.where(diagonal < 0, -jnp.ones_like(diagonal), jnp.ones_like(diagonal))
+    signs = jnp.where(diagonal < 0, -jnp.ones_like(diagonal), jnp.ones_like(diagonal))
+    return q * signs[None, :]
 
 
 def _identity(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:

@@ -1,0 +1,228 @@
+"""Laws that every product of Jacobians obeys. Tolerances: rounding of one step is a few eps √n, and steps add up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradient_horizon import log_jacobian_norms, make_cell, names
+from gradient_horizon.rollout import flatten_step, push, rollout
+
+BOTH = ("frobenius", "spectral")
+
+
+def network(cell, seed=0, scale=1.3, steps=9, dtype=jnp.float64, weights="gaussian", bias=0.2):
+    key = jax.random.key(seed)
+    params = cell.init(key, scale, weights, bias_scale=bias, dtype=dtype)
+    xs = jax.random.normal(key, (steps, cell.input_size), jnp.float32).astype(dtype) if cell.input_size else None
+    return params, cell.initial_state(key, dtype=dtype), xs
+
+
+def oracle(cell, params, h, xs, steps, anchor):
+    """Log norms of jacrev of the whole rollout, by a nudge added to every state at once."""
+
+    def states(nudges):
+        visited = [h + nudges[0]]
+        for t in range(steps):
+            visited.append(cell.step(params, visited[-1], None if xs is None else xs[t]) + nudges[t + 1])
+        return jnp.stack(visited)
+
+    whole = np.asarray(jax.jit(jax.jacrev(states))(jnp.zeros((steps + 1, h.size), h.dtype)), np.float64)
+    lags = range(1, steps + 1)
+    matrices = [whole[steps, :, steps - lag] if anchor == "end" else whole[lag, :, 0] for lag in lags]
+    with np.errstate(divide="ignore"):
+        logs = [[np.log(np.linalg.norm(matrix)), np.log(np.linalg.norm(matrix, 2))] for matrix in matrices]
+    return dict(zip(BOTH, np.array(logs).T, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("anchor", names.ANCHORS)
+@pytest.mark.parametrize("name", names.CELLS)
+def test_oracle_jacrev_of_the_whole_rollout(name, anchor, dtype):
+    steps = 7
+    cell = make_cell(name, 6, 2)
+    params, h, xs = network(cell, scale=1.3, steps=steps, dtype=jnp.dtype(dtype))
+    expected = oracle(cell, params, h, xs, steps, anchor)
+    for method in ("auto", names.METHOD_OF_ANCHOR[anchor], "jacrev"):
+        found = log_jacobian_norms(cell.step, params, h, xs, anchor=anchor, norms=BOTH, method=method)
+        for norm in BOTH:
+            assert found[norm].dtype == dtype
+            # a step rounds by some √n eps; a product of random matrices cancels by ‖A‖‖B‖/‖AB‖ ≲ n
+            tolerance = 30 * steps * np.finfo(dtype).eps
+            np.testing.assert_allclose(found[norm], expected[norm], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "scale"), [(3, 0.7), (16, 1.0), (48, 1.6)])
+def test_orthogonal_weights_scale_every_singular_value_by_g(n, scale, dtype):
+    steps = 300
+    cell = make_cell("linear", n)
+    params, _, _ = network(cell, scale=scale, dtype=jnp.dtype(dtype), weights="orthogonal", bias=0.0)
+    h = cell.initial_state(dtype=jnp.dtype(dtype))  # zero: a linear state that grows overflows
+    lag = np.arange(1, steps + 1)
+    for anchor in names.ANCHORS:
+        found = log_jacobian_norms(cell.step, params, h, steps=steps, anchor=anchor, norms=BOTH)
+        # Q is orthogonal to √n eps, and every step adds as much
+        tolerance = 4 * np.sqrt(n) * steps * np.finfo(dtype).eps
+        np.testing.assert_allclose(found["spectral"], lag * np.log(scale), atol=tolerance)
+        np.testing.assert_allclose(found["frobenius"], 0.5 * np.log(n) + lag * np.log(scale), atol=tolerance)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.8])
+def test_gelfand_powers_of_one_matrix_follow_its_eigenvalues(seed, scale):
+    steps, n = 2000, 12
+    cell = make_cell("linear", n)
+    params, _, _ = network(cell, seed, scale, bias=0.0)
+    h = cell.initial_state(dtype=jnp.float64)  # zero: a linear state that grows overflows
+    found = log_jacobian_norms(cell.step, params, h, steps=steps)["frobenius"]
+    matrix = np.asarray(params.recurrent)
+    eigenvalues, vectors = np.linalg.eig(matrix)
+    radius = np.abs(eigenvalues).max()
+    inverse = np.linalg.inv(vectors)
+    for lag in (1, 10, 100, 500, 2000):  # W^τ = V Λ^τ V⁻¹ exactly, not only in the limit
+        power = vectors @ np.diag((eigenvalues / radius) ** lag) @ inverse
+        expected = lag * np.log(radius) + np.log(np.linalg.norm(power))
+        tolerance = 50 * lag * np.linalg.cond(vectors) * np.finfo(float).eps
+        assert abs(found[lag - 1] - expected) < tolerance
+    assert abs(found[-1] / steps - np.log(radius)) < np.log(np.linalg.cond(vectors) * n) / steps
+
+
+@pytest.mark.parametrize("anchor", names.ANCHORS)
+def test_a_periodic_sequence_of_matrices_is_multiplied_in_the_right_order(anchor):
+    rng = np.random.default_rng(0)
+    cycle = rng.standard_normal((3, 4, 4))
+    xs = np.tile(cycle, (5, 1, 1))
+    found = log_jacobian_norms(lambda _, h, x: x @ h, None, jnp.zeros(4), jnp.asarray(xs), anchor=anchor, norms=BOTH)
+    for lag in range(1, 16):
+        chosen = xs[15 - lag :] if anchor == "end" else xs[:lag]
+        product = np.eye(4)
+        for matrix in chosen:
+            product = matrix @ product
+        assert float(found["frobenius"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(product)), abs=1e-12)
+        assert float(found["spectral"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(product, 2)), abs=1e-12)
+
+
+def test_the_jacobian_is_taken_at_the_state_that_the_step_starts_from():
+    # h' = h²: J_t = 2 h_{t-1}, so the product over all steps is 2^T h_0 h_1 ... h_{T-1}
+    found = log_jacobian_norms(lambda p, h, x: h * h, None, jnp.array([1.1]), steps=5, anchor="start")["frobenius"]
+    states = 1.1 ** (2.0 ** np.arange(5))
+    np.testing.assert_allclose(found, np.cumsum(np.log(2 * states)), atol=1e-13)
+
+
+@pytest.mark.parametrize("name", names.CELLS)
+def test_both_anchors_agree_at_full_lag(name):
+    cell = make_cell(name, 10, 1)
+    params, h, xs = network(cell, scale=1.1, steps=60)
+    start, end = (log_jacobian_norms(cell.step, params, h, xs, anchor=a, norms=BOTH) for a in ("start", "end"))
+    for norm in BOTH:
+        np.testing.assert_allclose(start[norm][-1], end[norm][-1], atol=1e-13 * 60)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 2.5), st.integers(1, 11))
+@settings(deadline=None, max_examples=15)
+def test_cocycle(seed, scale, split):
+    steps = 12
+    cell = make_cell("tanh", 8)
+    params, h, _ = network(cell, seed, scale)
+    flat_step, _ = flatten_step(cell.step, h)
+    states = rollout(cell.step, params, h, steps=steps).states
+
+    def product(first, last):
+        matrix = jnp.eye(8, dtype=jnp.float64)
+        for t in range(first, last):
+            matrix = push(flat_step, params, states[t], None, matrix)
+        return np.asarray(matrix)
+
+    late, early = product(split, steps), product(0, split)
+    whole = late @ early
+    found = log_jacobian_norms(cell.step, params, h, steps=steps, anchor="start", norms=BOTH)
+    lost = np.linalg.norm(late) * np.linalg.norm(early) / np.linalg.norm(whole)  # cancellation
+    assert float(found["frobenius"][-1]) == pytest.approx(np.log(np.linalg.norm(whole)), abs=1e-13 * steps * lost)
+    assert np.log(np.linalg.norm(early, 2)) == pytest.approx(float(found["spectral"][split - 1]), abs=1e-12)
+    bound = sum(np.log(np.linalg.norm(product(t, t + 1), 2)) for t in range(steps))
+    assert float(found["spectral"][-1]) <= bound + 1e-12
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.5])
+def test_relu_without_bias_and_input_is_homogeneous(scale):
+    steps = 40
+    cell = make_cell("relu", 20)
+    params, h, _ = network(cell, 3, scale, bias=0.0)
+    states = rollout(cell.step, params, h, steps=steps).states
+    flat_step, _ = flatten_step(cell.step, h)
+    vector = h[:, None]
+    for t in range(steps):
+        vector = push(flat_step, params, states[t], None, vector)
+    np.testing.assert_allclose(vector[:, 0], states[-1], rtol=1e-13 * steps, atol=0)
+    assert bool(jnp.any(states[-1] > 0))
+
+
+def test_the_notes_halved_matrix_does_not_vanish_in_float32():
+    matrix = np.random.RandomState(3).randn(3, 3) * 0.5
+    step = lambda p, h, x: p @ h  # noqa: E731
+    found = log_jacobian_norms(step, jnp.asarray(matrix, jnp.float32), jnp.zeros(3, jnp.float32), steps=400)
+    exact = log_jacobian_norms(step, jnp.asarray(matrix), jnp.zeros(3), steps=400)
+    assert np.all(np.isfinite(found["frobenius"]))
+    # the float32 matrix is another one by eps: its exponent differs by some eps a step
+    np.testing.assert_allclose(found["frobenius"], exact["frobenius"], atol=400 * 10 * np.finfo(np.float32).eps)
+    assert float(exact["frobenius"][95]) == pytest.approx(-43.6, abs=1.5)
+
+
+def test_thousands_of_steps_lose_nothing():
+    steps = 20000
+    found = log_jacobian_norms(lambda p, h, x: h * p, jnp.float32(0.75), jnp.ones(2, jnp.float32), steps=steps)
+    expected = 0.5 * np.log(2) + np.arange(1, steps + 1) * np.log(0.75)
+    np.testing.assert_allclose(found["frobenius"], expected, rtol=2 * np.finfo(np.float32).eps, atol=1e-5)
+
+
+def test_a_step_that_shrinks_by_eighty_decades_is_measured():
+    factors = jnp.array([1.0, 1e-30, 1.0, 1e-37, 1e30], jnp.float32)
+    found = log_jacobian_norms(lambda _, h, x: h * x, None, jnp.ones(3, jnp.float32), factors, anchor="start")
+    expected = 0.5 * np.log(3) + np.cumsum(np.log(np.asarray(factors, np.float64)))
+    np.testing.assert_allclose(found["frobenius"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("anchor", names.ANCHORS)
+def test_what_float32_flushed_is_found_again_when_it_matters(anchor):
+    # one coordinate falls to 1e-100 of the other; then the other one dies
+    fall = np.array([[1.0, 1e-20]] * 5 + [[0.0, 1.0]], np.float32)
+    xs = jnp.asarray(fall if anchor == "start" else fall[::-1])
+    found = log_jacobian_norms(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), xs, anchor=anchor)
+    assert float(found["frobenius"][-1]) == pytest.approx(5 * np.log(np.float64(np.float32(1e-20))), rel=1e-6)
+    assert found["frobenius"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("anchor", names.ANCHORS)
+def test_dead_units_give_minus_infinity_and_never_nan(anchor):
+    xs = jnp.array([1.0, 1.0, 0.0, 1.0], jnp.float32)
+    found = log_jacobian_norms(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), xs, anchor=anchor, norms=BOTH)
+    finite = [True, True, False, False] if anchor == "start" else [True, False, False, False]
+    for norm in BOTH:
+        np.testing.assert_array_equal(np.isfinite(found[norm]), finite)
+        assert np.all(np.asarray(found[norm])[~np.array(finite)] == -np.inf)
+
+
+def test_a_state_that_overflows_gives_nan_from_there_on():
+    xs = jnp.array([1.0, 1e30, 1e30, 1.0], jnp.float32)
+    start = log_jacobian_norms(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), xs, anchor="start")["frobenius"]
+    np.testing.assert_array_equal(np.isnan(start), [False, False, True, True])
+    end = log_jacobian_norms(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), xs)["frobenius"]
+    assert np.all(np.isnan(end))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"anchor": "middle"}, "anchor: 'middle' is unknown; allowed: end, start"),
+        ({"method": "finite"}, "method: 'finite' is unknown; allowed: auto, jacrev"),
+        ({"method": "pushforward"}, "method: 'pushforward' does not fit anchor 'end'; allowed: auto, jacrev, pullback"),
+        ({"norms": ("nuclear",)}, r"norms: \['nuclear'\]; allowed: one or more of frobenius, spectral"),
+        ({"norms": ()}, r"norms: \[\]; allowed"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        log_jacobian_norms(lambda p, h, x: h, None, jnp.ones(2), steps=3, **settings)

@@ -1,0 +1,46 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradient_horizon.scaling import collapsed, normalise, power_of_two
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float32", 126), ("float64", 1022)])
+def test_powers_of_two_are_exact(dtype, largest):
+    for exponent in (-largest, -77, -1, 0, 1, 53, largest):
+        assert float(power_of_two(jnp.int32(exponent), dtype)) == 2.0**exponent
+
+
+@settings(deadline=None)
+@given(st.integers(-100, 100), st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4))
+def test_normalising_changes_no_bit(exponent, entries):
+    matrix = np.ldexp(np.array(entries, np.float32), exponent).reshape(2, 2)
+    scaled, found = normalise(jnp.asarray(matrix))
+    largest = np.abs(matrix).max()
+    if largest < np.finfo(np.float32).tiny:  # XLA flushes subnormal numbers
+        return
+    assert 1 <= float(jnp.max(jnp.abs(scaled))) < 2
+    kept = np.abs(matrix) > largest * 2.0**-120
+    back = np.ldexp(np.asarray(scaled, np.float64), int(found))
+    np.testing.assert_array_equal(back[kept], matrix.astype(np.float64)[kept])
+
+
+@pytest.mark.parametrize("entry", [0.0, np.inf, np.nan])
+def test_zero_and_non_finite_matrices_keep_exponent_zero(entry):
+    scaled, exponent = normalise(jnp.full((2, 2), entry, jnp.float32))
+    assert int(exponent) == 0
+    np.testing.assert_array_equal(scaled, np.full((2, 2), entry, np.float32))
+
+
+def test_a_collapse_is_noticed():
+    whole, nothing = jnp.ones((2, 2), jnp.float32), jnp.zeros((2, 2), jnp.float32)
+    assert bool(collapsed(whole, jnp.int32(-101)))
+    assert bool(collapsed(nothing, jnp.int32(0)))
+    assert not bool(collapsed(whole, jnp.int32(-99)))
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match="float16 is not supported; allowed: float32, float64"):
+        normalise(jnp.ones(2, jnp.float16))
