@@ -33,6 +33,21 @@ def test_orthogonal_is_orthogonal():
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(40), atol=40 * np.finfo(float).eps)
 
 
+def test_orthogonal_is_uniform_on_the_group():
+    # Diaconis and Shahshahani 1994: the traces of Q, Q², Q³ of a Haar matrix have means 0, 1, 0, variances 1, 2, 3
+    count = 2000
+    keys = jax.random.split(KEY, count)
+    matrices = np.asarray(jax.vmap(lambda key: unit_weights("orthogonal", key, 12, jnp.float64))(keys))
+    power = matrices
+    for k, mean in ((1, 0), (2, 1), (3, 0)):
+        traces = np.trace(power, axis1=1, axis2=2)
+        assert abs(traces.mean() - mean) < 5 * np.sqrt(k / count)
+        assert abs(traces.var() / k - 1) < 5 * np.sqrt(2 / count)
+        power = power @ matrices
+    signs = np.sign(np.linalg.det(matrices))
+    assert abs(signs.mean()) < 5 / np.sqrt(count)
+
+
 def test_np_rnn_is_positive_with_largest_eigenvalue_one():
     matrix = drawn("np_rnn", 30)
     eigenvalues = np.linalg.eigvalsh(matrix)

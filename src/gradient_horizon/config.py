@@ -127,7 +127,7 @@ class Config:
     batch_size: int = _setting(2, _whole(1), "notes: N, the rows of dh")
     steps: int = _setting(100, _whole(1), "T, steps in time")
     seeds: Any = _setting(8, _SEEDS, "networks at each weight scale")
-    weight_scales: Any = _setting([0.5, 1.0, 1.5, 2.0], _SCALES, "g in W = g W0")
+    weight_scales: Any = _setting(None, _SCALES, "g in W = g W0; null: 0.5, 1, 1.5, 2")
     bias_scale: float = _setting(0.0, _NOT_NEGATIVE, "standard deviation of the bias")
     input_scale: float = _setting(1.0, _NOT_NEGATIVE, "input weights have variance input_scale^2 / input_size")
     state_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of the initial state")
@@ -190,6 +190,8 @@ def _expanded_seeds(value: Any) -> Any:
 
 
 def _expanded_scales(value: Any) -> Any:
+    if value is None:  # a list as the schema's default could not be replaced by a range in a preset
+        return [0.5, 1.0, 1.5, 2.0]
     if isinstance(value, Mapping):
         try:
             start, stop, num = (value[key] for key in ("start", "stop", "num"))
@@ -270,8 +272,11 @@ def _check_together(config: Config) -> None:
             )
 
 
-def from_node(node: Any) -> Config:
-    """`checked`, from a composed OmegaConf node; merged into the schema once more, which refuses `+typo=1`."""
+def from_node(node: Any, replaced: Mapping[str, Any]) -> Config:
+    """`checked`, from a composed OmegaConf node, merged into the schema once more, which refuses `+typo=1`.
+
+    `replaced` are values that take the place of the node's own.
+    """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), node)
         values = OmegaConf.to_container(merged, resolve=True)
@@ -282,7 +287,7 @@ def from_node(node: Any) -> Config:
         check_key(key, _value_at(node, key))
         raise
     assert isinstance(values, dict)
-    return checked({str(key): value for key, value in values.items()})
+    return checked({**{str(key): value for key, value in values.items()}, **replaced})
 
 
 def _value_at(node: Any, key: str) -> Any:

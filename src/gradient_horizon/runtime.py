@@ -21,17 +21,14 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
 
     Small matrix products do not gain from threads, networks do: the ensemble is spread over the devices instead.
     LAPACK's own threads fight XLA's (an SVD of 128 × 128 takes 50 times as long with them). A value that the
-    user's environment already sets is kept. Raises `RuntimeError` when JAX has been imported already, since the
+    user's environment already sets is kept. More threads than devices (NPROC) would spin for work and halve the
+    speed; with as many threads as devices LAPACK's QR (geqrf) hangs for ever when two devices run it at once (jax
+    0.10.2), so no ensemble program may call it. Raises `RuntimeError` when JAX has been imported already, since the
     settings would not take effect.
     """
     if "jax" in sys.modules:
         raise RuntimeError("runtime.prepare must be called before JAX is imported")
     devices = devices or int(os.environ.get("JAX_NUM_CPU_DEVICES", cpu_count()))
-    # A device's program waits in XLA's pool of threads for parts of itself that run in the same pool. With as many
-    # threads as devices, all of them can be waiting: it hangs for ever (seen with jax 0.10.2 at the second QR).
-    for name in ("NPROC", "PJRT_NPROC"):
-        threads = os.environ.get(name, "")
-        os.environ[name] = str(max(int(threads) if threads.isdecimal() else 0, 4 * devices, 8))
     environment = {
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_ENABLE_X64": "1",
@@ -39,8 +36,14 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
         "OMP_NUM_THREADS": "1",
     }
     flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_multi_thread_eigen" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    # XLA's other scheduler spreads one network's small operations over threads, at half the speed.
+    for flag, value in (
+        ("xla_cpu_multi_thread_eigen", "false"),
+        ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
+    ):
+        if flag not in flags:
+            flags = f"{flags} --{flag}={value}".strip()
+    os.environ["XLA_FLAGS"] = flags
     if compile_cache:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         environment["JAX_COMPILATION_CACHE_DIR"] = str(home / "gradient-horizon" / "xla")
@@ -49,19 +52,22 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
         os.environ.setdefault(name, value)
 
 
-def block_size(n: int, *, precision: str = "float32", backend: str = "cpu") -> int:
+def block_size(n: int, steps: int, *, precision: str = "float32", backend: str = "cpu") -> int:
     """How many networks one compiled block holds: as many as keep their matrices in the cache.
 
     A function of the network's own settings and the backend alone, never of how many networks, devices or bytes
     there are, so a network's last digits do not depend on the sweep around it. Measured for float32 on a CPU with
-    2 MiB of cache a core; float64 takes half.
+    2 MiB of cache a core; float64 takes half. Beyond 1000 steps blocks shrink, down to 8 networks: their trajectories
+    take memory, and a few networks are all that most such runs have.
     """
     if backend != "cpu":  # an accelerator wants whole batches: some 64 MiB of state matrices
         return max(1, min(4096, 2**24 // (n * n)))
-    for largest, size in ((16, 256), (32, 32), (64, 16), (128, 8)):
-        if n <= largest:
-            return size if precision == "float32" else size // 2
-    return 1
+    size = next((size for largest, size in ((16, 256), (32, 32), (64, 16), (128, 8)) if n <= largest), 1)
+    if precision == "float64":
+        size = max(1, size // 2)
+    while size > 8 and size * steps > 256_000:
+        size //= 2
+    return size
 
 
 def unroll(n: int) -> int:

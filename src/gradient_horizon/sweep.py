@@ -112,13 +112,15 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
             raise SettingError("sweeps", override.value(), f"the presets {', '.join(presets())}")
         if override.key_or_group in config.FIELDS and "${" not in str(override.value()):
             config.check_value(override.key_or_group, override.value())
+    # Lists and ranges replace each other here; OmegaConf merges a list with a list alone.
+    spelt = [override for override in fixed if override.key_or_group in ("seeds", "weight_scales")]
     try:
-        composed = _compose([override.input_line or "" for override in fixed])
+        composed = _compose([override.input_line or "" for override in fixed if override not in spelt])
     except HydraException as error:
         raise SettingError("override", " ".join(overrides), _line(error)) from None
     hydra = composed.hydra
     settings = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-    base = config.from_node(settings)
+    base = config.from_node(settings, {override.key_or_group: override.value() for override in spelt})
 
     on_line = {override.key_or_group for override in given}
     preset = {key: text for key, text in (hydra.sweeper.params or {}).items() if key not in on_line}

@@ -3,7 +3,7 @@
 | name | W⁰ |
 |---|---|
 | gaussian | N(0, 1/N) entries; spectral radius → 1 (Girko's circular law) |
-| orthogonal | uniform on the orthogonal group (QR of a Gaussian matrix, signs by Mezzadri 2007) |
+| orthogonal | uniform on the orthogonal group, as a product of random reflections (Stewart 1980) |
 | identity | I (Le, Jaitly, Hinton 2015) |
 | unit_normal | N(0, 1) entries |
 | np_rnn | (RᵀR/N + I) / its largest eigenvalue, R standard normal (Talathi, Vartak 2015) |
@@ -27,9 +27,19 @@ def _gaussian(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
 
 
 def _orthogonal(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
-    q, r = jnp.linalg.qr(normal(key, (n, n), dtype))
-    diagonal = jnp.diagonal(r)
-    signs = jnp.where(diagonal < 0, -jnp.ones_like(diagonal), jnp.ones_like(diagonal))
+    """The Q of a Gaussian matrix's QR factors, R's diagonal positive, without forming R (nor calling LAPACK)."""
+    places = jnp.arange(n)
+    vectors = normal(key, (n, n), dtype)
+
+    def reflect(k, carry):
+        q, signs = carry
+        vector = jnp.where(places >= k, vectors[k], jnp.zeros((), dtype))
+        sign = jnp.where(vector[k] < 0, -jnp.ones((), dtype), jnp.ones((), dtype))
+        vector = vector.at[k].add(sign * jnp.sqrt(jnp.sum(vector * vector)))
+        image = jnp.matmul(q, vector, precision="highest") * (2 / jnp.sum(vector * vector))
+        return q - image[:, None] * vector[None, :], signs.at[k].set(-sign)
+
+    q, signs = jax.lax.fori_loop(0, n, reflect, (jnp.eye(n, dtype=dtype), jnp.ones(n, dtype)))
     return q * signs[None, :]
 
 

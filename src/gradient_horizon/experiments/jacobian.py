@@ -158,7 +158,7 @@ def measure(config: Config, report: Any) -> xr.Dataset:
     """Measure every network of `config` and label the result."""
     draw = _draw_of(config)
     spec = _spec_of(config, draw.input_size)
-    block = runtime.block_size(draw.hidden_size, precision=draw.precision, backend=jax.default_backend())
+    block = runtime.block_size(draw.hidden_size, draw.steps, precision=draw.precision, backend=jax.default_backend())
     pixels = digit_pixels() if draw.inputs == "digits" else None
     seeds, scales = np.asarray(config.seeds, np.uint32), np.asarray(config.weight_scales, np.float64)
     shape = (len(scales), len(seeds))

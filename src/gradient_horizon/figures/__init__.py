@@ -1,0 +1,30 @@
+"""Figures: a labelled Dataset in, a matplotlib Figure out. One figure a file.
+
+Names load lazily: importing this package does not load matplotlib. Every Figure is built without pyplot, so drawing
+opens no window and is safe in a thread.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME_OF = {
+    "quick_look": "overview",
+    "sweep_figures": "overview",
+    "save": "style",
+    "norm_against_lag": "norms",
+    "horizon_against_scale": "horizon",
+    "norm_growth_and_decay": "notes",
+    "tanh_derivative_in_float32": "activations",
+}
+
+__all__ = [*_HOME_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(f"gradient_horizon.figures.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module 'gradient_horizon.figures' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,69 @@
+"""Medians and bands over seeds, and curves thinned to what a page can show."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+LEVELS = (0.1, 0.5, 0.9)  # the lower edge of a band, the median, the upper edge
+MOST_POINTS = 500  # of one curve: closer together than a printed line is wide
+
+
+def quantiles(
+    values: Float[np.ndarray, "..."], levels: Sequence[float] = LEVELS, axis: int = -1
+) -> Float[np.ndarray, "..."]:
+    """`np.nanquantile` for values that may be -inf, levels along a leading axis; NaN where there is no value.
+
+    Halfway between -inf and a number lies -inf, not NaN. An infinite value above counts as not measured.
+    """
+    values = np.moveaxis(np.where(values == np.inf, np.nan, values), axis, -1)
+    ordered = np.sort(values, axis=-1)  # NaN last
+    last = np.maximum(np.sum(~np.isnan(ordered), axis=-1, keepdims=True) - 1, 0)
+    found = []
+    for level in levels:
+        place = level * last
+        below = np.floor(place).astype(int)
+        fraction = place - below
+        low = np.take_along_axis(ordered, below, axis=-1)
+        high = np.take_along_axis(ordered, np.minimum(below + 1, last), axis=-1)
+        with np.errstate(invalid="ignore"):
+            between = low + fraction * (high - low)
+        found.append(np.where((fraction == 0) | np.isneginf(low), low, between)[..., 0])
+    return np.stack(found)
+
+
+def is_majority(lost: Bool[np.ndarray, "... S"], measured: Bool[np.ndarray, "... S"]) -> Bool[np.ndarray, "..."]:
+    """Where more than half of the networks that were measured are lost: what the rest do says little of them all."""
+    return 2 * np.sum(lost & measured, axis=-1) > np.sum(measured, axis=-1)
+
+
+def _starts(length: int, buckets: int) -> Int[np.ndarray, " B"]:
+    return np.linspace(0, length, buckets, endpoint=False).astype(int)
+
+
+def thin_curve(
+    x: Float[np.ndarray, " T"] | Int[np.ndarray, " T"], y: Float[np.ndarray, " T"], most: int = MOST_POINTS
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most `most` points of a curve, among them the ends and every stretch's lowest and highest point."""
+    if len(x) <= most:
+        return x, y
+    kept = {0, len(x) - 1}
+    starts = _starts(len(x), (most - 2) // 2)
+    lowest, highest = np.where(np.isnan(y), np.inf, y), np.where(np.isnan(y), -np.inf, y)
+    for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
+        kept.update((start + lowest[start:stop].argmin(), start + highest[start:stop].argmax()))
+    places = np.array(sorted(kept))
+    return x[places], y[places]
+
+
+def thin_band(
+    x: Float[np.ndarray, " T"] | Int[np.ndarray, " T"],
+    lower: Float[np.ndarray, " T"],
+    upper: Float[np.ndarray, " T"],
+    most: int = MOST_POINTS,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """At most `most` points of a band that holds all of the band given."""
+    if len(x) <= most:
+        return x, lower, upper
+    starts = _starts(len(x), most)
+    return x[starts], np.fmin.reduceat(lower, starts), np.fmax.reduceat(upper, starts)

@@ -1,0 +1,119 @@
+"""The gradient horizon against the weight scale: how far back the gradient reaches, and what ends it there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gradient_horizon.figures import scales, style
+from gradient_horizon.figures.bands import is_majority, quantiles
+from gradient_horizon.figures.panels import remarks, split
+
+YLABEL = "gradient horizon (steps)"
+_MARKS: dict[str, dict[str, Any]] = {
+    "vanished": {"marker": "o"},
+    "exploded": {"marker": "o", "markerfacecolor": "white"},
+    "beyond": {"marker": "^", "markersize": 4.2},
+}
+_MARK: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0.8}
+
+
+def _lines_of(data: xr.Dataset) -> dict[str, xr.Dataset]:
+    if "cell" not in data.dims:
+        return {"": data}
+    return {style.in_words(cell): data.sel(cell=cell) for cell in data["cell"].values.tolist()}
+
+
+def _last_lag(data: xr.Dataset) -> int:
+    return int(data["steps"]) if "steps" in data.coords else data.sizes["lag"]
+
+
+def horizons_of(data: xr.Dataset) -> tuple[Float[np.ndarray, "3 G"], list[str]]:
+    """10 %, median and 90 % of the horizon over seeds by weight scale, and what ends the gradient at the median.
+
+    That is `beyond`, or what more networks did. NaN and "" where most networks overflow.
+    """
+    horizons, kinds = (data[name].transpose("weight_scale", "seed").values for name in ("horizon", "horizon_kind"))
+    lost = is_majority(kinds == "nonfinite", kinds != "")
+    bands = quantiles(np.where(lost[:, None], np.nan, horizons))
+    vanished, exploded = (np.sum(kinds == kind, axis=1) for kind in ("vanished", "exploded"))
+    ends = np.where(vanished >= exploded, "vanished", "exploded")
+    ends = np.where(bands[1] > _last_lag(data), "beyond", ends)
+    return bands, np.where(np.isnan(bands[1]), "", ends).tolist()
+
+
+def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[style.Key, style.Key]:
+    """One panel an Axes: a line a cell with its band over seeds; T, where the measurement ends, is dashed.
+
+    A horizon beyond T is drawn at T + 1, where its value is censored. Returns what the lines and what the markers mean.
+    """
+    names: style.Key = []
+    marked: set[str] = set()
+    shortest, longest = np.inf, max(_last_lag(data) for data in panels)
+    for ax, data in zip(axes, panels, strict=True):
+        lines, last, x = _lines_of(data), _last_lag(data), data["weight_scale"].values
+        looks = style.line_looks(len(lines))
+        for look, line in zip(looks, lines.values(), strict=True):
+            (lower, median, upper), kinds = horizons_of(line)
+            if line.sizes["seed"] > 1:
+                ax.fill_between(x, lower, upper, color=look["color"], alpha=0.18, linewidth=0)
+                if len(x) == 1:  # a band without width
+                    ax.vlines(x, lower, upper, color=look["color"], alpha=0.18, linewidth=4)
+            ax.plot(x, median, linewidth=0.9, **look)
+            for kind, mark in _MARKS.items():
+                at = np.array(kinds) == kind
+                ax.plot(x[at], median[at], color=look["color"], **_MARK, **mark)
+            marked.update(kinds)
+            shortest = np.nanmin([shortest, last, *lower])
+        ax.axhline(last, **style.REFERENCE)
+        ax.annotate(
+            f"beyond T = {last}", (1, last), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+            ha="right", va="bottom", fontsize=6.5, color=style.GREY,
+        )  # fmt: skip
+        scales.set_axis(ax, x)
+        names = [(Line2D([], [], **look), name) for look, name in zip(looks, lines, strict=True) if name]
+    _set_ordinate(axes, float(shortest), longest)
+    marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in marked]
+    return names, [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
+
+
+def _set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
+    shortest = min(shortest, max(1.0, longest / 10))
+    span = np.log10(longest / shortest)
+    for ax in axes:
+        ax.set_yscale("log")
+        # Room above for what is said of T.
+        ax.set_ylim(shortest / 10 ** (0.06 * span + 0.02), (longest + 1) * 10 ** (0.12 * span + 0.04))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < 2.5 else (1.0,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
+    """What the figure leaves out."""
+    kinds = dataset["horizon_kind"].values
+    return remarks(int(np.sum(kinds == "nonfinite")), int(np.sum(kinds != "")), left_out)
+
+
+def horizon_against_scale(dataset: xr.Dataset) -> Figure:
+    """The median gradient horizon against the weight scale g, one line a cell, with its 10–90 % band over seeds.
+
+    One panel a combination of the other swept settings. Markers tell whether more networks vanished (filled) or
+    exploded (open), or whether the median lies beyond T (triangle). Networks that overflow are left out and counted.
+    """
+    dataset = dataset.sortby("weight_scale")
+    grid = split(dataset, within=("cell",))
+    with style.applied():
+        figure = grid.new_figure()
+        axes = grid.axes(figure, scales.LABEL, YLABEL)
+        names, marks = draw_horizons(axes, [panel.data for panel in grid.panels])
+        key = names + style.median_key(dataset.sizes["seed"]) + marks
+        columns = 7 if len(axes) > 1 else 2 if len(key) <= 8 else 3
+        style.add_key(figure, key, notes_on(dataset, grid.left_out), columns)
+    return figure

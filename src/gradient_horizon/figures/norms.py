@@ -1,0 +1,131 @@
+"""The norm of the Jacobian product against lag: how fast the gradient grows or decays on its way back in time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gradient_horizon.figures import style
+from gradient_horizon.figures.bands import is_majority, quantiles, thin_band, thin_curve
+from gradient_horizon.figures.panels import remarks, setting, split
+from gradient_horizon.figures.scales import ScaleColours
+
+XLABEL = R"lag $\tau$ (steps)"
+_PRODUCTS = {
+    "log_norm": R"\partial h_T/\partial h_{T\!-\!\tau}",
+    "log_norm_from_start": R"\partial h_\tau/\partial h_0",
+}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Which norm a Dataset offers, in decades; `threshold` where the gradient horizon is defined by it."""
+
+    variable: str
+    norm: str
+    state_size: int | None
+    threshold: float | None
+
+    @property
+    def label(self) -> str:
+        """An axis's label."""
+        index = "F" if self.norm == "frobenius" else "2"
+        divisor = R"\,/\sqrt{n}" if self.state_size else ""
+        return Rf"$\log_{{10}}\,\Vert {_PRODUCTS[self.variable]}\Vert_{index}{divisor}$"
+
+    def decades(self, data: xr.Dataset) -> Float[np.ndarray, "G S T"]:
+        """log10 of the norm, divided by √n where n is known, by weight scale, seed and lag."""
+        logs = data[self.variable].sel(norm=self.norm).transpose("weight_scale", "seed", "lag").values
+        return logs / math.log(10.0) - (0.5 * math.log10(self.state_size) if self.state_size else 0.0)
+
+    def bands(self, data: xr.Dataset) -> Float[np.ndarray, "3 G T"]:
+        """10 %, median and 90 % over seeds, by weight scale and lag, in decades; NaN where most networks overflow."""
+        finite = data["finite"].transpose("weight_scale", "seed").values.astype(float)  # NaN: no such network
+        lost = is_majority(finite == 0, ~np.isnan(finite))
+        return quantiles(np.where(lost[:, None, None], np.nan, self.decades(data)), axis=1)
+
+
+def quantity_of(dataset: xr.Dataset) -> Quantity:
+    """The Frobenius norm from the end where there is one, else what there is."""
+    variable = "log_norm" if "log_norm" in dataset else "log_norm_from_start"
+    measured = [str(name) for name in dataset["norm"].values]
+    norm = "frobenius" if "frobenius" in measured else measured[0]
+    # √n is the Frobenius norm of the identity: a gradient that passes unchanged has 0 decades. ‖I‖₂ is 1 already.
+    state_size = int(dataset.attrs["state_size"]) if norm == "frobenius" and "state_size" in dataset.attrs else None
+    defines = variable == "log_norm" and state_size is not None
+    return Quantity(variable, norm, state_size, setting(dataset, "horizon_threshold") if defines else None)
+
+
+def _limits(bands: Sequence[Float[np.ndarray, "3 G T"]], threshold: float | None) -> tuple[float, float]:
+    finite = np.concatenate([band[np.isfinite(band)] for band in bands])
+    shown = [finite.min(), finite.max()] if finite.size else [-1.0, 1.0]
+    shown += [-threshold, threshold] if threshold else []
+    room = 0.04 * max(max(shown) - min(shown), 0.1)
+    return float(min(shown) - room), float(max(shown) + room)
+
+
+def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], quantity: Quantity, colours: ScaleColours) -> None:
+    """One panel an Axes: a line a weight scale, bands for as many scales as stay legible, and the threshold."""
+    bands = [quantity.bands(data) for data in panels]
+    bottom, top = _limits(bands, quantity.threshold)
+    for ax, data, band in zip(axes, panels, bands, strict=True):
+        # A product that is exactly zero has no logarithm: its line falls through the bottom of the axis.
+        _draw_lines(ax, data["lag"].values, np.where(np.isneginf(band), bottom - (top - bottom), band), colours)
+        for height in (-quantity.threshold, quantity.threshold) if quantity.threshold else ():
+            ax.axhline(height, **style.REFERENCE)
+        ax.set_ylim(bottom, top)
+        ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=style.ROUND))
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
+
+
+def _draw_lines(
+    ax: Axes, lags: Int[np.ndarray, " T"], bands: Float[np.ndarray, "3 G T"], colours: ScaleColours
+) -> None:
+    measured = np.flatnonzero(~np.isnan(bands[1]).all(axis=0))
+    last = measured[-1] + 1 if measured.size else len(lags)  # a shorter job's lags are padded with NaN
+    lags, strong = lags[:last], colours.strong()
+    for index, (lower, median, upper) in enumerate(np.moveaxis(bands[..., :last], 1, 0)):
+        colour = colours.of(index)
+        if index in strong and not np.array_equal(lower, upper, equal_nan=True):
+            x, low, high = thin_band(lags, lower, upper)
+            ax.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        marker = "." if len(lags) == 1 else ""
+        ax.plot(*thin_curve(lags, median), color=colour, linewidth=1.2 if index in strong else 0.5, marker=marker)
+    ax.set_xlim(0, lags[-1])
+
+
+def key_of(quantity: Quantity, colours: ScaleColours, seeds: int) -> style.Key:
+    """What the lines, bands and dashes of `draw_norms` mean."""
+    more = f", $g$ = {colours.scales[0]:g}" if len(colours.scales) == 1 else "" if colours.is_named else " (bold lines)"
+    key = style.median_key(seeds, more)
+    if quantity.threshold:
+        key.append((Line2D([], [], **style.REFERENCE), f"horizon threshold, ±{quantity.threshold:g} decades"))
+    return key
+
+
+def norm_against_lag(dataset: xr.Dataset) -> Figure:
+    """log10 of ‖∂h_T/∂h_(T-τ)‖_F / √n against the lag τ, coloured by weight scale: median and 10–90 % band over seeds.
+
+    One panel a combination of swept settings. A median that is exactly zero leaves the axis at the bottom. Networks
+    that overflow are left out and counted. Without the state size n in the attributes the norm is drawn as it is.
+    """
+    dataset = dataset.sortby("weight_scale")
+    quantity, grid = quantity_of(dataset), split(dataset)
+    finite = dataset["finite"]
+    with style.applied():
+        colours = ScaleColours(dataset["weight_scale"].values)
+        figure = grid.new_figure()
+        axes = grid.axes(figure, XLABEL, quantity.label, sharex="steps" not in dataset.dims)
+        draw_norms(axes, [panel.data for panel in grid.panels], quantity, colours)
+        colours.add_bar(figure, axes)
+        notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
+        columns = 1 if len(axes) == 1 else 4
+        style.add_key(figure, key_of(quantity, colours, dataset.sizes["seed"]), notes, columns)
+    return figure

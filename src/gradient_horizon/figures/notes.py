@@ -1,0 +1,115 @@
+"""The study notes' figure: dh times the same matrix, again and again, grows or decays as a power."""
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gradient_horizon.figures import style
+from gradient_horizon.figures.bands import quantiles, thin_band, thin_curve
+from gradient_horizon.figures.panels import MOST_COLUMNS, remarks, split
+
+MOST_DOTS = 50
+LINEAR_RANGE = 1e5  # above, a linear axis would show the largest values alone
+_LINEAR, _FLOAT32 = "#0072B2", "#D55E00"
+_THICK: dict[str, Any] = {"linewidth": 3.5, "alpha": 0.55}
+_LAW: dict[str, Any] = {"color": "black", "linewidth": 0.7, "linestyle": (0, (4, 3))}
+
+
+def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    """What each column shows and is called: every factor on W_h, largest first, of every swept setting."""
+    columns = []
+    for panel in split(dataset).panels:
+        for index, scale in enumerate(panel.data["weight_scale"].values.tolist()):
+            matrix = "$W_h$" if scale == 1 else f"{scale:g} $W_h$"
+            title = f"{panel.title}, {matrix}" if panel.title else matrix
+            columns.append((title, panel.data.isel(weight_scale=index).transpose("seed", ...)))
+    return columns
+
+
+def _draw_band(ax: Axes, x: np.ndarray, values: Float[np.ndarray, "S T"], color: str, **line: Any) -> None:
+    lower, median, upper = quantiles(values, axis=0)
+    if len(values) > 1:
+        steps, low, high = thin_band(x, lower, upper)
+        ax.fill_between(steps, low, high, color=color, alpha=0.25, linewidth=0)
+    ax.plot(*thin_curve(x, median), color=color, **line)
+
+
+def _draw_norm(ax: Axes, data: xr.Dataset) -> None:
+    steps, norms = data["step"].values, data["norm"].values
+    dots = {"marker": "o", "markersize": 2.5} if len(steps) <= MOST_DOTS else {}
+    _draw_band(ax, steps, norms, _LINEAR, linewidth=0.9, **dots)
+    positive = norms[np.isfinite(norms) & (norms > 0)]
+    if positive.size and positive.max() > LINEAR_RANGE * positive.min():
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set_xlabel("time step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
+
+
+def _draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
+    steps, logs = data["long_step"].values, data["log_norm"].values / math.log(10.0)
+    with np.errstate(divide="ignore"):
+        single = np.log10(data["norm_float32"].values.astype(float))
+        growth = np.log10(data["spectral_radius"].values)[:, None]
+    _draw_band(ax, steps, np.where(np.isfinite(single), single, np.nan), _FLOAT32, **_THICK)
+    _draw_band(ax, steps, logs, _LINEAR)
+    law = quantiles(logs[:, :1] + growth * (steps - steps[0]), (0.5,), axis=0)[0]
+    ax.plot(*thin_curve(steps, law), **_LAW)
+    _mark_the_end(ax, steps, np.median(single, axis=0))
+    ax.set_xlabel("time step")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
+
+
+def _mark_the_end(ax: Axes, steps: np.ndarray, single: Float[np.ndarray, " T"]) -> None:
+    """A cross where float32 gives out, and what it reads from there on."""
+    lost = np.flatnonzero(np.isinf(single))
+    if not lost.size or lost[0] == 0:
+        return
+    reads = "0" if np.isneginf(single[lost[0]]) else "∞"
+    x, y = steps[lost[0] - 1], single[lost[0] - 1]
+    ax.plot(x, y, color=_FLOAT32, marker="x", markersize=5, markeredgewidth=1.3, linestyle="none")
+    # The corner that a rising, or a falling, line leaves free.
+    corner, side = ((0.98, 0.04), "bottom") if y > 0 else ((0.98, 0.96), "top")
+    ax.annotate(
+        f"float32 reads {reads}\nfrom step {steps[lost[0]]} on", corner, xycoords="axes fraction",
+        ha="right", va=side, fontsize=6.5, color=_FLOAT32,
+    )  # fmt: skip
+
+
+def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
+    """‖dh‖_F / N against the time step, one column a factor on W_h.
+
+    Above, the series as the notes plot it. Below, its logarithm over more steps: in float32, where it overflows or
+    reads 0; in the log domain, where it does neither; and by the law, whose slope is log10 of W_h's spectral radius.
+    Of many factors, a few evenly spread ones are drawn.
+    """
+    columns = _columns(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the notes
+    places = np.linspace(0, len(columns) - 1, min(len(columns), MOST_COLUMNS)).round().astype(int)
+    with style.applied():
+        figure = style.new_figure(style.SINGLE if len(places) == 1 else style.DOUBLE, 3.8)
+        axes = figure.subplots(2, len(places), squeeze=False)
+        for (above, below), place in zip(axes.T, places, strict=True):
+            title, data = columns[place]
+            above.set_title(title)
+            _draw_norm(above, data)
+            _draw_logarithms(below, data)
+        axes[0, 0].set_ylabel(R"$\Vert dh\Vert_F\,/\,N$")
+        axes[1, 0].set_ylabel(R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$")
+        key: style.Key = [
+            (Line2D([], [], color=_FLOAT32, **_THICK), "float32"),
+            (Line2D([], [], color=_LINEAR), "log domain"),
+            (Line2D([], [], **_LAW), R"slope $\log_{10}\,\rho(W_h)$"),
+        ]
+        seeds = dataset.sizes["seed"]
+        notes = remarks(0, 0, len(columns) - len(places))
+        style.add_key(figure, key if seeds == 1 else key + style.median_key(seeds), notes)
+    return figure
