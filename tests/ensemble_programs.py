@@ -7,17 +7,14 @@ runtime.prepare(devices=2, compile_cache=False)
 from functools import partial  # noqa: E402
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from gradient_horizon import ensemble, names  # noqa: E402
+from gradient_horizon import ensemble, linalg, names  # noqa: E402
 from gradient_horizon.weights import unit_weights  # noqa: E402
 
 for name in names.WEIGHTS:
     program = ensemble.compile_blocks(
-        lambda seed, _, draw=partial(unit_weights, name): jnp.linalg.svd(
-            draw(jax.random.key(seed), 32), compute_uv=False
-        )
+        lambda seed, _, draw=partial(unit_weights, name): linalg.singular_values(draw(jax.random.key(seed), 32))
     )
     for _ in range(200):
         jax.block_until_ready(program(np.arange(16, dtype=np.uint32), None))

@@ -50,6 +50,7 @@ def job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=9, steps=60, change=Non
             "log_norm": (("norm", *network, "lag"), log_norm[None]),
             "horizon": (network, horizon),
             "horizon_kind": (network, np.array(names.HORIZON_KINDS)[kind]),
+            "state_size": ((), N),
             "finite": (network, ~np.isnan(log_norm).any(axis=-1)),
         },
         coords={
@@ -60,7 +61,6 @@ def job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=9, steps=60, change=Non
         },
         attrs={
             "experiment": "jacobian",
-            "state_size": N,
             "swept": json.dumps(swept),
             "config": json.dumps(dataclasses.asdict(config)),
         },
@@ -257,7 +257,7 @@ class TestNormAgainstLag:
         label = panels_of(figures.norm_against_lag(dataset))[0].get_ylabel()
         assert "h_T" in label
         assert label.endswith(R"\Vert_F\,/\sqrt{n}$")
-        del dataset.attrs["state_size"]
+        dataset = dataset.drop_vars("state_size")
         (ax,) = panels_of(figures.norm_against_lag(dataset))
         assert ax.get_ylabel().endswith(R"\Vert_F$")
         raw = dataset["log_norm"].isel(norm=0, weight_scale=0).median("seed").values / math.log(10)

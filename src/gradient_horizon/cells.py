@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from gradient_horizon import names
 from gradient_horizon.activations import ACTIVATIONS, Activation
-from gradient_horizon.arrays import Matrix, RandomKey, Vector
+from gradient_horizon.arrays import RandomKey, Vector
 from gradient_horizon.randomness import named_key, normal
 from gradient_horizon.weights import unit_weights
 
@@ -22,11 +22,11 @@ from gradient_horizon.weights import unit_weights
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class VanillaParams:
-    """W (N, N), U (N, D) and b (N,)."""
+    """W (N, N), U (N, D) and b (N,), each with further leading axes for a batch of networks."""
 
-    recurrent: Matrix
-    input: Float[Array, "N D"]
-    bias: Vector
+    recurrent: Array
+    input: Array
+    bias: Array
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from gradient_horizon import names
+from gradient_horizon import linalg, names
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, pull, push, rollout, sequence_length
 from gradient_horizon.runtime import unroll
@@ -29,7 +29,7 @@ def _frobenius(matrix: Float[Array, "n n"]) -> Scalar:
 
 
 def _spectral(matrix: Float[Array, "n n"]) -> Scalar:
-    return jnp.linalg.svd(matrix, compute_uv=False)[0]
+    return linalg.singular_values(matrix)[0]
 
 
 _NORMS: dict[str, Callable[[Float[Array, "n n"]], Scalar]] = {"frobenius": _frobenius, "spectral": _spectral}

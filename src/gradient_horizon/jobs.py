@@ -157,5 +157,5 @@ def _compute(job: Job, report: Callable[[int], None], begun: float) -> str:
     if job.config.quick_look:
         from gradient_horizon import figures
 
-        figures.save(figures.quick_look(dataset), job.folder / QUICK_LOOK)
+        figures.save(figures.quick_look(dataset), job.folder / QUICK_LOOK, formats=("png",))
     return checksum

@@ -22,7 +22,7 @@ FlatStep = Callable[[PyTree, Float[Array, " n"], PyTree], Float[Array, " n"]]
 class Trajectory(NamedTuple):
     """h_0 .. h_T, raveled: `states[t]` is h_t, shape (T + 1, n)."""
 
-    states: Float[Array, "times n"]
+    states: Array
 
     @property
     def finite(self) -> Bool[Array, " times"]:

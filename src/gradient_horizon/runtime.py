@@ -21,9 +21,8 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
 
     Small matrix products do not gain from threads, networks do: the ensemble is spread over the devices instead.
     LAPACK's own threads fight XLA's (an SVD of 128 × 128 takes 50 times as long with them). A value that the
-    user's environment already sets is kept. More threads than devices (NPROC) would spin for work and halve the
-    speed; with as many threads as devices LAPACK's QR (geqrf) hangs for ever when two devices run it at once (jax
-    0.10.2), so no ensemble program may call it. Raises `RuntimeError` when JAX has been imported already, since the
+    user's environment already sets is kept. (More threads than devices, by NPROC, would spin for work and halve the
+    speed.) Raises `RuntimeError` when JAX has been imported already, since the
     settings would not take effect.
     """
     if "jax" in sys.modules:

@@ -60,10 +60,9 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
         norm = chosen.log_norm.isel(norm=0)
         lags = np.flatnonzero(norm.notnull().any(("weight_scale", "seed")))
         last = int(chosen.lag[lags[-1]]) if len(lags) else int(chosen.lag[-1])
-        size = at.get("hidden_size", dataset.attrs.get("state_size", 1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            growth = np.nanmedian(norm.sel(lag=last), axis=-1) - 0.5 * np.log(size)
+            growth = np.nanmedian(norm.sel(lag=last), axis=-1) - 0.5 * np.log(float(chosen.state_size))
         neutral = neutral_scale(np.asarray(scales), growth)
         lost = int((chosen.horizon_kind == "nonfinite").sum())
         table.add_row(

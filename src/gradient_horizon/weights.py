@@ -3,7 +3,7 @@
 | name | W⁰ |
 |---|---|
 | gaussian | N(0, 1/N) entries; spectral radius → 1 (Girko's circular law) |
-| orthogonal | uniform on the orthogonal group, as a product of random reflections (Stewart 1980) |
+| orthogonal | uniform on the orthogonal group, QR of a Gaussian matrix with R's diagonal made positive (Mezzadri 2007) |
 | identity | I (Le, Jaitly, Hinton 2015) |
 | unit_normal | N(0, 1) entries |
 | np_rnn | (RᵀR/N + I) / its largest eigenvalue, R standard normal (Talathi, Vartak 2015) |
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradient_horizon import linalg
 from gradient_horizon.arrays import Matrix, RandomKey
 from gradient_horizon.randomness import normal
 
@@ -27,19 +28,9 @@ def _gaussian(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
 
 
 def _orthogonal(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
-    """The Q of a Gaussian matrix's QR factors, R's diagonal positive, without forming R (nor calling LAPACK)."""
-    places = jnp.arange(n)
-    vectors = normal(key, (n, n), dtype)
-
-    def reflect(k, carry):
-        q, signs = carry
-        vector = jnp.where(places >= k, vectors[k], jnp.zeros((), dtype))
-        sign = jnp.where(vector[k] < 0, -jnp.ones((), dtype), jnp.ones((), dtype))
-        vector = vector.at[k].add(sign * jnp.sqrt(jnp.sum(vector * vector)))
-        image = jnp.matmul(q, vector, precision="highest") * (2 / jnp.sum(vector * vector))
-        return q - image[:, None] * vector[None, :], signs.at[k].set(-sign)
-
-    q, signs = jax.lax.fori_loop(0, n, reflect, (jnp.eye(n, dtype=dtype), jnp.ones(n, dtype)))
+    q, r = linalg.qr(normal(key, (n, n), dtype))
+    diagonal = jnp.diagonal(r)
+    signs = jnp.where(diagonal < 0, -jnp.ones_like(diagonal), jnp.ones_like(diagonal))
     return q * signs[None, :]
 
 
@@ -54,14 +45,14 @@ def _unit_normal(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
 def _np_rnn(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
     r = normal(key, (n, n), dtype)
     positive = jnp.matmul(r.T, r, precision="highest") / n + jnp.eye(n, dtype=dtype)
-    return positive / jnp.linalg.eigvalsh(positive)[-1]
+    return positive / linalg.symmetric_eigenvalues(positive)[-1]
 
 
 def _sparse(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
     key_values, key_places = jax.random.split(key)
     ranks = jnp.argsort(jnp.argsort(jax.random.uniform(key_places, (n, n), jnp.float32), axis=1), axis=1)
     matrix = jnp.where(ranks < SPARSE_ENTRIES, normal(key_values, (n, n), dtype), jnp.zeros((), dtype))
-    return matrix / jnp.max(jnp.abs(jnp.linalg.eigvals(matrix)))
+    return matrix / linalg.spectral_radius(matrix)
 
 
 _ENSEMBLES: dict[str, Callable[[RandomKey, int, DTypeLike], Matrix]] = {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import ensemble, names, runtime
+from gradient_horizon import ensemble, linalg, names, runtime
 from gradient_horizon.arrays import Step
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import Config
@@ -138,8 +138,8 @@ def _spectrum(drawn: Any, _: Any) -> dict[str, Any]:
     """Spectral radius and largest singular value of W."""
     matrix = drawn[0].recurrent
     return {
-        "spectral_radius": jnp.max(jnp.abs(jnp.linalg.eigvals(matrix))),
-        "largest_singular_value": jnp.linalg.svd(matrix, compute_uv=False)[0],
+        "spectral_radius": linalg.spectral_radius(matrix),
+        "largest_singular_value": linalg.singular_values(matrix)[0],
     }
 
 
@@ -246,10 +246,14 @@ def _labelled(
         first_bad_step,
         {"long_name": "first step whose state is not finite, or -1", "units": "step"},
     )
+    described["state_size"] = ((), state_size, {"long_name": "size n of the state", "units": "1"})
     coordinates = {
         "norm": ("norm", list(config.norms), {"long_name": "matrix norm", "units": "1"}),
         "weight_scale": ("weight_scale", config.weight_scales, {"long_name": "weight scale g", "units": "1"}),
         "seed": ("seed", config.seeds, {"long_name": "seed", "units": "1"}),
         "lag": ("lag", np.arange(1, config.steps + 1), {"long_name": "lag", "units": "step"}),
     }
-    return xr.Dataset(described, coords=coordinates, attrs={"state_size": state_size})
+    return xr.Dataset(
+        described,
+        coords=coordinates,
+    )

@@ -30,20 +30,20 @@ class Quantity:
 
     variable: str
     norm: str
-    state_size: int | None
+    per_unit: bool
     threshold: float | None
 
     @property
     def label(self) -> str:
         """An axis's label."""
         index = "F" if self.norm == "frobenius" else "2"
-        divisor = R"\,/\sqrt{n}" if self.state_size else ""
+        divisor = R"\,/\sqrt{n}" if self.per_unit else ""
         return Rf"$\log_{{10}}\,\Vert {_PRODUCTS[self.variable]}\Vert_{index}{divisor}$"
 
     def decades(self, data: xr.Dataset) -> Float[np.ndarray, "G S T"]:
-        """log10 of the norm, divided by √n where n is known, by weight scale, seed and lag."""
+        """log10 of the norm, divided by √n for a Frobenius norm, by weight scale, seed and lag."""
         logs = data[self.variable].sel(norm=self.norm).transpose("weight_scale", "seed", "lag").values
-        return logs / math.log(10.0) - (0.5 * math.log10(self.state_size) if self.state_size else 0.0)
+        return logs / math.log(10.0) - (0.5 * math.log10(float(data["state_size"])) if self.per_unit else 0.0)
 
     def bands(self, data: xr.Dataset) -> Float[np.ndarray, "3 G T"]:
         """10 %, median and 90 % over seeds, by weight scale and lag, in decades; NaN where most networks overflow."""
@@ -58,9 +58,9 @@ def quantity_of(dataset: xr.Dataset) -> Quantity:
     measured = [str(name) for name in dataset["norm"].values]
     norm = "frobenius" if "frobenius" in measured else measured[0]
     # √n is the Frobenius norm of the identity: a gradient that passes unchanged has 0 decades. ‖I‖₂ is 1 already.
-    state_size = int(dataset.attrs["state_size"]) if norm == "frobenius" and "state_size" in dataset.attrs else None
-    defines = variable == "log_norm" and state_size is not None
-    return Quantity(variable, norm, state_size, setting(dataset, "horizon_threshold") if defines else None)
+    per_unit = norm == "frobenius" and "state_size" in dataset
+    defines = variable == "log_norm" and per_unit
+    return Quantity(variable, norm, per_unit, setting(dataset, "horizon_threshold") if defines else None)
 
 
 def _limits(bands: Sequence[Float[np.ndarray, "3 G T"]], threshold: float | None) -> tuple[float, float]:
@@ -114,7 +114,7 @@ def norm_against_lag(dataset: xr.Dataset) -> Figure:
     """log10 of ‖∂h_T/∂h_(T-τ)‖_F / √n against the lag τ, coloured by weight scale: median and 10–90 % band over seeds.
 
     One panel a combination of swept settings. A median that is exactly zero leaves the axis at the bottom. Networks
-    that overflow are left out and counted. Without the state size n in the attributes the norm is drawn as it is.
+    that overflow are left out and counted. Without `state_size` the norm is drawn as it is.
     """
     dataset = dataset.sortby("weight_scale")
     quantity, grid = quantity_of(dataset), split(dataset)
