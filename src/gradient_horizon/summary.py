@@ -49,13 +49,13 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
         return None
     keys = [key for key in json.loads(dataset.attrs["swept"]) if key in dataset.dims]
     scales = dataset.weight_scale.values.tolist()
-    table = Table(title="How far the gradient reaches (median over seeds)")
+    table = Table(title="Gradient horizon in steps at weight scale g, median over seeds")
     for key in keys:
         table.add_column(key)
-    table.add_column("neutral weight scale", justify="right")
+    table.add_column("neutral g", justify="right")
     for scale in _shown(scales):
-        table.add_column(f"horizon at g = {scale:g}", justify="right")
-    table.add_column("non-finite networks", justify="right")
+        table.add_column(f"g = {scale:g}", justify="right")
+    table.add_column("non-finite", justify="right")
     for at, chosen in _points(dataset, keys):
         norm = chosen.log_norm.isel(norm=0)
         lags = np.flatnonzero(norm.notnull().any(("weight_scale", "seed")))
@@ -67,7 +67,7 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
         lost = int((chosen.horizon_kind == "nonfinite").sum())
         table.add_row(
             *(str(at[key]) for key in keys),
-            f"{neutral:.3f}" if np.isfinite(neutral) else f"none in {scales[0]:g} to {scales[-1]:g}",
+            f"{neutral:.3f}" if np.isfinite(neutral) else f"none in {scales[0]:g}..{scales[-1]:g}",
             *(_horizon(chosen, scale, last) for scale in _shown(scales)),
             str(lost),
         )
