@@ -11,5 +11,16 @@ import jax  # noqa: E402  after the settings that JAX reads when it is imported
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-CHECKED = ("activations", "cells", "horizon", "inputs", "jacobian", "randomness", "rollout", "scaling", "weights")
+CHECKED = (
+    "activations",
+    "backprop",
+    "cells",
+    "horizon",
+    "inputs",
+    "jacobian",
+    "randomness",
+    "rollout",
+    "scaling",
+    "weights",
+)
 install_import_hook([f"gradient_horizon.{module}" for module in CHECKED], "beartype.beartype")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.flatten_util import ravel_pytree
 
 from gradient_horizon import log_jacobian_norms, make_cell, names
 from gradient_horizon.rollout import flatten_step, push, rollout
@@ -22,14 +23,16 @@ def network(cell, seed=0, scale=1.3, steps=9, dtype=jnp.float64, weights="gaussi
 
 def oracle(cell, params, h, xs, steps, anchor):
     """Log norms of jacrev of the whole rollout, by a nudge added to every state at once."""
+    flat, unravel = ravel_pytree(h)
 
     def states(nudges):
-        visited = [h + nudges[0]]
+        visited = [flat + nudges[0]]
         for t in range(steps):
-            visited.append(cell.step(params, visited[-1], None if xs is None else xs[t]) + nudges[t + 1])
+            state = cell.step(params, unravel(visited[-1]), None if xs is None else xs[t])
+            visited.append(ravel_pytree(state)[0] + nudges[t + 1])
         return jnp.stack(visited)
 
-    whole = np.asarray(jax.jit(jax.jacrev(states))(jnp.zeros((steps + 1, h.size), h.dtype)), np.float64)
+    whole = np.asarray(jax.jit(jax.jacrev(states))(jnp.zeros((steps + 1, flat.size), flat.dtype)), np.float64)
     lags = range(1, steps + 1)
     matrices = [whole[steps, :, steps - lag] if anchor == "end" else whole[lag, :, 0] for lag in lags]
     with np.errstate(divide="ignore"):

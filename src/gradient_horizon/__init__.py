@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "make_cell": "cells",
     "log_jacobian_norms": "jacobian",
+    "node_split": "backprop",
     "gradient_horizon": "horizon",
     "run": "api",
     "load": "results",

@@ -72,6 +72,7 @@ def _whole_or_null(least: int) -> Rule:
     )
 
 
+_FINITE = Rule("a finite number", _is_number)
 _NOT_NEGATIVE = Rule("a finite number of at least 0", lambda value: _is_number(value) and value >= 0)
 _POSITIVE = Rule("a finite number above 0", lambda value: _is_number(value) and value > 0)
 _FRACTION = Rule("a number above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1)
@@ -122,7 +123,8 @@ class Config:
     output: str = _setting("results", _FOLDER, "folder that holds all sweeps")
     cell: str = _setting("tanh", _one_of(names.CELLS), "the recurrent cell")
     leak: float = _setting(0.5, _FRACTION, "leaky_tanh: how much of the state one step replaces")
-    weights: str = _setting("gaussian", _one_of(names.WEIGHTS), "ensemble of the recurrent matrix")
+    forget_bias: float = _setting(0.0, _FINITE, "lstm: added to the bias of the forget gate")
+    weights: str = _setting("gaussian", _one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
     hidden_size: int = _setting(64, _whole(1), "N, hidden units (notes: H)")
     batch_size: int = _setting(2, _whole(1), "notes: N, the rows of dh")
     steps: int = _setting(100, _whole(1), "T, steps in time")
@@ -196,7 +198,7 @@ def _expanded_scales(value: Any) -> Any:
         try:
             start, stop, num = (value[key] for key in ("start", "stop", "num"))
             spacing = value.get("spacing", "linear")
-            if set(value) > {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log") or num < 1:
+            if set(value) - {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log") or num < 1:
                 return []
             if spacing == "log":
                 if min(start, stop) <= 0:

@@ -7,12 +7,13 @@ A product is carried through the linearised step, one matrix product a step, and
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import linalg, names
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
@@ -33,6 +34,9 @@ def _spectral(matrix: Float[Array, "n n"]) -> Scalar:
 
 
 _NORMS: dict[str, Callable[[Float[Array, "n n"]], Scalar]] = {"frobenius": _frobenius, "spectral": _spectral}
+
+
+Block = Callable[[Any], Any]  # block(state) -> the part of it that is kept
 
 
 class ScaledNorms(NamedTuple):
@@ -76,6 +80,20 @@ def _outward(values: PyTree, anchor: str) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[::-1], values) if anchor == "end" else values
 
 
+def _places(block: Block, h0: PyTree) -> Int[np.ndarray, " m"]:
+    """Where the part that `block` selects lies in the raveled state."""
+    leaves, structure = jax.tree.flatten(h0)
+    ends = np.cumsum([np.size(leaf) for leaf in leaves])
+    numbers = [
+        np.arange(end - np.size(leaf), end).reshape(np.shape(leaf)) for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    chosen = [np.asarray(leaf) for leaf in jax.tree.leaves(block(jax.tree.unflatten(structure, numbers)))]
+    places = np.concatenate([np.ravel(leaf) for leaf in chosen]) if chosen else np.empty(0, int)
+    if not places.size or not np.issubdtype(places.dtype, np.integer) or not set(places) <= set(range(ends[-1])):
+        raise ValueError("block: selects nothing of the state; allowed: a function that returns some of its entries")
+    return places
+
+
 def scaled_norms(
     step: Step,
     params: PyTree,
@@ -86,6 +104,7 @@ def scaled_norms(
     anchor: str = "end",
     norms: Sequence[str] = ("frobenius",),
     method: str = "auto",
+    block: Block | None = None,
 ) -> ScaledNorms:
     """Norms of the Jacobian products along a `trajectory` that `rollout` gave (of `h0` only the structure is read).
 
@@ -99,6 +118,7 @@ def scaled_norms(
     multiply = {"jacrev": partial(_by_jacrev, anchor), "pushforward": push, "pullback": pull}[method]
     before = trajectory.states[:-1]
     n = before.shape[1]
+    places = None if block is None else _places(block, h0)
 
     def advance(carry, inputs):
         matrix, exponent, suspect = carry
@@ -106,7 +126,12 @@ def scaled_norms(
         matrix, gained = normalise(multiply(flat_step, params, h, x, matrix))
         exponent = exponent + gained
         suspect = suspect | collapsed(matrix, gained)
-        return (matrix, exponent, suspect), ({name: _NORMS[name](matrix) for name in norms}, exponent)
+        kept, shift = matrix, exponent
+        if places is not None:
+            kept, below = normalise(matrix[places[:, None], places[None, :]])
+            suspect = suspect | collapsed(kept, below)
+            shift = exponent + below
+        return (matrix, exponent, suspect), ({name: _NORMS[name](kept) for name in norms}, shift)
 
     start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     (_, _, suspect), (mantissa, exponent) = lax.scan(
@@ -135,6 +160,7 @@ def log_jacobian_norms(
     anchor: str = "end",
     norms: Sequence[str] = ("frobenius",),
     method: str = "auto",
+    block: Block | None = None,
 ) -> dict[str, Series]:
     """Natural logs of the norms of ∂h_T/∂h_t at every lag, for any one-step map.
 
@@ -147,20 +173,24 @@ def log_jacobian_norms(
     - `method`: `"jacrev"`: each J_t by `jax.jacrev`, then multiplied: the reference, for any step;
       `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the linearised
       step, at half the work; `"auto"`: the one that fits the anchor.
+    - `block`: a function from the state to a part of it; the norms are then those of that part's derivative with
+      respect to itself, as ∂c_T/∂c_t of an LSTM: `block=lambda state: state.c`. The block of a product is not the
+      product of the blocks, so the whole product is carried (at the whole price) and the norm taken of its block.
 
     **Returns:** `{norm: (T,) array}` in the state's dtype. -inf where the product is exactly zero; NaN where it
     touches a state that is not finite.
 
-    A float32 product that collapses within a single step by more than 2^100 may have lost entries to underflow; it
-    is computed again in float64 along the same states. (Inside a transformation such as `jax.jit` the values are
-    not known and this is left out.)
+    A float32 product that collapses within a single step by more than 2^100 may have lost entries to underflow, and
+    so may a block that is smaller than the whole product by as much; it is computed again in float64 along the same
+    states, where a block may be 2^1022 times smaller before it reads zero. (Inside a transformation such as `jax.jit`
+    the values are not known and this is left out.)
 
-    **Raises:** `ValueError` for an unknown or unfitting setting.
+    **Raises:** `ValueError` for an unknown or unfitting setting, or a block that selects nothing.
     """
     sequence_length(xs, steps)
     # `auto`, `pullback` and `jacrev` see the same states: a chaotic map would amplify any rounding between them.
     trajectory = rollout(step, params, h0, xs, steps=steps)
-    measure = partial(scaled_norms, step, anchor=anchor, norms=tuple(norms), method=method)
+    measure = partial(scaled_norms, step, anchor=anchor, norms=tuple(norms), method=method, block=block)
     scaled = measure(params, h0, trajectory, xs)
     concrete = not isinstance(scaled.suspect, jax.core.Tracer)
     if concrete and trajectory.states.dtype == jnp.float32 and bool(scaled.suspect):

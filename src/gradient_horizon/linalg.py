@@ -5,6 +5,8 @@ devices both threads wait, for ever (jax 0.10.2: `ParallelBatchMap` inside `lapa
 functions loop over the batch instead. Nothing else in the package may call LAPACK inside a compiled program.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
@@ -16,6 +18,51 @@ def qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, "
     """The reduced QR factors."""
     q, r = jnp.linalg.qr(matrix)
     return q, r
+
+
+def graded_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, "k k"]]:
+    """The reduced QR factors, the rows sorted by decreasing norm meanwhile.
+
+    So each row of `matrix` is kept to its own relative accuracy, however far the norms of the rows lie apart (Cox and
+    Higham 1998); a plain QR loses the small ones in the rounding of the large ones.
+    """
+    size = jnp.max(jnp.abs(matrix), axis=1)
+    order = jnp.argsort(-size)
+    q, r = qr(matrix[order])
+    return q[jnp.argsort(order)], r
+
+
+@sequential_vmap
+def triangular_factor(matrix: Float[Array, "n k"]) -> Float[Array, "k k"]:
+    """R of the reduced QR factors alone, at half the work."""
+    return jnp.linalg.qr(matrix, mode="r")
+
+
+class LU(NamedTuple):
+    """`lower` (n, k), unit lower triangular but for its rows' order; U's `diagonal` (k,); each pivot's row, (k,)."""
+
+    lower: Array
+    diagonal: Array
+    rows: Array
+
+
+@sequential_vmap
+def lu(matrix: Float[Array, "n k"]) -> LU:
+    """`matrix` = `lower` U, k ≤ n, by elimination with partial pivoting.
+
+    The entries of `lower` are at most 1, and its rows are in the order of `matrix`. A column without a pivot gives a
+    0 on U's diagonal and a unit column in `lower`, which therefore always has full rank.
+    """
+    n, k = matrix.shape
+    packed, _, permutation = jax.lax.linalg.lu(matrix)
+    places = jnp.zeros(n, permutation.dtype).at[permutation].set(jnp.arange(n, dtype=permutation.dtype))
+    lower = jnp.tril(packed, -1) + jnp.eye(n, k, dtype=matrix.dtype)
+    return LU(lower[places], jnp.diagonal(packed), permutation[:k])
+
+
+def log_abs_det(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
+    """log|det|, -inf where elimination meets a column of exact zeros."""
+    return jnp.sum(jnp.log(jnp.abs(lu(matrix).diagonal)))
 
 
 @sequential_vmap

@@ -1,9 +1,9 @@
 """The names a setting may take. Nothing here imports JAX, so a wrong name is told before JAX is loaded."""
 
 VANILLA_CELLS = ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid", "leaky_tanh")
-CELLS = VANILLA_CELLS
+CELLS = (*VANILLA_CELLS, "gru", "lstm")
 # Cells of one family have the same parameters, so one network can be measured under each of them.
-FAMILY_OF_CELL = dict.fromkeys(VANILLA_CELLS, "linear")
+FAMILY_OF_CELL = {**dict.fromkeys(VANILLA_CELLS, "linear"), "gru": "gru", "lstm": "lstm"}
 WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
 NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")

@@ -62,8 +62,11 @@ def save(dataset: xr.Dataset, path: Path) -> str:
 
 
 def _read(path: Path) -> xr.Dataset:
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
-        return _decoded(dataset.load())
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return _decoded(dataset.load())
+    except OSError as error:
+        raise ResultError(f"{path}: no netCDF file that can be read ({str(error).splitlines()[0]})") from None
 
 
 def open_job(folder: Path) -> xr.Dataset:
@@ -111,6 +114,11 @@ def _settings(dataset: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(dataset.attrs.get("swept", "{}")), json.loads(dataset.attrs.get("config", "{}"))
 
 
+def _label(value: Any) -> Any:
+    """A setting as a coordinate: files know no null."""
+    return "null" if value is None else value
+
+
 def _coordinate(values: Iterable[Any]) -> list[Any]:
     """Numbers ascending; names in the order in which `names` lists them."""
     different = list(dict.fromkeys(values))
@@ -135,7 +143,7 @@ def join(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     described = [_settings(dataset) for dataset in datasets]
     keys = list(dict.fromkeys(key for swept, _ in described for key in swept))
     own = list(dict.fromkeys(str(dim) for dataset in datasets for dim in dataset.sizes))
-    places = [{key: swept.get(key, config.get(key)) for key in keys} for swept, config in described]
+    places = [{key: _label(swept.get(key, config.get(key))) for key in keys} for swept, config in described]
     axes: dict[str, list[Any]] = {key: _coordinate(place[key] for place in places) for key in keys}
     for dim in own:
         axes[dim] = _coordinate(

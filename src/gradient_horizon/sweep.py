@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -91,7 +91,9 @@ def _axis(override: Override) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
     key = override.key_or_group
-    return [_parse([f"{key}={text}"])[0].value() for text in override.sweep_string_iterator()]
+    values = [_parse([f"{key}={text}"])[0].value() for text in override.sweep_string_iterator()]
+    # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
+    return values if key in config.JOINED else [config.check_value(key, value) for value in values]
 
 
 def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
@@ -119,12 +121,12 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     except HydraException as error:
         raise SettingError("override", " ".join(overrides), _line(error)) from None
     hydra = composed.hydra
-    settings = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     base = config.from_node(settings, {override.key_or_group: override.value() for override in spelt})
 
     on_line = {override.key_or_group for override in given}
     preset = {key: text for key, text in (hydra.sweeper.params or {}).items() if key not in on_line}
-    swept += [override for override in _parse([f"{key}={text}" for key, text in preset.items()])]
+    swept += _parse([f"{key}={text}" for key, text in preset.items()])
     if swept and not multirun and hydra.mode is None:
         override = swept[0]
         raise SettingError(
@@ -134,7 +136,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
         )
     for override in swept:
         _check_override(override)
-        if override.key_or_group in ("experiment", *config.HOUSEKEEPING):
+        if override.key_or_group in ("experiment", "sweeps", *config.HOUSEKEEPING):
             raise SettingError(override.key_or_group, "a sweep", "one value a command")
     axes = {override.key_or_group: _axis(override) for override in swept}
     _check_read(base.experiment, [*axes, *(key for key in on_line if key in config.FIELDS)], base)

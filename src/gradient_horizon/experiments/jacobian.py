@@ -28,6 +28,7 @@ class Draw:
     weights: str
     hidden_size: int
     steps: int
+    forget_bias: float
     bias_scale: float
     input_scale: float
     state_scale: float
@@ -56,6 +57,7 @@ def _draw_of(config: Config) -> Draw:
         weights=config.weights,
         hidden_size=config.hidden_size,
         steps=config.steps,
+        forget_bias=config.forget_bias,
         bias_scale=config.bias_scale,
         input_scale=config.input_scale,
         state_scale=config.state_scale,
@@ -81,7 +83,7 @@ def _spec_of(config: Config, input_size: int) -> Spec:
 
 def _drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
     """Parameters, initial state and inputs of one network."""
-    cell = make_cell(draw.family, draw.hidden_size, draw.input_size)
+    cell = make_cell(draw.family, draw.hidden_size, draw.input_size, forget_bias=draw.forget_bias)
     dtype = jnp.dtype(draw.precision)
     key = jax.random.key(network["seed"])
     params = cell.init(key, network["weight_scale"], draw.weights, draw.bias_scale, draw.input_scale, dtype)
@@ -135,7 +137,7 @@ def _recheck(spec: Spec, steps: int, drawn: Any, _: Any) -> Any:
 
 
 def _spectrum(drawn: Any, _: Any) -> dict[str, Any]:
-    """Spectral radius and largest singular value of W."""
+    """Spectral radius and largest singular value of W; of gru and lstm, the candidate's."""
     matrix = drawn[0].recurrent
     return {
         "spectral_radius": linalg.spectral_radius(matrix),
@@ -158,7 +160,8 @@ def measure(config: Config, report: Any) -> xr.Dataset:
     """Measure every network of `config` and label the result."""
     draw = _draw_of(config)
     spec = _spec_of(config, draw.input_size)
-    block = runtime.block_size(draw.hidden_size, draw.steps, precision=draw.precision, backend=jax.default_backend())
+    state_size = make_cell(config.cell, config.hidden_size).state_size
+    block = runtime.block_size(state_size, draw.steps, precision=draw.precision, backend=jax.default_backend())
     pixels = digit_pixels() if draw.inputs == "digits" else None
     seeds, scales = np.asarray(config.seeds, np.uint32), np.asarray(config.weight_scales, np.float64)
     shape = (len(scales), len(seeds))
@@ -233,12 +236,12 @@ def _labelled(
     described["spectral_radius"] = (
         network,
         scales * spectrum["spectral_radius"][None].astype(np.float64),
-        {"long_name": "spectral radius of W", "units": "1"},
+        {"long_name": "spectral radius of W (gru, lstm: of the candidate's W)", "units": "1"},
     )
     described["largest_singular_value"] = (
         network,
         scales * spectrum["largest_singular_value"][None].astype(np.float64),
-        {"long_name": "largest singular value of W", "units": "1"},
+        {"long_name": "largest singular value of W (gru, lstm: of the candidate's W)", "units": "1"},
     )
     described["finite"] = (network, first_bad_step < 0, {"long_name": "whether every state is finite", "units": "1"})
     described["first_bad_step"] = (

@@ -44,7 +44,7 @@ def _logarithmic(matrix: Float[Array, "H H"], rows: int, steps: int) -> Float[Ar
 
 def notes_matrix(seed: int, hidden_size: int, scale: float) -> Float[np.ndarray, "H H"]:
     """Wh as the notes draw it, from NumPy's legacy generator."""
-    return np.random.RandomState(seed).randn(hidden_size, hidden_size) * scale  # noqa: NPY002
+    return np.random.RandomState(seed).randn(hidden_size, hidden_size) * scale
 
 
 @jax.jit(static_argnums=(1, 2))

@@ -1,9 +1,4 @@
-"""Recurrent cells as one-step maps; scanning over time is the caller's business.
-
-cell = make_cell("tanh", hidden_size=64, input_size=1)
-params = cell.init(key, weight_scale=1.2)
-state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
-"""
+"""Vanilla cells: one matrix and one activation a step."""
 
 from dataclasses import dataclass
 
@@ -12,7 +7,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon import names
 from gradient_horizon.activations import ACTIVATIONS, Activation
 from gradient_horizon.arrays import RandomKey, Vector
 from gradient_horizon.randomness import named_key, normal
@@ -89,17 +83,6 @@ class VanillaCell:
         return response if self.leak == 1.0 else (1.0 - self.leak) * h + self.leak * response
 
 
-def make_cell(name: str, hidden_size: int, input_size: int = 0, *, leak: float = 0.5) -> VanillaCell:
-    """The cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid or leaky_tanh.
-
-    `leak`, in (0, 1], is read by leaky_tanh alone. Raises `ValueError` for an unknown name or an impossible size.
-    """
-    if name not in names.CELLS:
-        raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
-    if hidden_size < 1 or input_size < 0:
-        raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
-    if not 0 < leak <= 1:
-        raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
-    if name == "leaky_tanh":
-        return VanillaCell(name, ACTIVATIONS["tanh"], hidden_size, input_size, leak)
-    return VanillaCell(name, ACTIVATIONS[name], hidden_size, input_size)
+def plain_cell(activation: str, hidden_size: int, input_size: int) -> VanillaCell:
+    """h_t = φ(W h_{t-1} + U x_t + b); each gate of a gated cell is one of these too."""
+    return VanillaCell(activation, ACTIVATIONS[activation], hidden_size, input_size)

@@ -1,0 +1,101 @@
+"""Recurrent cells as one-step maps; scanning over time is the caller's business.
+
+cell = make_cell("tanh", hidden_size=64, input_size=1)
+params = cell.init(key, weight_scale=1.2)
+state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from gradient_horizon import names
+from gradient_horizon.arrays import PyTree, RandomKey
+from gradient_horizon.cells.gru import GRUCell, GRUParams
+from gradient_horizon.cells.lstm import LSTMCell, LSTMParams, LSTMState
+from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
+
+__all__ = [
+    "Cell",
+    "GRUCell",
+    "GRUParams",
+    "LSTMCell",
+    "LSTMParams",
+    "LSTMState",
+    "VanillaCell",
+    "VanillaParams",
+    "make_cell",
+]
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """What every cell offers; the state is a vector, or a pytree of them."""
+
+    @property
+    def name(self) -> str:
+        """The cell's name, as `make_cell` takes it."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def input_size(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def state_size(self) -> int:
+        """n, the number of entries of the state."""
+        ...
+
+    def init(
+        self,
+        key: RandomKey,
+        weight_scale: ArrayLike = 1.0,
+        weights: str = "gaussian",
+        bias_scale: ArrayLike = 0.0,
+        input_scale: ArrayLike = 1.0,
+        dtype: DTypeLike = jnp.float32,
+    ) -> Any:
+        """The parameters; `recurrent` among them is W, the one matrix of a vanilla cell, the candidate's of a gated."""
+        ...
+
+    def initial_state(
+        self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
+    ) -> Any:
+        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        ...
+
+    def step(self, params: Any, h: Any, x: PyTree = None) -> Any:
+        """h_t from h_{t-1} and x_t (None: no input)."""
+        ...
+
+
+def make_cell(name: str, hidden_size: int, input_size: int = 0, *, leak: float = 0.5, forget_bias: float = 0.0) -> Cell:
+    """The cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid, leaky_tanh, gru or lstm.
+
+    `leak`, in (0, 1], is read by leaky_tanh alone; `forget_bias`, any finite number, by lstm alone. Raises
+    `ValueError` for an unknown name, an impossible size, leak or bias.
+    """
+    if name not in names.CELLS:
+        raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
+    if hidden_size < 1 or input_size < 0:
+        raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
+    if not 0 < leak <= 1:
+        raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
+    if not math.isfinite(forget_bias):
+        raise ValueError(f"forget_bias: {forget_bias}; allowed: any finite number")
+    if name == "gru":
+        return GRUCell(hidden_size, input_size)
+    if name == "lstm":
+        return LSTMCell(hidden_size, input_size, forget_bias)
+    if name == "leaky_tanh":
+        return replace(plain_cell("tanh", hidden_size, input_size), name=name, leak=leak)
+    return plain_cell(name, hidden_size, input_size)

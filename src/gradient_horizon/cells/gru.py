@@ -1,0 +1,90 @@
+"""The gated recurrent unit."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from gradient_horizon.arrays import RandomKey, Vector
+from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
+from gradient_horizon.randomness import named_key
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GRUParams:
+    """W, U and b of each of the three."""
+
+    update_gate: VanillaParams
+    reset_gate: VanillaParams
+    candidate: VanillaParams
+
+    @property
+    def recurrent(self) -> Array:
+        """The candidate's W."""
+        return self.candidate.recurrent
+
+
+@dataclass(frozen=True)
+class GRUCell:
+    """h_t = (1 - z) h_{t-1} + z h̃, with h̃ = tanh(W (r h_{t-1}) + U x_t + b), products of vectors elementwise.
+
+    z = σ(W_z h_{t-1} + U_z x_t + b_z) and r = σ(W_r h_{t-1} + U_r x_t + b_r) are the update and the reset gate. The
+    reset gate acts on the state *before* the matrix product, as in Cho et al. 2014 (arXiv:1406.1078, eq. 8; PyTorch
+    and cuDNN apply it after). An open update gate lets the candidate in, as in Chung et al. 2014 (arXiv:1412.3555,
+    eq. 4); Cho's own z is 1 minus this one.
+    """
+
+    hidden_size: int
+    input_size: int = 0
+
+    @property
+    def name(self) -> str:
+        """gru."""
+        return "gru"
+
+    @property
+    def state_size(self) -> int:
+        """n, the number of entries of the state."""
+        return self.hidden_size
+
+    @property
+    def _gate(self) -> VanillaCell:
+        return plain_cell("sigmoid", self.hidden_size, self.input_size)
+
+    @property
+    def _candidate(self) -> VanillaCell:
+        return plain_cell("tanh", self.hidden_size, self.input_size)
+
+    def init(
+        self,
+        key: RandomKey,
+        weight_scale: ArrayLike = 1.0,
+        weights: str = "gaussian",
+        bias_scale: ArrayLike = 0.0,
+        input_scale: ArrayLike = 1.0,
+        dtype: DTypeLike = jnp.float32,
+    ) -> GRUParams:
+        """Each gate and the candidate as a vanilla cell of its own, all from one ensemble, its key folded in by name.
+
+        W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²).
+        """
+
+        def drawn(part: str) -> VanillaParams:
+            return self._gate.init(named_key(key, part), weight_scale, weights, bias_scale, input_scale, dtype)
+
+        return GRUParams(drawn("update_gate"), drawn("reset_gate"), drawn("candidate"))
+
+    def initial_state(
+        self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
+    ) -> Vector:
+        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        return self._candidate.initial_state(key, state_scale, dtype)
+
+    def step(self, params: GRUParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
+        """h_t from h_{t-1} and x_t (None: no input)."""
+        z = self._gate.step(params.update_gate, h, x)
+        r = self._gate.step(params.reset_gate, h, x)
+        return (1.0 - z) * h + z * self._candidate.step(params.candidate, r * h, x)

@@ -1,0 +1,108 @@
+"""The long short-term memory."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
+
+from gradient_horizon.activations import ACTIVATIONS
+from gradient_horizon.arrays import RandomKey
+from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
+from gradient_horizon.randomness import named_key
+
+
+class LSTMState(NamedTuple):
+    """The hidden state h and the cell state c, (N,) each; raveled, h comes first."""
+
+    h: Array
+    c: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LSTMParams:
+    """W, U and b of each of the four."""
+
+    input_gate: VanillaParams
+    forget_gate: VanillaParams
+    output_gate: VanillaParams
+    candidate: VanillaParams
+
+    @property
+    def recurrent(self) -> Array:
+        """The candidate's W."""
+        return self.candidate.recurrent
+
+
+@dataclass(frozen=True)
+class LSTMCell:
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), products elementwise; the state is the pair (h, c), n = 2N.
+
+    i, f, o = σ(W_* h_{t-1} + U_* x_t + b_*) are the input, forget and output gates, g = tanh(W h_{t-1} + U x_t + b)
+    the candidate (cell input); no peepholes. `forget_bias` is added to b_f. Hochreiter and Schmidhuber 1997; the
+    forget gate: Gers, Schmidhuber and Cummins 2000.
+    """
+
+    hidden_size: int
+    input_size: int = 0
+    forget_bias: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """lstm."""
+        return "lstm"
+
+    @property
+    def state_size(self) -> int:
+        """n, the number of entries of the state."""
+        return 2 * self.hidden_size
+
+    @property
+    def _gate(self) -> VanillaCell:
+        return plain_cell("sigmoid", self.hidden_size, self.input_size)
+
+    @property
+    def _candidate(self) -> VanillaCell:
+        return plain_cell("tanh", self.hidden_size, self.input_size)
+
+    def init(
+        self,
+        key: RandomKey,
+        weight_scale: ArrayLike = 1.0,
+        weights: str = "gaussian",
+        bias_scale: ArrayLike = 0.0,
+        input_scale: ArrayLike = 1.0,
+        dtype: DTypeLike = jnp.float32,
+    ) -> LSTMParams:
+        """Each gate and the candidate as a vanilla cell of its own, all from one ensemble, its key folded in by name.
+
+        W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²), to which the
+        forget gate adds `forget_bias`.
+        """
+
+        def drawn(part: str) -> VanillaParams:
+            return self._gate.init(named_key(key, part), weight_scale, weights, bias_scale, input_scale, dtype)
+
+        forget = drawn("forget_gate")
+        forget = replace(forget, bias=forget.bias + jnp.asarray(self.forget_bias, dtype))
+        return LSTMParams(drawn("input_gate"), forget, drawn("output_gate"), drawn("candidate"))
+
+    def initial_state(
+        self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
+    ) -> LSTMState:
+        """h_0 and c_0 ~ N(0, `state_scale`²), independent, or zeros where `key` is None."""
+        key_of_c = None if key is None else named_key(key, "cell")
+        h, c = (self._candidate.initial_state(k, state_scale, dtype) for k in (key, key_of_c))
+        return LSTMState(h, c)
+
+    def step(self, params: LSTMParams, h: LSTMState, x: Float[Array, " D"] | None = None) -> LSTMState:
+        """(h_t, c_t) from (h_{t-1}, c_{t-1}) and x_t (None: no input)."""
+        i = self._gate.step(params.input_gate, h.h, x)
+        f = self._gate.step(params.forget_gate, h.h, x)
+        o = self._gate.step(params.output_gate, h.h, x)
+        g = self._candidate.step(params.candidate, h.h, x)
+        c = f * h.c + i * g
+        return LSTMState(o * ACTIVATIONS["tanh"].value(c), c)

@@ -1,0 +1,145 @@
+"""The split of a gradient's log growth over the nodes of a step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradient_horizon import log_jacobian_norms, make_cell, names, node_split
+
+KEY = jax.random.key(6)
+EPS = float(np.finfo(np.float32).eps)
+WHOLE = tuple(name for name in names.VANILLA_CELLS if name != "leaky_tanh")
+
+
+def network(name, n=12, d=2, scale=1.4, steps=20, dtype=jnp.float64, weights="gaussian", bias=0.3):
+    cell = make_cell(name, n, d)
+    params = cell.init(KEY, scale, weights, bias_scale=bias, dtype=dtype)
+    xs = jax.random.normal(KEY, (steps, d), jnp.float32).astype(dtype) if d else None
+    return cell, params, cell.initial_state(KEY, dtype=dtype), xs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_nodes_and_steps_sum_to_the_gradient_of_the_whole_rollout(name, dtype):
+    steps = 20
+    cell, params, h0, xs = network(name, steps=steps, dtype=jnp.dtype(dtype))
+    assert xs is not None
+    gradient = jnp.linspace(-1, 2, h0.size, dtype=h0.dtype)
+    split = node_split(cell, params, h0, xs, gradient=gradient)
+    assert set(split) == {"activation", "matrix"}
+    assert all(added.shape == (steps,) and added.dtype == dtype for added in split.values())
+
+    def loss(nudges):
+        h = h0 + nudges[0]
+        for x, nudge in zip(xs, nudges[1:], strict=True):
+            h = cell.step(params, h, x) + nudge
+        return gradient @ h
+
+    reached = np.asarray(jax.grad(loss)(jnp.zeros((steps + 1, h0.size), h0.dtype)), np.float64)
+    logs = np.log(np.linalg.norm(reached, axis=1))[::-1]
+    total = np.cumsum(split["activation"] + split["matrix"])
+    # a step rounds by some √n eps, times the cancellation of a vector in a random matrix
+    np.testing.assert_allclose(total, logs[1:] - logs[0], atol=30 * steps * np.finfo(dtype).eps)
+
+
+def test_each_node_adds_its_own_part():
+    cell, params, h0, xs = network("tanh", steps=4)
+    assert xs is not None
+    split = node_split(cell, params, h0, xs)
+    states = [np.asarray(h0)]
+    w, u, b = np.asarray(params.recurrent), np.asarray(params.input), np.asarray(params.bias)
+    for x in np.asarray(xs):
+        states.append(np.tanh(w @ states[-1] + u @ x + b))
+    v = np.ones(h0.size)
+    for k in range(4):
+        passed = v * (1 - states[4 - k] ** 2)
+        back = w.T @ passed
+        norms = [np.linalg.norm(vector) for vector in (v, passed, back)]
+        assert float(split["activation"][k]) == pytest.approx(np.log(norms[1] / norms[0]), abs=1e-13)
+        assert float(split["matrix"][k]) == pytest.approx(np.log(norms[2] / norms[1]), abs=1e-13)
+        v = back
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.7])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_orthogonal_matrix_adds_log_g_at_every_step(scale, dtype):
+    steps = 1000
+    for name in ("linear", "tanh"):
+        cell, params, _, _ = network(name, 16, 0, scale, dtype=jnp.dtype(dtype), weights="orthogonal", bias=0.0)
+        h0 = cell.initial_state(None if name == "linear" else KEY, dtype=jnp.dtype(dtype))  # linear states overflow
+        split = node_split(cell, params, h0, steps=steps)
+        tolerance = 10 * np.sqrt(16) * np.finfo(dtype).eps  # Q is orthogonal to √n eps
+        np.testing.assert_allclose(split["matrix"], np.log(scale), atol=tolerance)
+        if name == "linear":
+            assert not np.any(np.asarray(split["activation"]))
+        else:
+            assert np.all(np.asarray(split["activation"]) <= tolerance)
+
+
+def test_one_unit_splits_as_its_jacobian_does():
+    cell, params, h0, _ = network("tanh", 1, 0, 0.9, bias=0.2)
+    split = node_split(cell, params, h0, steps=300)
+    whole = log_jacobian_norms(cell.step, params, h0, steps=300)["frobenius"]
+    np.testing.assert_allclose(np.cumsum(split["activation"] + split["matrix"]), whole, atol=1e-12)
+    np.testing.assert_allclose(split["matrix"], np.log(np.abs(params.recurrent[0, 0])), atol=1e-15)
+
+
+@pytest.mark.parametrize("gradient", [None, jnp.array([1e-30, 0, 0, 1e-32], jnp.float32)])
+def test_only_the_direction_of_the_gradient_matters(gradient):
+    cell, params, h0, _ = network("tanh", 4, 0, dtype=jnp.float32)
+    gradient = jnp.ones(4, jnp.float32) if gradient is None else gradient
+    one = node_split(cell, params, h0, steps=10, gradient=gradient)
+    other = node_split(cell, params, h0, steps=10, gradient=gradient * jnp.float32(2.0**90))
+    for node, added in one.items():
+        np.testing.assert_array_equal(added, other[node])
+
+
+def test_a_dead_network_adds_minus_infinity_once_and_never_nan():
+    cell, params, h0, _ = network("relu", 5, 0, 0.5, bias=0.0)
+    dead = type(params)(params.recurrent, params.input, params.bias - 10.0)
+    split = node_split(cell, dead, h0, steps=6)
+    np.testing.assert_array_equal(split["activation"], [-np.inf, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(split["matrix"], np.zeros(6))
+    silent = type(params)(0 * params.recurrent, params.input, params.bias + 1.0)
+    split = node_split(cell, silent, h0, steps=3)
+    np.testing.assert_array_equal(split["activation"], np.zeros(3))
+    np.testing.assert_array_equal(split["matrix"], [-np.inf, 0, 0])
+
+
+def test_states_that_overflow_give_nan_from_there_on():
+    cell = make_cell("linear", 2, 2)
+    params = cell.init(KEY, 1.0)
+    xs = jnp.zeros((5, 2), jnp.float32).at[1].set(jnp.inf)
+    for added in node_split(cell, params, cell.initial_state(), xs).values():
+        assert np.all(np.isnan(added))  # the last state is among them
+    for added in node_split(cell, params, cell.initial_state(), xs[:1]).values():
+        assert np.all(np.isfinite(added))
+
+
+def test_networks_are_batched():
+    cell = make_cell("tanh", 6)
+
+    def split(seed):
+        key = jax.random.key(seed)
+        return node_split(cell, cell.init(key, 1.2), cell.initial_state(key), steps=8)
+
+    seeds = jnp.arange(3, dtype=jnp.uint32)
+    together = jax.vmap(split)(seeds)
+    for k, seed in enumerate(seeds):
+        for node, added in split(seed).items():
+            np.testing.assert_allclose(together[node][k], added, atol=30 * 8 * EPS)
+
+
+@pytest.mark.parametrize("name", ["leaky_tanh", "gru", "lstm"])
+def test_cells_with_a_second_path_are_refused(name):
+    cell = make_cell(name, 3)
+    with pytest.raises(ValueError, match=rf"cell: '{name}' .*; allowed: linear, tanh, relu, hard_tanh, erf, sigmoid$"):
+        node_split(cell, cell.init(KEY), cell.initial_state(), steps=2)
+
+
+def test_a_gradient_that_does_not_fit_is_refused():
+    cell = make_cell("tanh", 3)
+    for gradient in (jnp.ones(2, jnp.float32), jnp.ones(3, jnp.float64)):
+        with pytest.raises(ValueError, match=r"gradient: .*; allowed: \(3,\) float32"):
+            node_split(cell, cell.init(KEY), cell.initial_state(), steps=2, gradient=gradient)

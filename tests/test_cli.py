@@ -1,0 +1,324 @@
+"""The command line from outside: what it computes, says, writes and leaves alone."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gradient_horizon as gh
+from gradient_horizon import names, records
+
+FIRST = shlex.split(
+    "-m experiment=jacobian cell=tanh,relu weights=gaussian,orthogonal name=first weight_scales=[0.5,1.0,2.0]"
+    " seeds=8 hidden_size=32 steps=100"
+)
+SMALL = ["hidden_size=3", "steps=5", "seeds=2", "weight_scales=[1.0]", "quick_look=false"]
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gradient_horizon", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+
+
+def within(program: str, *, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A Python program in a process of its own."""
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a finished sweep, and what was said meanwhile."""
+    folder = tmp_path_factory.mktemp("first")
+    ran = command("run", *FIRST, folder=folder)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    return folder, ran.stdout
+
+
+def test_a_sweep_writes_what_it_says(first):
+    folder, said = first
+    assert said.startswith("results/first: 4 jobs; computing 4 of 96 networks in all\n")
+    written = {line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")}
+    assert written <= set(files(folder))
+    for cell in ("tanh", "relu"):
+        for weights in ("gaussian", "orthogonal"):
+            job = f"results/first/cell={cell},weights={weights}"
+            assert {path.name for path in (folder / job).iterdir()} == {
+                "result.nc",
+                "status.json",
+                "config.yaml",
+                "run.log",
+                "quick_look.png",
+            }
+            assert f"{job}/result.nc" in written
+
+
+def test_status_lists_the_jobs(first):
+    folder, _ = first
+    ran = command("status", "results/first", folder=folder)
+    assert ran.returncode == 0
+    for cell in ("tanh", "relu"):
+        for weights in ("gaussian", "orthogonal"):
+            assert f"cell={cell},weights={weights}" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "4 finished"
+
+
+def test_load_joins_the_jobs(first):
+    folder, _ = first
+    dataset = gh.load(folder / "results" / "first")
+    assert dataset.log_norm.dims == ("cell", "weights", "norm", "weight_scale", "seed", "lag")
+    assert dataset.log_norm.shape == (2, 2, 1, 3, 8, 100)
+    assert dataset.log_norm.notnull().all()
+    for name, variable in dataset.variables.items():
+        assert variable.attrs.get("long_name"), name
+    for name in dataset.data_vars:
+        assert "units" in dataset[name].attrs, name
+    for key in ("package_version", "jax_version", "git_commit", "precision", "device"):
+        assert key in dataset.attrs
+    assert set(dataset.horizon_kind.values.flat) <= set(names.HORIZON_KINDS)
+    # tanh shrinks below g = 1 and grows above g = 2; orthogonal tanh at g = 0.5 falls by log 0.5 a step at the most
+    last = dataset.log_norm.isel(norm=0, lag=-1).median("seed")
+    assert (last.sel(weight_scale=0.5) < 100 * np.log(0.5) + np.log(32)).sel(weights="orthogonal").all()
+    assert (last.diff("weight_scale") > 0).all()
+
+
+def test_the_same_command_computes_nothing_again(first):
+    folder, _ = first
+    before = files(folder)
+    shuffled = ["-m", *reversed(FIRST[1:])]
+    begun = time.monotonic()
+    ran = command("run", *shuffled, folder=folder)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("results/first: all 4 jobs are finished already; nothing to compute")
+    assert time.monotonic() - begun < 5
+    assert files(folder) == before
+
+
+def test_collect_writes_what_load_gives(first, tmp_path):
+    folder, _ = first
+    ran = command("collect", "results/first", "-o", str(tmp_path / "all.nc"), folder=folder)
+    assert ran.stdout == f"wrote {tmp_path / 'all.nc'}: 4 jobs, 0 missing\n"
+    assert gh.load(tmp_path / "all.nc").identical(gh.load(folder / "results" / "first"))
+
+
+def test_a_finished_job_of_other_settings_is_never_overwritten(first):
+    folder, _ = first
+    before = files(folder)
+    ran = command("run", *FIRST, "steps=50", folder=folder)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 4
+    assert all("steps: 100 there, 50 here" in line and "force=true" in line for line in lines)
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "cell=perceptron"], "cell: 'perceptron' is not allowed; allowed: linear, tanh"),
+        (["run", "steps=-1"], "steps: -1 is not allowed; allowed: a whole number of at least 1"),
+        (["run", "weight_scales=[]"], "weight_scales: [] is not allowed; allowed: a finite number"),
+        (["run", "seeds=0"], "seeds: 0 is not allowed; allowed: a whole number of at least 1"),
+        (["run", "bias_scale=nan"], "bias_scale: nan is not allowed; allowed: a finite number"),
+        (["run", "weight_scales=large"], "weight_scales: 'large' is not allowed; allowed: a finite number"),
+        (["run", "+typo=1"], "typo: 1 is not allowed; allowed: the settings experiment"),
+        (["run", "output=/dev/null/results"], "output: '/dev/null/results' is not allowed; allowed: a folder that can"),
+        (["run", "cell=tanh,relu"], "cell: 'tanh,relu' is not allowed; allowed: one value; add -m"),
+        (["status", "results/none"], "DIR: 'results/none' holds no sweep"),
+        (["collect", "results/none"], "DIR: 'results/none' holds no sweep"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_nothing_is_written(tmp_path, arguments, message):
+    begun = time.monotonic()
+    ran = command(*arguments, folder=tmp_path)
+    assert time.monotonic() - begun < 2
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"gradient-horizon: {message}")
+    assert ran.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+FAILING = """
+import sys
+from gradient_horizon import cli, experiments
+measure = experiments.measure
+def failing(config, report):
+    if config.cell == "relu" and "fail" in sys.argv:
+        raise FloatingPointError("the second\\nof three")
+    return measure(config, report)
+experiments.measure = failing
+sys.exit(cli.main(["run", "-m", "cell=tanh,relu,linear", "name=mixed", "hidden_size=3", "steps=5", "seeds=2",
+                   "weight_scales=[1.0]", "quick_look=false"]))
+"""
+
+
+def test_a_failing_job_stops_no_other_and_is_tried_again(tmp_path):
+    ran = within("import sys; sys.argv.append('fail')" + FAILING, folder=tmp_path)
+    assert ran.returncode == 1, ran.stderr
+    assert "failed: results/mixed/cell=relu: FloatingPointError: the second (see results/mixed/cell=relu/run.log)" in (
+        ran.stdout.splitlines()
+    )
+    log = (tmp_path / "results/mixed/cell=relu/run.log").read_text(encoding="utf-8")
+    assert "Traceback" in log
+    assert "of three" in log
+    status = command("status", "results/mixed", folder=tmp_path)
+    assert status.returncode == 0
+    assert status.stdout.splitlines()[-1] == "2 finished, 1 failed"
+    assert "FloatingPointError: the second" in status.stdout
+    collected = command("collect", "results/mixed", folder=tmp_path)
+    assert collected.stdout.splitlines() == [
+        "missing: cell=relu",
+        "wrote results/mixed/collected.nc: 2 jobs, 1 missing",
+    ]
+    assert gh.load(tmp_path / "results/mixed/collected.nc").cell.values.tolist() == ["linear", "tanh"]
+
+    again = within(FAILING, folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("results/mixed: 3 jobs, 2 finished already; computing 1 of 2 networks in all")
+    assert json.loads((tmp_path / "results/mixed/cell=relu/status.json").read_text())["state"] == records.FINISHED
+
+
+STOPPING = """
+import sys, time
+from gradient_horizon import cli, experiments
+measure = experiments.measure
+def slow(config, report):
+    if config.cell == "relu" and "slow" in sys.argv:
+        print("waiting", flush=True)
+        time.sleep(100)
+    return measure(config, report)
+experiments.measure = slow
+sys.exit(cli.main(["run", "-m", "cell=tanh,relu", "name=stopped", "hidden_size=3", "steps=5", "seeds=2",
+                   "weight_scales=[1.0]", "quick_look=false"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, number):
+    with subprocess.Popen(
+        [sys.executable, "-c", "import sys; sys.argv.append('slow')" + STOPPING],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line == "waiting\n":
+                    break
+            os.kill(process.pid, number)
+            said, wrong = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, wrong
+    assert wrong == ""
+    assert said.splitlines() == ["interrupted: 1 of 2 jobs are finished and stay; the same command goes on from there"]
+    finished = tmp_path / "results/stopped/cell=tanh/result.nc"
+    before = finished.stat().st_mtime_ns
+    assert "1 finished, 1 failed" in command("status", "results/stopped", folder=tmp_path).stdout
+
+    again = within(STOPPING, folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("results/stopped: 2 jobs, 1 finished already; computing 1 of 2 networks in all")
+    assert finished.stat().st_mtime_ns == before
+
+
+def test_the_reference_method_agrees_to_the_last_digits(tmp_path):
+    same = shlex.split(
+        "run -m experiment=jacobian cell=tanh weights=np_rnn,unit_normal precision=float64 seeds=[3]"
+        " weight_scales=[1.0] hidden_size=3 steps=20 quick_look=false"
+    )
+    for method in ("auto", "jacrev"):
+        ran = command(*same, f"method={method}", f"name={method}", folder=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+    found, reference = (gh.load(tmp_path / "results" / method).log_norm for method in ("auto", "jacrev"))
+    np.testing.assert_allclose(found, reference, atol=1e-13, rtol=1e-13)
+    assert found.notnull().all()
+
+
+def test_run_from_python_gives_the_joined_result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = gh.run(["cell=tanh,erf", *SMALL, "name=python"])
+    assert dataset.log_norm.dims == ("cell", "norm", "weight_scale", "seed", "lag")
+    assert dataset.identical(gh.load("results/python"))
+    with pytest.raises(ValueError, match="cell: 'foo' is not allowed"):
+        gh.run(["cell=tanh,foo"])
+
+
+def test_a_result_says_how_it_was_made(first):
+    folder, _ = first
+    dataset = gh.load(folder / "results/first/cell=tanh,weights=gaussian")
+    made = json.loads(dataset.attrs["config"])
+    assert (made["cell"], made["hidden_size"], made["seeds"]) == ("tanh", 32, list(range(8)))
+    assert len(dataset.attrs["config_hash"]) == 64
+    assert dataset.attrs["package_version"] == gh.__version__
+    assert dataset.attrs["wall_time_seconds"] > 0
+    assert dataset.attrs["peak_memory_bytes"] > 2**20
+    assert dataset.attrs["block_size"] >= 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_code(shell, tmp_path):
+    ran = command("completion", shell, folder=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "gradient-horizon" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("run exp", {"experiment="}),
+        ("run cell=re", {"cell=relu"}),
+        ("run +sweeps=", {"+sweeps=main"}),
+        ("sta", {"status"}),
+    ],
+)
+def test_completion_knows_commands_settings_and_their_values(typed, offered, tmp_path):
+    line = f"gradient-horizon {typed}"
+    answer = tmp_path / "answer"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "COMP_TYPE": "9",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_COMP_WORDBREAKS": " \n",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+    }
+    script = Path(sys.executable).with_name("gradient-horizon")
+    subprocess.run([str(script)], env=environment, cwd=tmp_path, timeout=60, check=False)
+    assert offered <= {text.strip() for text in answer.read_text().splitlines()}
+
+
+@pytest.mark.parametrize("asked", [[], ["run"], ["settings"], ["status"], ["collect"], ["completion"]])
+def test_every_command_has_help(asked, tmp_path):
+    ran = command(*asked, "--help", folder=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("usage: gradient-horizon")
+
+
+def test_the_version(tmp_path):
+    ran = command("--version", folder=tmp_path)
+    assert (ran.returncode, ran.stdout) == (0, f"gradient-horizon {gh.__version__}\n")
+
+
+def test_a_dry_run_writes_nothing(tmp_path):
+    ran = command("run", "-m", "cell=tanh,relu", "name=dry", "--dry-run", folder=tmp_path)
+    assert ran.returncode == 0
+    assert "would compute results/dry/cell=relu" in ran.stdout.splitlines()
+    assert not list(tmp_path.iterdir())

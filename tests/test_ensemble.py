@@ -1,0 +1,152 @@
+"""A network's result depends on its own seed and settings alone, bit for bit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradient_horizon import config, ensemble, make_cell, names
+from gradient_horizon.experiments.jacobian import measure
+
+SQUARES = ensemble.compile_blocks(lambda network, shift: {"square": network["x"] * network["x"] + shift})
+
+
+def measured(**values) -> xr.Dataset:
+    return measure(config.checked({"steps": 30, "anchors": ["end", "start"], **values}), lambda _: None)
+
+
+def assert_same_bytes(part: xr.Dataset, whole: xr.Dataset) -> None:
+    """Every variable of every network of `part` stands in `whole`, in the same bits."""
+    for name, variable in part.data_vars.items():
+        other = whole[name].sel({dim: part[dim] for dim in variable.dims})
+        assert variable.values.tobytes() == other.values.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("cell", "size", "more"),
+    [
+        ("tanh", 8, {"inputs": "noise"}),
+        ("relu", 33, {"weights": "orthogonal", "bias_scale": 0.1}),
+        ("tanh", 33, {"weights": "sparse", "precision": "float64"}),
+    ],
+)
+def test_the_company_of_a_network_does_not_change_a_bit_of_it(cell, size, more):
+    scales, seeds = [0.5, 1.0, 1.3, 2.5], list(range(11))
+    same = {"cell": cell, "hidden_size": size, **more}
+    whole = measured(**same, weight_scales=scales, seeds=seeds)
+    for company in (
+        {"weight_scales": [1.3], "seeds": [7]},
+        {"weight_scales": [2.5, 0.5], "seeds": [10, 3, 0]},
+        {"weight_scales": [1.3, 2.0, 1.0, 7.0, 0.9], "seeds": [99, 7, 5, 4, 2**32 - 1]},
+    ):
+        part = measured(**same, **company)
+        shared = {
+            "weight_scale": [scale for scale in company["weight_scales"] if scale in scales],
+            "seed": [seed for seed in company["seeds"] if seed in seeds],
+        }
+        assert_same_bytes(part.sel(shared), whole)
+
+
+ON_DEVICES = """
+import hashlib, sys
+from gradient_horizon import runtime
+runtime.prepare(devices=int(sys.argv[1]), compile_cache=False)
+import jax
+from gradient_horizon import config
+from gradient_horizon.experiments.jacobian import measure
+assert jax.device_count() == int(sys.argv[1])
+values = {"cell": "tanh", "hidden_size": 33, "steps": 30, "seeds": 21, "weight_scales": [0.9, 1.7], "inputs": "noise"}
+dataset = measure(config.checked(values), lambda _: None)
+for name in sorted(dataset.data_vars):
+    print(name, hashlib.sha256(dataset[name].values.tobytes()).hexdigest())
+"""
+
+
+def test_the_number_of_devices_does_not_change_a_bit():
+    # a value in the environment goes before prepare's own
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", ON_DEVICES, str(devices)],
+            env=environment,
+            check=True,
+            timeout=120,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+        for devices in (1, 2, 4)
+    ]
+    assert "log_norm" in told[0]
+    assert told[0] == told[1] == told[2]
+
+
+def test_a_network_that_overflows_is_flagged_and_disturbs_no_other():
+    same = {"cell": "relu", "hidden_size": 8, "anchors": ["end"]}
+    seeds, scales, huge = list(range(6)), [0.5, 1.5], 1000.0
+    together = measured(**same, seeds=seeds, weight_scales=[0.5, huge, 1.5])
+    assert_same_bytes(measured(**same, seeds=seeds, weight_scales=scales), together)
+    assert together.finite.sel(weight_scale=scales).all()
+    assert (together.first_bad_step.sel(weight_scale=scales) == -1).all()
+
+    cell = make_cell("relu", 8)
+    for seed in seeds:
+        key = jax.random.key(np.uint32(seed))
+        matrix, state = np.asarray(cell.init(key, huge).recurrent), np.asarray(cell.initial_state(key))
+        bad = -1
+        with np.errstate(over="ignore", invalid="ignore"):
+            for t in range(1, 31):
+                state = np.maximum(matrix @ state, 0)
+                if not np.isfinite(state).all():
+                    bad = t
+                    break
+        network = together.sel(weight_scale=huge, seed=seed)
+        assert int(network.first_bad_step) == bad
+        assert bool(network.finite) == (bad < 0)
+        assert (str(network.horizon_kind.values) == "nonfinite") == (bad > 0)
+    assert not together.finite.sel(weight_scale=huge).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_dead_units_give_minus_infinity_and_never_nan(size):
+    found = measured(cell="relu", hidden_size=size, seeds=40, weight_scales=[0.5, 1.0], norms=list(names.NORMS))
+    for name in ("log_norm", "log_norm_from_start"):
+        values = found[name]
+        assert not values.isnull().any()
+        dead = values == -np.inf
+        assert 0 < int(dead.isel(lag=-1).sum()) < dead.isel(lag=-1).size
+        # once a product is 0 it stays 0
+        assert (dead.astype(int).diff("lag") >= 0).all()
+    assert found.finite.all()
+    exact = measured(
+        cell="relu", hidden_size=size, seeds=40, weight_scales=[0.5, 1.0], norms=list(names.NORMS), precision="float64"
+    )
+    np.testing.assert_array_equal(np.isneginf(found.log_norm), np.isneginf(exact.log_norm))
+    assert 0 <= found.attrs["products_in_float64"] <= 80 == exact.attrs["products_in_float64"]
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+@settings(deadline=None, max_examples=30)
+def test_blocks_cover_every_network_once(total, block):
+    networks = {"x": np.arange(total, dtype=np.float32)}
+    reported: list[int] = []
+    chunks = ensemble.map_blocks([SQUARES], block, networks, jnp.float32(0.5))
+    found = ensemble.gather(chunks, total, reported.append)
+    np.testing.assert_array_equal(found["square"], np.arange(total, dtype=np.float32) ** 2 + 0.5)
+    assert sum(reported) == total
+
+
+def test_every_ensemble_of_weights_runs_on_two_devices_without_waiting_for_itself():
+    program = Path(__file__).with_name("ensemble_programs.py")
+    environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
+    ran = subprocess.run(
+        [sys.executable, str(program)], env=environment, check=True, timeout=180, stdout=subprocess.PIPE, text=True
+    )
+    assert tuple(ran.stdout.split()) == names.WEIGHTS

@@ -1,0 +1,281 @@
+"""Laws of Lyapunov spectra. Where a limit is meant, the tolerance is the law's own 1/T; identities hold to rounding."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import digamma
+
+from gradient_horizon import ensemble, make_cell
+from gradient_horizon.lyapunov import (
+    cell_log_det,
+    entropy_rate,
+    kaplan_yorke_dimension,
+    lyapunov_exponents,
+)
+from gradient_horizon.rollout import rollout
+
+
+def linear(matrix, h, x):
+    return (matrix if x is None else x) @ h
+
+
+def gaussian(n, seed=0, scale=1.0, shape=()):
+    return np.random.default_rng(seed).standard_normal((*shape, n, n)) * scale / np.sqrt(n)
+
+
+def network(name, n, scale, dtype=jnp.float64, seed=1, weights="gaussian", bias=0.0):
+    cell = make_cell(name, n)
+    key = jax.random.key(seed)
+    return cell, cell.init(key, scale, weights, bias_scale=bias, dtype=dtype), cell.initial_state(key, dtype=dtype)
+
+
+def by_sorted_qr(jacobians):
+    """The reference: a QR at every step in float64, rows sorted by norm, from an unrelated start."""
+    n = jacobians.shape[1]
+    basis = np.linalg.qr(gaussian(n, 99))[0]
+    logs = np.zeros(n)
+    for jacobian in jacobians:
+        stretched = jacobian @ basis
+        order = np.argsort(-np.linalg.norm(stretched, axis=1))
+        q, r = np.linalg.qr(stretched[order])
+        basis = np.empty_like(q)
+        basis[order] = q
+        logs += np.log(np.abs(np.diag(r)))
+    return np.sort(logs / len(jacobians))[::-1]
+
+
+@pytest.mark.parametrize(("n", "seed"), [(3, 0), (8, 1), (15, 2)])
+def test_a_fixed_matrix_has_the_logs_of_its_eigenvalues_moduli(n, seed):
+    matrix, transient, counted = gaussian(n, seed), 500, 4000
+    found = lyapunov_exponents(
+        linear, jnp.asarray(matrix), jnp.zeros(n), steps=transient + counted, transient=transient
+    )
+    eigenvalues, vectors = np.linalg.eig(matrix)
+    expected = np.sort(np.log(np.abs(eigenvalues)))[::-1]
+    # log R_ii over T steps and T log|λ_i| differ by at most 2 log κ(V), V the eigenvectors
+    np.testing.assert_allclose(found.exponents, expected, atol=2 * np.log(np.linalg.cond(vectors)) / counted)
+    assert float(found.sum_rule_error) < 1e-13
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 2e-14)])
+def test_orthogonal_matrices_stretch_every_direction_by_g(dtype, tolerance):
+    cell, params, _ = network("linear", 24, 1.3, jnp.dtype(dtype), weights="orthogonal")
+    found = lyapunov_exponents(cell.step, params, jnp.zeros(24, dtype), steps=300)
+    np.testing.assert_allclose(found.exponents, np.log(1.3), atol=tolerance)
+    np.testing.assert_allclose(found.standard_error, 0, atol=tolerance)
+    assert found.exponents.dtype == found.sum_rule_error.dtype == dtype
+    assert float(found.kaplan_yorke_dimension) == 24
+    assert float(found.entropy_rate) == pytest.approx(24 * np.log(1.3), abs=24 * tolerance)
+
+
+@pytest.mark.parametrize(("n", "g"), [(6, 1.0), (20, 1.7)])
+def test_fresh_gaussian_matrices_follow_newman(n, g):
+    steps = 4000
+    xs = jnp.asarray(gaussian(n, 5, g, (steps,)))
+    found = lyapunov_exponents(linear, None, jnp.zeros(n), xs, transient=100)
+    rank = np.arange(1, n + 1)
+    expected = np.log(g) + 0.5 * (np.log(2) + digamma((n - rank + 1) / 2)) - 0.5 * np.log(n)
+    error = np.asarray(found.standard_error)
+    # ten blocks: a t distribution of 9 degrees, whose two-sided level at 6.5 is 1e-4
+    assert np.all(np.abs(np.asarray(found.exponents) - expected) < 6.5 * error)
+    # each log R_ii is half the log of a chi-square: its variance is trigamma / 4, at most π² / 8 a step
+    assert np.all(error < 3 * np.sqrt(np.pi**2 / 8 / steps))
+
+
+@pytest.mark.parametrize("w", [0.6, 1.5, 2.5])
+def test_one_tanh_unit(w):
+    found = lyapunov_exponents(lambda p, h, x: jnp.tanh(p * h), w, jnp.array([0.3]), steps=1000, transient=400)
+    fixed = 0.0 if w < 1 else 0.9
+    for _ in range(500):
+        fixed = np.tanh(w * fixed)
+    # the state's distance to its fixed point falls by this exponent at each step, to nothing after 400
+    assert float(found.exponents[0]) == pytest.approx(np.log(w * (1 - fixed**2)), abs=1e-10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [16, 64])
+def test_sum_rule(n, dtype):
+    cell = make_cell("tanh", n)
+
+    def measure(g, log_det):
+        _, params, h = network("tanh", n, g, jnp.dtype(dtype))
+        return lyapunov_exponents(cell.step, params, h, steps=100, transient=20, log_det=log_det)
+
+    for log_det in (None, cell_log_det(cell)):
+        found = jax.vmap(lambda g, log_det=log_det: measure(g, log_det))(jnp.array([0.8, 1.5, 3.0, 10.0], dtype))
+        assert np.all(np.isfinite(found.exponents))
+        # each pivot rounds by some √n eps κ(W) / n of its row; the logs themselves by eps Σ|λ| / n
+        assert np.all(np.asarray(found.sum_rule_error) < 100 * np.sqrt(n) * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 5e-3), ("float64", 1e-10)])
+@pytest.mark.parametrize("g", [1.5, 10.0])
+def test_every_exponent_is_that_of_a_sorted_qr(g, dtype, tolerance):
+    n, steps = 48, 200
+    cell, params, h = network("tanh", n, g, jnp.float32)
+    states = rollout(cell.step, params, h, steps=steps).states[:-1]
+    slopes = np.asarray(cell.activation.derivative(jax.vmap(lambda h: cell.preactivation(params, h))(states)))
+    jacobians = (slopes[:, :, None] * np.asarray(params.recurrent)[None]).astype(np.float64)
+    found = lyapunov_exponents(linear, None, jnp.zeros(n, dtype), jnp.asarray(jacobians, dtype))
+    # unrelated starts differ by their volumes, of which each exponent keeps log n / T or so
+    start = 4 * np.log(n) / steps
+    np.testing.assert_allclose(found.exponents, by_sorted_qr(jacobians), atol=start)
+    aligned = lyapunov_exponents(linear, None, jnp.zeros(n), jnp.asarray(jacobians))
+    np.testing.assert_allclose(found.exponents, aligned.exponents, atol=tolerance)
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_rarer_elimination_changes_nothing_where_steps_are_well_conditioned(every):
+    n = 8
+    xs = jnp.asarray(gaussian(n, 3, 1.0, (101,)) + np.eye(n)[None])
+    one = lyapunov_exponents(linear, None, jnp.zeros(n), xs, transient=10)
+    other = lyapunov_exponents(linear, None, jnp.zeros(n), xs, transient=10, every=every)
+    np.testing.assert_allclose(one.exponents, other.exponents, atol=1e-10)
+    np.testing.assert_allclose(one.standard_error, other.standard_error, atol=1e-10)
+
+
+def test_the_first_few_are_the_whole_spectrums_first():
+    n, count = 20, 6
+    xs = jnp.asarray(gaussian(n, 7, 1.4, (400,)))
+    whole = lyapunov_exponents(linear, None, jnp.zeros(n), xs)
+    few = lyapunov_exponents(linear, None, jnp.zeros(n), xs, count=count)
+    np.testing.assert_allclose(few.exponents, whole.exponents[:count], atol=1e-11)
+    assert few.exponents.shape == few.standard_error.shape == (count,)
+    assert np.isnan(few.sum_rule_error)
+
+
+def test_dead_units_are_minus_infinity_and_leave_the_others():
+    masks = np.ones((50, 5))
+    masks[20, 3] = 0
+    xs = jnp.asarray(masks * 0.5)
+    found = lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(5), xs)
+    np.testing.assert_allclose(found.exponents[:4], np.log(0.5), atol=1e-13)
+    assert found.exponents[4] == -np.inf
+    assert np.isnan(found.standard_error[4])
+    assert np.isnan(found.sum_rule_error)
+    assert float(found.kaplan_yorke_dimension) == 0
+    assert float(found.entropy_rate) == 0
+    early = lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(5), xs, transient=30)
+    assert early.exponents[4] == -np.inf
+
+
+def test_a_relu_network_never_gives_nan():
+    cell, params, h = network("relu", 16, 1.4)
+    found = lyapunov_exponents(cell.step, params, h, steps=60)
+    assert not np.any(np.isnan(found.exponents))
+    assert 0 < np.sum(np.isfinite(found.exponents)) < 16
+    assert float(found.entropy_rate) >= 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_low_rank_leave_as_many_exponents(dtype):
+    rng = np.random.default_rng(3)
+    matrix = rng.standard_normal((12, 3)) @ rng.standard_normal((3, 12)) / 6
+    found = lyapunov_exponents(linear, jnp.asarray(matrix, dtype), jnp.zeros(12, dtype), steps=200)
+    assert np.sum(np.isfinite(found.exponents)) == 3
+    assert np.isnan(found.sum_rule_error)
+
+
+def test_a_state_that_is_not_finite_gives_nan():
+    found = lyapunov_exponents(linear, jnp.eye(2) * 1e30, jnp.ones(2), steps=20)
+    assert np.all(np.isnan(found.exponents))
+    assert np.isnan(found.kaplan_yorke_dimension)
+    assert np.isnan(found.entropy_rate)
+
+
+def test_a_pytree_state_is_raveled():
+    matrix = jnp.asarray(gaussian(5, 2))
+
+    def step(p, h, x):
+        joined = p @ jnp.concatenate([h["a"], h["b"]])
+        return {"a": joined[:2], "b": joined[2:]}
+
+    pair = lyapunov_exponents(step, matrix, {"a": jnp.zeros(2), "b": jnp.zeros(3)}, steps=50)
+    np.testing.assert_allclose(pair.exponents, lyapunov_exponents(linear, matrix, jnp.zeros(5), steps=50).exponents)
+
+
+@pytest.mark.parametrize(
+    ("exponents", "n", "dimension", "entropy"),
+    [
+        ([-0.1, -0.2], 2, 0.0, 0.0),
+        ([0.9, 0.0, -14.5], 3, 2 + 0.9 / 14.5, 0.9),  # Lorenz's attractor
+        ([0.5, 0.1, -0.2], 3, 3.0, 0.6),
+        ([0.5, -np.inf], 2, 1.0, 0.5),
+        ([0.5, 0.2], 4, np.nan, np.nan),
+        ([0.5, -0.2], 4, np.nan, 0.5),
+        ([0.5, -0.8], 4, 1 + 0.5 / 0.8, 0.5),
+    ],
+)
+def test_dimension_and_entropy(exponents, n, dimension, entropy):
+    assert float(kaplan_yorke_dimension(jnp.array(exponents), n)) == pytest.approx(dimension, nan_ok=True)
+    assert float(entropy_rate(jnp.array(exponents), n)) == pytest.approx(entropy, nan_ok=True)
+
+
+def test_a_cell_with_a_leak_has_no_closed_determinant():
+    assert cell_log_det(make_cell("leaky_tanh", 3)) is None
+    cell, params, h = network("leaky_tanh", 12, 1.5)
+    assert float(lyapunov_exponents(cell.step, params, h, steps=50).sum_rule_error) < 1e-13
+
+
+def test_vmap_equals_a_loop():
+    cell = make_cell("tanh", 10)
+
+    def measure(seed):
+        key = jax.random.key(seed)
+        params = cell.init(key, 2.0, dtype=jnp.float64)
+        return lyapunov_exponents(cell.step, params, cell.initial_state(key, dtype=jnp.float64), steps=30)
+
+    seeds = np.arange(3)
+    together = jax.jit(jax.vmap(measure))(seeds)
+    for i in seeds:
+        for one, many in zip(measure(i), together, strict=True):
+            # chaos: rounding of one step grows by e^λ a step, λ about 0.2 here
+            np.testing.assert_allclose(many[i], one, atol=1e-9)
+
+
+def test_blocks_on_two_devices():
+    cell = make_cell("tanh", 24)
+
+    def measure(seed, _):
+        key = jax.random.key(seed)
+        return lyapunov_exponents(cell.step, cell.init(key, 1.5), cell.initial_state(key), steps=40)
+
+    program = ensemble.compile_blocks(measure)
+    for _ in range(10):
+        found = jax.block_until_ready(program(np.arange(16, dtype=np.uint32), None))
+    assert found.exponents.shape == (16, 24)
+    assert np.all(np.asarray(found.sum_rule_error) < 1e-4)
+
+
+def test_a_broken_sum_rule_is_told(caplog):
+    cell, params, h = network("tanh", 16, 3.0, jnp.float32)
+    with caplog.at_level(logging.WARNING):
+        lyapunov_exponents(cell.step, params, h, steps=60)
+        assert not caplog.records
+        found = lyapunov_exponents(cell.step, params, h, steps=60, every=6)
+    assert float(found.sum_rule_error) > 1e-2
+    assert "sum rule broken" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"transient": 9}, "transient: 9; allowed: from 0 to 8"),
+        ({"transient": -1}, "transient: -1; allowed"),
+        ({"count": 0}, "count: 0; allowed: from 1 to 2"),
+        ({"count": 3}, "count: 3; allowed: from 1 to 2"),
+        ({"every": 0}, "every: 0; allowed: a whole number of at least 1"),
+        ({"steps": 0}, "steps: 0; allowed"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        lyapunov_exponents(linear, jnp.eye(2), jnp.ones(2), **{"steps": 9, **settings})
+
+
+def test_a_step_that_changes_its_state_is_refused():
+    with pytest.raises(ValueError, match=r"step: returns a state of \(3,\)"):
+        lyapunov_exponents(lambda p, h, x: jnp.zeros(3), None, jnp.ones(2), steps=9)

@@ -1,0 +1,233 @@
+"""Labelled results: written whole or not at all, read back as they were, joined by label."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from gradient_horizon import names, records, results
+from gradient_horizon.results import ResultError, join, load, open_job, save
+
+
+def made(
+    swept: dict[str, Any], *, seeds=(0, 1), scales=(0.5, 1.0), lags=3, config: dict[str, Any] | None = None
+) -> xr.Dataset:
+    """A result whose every number tells where it belongs."""
+    network = ("weight_scale", "seed")
+    base = 1000.0 * np.array(scales)[:, None] + 10.0 * np.array(seeds)
+    log_norm = (base[..., None] + np.arange(lags) / 10)[None]
+    kinds = np.resize(np.array(names.HORIZON_KINDS), base.shape)
+    return xr.Dataset(
+        {
+            "log_norm": (("norm", *network, "lag"), log_norm, {"long_name": "log norm", "units": "1"}),
+            "horizon": (network, base, {"long_name": "horizon", "units": "step"}),
+            "horizon_kind": (network, kinds, {"long_name": "kind", "units": "1"}),
+            "first_bad_step": (network, np.full(base.shape, -1, np.int32), {"long_name": "first", "units": "step"}),
+            "finite": (network, np.ones(base.shape, bool), {"long_name": "finite", "units": "1"}),
+            "state_size": ((), 64, {"long_name": "size", "units": "1"}),
+        },
+        coords={
+            "norm": ("norm", ["frobenius"]),
+            "weight_scale": ("weight_scale", list(scales), {"long_name": "weight scale", "units": "1"}),
+            "seed": ("seed", list(seeds)),
+            "lag": ("lag", np.arange(1, lags + 1)),
+        },
+        attrs={"swept": json.dumps(swept), "config": json.dumps({**swept, **(config or {})}), "precision": "float32"},
+    )
+
+
+def write(folder: Path, dataset: xr.Dataset) -> Path:
+    """A finished job."""
+    folder.mkdir(parents=True)
+    checksum = save(dataset, folder / records.RESULT)
+    swept = json.loads(dataset.attrs["swept"])
+    records.write_record(folder, records.Record(records.FINISHED, "0" * 64, {}, swept, checksum))
+    return folder
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    dataset = made({"cell": "tanh"}, scales=(0.5, 1.0, 2.0))
+    assert set(dataset.horizon_kind.values.flat) == set(names.HORIZON_KINDS)
+    dataset.log_norm[0, 0, 0] = np.nan
+    dataset.log_norm[0, 0, 1] = -np.inf
+    found = open_job(write(tmp_path / "job", dataset))
+    xr.testing.assert_identical(found, dataset)
+    for name in dataset.variables:
+        assert found[name].dtype.kind == dataset[name].dtype.kind, name
+        if dataset[name].dtype.kind in "if":
+            assert found[name].dtype == dataset[name].dtype, name
+    assert [path.name for path in sorted((tmp_path / "job").iterdir())] == [records.RESULT, records.RECORD]
+
+
+def test_on_disk_the_words_are_a_flag_variable_of_the_climate_and_forecast_conventions(tmp_path):
+    save(made({}), tmp_path / "file.nc")
+    with xr.open_dataset(tmp_path / "file.nc", engine="h5netcdf") as plain:
+        flags = plain.horizon_kind
+        assert flags.dtype == np.int8
+        meanings = dict(zip(flags.attrs["flag_values"], flags.attrs["flag_meanings"].split(), strict=True))
+        assert [meanings[flag] for flag in flags.values.flat] == list(made({}).horizon_kind.values.flat)
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        del content[len(content) // 2 :]
+    elif how == "altered":
+        content[-20] ^= 1
+    else:
+        content.clear()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["cut", "altered", "emptied"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, how):
+    folder = write(tmp_path / "job", made({}))
+    damage(folder / records.RESULT, how)
+    for read in (open_job, load):
+        with pytest.raises(ResultError, match=rf"^{folder / records.RESULT}: cut short or altered.* run it again$"):
+            read(folder)
+    with pytest.raises(ResultError, match=str(folder / records.RESULT)):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no netCDF file", b"\x89HDF\r\n\x1a\n and then nothing"])
+def test_a_file_that_is_no_result_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "collected.nc"
+    path.write_bytes(content)
+    with pytest.raises(ResultError, match=f"^{path}: "):
+        load(path)
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(ResultError, match="holds no sweep; allowed: a sweep's folder, a job's folder or a collected"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ResultError, match="holds no sweep"):
+        load(tmp_path)
+    records.write_plan(tmp_path, ["a", "b"])
+    with pytest.raises(ResultError, match="none of its 2 jobs has finished"):
+        load(tmp_path)
+    (tmp_path / "a").mkdir()
+    records.write_record(tmp_path / "a", records.Record(records.FAILED, "", {}, {}))
+    with pytest.raises(ResultError, match="holds no finished job"):
+        load(tmp_path / "a")
+    assert issubclass(ResultError, ValueError)
+
+
+def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "result.nc"
+    save(made({}), path)
+    old = path.read_bytes()
+
+    def full(self, target, **_):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(made({"cell": "relu"}), path)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_checksum_is_that_of_the_file(tmp_path):
+    assert save(made({}), tmp_path / "a.nc") == records.file_checksum(tmp_path / "a.nc")
+
+
+def test_every_number_finds_its_place():
+    jobs = [
+        made({"cell": "tanh", "steps": 10}, seeds=(0, 1), scales=(0.5, 1.0), lags=10),
+        made({"cell": "relu", "steps": 4}, seeds=(1, 7), scales=(1.0, 0.25), lags=4),
+    ]
+    joined = join(jobs)
+    assert joined.log_norm.dims == ("cell", "steps", "norm", "weight_scale", "seed", "lag")
+    assert joined.horizon.dims == ("cell", "steps", "weight_scale", "seed")
+    assert joined.state_size.dims == ("cell", "steps")
+    assert joined.weight_scale.values.tolist() == [0.25, 0.5, 1.0]
+    assert joined.seed.values.tolist() == [0, 1, 7]
+    assert joined.steps.values.tolist() == [4, 10]
+    assert joined.lag.values.tolist() == list(range(1, 11))
+    found = 0
+    for job in jobs:
+        swept = json.loads(job.attrs["swept"])
+        for name in ("log_norm", "horizon", "horizon_kind", "first_bad_step", "finite", "state_size"):
+            at = joined[name].sel({**swept, **{dim: job[dim] for dim in job[name].dims}})
+            np.testing.assert_array_equal(at.values, job[name].values)
+        found += job.log_norm.size
+    assert int(joined.log_norm.notnull().sum()) == found
+    assert int((joined.horizon_kind != "").sum()) == 8
+    assert int(joined.state_size.notnull().sum()) == 2
+
+
+def test_whole_numbers_stay_whole_where_nothing_is_missing():
+    whole = join([made({"cell": "tanh"}), made({"cell": "relu"})])
+    assert (whole.first_bad_step.dtype, whole.finite.dtype, whole.state_size.dtype.kind) == (np.int32, bool, "i")
+    holes = join([made({"cell": "tanh"}), made({"cell": "relu"}, seeds=(5,))])
+    assert (holes.first_bad_step.dtype, holes.finite.dtype, holes.state_size.dtype.kind) == (
+        np.float64,
+        np.float64,
+        "i",
+    )
+    assert np.isnan(holes.first_bad_step.sel(cell="relu", seed=0)).all()
+    assert np.isnan(holes.finite.sel(cell="relu", seed=0)).all()
+
+
+def test_names_come_in_their_own_order_and_numbers_ascend():
+    joined = join([made({"cell": cell, "bias_scale": bias}) for cell in reversed(names.CELLS) for bias in (0.5, 0.1)])
+    assert joined.cell.values.tolist() == list(names.CELLS)
+    assert joined.bias_scale.values.tolist() == [0.1, 0.5]
+
+
+def test_the_order_of_the_jobs_does_not_matter():
+    jobs = [made({"cell": c, "weights": w}) for c in ("relu", "tanh") for w in ("orthogonal", "gaussian")][:3]
+    xr.testing.assert_equal(join(jobs), join(jobs[::-1]))
+
+
+def test_jobs_that_split_seeds_and_scales_join_along_them():
+    whole = made({"cell": "tanh"}, seeds=range(4), scales=(0.5, 1.0))
+    parts = [made({"cell": "tanh"}, seeds=s, scales=g) for s in ((0, 3), (1, 2)) for g in ((0.5,), (1.0,))]
+    kinds = "horizon_kind"  # made by position, so of no use here
+    xr.testing.assert_equal(join(parts).drop_vars(kinds), join([whole]).drop_vars(kinds))
+
+
+def test_a_job_that_did_not_sweep_a_setting_stands_at_its_own_value_of_it():
+    joined = join([made({"cell": "tanh"}, config={"steps": 5}), made({"cell": "tanh", "steps": 9})])
+    assert joined.steps.values.tolist() == [5, 9]
+    assert joined.log_norm.notnull().all()
+
+
+def test_null_is_a_word_of_its_axis(tmp_path):
+    joined = join([made({"input_size": size}) for size in (None, 3, 12)])
+    assert joined.input_size.values.tolist() == ["3", "12", "null"]
+    assert joined.log_norm.notnull().all()
+    save(joined, tmp_path / "collected.nc")
+    assert load(tmp_path / "collected.nc").input_size.values.tolist() == ["3", "12", "null"]
+
+
+def test_shared_attributes_stay_and_every_job_is_described(tmp_path, caplog):
+    for cell in ("tanh", "relu"):
+        dataset = made({"cell": cell})
+        dataset.attrs.update(wall_time_seconds=len(cell) + (cell == "relu"))
+        write(tmp_path / f"cell={cell}", dataset)
+    records.write_plan(tmp_path, ["cell=tanh", "cell=relu", "cell=erf"])
+    with caplog.at_level(logging.WARNING):
+        joined = load(tmp_path)
+    assert "1 of 3 jobs missing: cell=erf" in caplog.text
+    assert json.loads(joined.attrs["missing_jobs"]) == ["cell=erf"]
+    assert joined.attrs["precision"] == "float32"
+    assert "config" not in joined.attrs
+    assert [job["swept"] for job in json.loads(joined.attrs["jobs"])] == [{"cell": "tanh"}, {"cell": "relu"}]
+    assert json.loads(joined.attrs["swept"]) == {"cell": ["tanh", "relu"]}
+    assert joined.log_norm.attrs == {"long_name": "log norm", "units": "1"}
+    assert joined.weight_scale.attrs == {"long_name": "weight scale", "units": "1"}
+
+
+def test_a_collected_file_is_the_joined_result(tmp_path):
+    write(tmp_path / "a", made({"cell": "tanh"}))
+    write(tmp_path / "b", made({"cell": "relu"}, seeds=(3,), lags=7))
+    joined = load(tmp_path)
+    results.save(joined, tmp_path / "collected.nc")
+    xr.testing.assert_identical(load(tmp_path / "collected.nc"), joined)

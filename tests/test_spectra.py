@@ -1,0 +1,120 @@
+"""Singular values of long products against several hundred digits, exact cases and the laws they obey."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from gradient_horizon import ensemble, log_jacobian_norms, make_cell
+from gradient_horizon.lyapunov import cell_log_det
+from gradient_horizon.rollout import rollout
+from gradient_horizon.spectra import log_singular_values
+
+
+def spectrum(factors, dtype="float64"):
+    factors = jnp.asarray(factors, dtype)
+    return np.asarray(log_singular_values(lambda _, h, x: x @ h, None, jnp.zeros(factors.shape[1], dtype), factors))
+
+
+def exact(factors):
+    """The product formed with 700 digits."""
+    with mpmath.workdps(700):
+        product = mpmath.eye(factors.shape[1])
+        for factor in factors:
+            product = mpmath.matrix(factor.tolist()) * product
+        return np.array([float(mpmath.log(value)) for value in mpmath.svd_r(product, compute_uv=False)])
+
+
+def orthogonal(rng, n):
+    return np.linalg.qr(rng.standard_normal((n, n)))[0]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 5e-3)])
+def test_orthogonal_and_diagonal_factors(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    n, steps = 12, 200
+    total = np.linspace(345, -346, n)  # σ_1 / σ_N is 1e300
+    total[5] = total[4] - 0.005  # neighbours within 1 %
+    bases = [orthogonal(rng, n) for _ in range(steps + 1)]
+    logs = 0.5 * rng.standard_normal((steps, n))
+    logs += (total - logs.sum(0))[None] / steps
+    factors = [bases[t + 1] @ np.diag(np.exp(logs[t])) @ bases[t].T for t in range(steps)]
+    # each factor is off by n eps of its largest value, its smallest some e^5 below, over 200 steps
+    np.testing.assert_allclose(spectrum(np.array(factors), dtype), np.sort(total)[::-1], atol=tolerance)
+
+
+@pytest.mark.parametrize(("n", "steps"), [(3, 300), (5, 100), (4, 1)])
+def test_gaussian_factors_against_many_digits(n, steps):
+    factors = np.random.default_rng(n).standard_normal((steps, n, n))
+    np.testing.assert_allclose(spectrum(factors), exact(factors), atol=1e-11)
+
+
+def test_rows_of_very_different_size_against_many_digits():
+    rng = np.random.default_rng(8)
+    rows = np.exp(-15 * rng.random((60, 6)))  # saturated units
+    factors = rows[:, :, None] * rng.standard_normal((60, 6, 6))
+    np.testing.assert_allclose(spectrum(factors), exact(factors), atol=1e-10)
+
+
+@pytest.mark.parametrize("matrix", [[[1.0, 1.0], [0.0, 2.0]], [[1.0, 0.0], [1.0, 2.0]], [[1.0, 1.0], [0.0, 1.0]]])
+def test_powers_of_a_triangular_matrix(matrix):
+    factors = np.tile(np.array(matrix), (300, 1, 1))
+    np.testing.assert_allclose(spectrum(factors), exact(factors), atol=1e-10)
+
+
+def test_a_diagonal_product_is_exact():
+    factors = np.tile(np.diag([1e-3, 1.0, 1e3, 1.0]), (500, 1, 1))
+    expected = 500 * np.log([1e3, 1.0, 1.0, 1e-3])
+    np.testing.assert_allclose(spectrum(factors), expected, rtol=1e-13, atol=1e-10)
+
+
+def test_zeros_are_minus_infinity():
+    factors = np.tile(np.diag([0.5, 0.25, 1.0]), (9, 1, 1))
+    factors[4, 1, 1] = 0
+    found = spectrum(factors)
+    np.testing.assert_allclose(found[:2], [0.0, 9 * np.log(0.5)], atol=1e-12)
+    assert found[2] == -np.inf
+    factors[4] = 0
+    assert np.all(spectrum(factors) == -np.inf)
+
+
+@pytest.mark.parametrize("g", [0.9, 3.0])
+def test_sum_rule_and_largest(g):
+    n, steps = 24, 150
+    cell = make_cell("tanh", n)
+    key = jax.random.key(3)
+    params, h = cell.init(key, g, dtype=jnp.float64), cell.initial_state(key, dtype=jnp.float64)
+    found = np.asarray(log_singular_values(cell.step, params, h, steps=steps))
+    log_det = cell_log_det(cell)
+    assert log_det is not None
+    states = rollout(cell.step, params, h, steps=steps).states[:-1]
+    total = float(jnp.sum(jax.vmap(lambda h: log_det(params, h, None))(states)))
+    # n steps logs, each right to n eps κ(W), κ(W) some hundreds
+    assert abs(found.sum() - total) < 1e-14 * 1000 * steps
+    largest = log_jacobian_norms(cell.step, params, h, steps=steps, norms=("spectral",))["spectral"][-1]
+    assert found[0] == pytest.approx(float(largest), abs=1e-11)
+    assert np.all(np.diff(found) <= 0)
+
+
+def test_blocks_on_two_devices_equal_a_loop():
+    factors = np.random.default_rng(1).standard_normal((8, 40, 7, 7))
+
+    def measure(one, _):
+        return log_singular_values(lambda _, h, x: x @ h, None, jnp.zeros(7), one)
+
+    found = np.asarray(ensemble.compile_blocks(measure)(factors, None))
+    for i in (0, 7):
+        np.testing.assert_allclose(found[i], spectrum(factors[i]), atol=1e-11)
+
+
+def test_a_state_that_is_not_finite_gives_nan():
+    found = log_singular_values(lambda p, h, x: h * 1e200, None, jnp.ones(2), steps=4)
+    assert np.all(np.isnan(found))
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match="steps: 0; allowed"):
+        log_singular_values(lambda p, h, x: h, None, jnp.ones(2), steps=0)
+    with pytest.raises(ValueError, match=r"step: returns a state of \(3,\)"):
+        log_singular_values(lambda p, h, x: jnp.zeros(3), None, jnp.ones(2), steps=3)

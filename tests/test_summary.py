@@ -1,0 +1,109 @@
+"""The closing table, of gradients that grow by a known factor a step."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from rich.console import Console
+
+from gradient_horizon.results import join
+from gradient_horizon.summary import horizon_table, recheck_lines
+
+SCALES = [0.5, 1.0, 1.5, 2.0]
+STATE_SIZE = 9
+SEEDS = 3
+
+
+def growth(scale: float, neutral: float) -> float:
+    """Log growth a step, a straight line through the neutral scale."""
+    return 0.3 * (scale - neutral)
+
+
+def horizon(scale: float, neutral: float, lags: int) -> tuple[int, str]:
+    rate = growth(scale, neutral)
+    first = int(3 * np.log(10) / abs(rate)) + 1
+    return (first, "vanished" if rate < 0 else "exploded") if first <= lags else (lags + 1, "beyond")
+
+
+def geometric(cell: str, neutral: float, lags: int, **attributes) -> xr.Dataset:
+    lag = np.arange(1, lags + 1)
+    norm = np.array([growth(scale, neutral) * lag for scale in SCALES]) + 0.5 * np.log(STATE_SIZE)
+    values, kinds = zip(*(horizon(scale, neutral, lags) for scale in SCALES), strict=True)
+    network = ("weight_scale", "seed")
+    return xr.Dataset(
+        {
+            "log_norm": (("norm", *network, "lag"), np.repeat(norm[None, :, None], SEEDS, axis=2)),
+            "horizon": (network, np.repeat(np.array(values, float)[:, None], SEEDS, axis=1)),
+            "horizon_kind": (network, np.repeat(np.array(kinds, "U9")[:, None], SEEDS, axis=1)),
+            "state_size": ((), STATE_SIZE),
+        },
+        coords={"norm": ["frobenius"], "weight_scale": SCALES, "seed": range(SEEDS), "lag": lag},
+        attrs={"swept": json.dumps({"cell": cell}), "config": json.dumps({"cell": cell}), **attributes},
+    )
+
+
+def rows(dataset: xr.Dataset) -> list[list[str]]:
+    """The table's cells: the swept settings, the neutral scale, horizons at 0.5, 1 and 2, non-finite networks."""
+    table = horizon_table(dataset)
+    assert table is not None
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_a_row_a_job_with_its_own_neutral_scale_and_horizons():
+    found = rows(join([geometric("tanh", 1.2, 400), geometric("relu", 1.75, 50)]))
+    assert found == [
+        ["tanh", "1.200", f"{horizon(0.5, 1.2, 400)[0]} vanished", "116 vanished", "29 exploded", "0"],
+        ["relu", "1.750", f"{horizon(0.5, 1.75, 50)[0]} vanished", "31 vanished", "> 50", "0"],
+    ]
+
+
+def test_no_neutral_scale_inside_the_range():
+    (row,) = rows(join([geometric("tanh", 3.0, 100)]))
+    assert row[1].startswith("none in 0.5")
+
+
+def test_networks_that_are_not_finite_are_counted_and_left_out():
+    dataset = geometric("tanh", 1.2, 400)
+    for scale, seeds in ((2.0, slice(None)), (0.5, slice(0, 1))):
+        at = {"weight_scale": SCALES.index(scale), "seed": seeds}
+        dataset.horizon[at] = np.nan
+        dataset.horizon_kind[at] = "nonfinite"
+        dataset.log_norm[{"norm": 0, **at}] = np.nan
+    (row,) = rows(join([dataset]))
+    assert row == ["tanh", "1.200", "33 vanished", "116 vanished", "nonfinite", "4"]
+
+
+def test_a_point_that_no_job_measured_has_no_row():
+    jobs = [geometric("tanh", 1.2, 100), geometric("relu", 1.6, 100)]
+    for job, weights in zip(jobs, ("gaussian", "orthogonal"), strict=True):
+        swept = {**json.loads(job.attrs["swept"]), "weights": weights}
+        job.attrs.update(swept=json.dumps(swept), config=json.dumps(swept))
+    assert [row[:3] for row in rows(join(jobs))] == [["tanh", "gaussian", "1.200"], ["relu", "orthogonal", "1.600"]]
+
+
+def test_the_table_fits_an_ordinary_terminal():
+    table = horizon_table(join([geometric("hard_tanh", 3.0, 10)]))
+    assert table is not None
+    assert Console(width=80).measure(table).maximum <= 80
+
+
+def test_a_result_without_horizons_has_no_table():
+    assert horizon_table(geometric("tanh", 1.2, 10).drop_vars("horizon")) is None
+
+
+def test_what_was_measured_again_is_told_with_its_largest_difference():
+    checked = geometric("tanh", 1.2, 10, recheck_difference=3.2e-7, recheck_networks=16)
+    (line,) = recheck_lines(join([checked, geometric("relu", 1.2, 10)]))
+    assert line.startswith("cell=tanh: ")
+    assert "jacrev: 3.2e-07 (16 networks" in line
+    assert recheck_lines(join([geometric("relu", 1.2, 10)])) == []
+
+
+@pytest.mark.parametrize(("neutral", "lags"), [(1.2, 400), (1.75, 50)])
+def test_the_known_horizons_are_those_of_the_definition(neutral, lags):
+    from gradient_horizon.horizon import gradient_horizon
+
+    dataset = geometric("tanh", neutral, lags)
+    found, _ = gradient_horizon(dataset.log_norm[0].values, STATE_SIZE)
+    np.testing.assert_array_equal(found, dataset.horizon)

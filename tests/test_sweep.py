@@ -1,0 +1,270 @@
+"""From a command line to jobs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gradient_horizon import config, names, records, sweep
+from gradient_horizon.config import SettingError
+from gradient_horizon.sweep import LONGEST_JOB_NAME, job_name, plan
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["results"])
+
+
+def job_names(*overrides: str) -> list[str]:
+    return [job.name for job in plan(overrides, multirun=True).jobs]
+
+
+def test_the_product_of_all_axes_whatever_their_order():
+    one = plan(["cell=tanh,relu", "weights=gaussian,orthogonal", "steps=7", "name=first"], multirun=True)
+    other = plan(["name=first", "steps=7", "weights=gaussian,orthogonal", "cell=tanh,relu"], multirun=True)
+    assert one == other
+    assert {job.name for job in one.jobs} == {
+        f"cell={cell},weights={weights}" for cell in ("tanh", "relu") for weights in ("gaussian", "orthogonal")
+    }
+    assert one.folder == Path("results/first")
+    for job in one.jobs:
+        assert job.folder == one.folder / job.name
+        assert job.swept == {"cell": job.config.cell, "weights": job.config.weights}
+        assert job.config.steps == 7
+
+
+def test_one_job_without_a_sweep():
+    found = plan(["cell=relu", "steps=5", "output=results"])
+    assert [job.name for job in found.jobs] == ["single"]
+    assert found.jobs[0].swept == {}
+    assert found.jobs[0].config == config.checked({"cell": "relu", "steps": 5, "name": found.folder.name})
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("steps=3,5", [3, 5]),
+        ("steps=range(1,4)", [1, 2, 3]),
+        ("steps=range(2,9,3)", [2, 5, 8]),
+        ("steps=choice(4,6)", [4, 6]),
+        ("bias_scale=0,0.5", [0.0, 0.5]),
+        ("recheck=true,false", [True, False]),
+        ("input_size=null", [None]),
+    ],
+)
+def test_sweeps_in_the_grammar_of_hydra(override, values):
+    key = override.partition("=")[0]
+    assert [getattr(job.config, key) for job in plan([override], multirun=True).jobs] == values
+
+
+def test_a_setting_that_is_repeated_has_its_last_value():
+    assert plan(["steps=3", "steps=4"]).jobs[0].config.steps == 4
+
+
+def test_lists_and_ranges_replace_the_default():
+    job = plan(["seeds=[3,1]", "weight_scales={start: 0.5, stop: 1.5, num: 3}", "norms=[spectral]"]).jobs[0]
+    assert (job.config.seeds, job.config.weight_scales) == ([3, 1], [0.5, 1.0, 1.5])
+    assert job.config.norms == ["spectral"]
+
+
+def test_a_sweep_over_lists_joins_along_them():
+    found = plan(["seeds=[0],[1]", "weight_scales=[0.5,1.0],2.0"], multirun=True)
+    assert [(job.config.seeds, job.config.weight_scales) for job in found.jobs] == [
+        ([0], [0.5, 1.0]),
+        ([0], [2.0]),
+        ([1], [0.5, 1.0]),
+        ([1], [2.0]),
+    ]
+    assert all(job.swept == {} for job in found.jobs)
+    assert len({job.name for job in found.jobs}) == 4
+
+
+def test_one_setting_spelt_in_two_ways_is_one_job():
+    assert job_names("bias_scale=1,2") == job_names("bias_scale=1.0,2.0") == job_names("bias_scale=range(1,3)")
+    assert len(job_names("bias_scale=1,1.0")) == 1
+
+
+def test_the_preset_of_the_main_job():
+    found = plan(["+sweeps=main"])
+    assert {job.name for job in found.jobs} == {"cell=tanh", "cell=relu", "cell=hard_tanh"}
+    assert [job.networks for job in found.jobs] == [33 * 64] * 3
+    for job in found.jobs:
+        assert (job.config.inputs, job.config.hidden_size, job.config.steps) == ("digits", 64, 200)
+        assert job.config.weight_scales == [float(f"{0.5 + 0.05 * k:.2f}") for k in range(33)]
+
+
+def test_the_command_line_overrides_a_preset():
+    found = plan(["+sweeps=main", "cell=erf", "seeds=2", "steps=10", "weight_scales=[1.0]", "name=short"])
+    assert [(job.config.cell, job.networks, job.config.steps) for job in found.jobs] == [("erf", 2, 10)]
+    swept = plan(["+sweeps=main", "cell=erf,linear"], multirun=True)
+    assert [job.config.cell for job in swept.jobs] == ["erf", "linear"]
+
+
+@pytest.mark.parametrize("name", sweep.presets())
+def test_every_preset_is_a_sweep(name):
+    assert plan([f"+sweeps={name}"]).jobs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cell=tanh,relu"], r"cell: 'tanh,relu' is not allowed; allowed: one value; add -m"),
+        (["cell=tanh,foo", "-m"], "cell: 'foo' is not allowed; allowed: linear, tanh"),
+        (["steps=3,-1", "-m"], "steps: -1 is not allowed; allowed: a whole number of at least 1"),
+        (["weight_scales=[1.0],[]", "-m"], r"weight_scales: \[\] is not allowed"),
+        (["name=a,b", "-m"], "name: .*one value a command"),
+        (["experiment=jacobian,notes", "-m"], "experiment: .*one value a command"),
+        (["+sweeps=main,main", "-m"], "sweeps: .*one value a command"),
+        (["force=true,false", "-m"], "force: .*one value a command"),
+        (["stepz=3"], r"stepz: 3 is not allowed; .*did you mean steps\?"),
+        (["+stepz=3"], r"stepz: 3 is not allowed; .*did you mean steps\?"),
+        (["++stepz=3"], r"stepz: 3 is not allowed"),
+        (["cell.depth=3"], r"cell.depth: 3 is not allowed"),
+        (["~cell"], "~cell: .*not deleted"),
+        (["steps"], "override: 'steps' is not allowed; allowed: NAME=VALUE"),
+        (["steps=[1"], "override: 'steps=\\[1' is not allowed; allowed: NAME=VALUE"),
+        (["steps="], "steps: '' is not allowed; allowed: a whole number"),
+        (["cell="], "cell: '' is not allowed; allowed: linear, tanh"),
+        (["weight_scales=nan"], "weight_scales: nan is not allowed; allowed: a finite number"),
+        (["experiment=main"], "experiment: 'main' is not allowed; allowed: jacobian, notes"),
+        (["+sweeps=nothing"], "sweeps: 'nothing' is not allowed; allowed: the presets main"),
+        (["experiment=notes", "cell=relu"], "cell: 'relu' is not allowed; allowed: nothing: experiment=notes does not"),
+        (["method=pullback", "anchors=end,start", "-m"], "method: 'pullback' is not allowed"),
+        (["+hydra.launcher._target_=os.system"], "hydra.launcher._target_: 'os.system' is not allowed"),
+        (["hydra.sweeper={_target_:os.system}"], "hydra.sweeper: .* is not allowed; allowed: settings that name no"),
+        (["cell._target_=os.system"], "cell._target_: 'os.system' is not allowed"),
+        (["cell={_target_:os.system}"], "cell: .* is not allowed; allowed: linear"),
+        (["seeds={_target_:os.system}"], "seeds: .* is not allowed"),
+        (["cell=${oc.env:HOME}"], "cell: .* is not allowed; allowed: linear"),
+        (["cell=${nothing}"], "cell: .* is not allowed; allowed: linear"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(overrides, message):
+    multirun = "-m" in overrides
+    with pytest.raises(SettingError, match=f"^{message}") as refused:
+        plan([text for text in overrides if text != "-m"], multirun=multirun)
+    assert "\n" not in str(refused.value)
+
+
+def folder_name(*overrides: str) -> str:
+    return plan(overrides, multirun=True).folder.name
+
+
+def test_the_default_name_stands_for_the_command():
+    base = folder_name("cell=tanh,relu", "steps=5")
+    assert base.startswith("jacobian-")
+    for equal in (
+        ["steps=5", "cell=tanh,relu"],
+        ["cell=tanh,relu", "steps=5", "seeds=8"],  # its default
+        ["cell=tanh,relu", "steps=5", "force=true", "quick_look=false"],
+    ):
+        assert folder_name(*equal) == base
+    different = [["cell=tanh,erf", "steps=5"], ["cell=tanh,relu", "steps=6"], ["cell=tanh", "steps=5"]]
+    assert len({base, *(folder_name(*overrides) for overrides in different)}) == 4
+
+
+VALUES = {
+    "cell": st.sampled_from(names.CELLS),
+    "weights": st.sampled_from(names.WEIGHTS),
+    "hidden_size": st.integers(1, 10**6),
+    "steps": st.integers(1, 10**9),
+    "bias_scale": st.floats(0, 1e300),
+    "input_size": st.none() | st.integers(1, 9),
+    "recheck": st.booleans(),
+    "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40, unique=True),
+    "weight_scales": st.lists(st.floats(0, 1e3), min_size=1, max_size=30, unique=True),
+    "norms": st.lists(st.sampled_from(names.NORMS), min_size=1, unique=True),
+}
+POINTS = st.fixed_dictionaries({}, optional=VALUES)
+
+
+@given(POINTS, POINTS)
+@example({"bias_scale": 1e-7}, {"bias_scale": 1e-8})
+@example({"seeds": list(range(100))}, {"seeds": list(range(101))})
+@settings(deadline=None, max_examples=200)
+def test_different_settings_have_different_folders(one, other):
+    first, second = job_name(one), job_name(other)
+    assert (first == second) == (one == other)
+    assert first == job_name(dict(reversed(one.items())))
+    for name in (first, second):
+        assert 0 < len(name) <= LONGEST_JOB_NAME <= 255
+        assert Path(name).name == name
+        assert name not in (".", "..")
+        assert name.isascii()
+        assert name.isprintable()
+        assert not name.startswith(("-", "."))
+        assert " " not in name
+
+
+def finish(job) -> None:
+    job.folder.mkdir(parents=True)
+    (job.folder / records.RESULT).write_bytes(b"a result")
+    checksum = records.file_checksum(job.folder / records.RESULT)
+    record = records.Record(records.FINISHED, job.hash, config.deciding(job.config), job.swept, checksum)
+    records.write_record(job.folder, record)
+
+
+def test_finished_jobs_are_not_computed_again():
+    found = plan(["cell=tanh,relu", "name=a"], multirun=True)
+    finish(found.jobs[0])
+    assert sweep.unfinished(found) == [found.jobs[1]]
+    assert sweep.conflicts(found) == []
+    forced = plan(["cell=tanh,relu", "name=a", "force=true"], multirun=True)
+    assert sweep.unfinished(forced) == forced.jobs
+    (found.jobs[0].folder / records.RESULT).write_bytes(b"altered")
+    assert sweep.unfinished(found) == found.jobs
+
+
+def test_a_result_of_other_settings_is_a_conflict_that_names_them():
+    found = plan(["cell=tanh,relu", "name=a", "steps=5"], multirun=True)
+    finish(found.jobs[1])
+    other = plan(["cell=tanh,relu", "name=a", "steps=6", "bias_scale=0.5"], multirun=True)
+    (line,) = sweep.conflicts(other)
+    assert line.startswith("results/a/cell=relu: finished with other settings (")
+    assert "steps: 5 there, 6 here" in line
+    assert "bias_scale: 0.0 there, 0.5 here" in line
+    assert "seeds" not in line
+    assert line.endswith("allowed: another name, or force=true")
+    assert sweep.conflicts(plan(["cell=tanh,relu", "name=a", "steps=6", "force=true"], multirun=True)) == []
+
+
+def test_the_plan_is_written_before_anything_is_computed():
+    found = plan(["cell=tanh,relu", "name=a"], multirun=True)
+    sweep.prepare_folder(found)
+    assert records.read_plan(found.folder) == [job.name for job in found.jobs]
+    assert all(records.state_of(job.folder) == records.MISSING for job in found.jobs)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    found = plan(["name=a"])
+    (tmp_path / "results").touch()
+    with pytest.raises(SettingError, match=r"output: 'results/a' .* a folder that can be written"):
+        sweep.prepare_folder(found)
+    (tmp_path / "results").unlink()
+
+
+def test_one_failing_job_stops_no_other(monkeypatch):
+    found = plan(["cell=tanh,relu,erf", "name=a"], multirun=True)
+    ran = []
+
+    def execute(job, report):
+        ran.append(job.name)
+        if job.config.cell == "relu":
+            raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(sweep.jobs, "execute", execute)
+    failed = sweep.run(found.jobs, lambda _: lambda _: None)
+    assert ran == [job.name for job in found.jobs]
+    assert [(job.config.cell, why) for job, why in failed] == [("relu", "RuntimeError: two")]
+
+
+def test_the_hash_of_a_job_is_that_of_its_deciding_settings():
+    job = plan(["steps=5"]).jobs[0]
+    assert job.hash == config.content_hash(config.deciding(job.config))
+    assert replace(job, folder=Path("elsewhere")).hash == job.hash
+    assert json.loads(json.dumps(config.deciding(job.config))) == config.deciding(job.config)

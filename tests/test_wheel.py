@@ -1,0 +1,48 @@
+"""What is installed from a wheel works outside the checkout: settings and presets travel inside."""
+
+import os
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import gradient_horizon as gh
+
+ROOT = Path(__file__).parents[1]
+SWEEP = shlex.split(
+    "run -m experiment=jacobian cell=tanh,relu weights=gaussian,orthogonal name=first weight_scales=[0.5,1.0,2.0]"
+    " seeds=8 hidden_size=32 steps=100"
+)
+
+
+def test_a_wheel_installed_elsewhere_runs_a_sweep_in_an_empty_folder(tmp_path):
+    def run(*arguments: str, folder: Path = ROOT) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        ran = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    installed, empty = tmp_path / "installed", tmp_path / "empty"
+    empty.mkdir()
+    run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    for kind in ("conf", "sweeps"):
+        for path in (ROOT / kind).rglob("*.yaml"):
+            assert f"gradient_horizon/{path.relative_to(ROOT).as_posix()}" in inside
+    run("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(installed), str(wheel))
+
+    # PYTHONPATH goes before the checkout, which is installed beside it
+    found = run("-c", "import gradient_horizon; print(gradient_horizon.__file__)", folder=empty)
+    assert Path(found.strip()).is_relative_to(installed)
+    said = run("-m", "gradient_horizon", *SWEEP, folder=empty)
+    assert said.startswith("results/first: 4 jobs; computing 4 of 96 networks in all\n")
+    assert "4 finished" in run("-m", "gradient_horizon", "status", "results/first", folder=empty)
+    planned = run("-m", "gradient_horizon", "run", "+sweeps=main", "--dry-run", folder=empty)
+    assert "would compute results/main/cell=hard_tanh" in planned.splitlines()
+    dataset = gh.load(empty / "results" / "first")
+    assert dataset.log_norm.dims == ("cell", "weights", "norm", "weight_scale", "seed", "lag")
+    assert dataset.attrs["git_commit"] == ""  # the installed package is no checkout
