@@ -31,7 +31,7 @@ from gradient_horizon import figures
 # second run finds everything finished and only loads it.
 
 # %%
-gh.run(
+data = gh.run(
     [
         "cell=tanh,relu",
         "weight_scales={start: 0.5, stop: 2.1, num: 17}",
@@ -45,8 +45,8 @@ gh.run(
 # %% [markdown]
 # ## Its dataset
 #
-# `gh.load` joins every finished job of the folder: the swept setting `cell` is a dimension beside those of each job.
-# Each variable says what it is and its units.
+# `gh.load` gives later what `gh.run` gave: every finished job of the folder, joined. The swept setting `cell` is a
+# dimension beside those of each job. Each variable says what it is and its units.
 
 # %%
 data = gh.load("results/reading")
@@ -79,11 +79,12 @@ for cell in data.cell.values:
     print(f"{cell}: g = {neutral.sel(cell=cell).item():.1f}")
 
 # %% [markdown]
-# Around it the median horizon lies beyond T; at T + 1 it is censored. What ended the gradient, network by network:
+# How far back the gradient reaches below, at and above it, and what ends it there. A horizon beyond T reads T + 1: it
+# is censored.
 
 # %%
 around = data.sel(weight_scale=[0.5, 1.0, 1.2, 1.4, 2.0])
 print(around.horizon.median("seed").to_pandas(), end="\n\n")
 for kind in ("vanished", "beyond", "exploded"):
     share = (around.horizon_kind == kind).mean("seed")
-    print(f"share of networks whose gradient {kind}:", share.to_pandas(), sep="\n", end="\n\n")
+    print(f"share of networks: {kind}", share.to_pandas(), sep="\n", end="\n\n")

@@ -2,11 +2,11 @@
 
 import json
 import os
+import resource
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,19 @@ SMALL = ["hidden_size=3", "steps=5", "seeds=2", "weight_scales=[1.0]", "quick_lo
 
 def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "gradient_horizon", *arguments], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "gradient_horizon", *arguments], cwd=folder, capture_output=True, text=True, timeout=180
     )
 
 
 def within(program: str, *, folder: Path) -> subprocess.CompletedProcess[str]:
     """A Python program in a process of its own."""
-    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=180)
+
+
+def seconds_of_children() -> float:
+    """Processor time of the processes that have ended: what a busy machine does not change."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -98,11 +104,11 @@ def test_the_same_command_computes_nothing_again(first):
     folder, _ = first
     before = files(folder)
     shuffled = ["-m", *reversed(FIRST[1:])]
-    begun = time.monotonic()
+    begun = seconds_of_children()
     ran = command("run", *shuffled, folder=folder)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("results/first: all 4 jobs are finished already; nothing to compute")
-    assert time.monotonic() - begun < 5
+    assert seconds_of_children() - begun < 5
     assert files(folder) == before
 
 
@@ -141,9 +147,9 @@ def test_a_finished_job_of_other_settings_is_never_overwritten(first):
     ],
 )
 def test_wrong_input_gets_one_line_and_nothing_is_written(tmp_path, arguments, message):
-    begun = time.monotonic()
+    begun = seconds_of_children()
     ran = command(*arguments, folder=tmp_path)
-    assert time.monotonic() - begun < 2
+    assert seconds_of_children() - begun < 2
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith(f"gradient-horizon: {message}")
     assert ran.stderr.count("\n") == 1

@@ -78,7 +78,7 @@ def test_the_number_of_devices_does_not_change_a_bit():
             [sys.executable, "-c", ON_DEVICES, str(devices)],
             env=environment,
             check=True,
-            timeout=120,
+            timeout=180,
             stdout=subprocess.PIPE,
             text=True,
         ).stdout

@@ -15,7 +15,7 @@ FLOORS = (
     ("names", "arrays", "activations", "weights", "runtime", "randomness", "scaling", "linalg"),
     ("cells", "inputs", "tasks"),
     ("rollout", "clipping"),
-    ("jacobian", "all_pairs", "horizon", "lyapunov", "backprop", "theory"),
+    ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
     ("config", "records"),

@@ -1,6 +1,7 @@
 """Theory against mpmath, exact cases, random matrices drawn with NumPy, and networks measured with the library."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from gradient_horizon.cells import make_cell
 from gradient_horizon.jacobian import log_jacobian_norms
 from gradient_horizon.theory.moments import BOUNDED, HOMOGENEOUS
 
-mp = mpmath.MPContext()
+mp: Any = mpmath.MPContext()
 mp.dps = 30
 MEAN_FIELD = (*BOUNDED, *HOMOGENEOUS)
 EXACT = {
@@ -173,10 +174,11 @@ def test_a_weak_bias_moves_the_tanh_edge_by_its_cube_root():
         assert theory.critical_line("tanh", bias_scale) - 1 == pytest.approx(q, rel=10 * q)
 
 
-def starting_state(activation, q, n, rng):
-    """h = φ(a) with a ~ N(0, q): the pre-activations of the first step then have the fixed point's variance."""
-    a = jnp.asarray(rng.normal(0, math.sqrt(q), n), jnp.float32)
-    return ACTIVATIONS[activation].value(a)
+def assert_mean(values, expected, allowance):
+    """The mean is within five standard errors of `expected`, and an `allowance` for what N → ∞ leaves out."""
+    tolerance = 5 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) + allowance
+    assert float(np.mean(values)) == pytest.approx(expected, abs=tolerance)
+    return tolerance
 
 
 @pytest.mark.parametrize(
@@ -192,45 +194,43 @@ def starting_state(activation, q, n, rng):
     ],
 )
 def test_mean_field_growth_is_what_networks_do(activation, weight_scale, bias_scale):
-    n, steps, seeds = 1000, 3, 12
+    n, steps, seeds = 400, 3, 48
     field = theory.mean_field(activation, weight_scale, bias_scale)
     cell = make_cell(activation, n)
-    rng = np.random.default_rng(7)
-    growth = []
-    for seed in range(seeds):
-        params = cell.init(jax.random.key(seed), weight_scale, bias_scale=bias_scale)
-        h0 = starting_state(activation, field.q, n, rng)
+
+    def growth(key):
+        params = cell.init(key, weight_scale, bias_scale=bias_scale)
+        # h = φ(a) with a of variance q, so that the first step's pre-activations have the fixed point's variance
+        h0 = ACTIVATIONS[activation].value(cell.initial_state(key, math.sqrt(field.q)))
         log_norms = log_jacobian_norms(cell.step, params, h0, steps=steps, anchor="start")["frobenius"]
-        growth.append((float(log_norms[-1]) - 0.5 * math.log(n)) / steps)
-    # corrections are of order 1/n, times a few
-    tolerance = 5 * np.std(growth, ddof=1) / math.sqrt(seeds) + 5 / n
-    assert tolerance < 0.03
-    assert np.mean(growth) == pytest.approx(field.log_growth, abs=tolerance)
+        return (log_norms[-1] - 0.5 * math.log(n)) / steps
+
+    keys = jax.random.split(jax.random.key(1), seeds)
+    measured = np.asarray(jax.jit(lambda keys: jax.lax.map(growth, keys))(keys))
+    # a mean of n numbers within a log is off by half their relative variance, over n: at most a few
+    assert assert_mean(measured, field.log_growth, 5 / n) < 0.06
 
 
-@pytest.mark.parametrize("weight_scale", [1.5, 3.0, 10.0])
-def test_mean_field_growth_with_fresh_weights(weight_scale):
-    # fresh weights leave no memory: the state settles from anywhere, and what is left is the finite size
-    n, settle, steps, seeds = 512, 15, 10, 10
-    growth, variance = [], []
-    for seed in range(seeds):
-        rng = np.random.default_rng(seed)
-        weights = jnp.asarray(rng.normal(0, weight_scale / math.sqrt(n), (settle + steps, n, n)), jnp.float32)
+@pytest.mark.parametrize("weight_scale", [3.0, 10.0])
+def test_mean_field_with_fresh_weights(weight_scale):
+    # fresh weights leave no memory: the state settles from anywhere
+    n, settle, steps, seeds = 256, 10, 10, 32
 
-        def step(params, h, w):
-            return ACTIVATIONS["tanh"].value(w @ h)
+    def step(params, h, key):
+        w = jax.random.normal(key, (n, n), jnp.float32) * (weight_scale / math.sqrt(n))
+        return ACTIVATIONS["tanh"].value(w @ h)
 
-        h = jnp.asarray(rng.normal(size=n), jnp.float32)
-        for w in weights[:settle]:
-            h = step(None, h, w)
-        variance.append(weight_scale**2 * float(jnp.mean(h * h)))
-        log_norms = log_jacobian_norms(step, None, h, weights[settle:], anchor="start")["frobenius"]
-        growth.append((float(log_norms[-1]) - 0.5 * math.log(n)) / steps)
+    def measure(key):
+        keys = jax.random.split(key, settle + steps)
+        h, _ = jax.lax.scan(lambda h, x: (step(None, h, x), None), jnp.ones(n, jnp.float32), keys[:settle])
+        log_norms = log_jacobian_norms(step, None, h, keys[settle:], anchor="start")["frobenius"]
+        return (log_norms[-1] - 0.5 * math.log(n)) / steps, weight_scale**2 * jnp.mean(h * h)
+
+    keys = jax.random.split(jax.random.key(2), seeds)
+    growth, variance = jax.jit(lambda keys: jax.lax.map(measure, keys))(keys)
     field = theory.mean_field("tanh", weight_scale)
-    for measured, predicted in ((growth, field.log_growth), (variance, field.q)):
-        tolerance = 5 * np.std(measured, ddof=1) / math.sqrt(seeds) + 5 / n
-        assert np.mean(measured) == pytest.approx(predicted, abs=tolerance)
-    assert np.mean(growth) > 0
+    assert assert_mean(np.asarray(growth), field.log_growth, 5 / n) < 0.06
+    assert assert_mean(np.asarray(variance) / field.q, 1.0, 5 / n) < 0.05
 
 
 def test_horizon_is_the_first_lag_beyond_the_threshold():
@@ -329,7 +329,7 @@ def test_norms_of_powers_are_the_fuss_catalan_laws():
 
 
 def test_norms_of_powers_of_one_matrix():
-    n, seeds = 600, 6
+    n, seeds = 300, 8
     rng = np.random.default_rng(3)
     measured = np.empty((seeds, 2, 4))
     for seed in range(seeds):
@@ -361,11 +361,16 @@ def test_one_unit_growth_in_thirty_digits(weight):
 
 def test_one_unit_growth_is_what_the_cell_does():
     cell = make_cell("tanh", 1)
-    for weight in (0.7, 1.5, -2.0):
-        params = cell.init(jax.random.key(0), 0.0, dtype=jnp.float64)
-        params = type(params)(jnp.full((1, 1), weight), params.input, params.bias)
-        logs = log_jacobian_norms(cell.step, params, jnp.full(1, 0.3), steps=300, anchor="start")["frobenius"]
-        assert float(logs[-1] - logs[-101]) / 100 == pytest.approx(theory.one_unit_log_growth(weight), abs=1e-12)
+    params = cell.init(jax.random.key(0), 0.0, dtype=jnp.float64)
+    h0, weights = jnp.full(1, 0.3), [0.7, 1.5, -2.0]
+
+    def growth(weight):
+        unit = type(params)(weight.reshape(1, 1), params.input, params.bias)
+        logs = log_jacobian_norms(cell.step, unit, h0, steps=300, anchor="start")["frobenius"]
+        return (logs[-1] - logs[-101]) / 100
+
+    measured = jax.vmap(growth)(jnp.asarray(weights))
+    np.testing.assert_allclose(measured, [theory.one_unit_log_growth(weight) for weight in weights], atol=1e-12)
     assert theory.one_unit_log_growth(1.0) == 0
     assert theory.one_unit_log_growth(0.0) == -math.inf
 
@@ -395,24 +400,28 @@ def test_a_critical_unit_at_rest_keeps_its_gradient():
 @pytest.mark.parametrize("bias", [-800.0, -3.0, 0.0, 2.0, 40.0])
 def test_lstm_forget_line(bias):
     steps = np.array([0, 1, 7, 1000])
-    per_step = -mp.log(1 + mp.exp(-mp.mpf(bias)))
+    per_step = -mp.log1p(mp.exp(-mp.mpf(bias)))
     expected = [float(per_step * int(t)) for t in steps]
     np.testing.assert_allclose(theory.lstm_forget_log_norm(bias, steps), expected, rtol=1e-15)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "relu", "erf", "sigmoid"])
+@pytest.mark.parametrize("activation", ["tanh", "erf", "sigmoid"])
 def test_pascanu_bound_holds_at_every_lag(activation):
     n, steps = 24, 15
     cell = make_cell(activation, n)
+    h0 = cell.initial_state(jax.random.key(5))
+
+    @jax.jit
+    def measure(params):
+        return log_jacobian_norms(cell.step, params, h0, steps=steps, norms=("spectral",))["spectral"]
+
     for weight_scale in (0.3, 3.0):
         params = cell.init(jax.random.key(4), weight_scale, bias_scale=0.1)
-        largest = float(np.linalg.norm(np.asarray(params.recurrent), 2))
-        bounds = theory.pascanu_bounds(largest, activation)
-        h0 = cell.initial_state(jax.random.key(5))
-        logs = log_jacobian_norms(cell.step, params, h0, steps=steps, norms=("spectral",))["spectral"]
-        assert np.all(np.asarray(logs) <= bounds.log_bound * np.arange(1, steps + 1) + 1e-4)
-        assert bounds.must_vanish != bounds.may_explode
+        bounds = theory.pascanu_bounds(float(np.linalg.norm(np.asarray(params.recurrent), 2)), activation)
+        # the first lag's J is diag(φ′) W itself: float32 rounding, nothing else, may lift it above the bound
+        assert np.all(np.asarray(measure(params)) <= bounds.log_bound * np.arange(1, steps + 1) + 1e-4)
         assert bounds.must_vanish == (bounds.log_bound < 0)
+        assert bounds.may_explode == (bounds.log_bound > 0)
 
 
 def test_pascanu_thresholds():

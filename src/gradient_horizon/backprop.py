@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gradient_horizon import names
-from gradient_horizon.arrays import PyTree, Scalar, Series, Vector
+from gradient_horizon.arrays import PyTree, Scalar, Series
 from gradient_horizon.cells import Cell, VanillaCell
 from gradient_horizon.rollout import rollout
 from gradient_horizon.runtime import unroll
@@ -28,11 +28,11 @@ def _log_ratio(after: Float[Array, " N"], gained: Int[Array, ""], before: Float[
 def node_split(
     cell: Cell,
     params: PyTree,
-    h0: Vector,
+    h0: PyTree,
     xs: PyTree = None,
     *,
     steps: int | None = None,
-    gradient: Vector | None = None,
+    gradient: Array | None = None,
 ) -> dict[str, Series]:
     """How much each node of the step adds to the log norm of ∂L/∂h_t, step by step back in time.
 
@@ -56,9 +56,7 @@ def node_split(
     """
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         allowed = ", ".join(name for name in names.VANILLA_CELLS if name != "leaky_tanh")
-        raise ValueError(
-            f"cell: {cell.name!r} has more than one path back, and its gradient no factors; allowed: {allowed}"
-        )
+        raise ValueError(f"cell: {cell.name!r} lets the gradient back on more than one path; allowed: {allowed}")
     trajectory = rollout(cell.step, params, h0, xs, steps=steps)
     before = trajectory.states[:-1]
     if gradient is None:

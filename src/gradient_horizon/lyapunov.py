@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -37,10 +38,11 @@ class LyapunovSpectrum(NamedTuple):
     - `standard_error`: (k,), the standard deviation of the means over `BLOCKS` consecutive blocks of steps, divided
       by √`BLOCKS`. Right where a block is longer than the correlations. NaN where the exponent is not finite
       or there are fewer than 4 steps.
-    - `sum_rule_error`: |Σ_i λ_i - mean_t log|det J_t|| / n, per step and unit. NaN where some J_t is singular (both sides
-      are -inf then, and the finite exponents stand alone), or where k < n.
-    - `kaplan_yorke_dimension`: j + Σ_{i≤j} λ_i / |λ_{j+1}|, j the largest number with Σ_{i≤j} λ_i ≥ 0; 0 where λ_1 < 0, n
-      where even the whole sum is not negative. NaN where the k exponents do not reach that far.
+    - `sum_rule_error`: |Σ_i λ_i - mean_t log|det J_t|| / n, per step and unit. NaN where some J_t is singular (both
+      sides are -inf then, and the finite exponents stand alone), or where k < n. With every exponent at hand it tells
+      of a lost tail, not of what neighbouring exponents have taken from each other.
+    - `kaplan_yorke_dimension`: j + Σ_{i≤j} λ_i / |λ_{j+1}|, j the largest number with Σ_{i≤j} λ_i ≥ 0; 0 where λ_1 < 0,
+      n where even the whole sum is not negative. NaN where the k exponents do not reach that far.
     - `entropy_rate`: the sum of the positive exponents (the bound of Ruelle, and Pesin's value). NaN where k < n and
       all k are positive.
     """
@@ -102,7 +104,8 @@ def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, wind
     length, n = states.shape
 
     def one(matrix, inputs):
-        return push(flat_step, params, *inputs, matrix), None
+        h, x = inputs
+        return push(flat_step, params, h, x, matrix), None
 
     def group(carry, inputs):
         basis, logs, unresolved = carry
@@ -161,14 +164,17 @@ def lyapunov_exponents(
     - `transient`: how many of the T steps are discarded. The tangent vectors are carried through them, so that they
       are aligned when counting starts.
     - `count`: how many exponents, from the largest (None: all n). Fewer cost less, but cannot be held to the sum rule.
-    - `every`: how many steps pass between two eliminations. Directions further apart than 1/eps after so many steps lose
-      their digits. One is safe at every gain; more pay where one step's condition number is small.
+    - `every`: how many steps pass between two eliminations. Directions further apart than 1/eps after so many steps
+      lose their digits. One is safe at every gain; more pay where one step's condition number is small.
     - `log_det`: `log_det(params, h, x)`, log|det J_t| known otherwise (see `cell_log_det`), for the sum rule. None: by
       elimination of every J_t, which about doubles the cost.
 
     **Returns:** `LyapunovSpectrum`, in the state's dtype. An exponent is -inf where a step maps its direction
-    exactly to zero (dead ReLU units), or none of its pivots stands above rounding (W of lower rank). A saturated
-    unit whose φ′ underflows in float32 counts as dead. All NaN where a state is not finite.
+    exactly to zero (dead ReLU units), or, with `every` = 1, none of its pivots stands above rounding (W of
+    lower rank). A saturated unit whose φ′ underflows in float32 counts as dead. All NaN where a state is not finite.
+
+    **Accuracy:** against a row-sorted QR in float64 along the same tanh Jacobians (N = 64 and 256, g = 0.8 to 10, 200
+    steps) the worst single exponent was off by 1e-10 in float64, and in float32 by 1e-3, at g = 3, N = 256 by 7e-3.
 
     A logged warning tells where the sum rule is broken by more than 100 √n eps, which rounding does not explain
     (not inside a transformation such as `jax.jit`, where values are not known).
@@ -214,7 +220,7 @@ def lyapunov_exponents(
     else:
         violation = jnp.asarray(jnp.nan, start.dtype)
     limit = 100 * n**0.5 * float(jnp.finfo(start.dtype).eps)
-    if not isinstance(violation, jax.core.Tracer) and float(violation) > limit:
+    if not isinstance(violation, Tracer) and float(violation) > limit:
         _log.warning(
             "sum rule broken by %.1e per step and unit, where rounding explains %.1e: the smallest exponents are wrong"
             " (float64, or a smaller `every`, keeps them)",
@@ -237,7 +243,7 @@ def _sum_rule_error(
     n = exponents.shape[0]
     if log_det is None:
         identity = jnp.eye(n, dtype=exponents.dtype)
-        logs = lax.map(lambda inputs: linalg.log_abs_det(push(flat_step, params, *inputs, identity)), counted)
+        logs = lax.map(lambda hx: linalg.log_abs_det(push(flat_step, params, hx[0], hx[1], identity)), counted)
     else:
         _, unravel = ravel_pytree(h0)
         logs = jax.vmap(lambda h, x: log_det(params, unravel(h), x))(*counted)

@@ -141,9 +141,9 @@ def log_singular_values(
     **Algorithm:** a product QR along an orthogonal iteration's aligned start, then one-sided Jacobi on the graded
     triangular product (see the module's text; Stewart 1995 and Demmel and Veselić 1992 for the two halves).
 
-    **Accuracy:** the singular values are those of factors J_t (I + E_t), ‖E_t‖ of some n eps κ(J_t), κ(J_t) the condition
-    number of one factor after its rows are scaled to equal norms: log σ_i is off by about that, summed over the steps,
-    independently of the condition number of the product.
+    **Accuracy:** the singular values are those of factors J_t (I + E_t), ‖E_t‖ of some n eps κ(J_t), κ(J_t) the
+    condition number of one factor after its rows are scaled to equal norms: log σ_i is off by about that,
+    summed over the steps, independently of the condition number of the product.
 
     **Raises:** `ValueError` for a wrong length or a step that changes its state's shape or dtype.
     """
@@ -153,12 +153,14 @@ def log_singular_values(
     window = (trajectory.states[:-1], xs)
 
     def align(rows, inputs):
-        q, _ = linalg.qr(pull(flat_step, params, *inputs, rows).T)
+        h, x = inputs
+        q, _ = linalg.qr(pull(flat_step, params, h, x, rows).T)
         return q.T, None
 
     def advance(carry, inputs):
         basis, product = carry
-        basis, r = linalg.graded_qr(push(flat_step, params, *inputs, basis))
+        h, x = inputs
+        basis, r = linalg.graded_qr(push(flat_step, params, h, x, basis))
         return (basis, graded_product(jnp.triu(r), product)), None
 
     rows, _ = lax.scan(align, unit_weights("orthogonal", jax.random.key(0), n, dtype), window, reverse=True)
