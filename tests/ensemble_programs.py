@@ -12,10 +12,13 @@ import numpy as np  # noqa: E402
 from gradient_horizon import ensemble, linalg, names  # noqa: E402
 from gradient_horizon.weights import unit_weights  # noqa: E402
 
+
+def measure(name, seed, _):
+    return linalg.singular_values(unit_weights(name, jax.random.key(seed), 32))
+
+
 for name in names.WEIGHTS:
-    program = ensemble.compile_blocks(
-        lambda seed, _, draw=partial(unit_weights, name): linalg.singular_values(draw(jax.random.key(seed), 32))
-    )
+    program = ensemble.compile_blocks(partial(measure, name))
     for _ in range(200):
         jax.block_until_ready(program(np.arange(16, dtype=np.uint32), None))
     print(name, flush=True)

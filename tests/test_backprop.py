@@ -36,7 +36,7 @@ def test_nodes_and_steps_sum_to_the_gradient_of_the_whole_rollout(name, dtype):
             h = cell.step(params, h, x) + nudge
         return gradient @ h
 
-    reached = np.asarray(jax.grad(loss)(jnp.zeros((steps + 1, h0.size), h0.dtype)), np.float64)
+    reached = np.asarray(jax.jit(jax.grad(loss))(jnp.zeros((steps + 1, h0.size), h0.dtype)), np.float64)
     logs = np.log(np.linalg.norm(reached, axis=1))[::-1]
     total = np.cumsum(split["activation"] + split["matrix"])
     # a step rounds by some √n eps, times the cancellation of a vector in a random matrix
@@ -61,8 +61,7 @@ def test_each_node_adds_its_own_part():
         v = back
 
 
-@pytest.mark.parametrize("scale", [0.3, 1.7])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("scale", "dtype"), [(0.3, "float32"), (1.7, "float64")])
 def test_an_orthogonal_matrix_adds_log_g_at_every_step(scale, dtype):
     steps = 1000
     for name in ("linear", "tanh"):

@@ -83,8 +83,7 @@ def test_initial_states(name):
         assert abs(np.corrcoef(drawn[:500], drawn[500:])[0, 1]) < 5 / np.sqrt(500)
 
 
-@pytest.mark.parametrize("weights", names.WEIGHTS)
-@pytest.mark.parametrize("name", GATED)
+@pytest.mark.parametrize(("name", "weights"), [("gru", "sparse"), ("lstm", "gaussian"), ("lstm", "orthogonal")])
 def test_every_recurrent_matrix_is_of_the_ensemble_and_has_its_own_key(name, weights):
     n = 30
     cell = make_cell(name, n, 2)
@@ -97,7 +96,7 @@ def test_every_recurrent_matrix_is_of_the_ensemble_and_has_its_own_key(name, wei
         # the sum of at least 450 squares of Gaussians, at most rescaled to radius 1, which strays some n^-1/2
         assert np.linalg.norm(part.recurrent) == pytest.approx(reference, rel=5 / np.sqrt(n))
         for other in parts[k + 1 :]:
-            assert weights == "identity" or not np.allclose(part.recurrent, other.recurrent)
+            assert not np.allclose(part.recurrent, other.recurrent)
             assert not np.allclose(part.input, other.input)
     for part, big in zip(parts, vars(scaled).values(), strict=True):
         np.testing.assert_allclose(big.recurrent, 2.5 * part.recurrent, rtol=1e-15)
@@ -119,28 +118,30 @@ def test_an_impossible_forget_bias_is_refused(bias):
         make_cell("lstm", 3, forget_bias=bias)
 
 
-@pytest.mark.parametrize("anchor", names.ANCHORS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("bias", [-20.0, -1.0, 0.0, 3.0, 12.0])
-def test_an_lstm_without_weights_forgets_by_its_gate(bias, dtype, anchor):
+@pytest.mark.parametrize(("anchor", "dtype"), [("end", "float32"), ("end", "float64"), ("start", "float32")])
+def test_an_lstm_without_weights_forgets_by_its_gate(anchor, dtype):
     steps, n = 2000, 5
-    cell = make_cell("lstm", n, forget_bias=bias)
-    params = cell.init(KEY, 0.0, dtype=jnp.dtype(dtype))
-    state = cell.initial_state(KEY, dtype=jnp.dtype(dtype))
+    state = make_cell("lstm", n).initial_state(KEY, dtype=jnp.dtype(dtype))
+    blocks = {"h": lambda state: state.h, "c": lambda state: state.c}
+
+    @jax.jit
+    def measured(params):
+        step = make_cell("lstm", n).step
+        return {
+            part: log_jacobian_norms(step, params, state, steps=steps, anchor=anchor, norms=names.NORMS, block=block)
+            for part, block in blocks.items()
+        }
+
     lag = np.arange(1, steps + 1)
-    expected = 0.5 * np.log(n) - lag * np.log1p(np.exp(-bias))  # ∂c_T/∂c_0 = σ(b)^T
-    # every step rounds σ(b) and the product once each, and the log of a number of that size is rounded too
-    tolerance = np.finfo(dtype).eps * (4 * lag + np.abs(expected) + 10)
-    found = log_jacobian_norms(
-        cell.step, params, state, steps=steps, anchor=anchor, norms=names.NORMS, block=lambda state: state.c
-    )
-    frobenius, spectral = (np.asarray(found[norm], np.float64) for norm in names.NORMS)
-    assert np.all(np.abs(frobenius - expected) <= tolerance)
-    assert np.all(np.abs(spectral - (expected - 0.5 * np.log(n))) <= tolerance)
-    hidden = log_jacobian_norms(
-        cell.step, params, state, steps=9, anchor=anchor, block=lambda state: state.h
-    )  # nothing reads h
-    assert np.all(np.asarray(hidden["frobenius"]) == -np.inf)
+    for bias in (-20.0, -1.0, 0.0, 3.0, 12.0):
+        params = make_cell("lstm", n, forget_bias=bias).init(KEY, 0.0, dtype=jnp.dtype(dtype))
+        found = jax.tree.map(lambda logs: np.asarray(logs, np.float64), measured(params))
+        expected = -lag * np.log1p(np.exp(-bias))  # ∂c_T/∂c_0 = σ(b)^T
+        # every step rounds σ(b) and the product once each, and the log of a number of that size is rounded too
+        tolerance = np.finfo(dtype).eps * (4 * lag + np.abs(expected) + 10)
+        assert np.all(np.abs(found["c"]["spectral"] - expected) <= tolerance)
+        assert np.all(np.abs(found["c"]["frobenius"] - 0.5 * np.log(n) - expected) <= tolerance)
+        assert all(np.all(logs == -np.inf) for logs in found["h"].values())  # nothing reads h
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -191,13 +192,9 @@ def test_the_block_of_a_product_is_that_of_the_whole_rollout(part, anchor):
     found = log_jacobian_norms(
         cell.step, params, state, xs, anchor=anchor, norms=names.NORMS, block=lambda state: getattr(state, part)
     )
-    compiled = jax.jit(
-        lambda p, s, x: log_jacobian_norms(cell.step, p, s, x, anchor=anchor, block=lambda state: getattr(state, part))
-    )(params, state, xs)
-    np.testing.assert_allclose(compiled["frobenius"], found["frobenius"], atol=1e-12)
     for lag in (1, 5, steps):
         begin, inputs = (states[steps - lag], xs[steps - lag :]) if anchor == "end" else (flat, xs[:lag])
-        matrix = jax.jacrev(final)(getattr(unravel(begin), part), begin, inputs)
+        matrix = jax.jit(jax.jacrev(final))(getattr(unravel(begin), part), begin, inputs)
         assert float(found["frobenius"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(matrix)), abs=1e-12)
         assert float(found["spectral"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(matrix, 2)), abs=1e-12)
 

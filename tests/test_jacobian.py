@@ -143,7 +143,9 @@ def test_cocycle(seed, scale, split):
     whole = late @ early
     found = log_jacobian_norms(cell.step, params, h, steps=steps, anchor="start", norms=BOTH)
     lost = np.linalg.norm(late) * np.linalg.norm(early) / np.linalg.norm(whole)  # cancellation
-    assert float(found["frobenius"][-1]) == pytest.approx(np.log(np.linalg.norm(whole)), abs=1e-13 * steps * lost)
+    assert float(found["frobenius"][-1]) == pytest.approx(
+        np.log(np.linalg.norm(whole)), abs=float(1e-13 * steps * lost)
+    )
     assert np.log(np.linalg.norm(early, 2)) == pytest.approx(float(found["spectral"][split - 1]), abs=1e-12)
     bound = sum(np.log(np.linalg.norm(product(t, t + 1), 2)) for t in range(steps))
     assert float(found["spectral"][-1]) <= bound + 1e-12
@@ -170,7 +172,7 @@ def test_the_notes_halved_matrix_does_not_vanish_in_float32():
     exact = log_jacobian_norms(step, jnp.asarray(matrix), jnp.zeros(3), steps=400)
     assert np.all(np.isfinite(found["frobenius"]))
     # the float32 matrix is another one by eps: its exponent differs by some eps a step
-    np.testing.assert_allclose(found["frobenius"], exact["frobenius"], atol=400 * 10 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(found["frobenius"], exact["frobenius"], atol=400 * 10 * float(np.finfo(np.float32).eps))
     assert float(exact["frobenius"][95]) == pytest.approx(-43.6, abs=1.5)
 
 
@@ -178,7 +180,7 @@ def test_thousands_of_steps_lose_nothing():
     steps = 20000
     found = log_jacobian_norms(lambda p, h, x: h * p, jnp.float32(0.75), jnp.ones(2, jnp.float32), steps=steps)
     expected = 0.5 * np.log(2) + np.arange(1, steps + 1) * np.log(0.75)
-    np.testing.assert_allclose(found["frobenius"], expected, rtol=2 * np.finfo(np.float32).eps, atol=1e-5)
+    np.testing.assert_allclose(found["frobenius"], expected, rtol=2 * float(np.finfo(np.float32).eps), atol=1e-5)
 
 
 def test_a_step_that_shrinks_by_eighty_decades_is_measured():

@@ -23,7 +23,8 @@ def test_states_are_those_of_a_loop():
 
 
 def test_the_first_bad_step_is_found():
-    found = rollout(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), jnp.array([1.0, 1e30, 1e30, 1.0], jnp.float32))
+    xs = jnp.array([1.0, 1e30, 1e30, 1.0], jnp.float32)
+    found = rollout(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), xs)
     assert int(found.first_bad_step) == 3
 
 

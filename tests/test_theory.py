@@ -16,7 +16,7 @@ from gradient_horizon.jacobian import log_jacobian_norms
 from gradient_horizon.theory.moments import BOUNDED, HOMOGENEOUS
 
 mp: Any = mpmath.MPContext()
-mp.dps = 30
+mp.dps = 20
 MEAN_FIELD = (*BOUNDED, *HOMOGENEOUS)
 EXACT = {
     "tanh": (mp.tanh, lambda a: mp.sech(a) ** 2),
@@ -27,7 +27,7 @@ EXACT = {
 
 
 def exact_average(function, q):
-    """⟨f(√q z)⟩ by adaptive quadrature in 30 digits, cut at the kinks and where tanh turns over."""
+    """⟨f(√q z)⟩ by quadrature in 20 digits, cut at the kinks and where tanh turns over."""
     if q == 0:
         return function(mp.mpf(0))
     spread = mp.sqrt(mp.mpf(q))
@@ -43,7 +43,7 @@ def exact_moments(activation, q):
     return exact_average(lambda a: value(a) ** 2, q), exact_average(lambda a: slope(a) ** 2, q)
 
 
-@pytest.mark.parametrize("q", [0.0, 1e-9, 1e-3, 0.17, 0.9999, 1.0, 4.5, 60.0, 1e4])
+@pytest.mark.parametrize("q", [0.0, 1e-9, 1e-3, 0.17, 1.0, 4.5, 60.0, 1e4])
 @pytest.mark.parametrize("activation", BOUNDED)
 def test_averages_against_quadrature(activation, q):
     square, slope_square = exact_moments(activation, q)
@@ -194,7 +194,7 @@ def assert_mean(values, expected, allowance):
     ],
 )
 def test_mean_field_growth_is_what_networks_do(activation, weight_scale, bias_scale):
-    n, steps, seeds = 400, 3, 48
+    n, steps, seeds = 400, 3, 32
     field = theory.mean_field(activation, weight_scale, bias_scale)
     cell = make_cell(activation, n)
 
@@ -346,7 +346,7 @@ def test_norms_of_powers_of_one_matrix():
 
 
 @pytest.mark.parametrize("weight", [1e-3, 0.5, 1 + 1e-6, 1.001, 1.5, 2.0, 8.0, 30.0, 400.0])
-def test_one_unit_growth_in_thirty_digits(weight):
+def test_one_unit_growth_in_twenty_digits(weight):
     w = mp.mpf(weight)
     if weight < 1:
         expected = mp.log(w)
@@ -366,7 +366,7 @@ def test_one_unit_growth_is_what_the_cell_does():
 
     def growth(weight):
         unit = type(params)(weight.reshape(1, 1), params.input, params.bias)
-        logs = log_jacobian_norms(cell.step, unit, h0, steps=300, anchor="start")["frobenius"]
+        logs = log_jacobian_norms(cell.step, unit, h0, steps=200, anchor="start")["frobenius"]
         return (logs[-1] - logs[-101]) / 100
 
     measured = jax.vmap(growth)(jnp.asarray(weights))

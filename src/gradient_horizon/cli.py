@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import argcomplete
+import argcomplete.shell_integration
 
 from gradient_horizon import __version__
 
@@ -91,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
 def _complete_override(prefix: str, **_: Any) -> list[str]:
     from gradient_horizon import config
 
-    key, given, _ = prefix.partition("=")
-    if not given:
+    key, equals, _rest = prefix.partition("=")
+    if not equals:
         return [f"{name}=" for name in (*config.FIELDS, "+sweeps") if name.startswith(prefix)]
     if key == "+sweeps":
         from gradient_horizon.sweep import presets
@@ -110,7 +111,7 @@ def _settings(_: argparse.Namespace) -> int:
 
 
 def _completion(options: argparse.Namespace) -> int:
-    print(argcomplete.shellcode(["gradient-horizon"], shell=options.shell))
+    print(argcomplete.shell_integration.shellcode(["gradient-horizon"], shell=options.shell))
     return DONE
 
 

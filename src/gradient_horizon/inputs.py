@@ -17,7 +17,7 @@ def digit_pixels() -> Float[np.ndarray, "1797 64"]:
     """
     from sklearn.datasets import load_digits
 
-    return np.asarray(load_digits().data / 16.0, np.float32)
+    return np.asarray(load_digits(return_X_y=True)[0] / 16.0, np.float32)
 
 
 def digit_sequence(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import linalg, names
@@ -192,7 +193,7 @@ def log_jacobian_norms(
     trajectory = rollout(step, params, h0, xs, steps=steps)
     measure = partial(scaled_norms, step, anchor=anchor, norms=tuple(norms), method=method, block=block)
     scaled = measure(params, h0, trajectory, xs)
-    concrete = not isinstance(scaled.suspect, jax.core.Tracer)
+    concrete = not isinstance(scaled.suspect, Tracer)
     if concrete and trajectory.states.dtype == jnp.float32 and bool(scaled.suspect):
         _log.info("a product collapsed within one step: measured again in float64")
         with jax.enable_x64(True):

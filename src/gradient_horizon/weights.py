@@ -3,7 +3,7 @@
 | name | W⁰ |
 |---|---|
 | gaussian | N(0, 1/N) entries; spectral radius → 1 (Girko's circular law) |
-| orthogonal | uniform on the orthogonal group, QR of a Gaussian matrix with R's diagonal made positive (Mezzadri 2007) |
+| orthogonal | uniform on the orthogonal group: QR of a Gaussian matrix, R's diagonal positive (Mezzadri 2007) |
 | identity | I (Le, Jaitly, Hinton 2015) |
 | unit_normal | N(0, 1) entries |
 | np_rnn | (RᵀR/N + I) / its largest eigenvalue, R standard normal (Talathi, Vartak 2015) |
