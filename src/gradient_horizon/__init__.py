@@ -11,18 +11,25 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "make_cell": "cells",
     "log_jacobian_norms": "jacobian",
+    "log_jacobian_norms_all_pairs": "all_pairs",
+    "log_singular_values": "spectra",
+    "lyapunov_exponents": "lyapunov",
     "node_split": "backprop",
     "gradient_horizon": "horizon",
     "run": "api",
     "load": "results",
 }
 
-__all__ = ["__version__", *_HOME_OF]
+_MODULES = ("theory",)
+
+__all__ = ["__version__", *_HOME_OF, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(import_module(f"gradient_horizon.{_HOME_OF[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"gradient_horizon.{name}")
     raise AttributeError(f"module 'gradient_horizon' has no attribute {name!r}")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import argcomplete
 import argcomplete.shell_integration
 
-from gradient_horizon import __version__
+from gradient_horizon import __version__, runtime
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -28,7 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = _parser()
     argcomplete.autocomplete(parser)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:  # settings on both sides of an option
+        if not hasattr(options, "overrides") or any(text.startswith("-") for text in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.overrides += rest
     if not hasattr(options, "command"):
         parser.print_help()
         return WRONG
@@ -74,6 +78,15 @@ def _parser() -> argparse.ArgumentParser:
     settings = commands.add_parser("settings", help="every setting, its default and what it allows")
     settings.set_defaults(command=_settings)
 
+    figures = commands.add_parser(
+        "figures",
+        help="(re)build the figures of presets, running what they need and reusing what stands",
+        description="Run what a preset's figures need, reuse what is finished, and draw them into results/NAME.",
+    )
+    names = figures.add_argument("names", nargs="*", metavar="NAME", help="presets under sweeps/; default: all")
+    names.completer = lambda prefix, **_: _preset_names(prefix)  # type: ignore[attr-defined]
+    figures.set_defaults(command=_figures)
+
     status = commands.add_parser("status", help="finished, failed and missing jobs of a sweep")
     status.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
     status.set_defaults(command=_status)
@@ -96,11 +109,15 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
     if not equals:
         return [f"{name}=" for name in (*config.FIELDS, "+sweeps") if name.startswith(prefix)]
     if key == "+sweeps":
-        from gradient_horizon.sweep import presets
-
-        return [f"{key}={name}" for name in presets()]
+        return [f"{key}={name}" for name in _preset_names("")]
     options = config.FIELDS[key].metadata["rule"].options if key in config.FIELDS else ()
     return [f"{key}={option}" for option in options]
+
+
+def _preset_names(prefix: str) -> list[str]:
+    from gradient_horizon.sweep import presets
+
+    return [name for name in presets() if name.startswith(prefix)]
 
 
 def _settings(_: argparse.Namespace) -> int:
@@ -116,36 +133,45 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    return _run_sweep(options.overrides, multirun=options.multirun, dry_run=options.dry_run)
+
+
+def _figures(options: argparse.Namespace) -> int:
+    unknown = [name for name in options.names if name not in _preset_names("")]
+    if unknown:
+        raise _UsageError(f"NAME: {unknown[0]!r} is not allowed; allowed: {', '.join(_preset_names(''))}")
+    ends = [_run_sweep([f"+sweeps={name}"], redraw=True) for name in options.names or _preset_names("")]
+    return max(ends)
+
+
+def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: bool = False, redraw: bool = False) -> int:
     from gradient_horizon import sweep as sweeps
     from gradient_horizon import terminal
 
-    sweep = sweeps.plan(options.overrides, multirun=options.multirun)
+    sweep = sweeps.plan(overrides, multirun=multirun)
     conflicts = sweeps.conflicts(sweep)
     if conflicts:
         raise _UsageError("\ngradient-horizon: ".join(conflicts))
     todo = sweeps.unfinished(sweep)
+    if todo and not dry_run:
+        sweeps.prepare_folder(sweep)
     screen = terminal.console()
     screen.print(_plan_line(sweep, todo), markup=False)
-    if options.dry_run:
+    if dry_run:
         for job in todo:
             screen.print(f"would compute {job.folder}", markup=False)
         return DONE
     if not todo:
+        _conclude(screen, sweep.folder, redraw=redraw)
         return DONE
-    sweeps.prepare_folder(sweep)
-    from gradient_horizon import runtime
-
     runtime.prepare()
     finished_before = len(sweep.jobs) - len(todo)
     try:
         with terminal.watching(screen, todo) as watch:
             failed = sweeps.run(todo, watch)
     except KeyboardInterrupt:
-        done = (
-            len(sweep.jobs) - len(sweeps.unfinished(sweep))
-            if not any(j.config.force for j in todo)
-            else finished_before
-        )
+        forced = any(job.config.force for job in todo)
+        done = finished_before if forced else len(sweep.jobs) - len(sweeps.unfinished(sweep))
         screen.print(
             f"interrupted: {done} of {len(sweep.jobs)} jobs are finished and stay; the same command goes on from there",
             markup=False,
@@ -154,34 +180,39 @@ def _run(options: argparse.Namespace) -> int:
     for job, why in failed:
         screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
     if len(failed) < len(sweep.jobs):
-        _conclude(screen, sweep.folder)
+        _conclude(screen, sweep.folder, redraw=True)
     return FAILED if failed else DONE
 
 
 def _plan_line(sweep: Any, todo: list[Any]) -> str:
     count, finished = len(sweep.jobs), len(sweep.jobs) - len(todo)
-    networks = sum(job.networks for job in todo)
     if not todo:
         return f"{sweep.folder}: all {count} jobs are finished already; nothing to compute (force=true computes again)"
     before = f", {finished} finished already" if finished else ""
-    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)} of {networks} networks in all"
+    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)}, {sum(job.networks for job in todo)} networks"
 
 
-def _conclude(screen: Any, folder: Path) -> None:
-    """The sweep's figures, its table, and where everything lies."""
+def _conclude(screen: Any, folder: Path, *, redraw: bool) -> None:
+    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies."""
     from gradient_horizon import figures, results, summary
 
     dataset = results.load(folder)
-    written = [
-        path for name, figure in figures.sweep_figures(dataset).items() for path in figures.save(figure, folder / name)
-    ]
     table = summary.horizon_table(dataset)
     if table is not None:
         screen.print(table)
     for line in summary.recheck_lines(dataset):
         screen.print(line, markup=False)
-    for path in (*written, *sorted(folder.glob("*/result.nc"))):
-        screen.print(f"wrote {path}", markup=False)
+    paths = sorted(folder.glob("*/result.nc"))
+    if redraw or not any(folder.glob("*.pdf")):
+        paths += [
+            path
+            for name, figure in figures.sweep_figures(dataset).items()
+            for path in figures.save(figure, folder / name)
+        ]
+    else:
+        paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
+    for path in paths:
+        screen.print(str(path), markup=False)
 
 
 def _folder(path: Path) -> Path:

@@ -168,11 +168,11 @@ def settings_of(experiment: str) -> tuple[str, ...]:
 
 
 def describe_settings() -> str:
-    """One line a setting: name, default, meaning and what is allowed."""
+    """Two lines a setting: name and default; meaning and what is allowed."""
     defaults = Config()
     return "\n".join(
-        f"  {name}={getattr(defaults, name)}\n      {entry.metadata['description']}"
-        f" [{entry.metadata['rule'].allowed}]".replace("None", "null").replace("'", "")
+        f"  {name}={json.dumps(getattr(defaults, name)).strip(chr(34))}\n"
+        f"      {entry.metadata['description']} [{entry.metadata['rule'].allowed}]"
         for name, entry in FIELDS.items()
     )
 

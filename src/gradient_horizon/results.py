@@ -167,7 +167,14 @@ def join(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         variables[name] = (dims, values, first.attrs)
 
     coordinates = {
-        dim: (dim, values, next((ds[dim].attrs for ds in datasets if dim in ds.coords), {"long_name": dim}))
+        dim: (
+            dim,
+            values,
+            next(
+                (ds[dim].attrs for ds in datasets if dim in ds.coords),
+                {"long_name": dim.replace("_", " "), "units": "1"},
+            ),
+        )
         for dim, values in axes.items()
     }
     shared = {
@@ -175,7 +182,11 @@ def join(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         for key, value in datasets[0].attrs.items()
         if all(dataset.attrs.get(key) == value for dataset in datasets)
     }
-    jobs = [{"swept": swept, "config": config} for swept, config in described]
+    kept = ("config_hash", "wall_time_seconds", "peak_memory_bytes")
+    jobs = [
+        {"swept": swept, "config": config, **{key: np.asarray(ds.attrs[key]).item() for key in kept if key in ds.attrs}}
+        for (swept, config), ds in zip(described, datasets, strict=True)
+    ]
     rechecked = [
         {
             "job": ", ".join(f"{key}={value}" for key, value in swept.items()),
