@@ -55,8 +55,8 @@ def first(tmp_path_factory) -> tuple[Path, str]:
 
 def test_a_sweep_writes_what_it_says(first):
     folder, said = first
-    assert said.startswith("results/first: 4 jobs; computing 4 of 96 networks in all\n")
-    written = {line.removeprefix("wrote ") for line in said.splitlines() if line.startswith("wrote ")}
+    assert said.startswith("results/first: 4 jobs; computing 4 (96 networks)\n")
+    written = {line for line in said.splitlines() if line.startswith("results/first/")}
     assert written <= set(files(folder))
     for cell in ("tanh", "relu"):
         for weights in ("gaussian", "orthogonal"):
@@ -192,7 +192,7 @@ def test_a_failing_job_stops_no_other_and_is_tried_again(tmp_path):
 
     again = within(FAILING, folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("results/mixed: 3 jobs, 2 finished already; computing 1 of 2 networks in all")
+    assert again.stdout.startswith("results/mixed: 3 jobs, 2 finished already; computing 1 (2 networks)")
     assert json.loads((tmp_path / "results/mixed/cell=relu/status.json").read_text())["state"] == records.FINISHED
 
 
@@ -238,7 +238,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, numbe
 
     again = within(STOPPING, folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("results/stopped: 2 jobs, 1 finished already; computing 1 of 2 networks in all")
+    assert again.stdout.startswith("results/stopped: 2 jobs, 1 finished already; computing 1 (2 networks)")
     assert finished.stat().st_mtime_ns == before
 
 

@@ -39,7 +39,7 @@ def test_a_wheel_installed_elsewhere_runs_a_sweep_in_an_empty_folder(tmp_path):
     found = run("-c", "import gradient_horizon; print(gradient_horizon.__file__)", folder=empty)
     assert Path(found.strip()).is_relative_to(installed)
     said = run("-m", "gradient_horizon", *SWEEP, folder=empty)
-    assert said.startswith("results/first: 4 jobs; computing 4 of 96 networks in all\n")
+    assert said.startswith("results/first: 4 jobs; computing 4 (96 networks)\n")
     assert "4 finished" in run("-m", "gradient_horizon", "status", "results/first", folder=empty)
     planned = run("-m", "gradient_horizon", "run", "+sweeps=main", "--dry-run", folder=empty)
     assert "would compute results/main/cell=hard_tanh" in planned.splitlines()

@@ -189,7 +189,7 @@ def _plan_line(sweep: Any, todo: list[Any]) -> str:
     if not todo:
         return f"{sweep.folder}: all {count} jobs are finished already; nothing to compute (force=true computes again)"
     before = f", {finished} finished already" if finished else ""
-    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)}, {sum(job.networks for job in todo)} networks"
+    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)} ({sum(job.networks for job in todo)} networks)"
 
 
 def _conclude(screen: Any, folder: Path, *, redraw: bool) -> None:
