@@ -1,9 +1,9 @@
 """Log Frobenius norms at every lag, against the machine's own large matrix product.
 
     make bench
-    .venv/bin/python benchmarks/jacobian_norms.py                            (1 min on two cores)
+    .venv/bin/python benchmarks/jacobian_norms.py                            (2 min on two cores)
     .venv/bin/python benchmarks/jacobian_norms.py --sizes 64 128 --repeats 21
-    .venv/bin/python benchmarks/jacobian_norms.py --quick                    (15 s)
+    .venv/bin/python benchmarks/jacobian_norms.py --quick                    (30 s)
 
 What is timed: `log_jacobian_norms` from the end on tanh networks, g = 1, Gaussian weights, no inputs, T = 100,
 float32, in the blocks and on the devices that a sweep uses; drawing the weights, compiling and labelling are left out.

@@ -5,6 +5,9 @@
 
 The series as written, in float64; the same in float32 for at least 400 steps, where it overflows or dies; and the
 log-domain answer, which does neither. The modulus of the largest eigenvalue of Wh decides which.
+
+The float64 series agrees with NumPy's to 1e-12 max(1, T/20) down to norms of 1e-153. Below that the squares are
+subnormal: XLA flushes them to zero, NumPy keeps a few wrong digits of them, and only the log-domain answer is right.
 """
 
 from typing import Any
