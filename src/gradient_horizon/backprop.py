@@ -55,7 +55,7 @@ def node_split(
     shape or dtype than the state.
     """
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
-        allowed = ", ".join(name for name in names.VANILLA_CELLS if name != "leaky_tanh")
+        allowed = ", ".join(names.ONE_PATH_CELLS)
         raise ValueError(f"cell: {cell.name!r} lets the gradient back on more than one path; allowed: {allowed}")
     trajectory = rollout(cell.step, params, h0, xs, steps=steps)
     before = trajectory.states[:-1]

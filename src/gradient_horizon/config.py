@@ -140,6 +140,8 @@ class Config:
     noise_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of a noise input")
     norms: Any = _setting(["frobenius"], _some_of(names.NORMS), "norms of the Jacobian product")
     anchors: Any = _setting(["end"], _some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
+    transient: int = _setting(0, _whole(0), "lyapunov: steps that are discarded before counting starts")
+    exponents: int | None = _setting(None, _whole_or_null(1), "lyapunov: how many, from the largest; null: all")
     horizon_threshold: float = _setting(3.0, _POSITIVE, "decades that the gradient may gain or lose before its horizon")
     method: str = _setting("auto", _one_of(names.METHODS), "how the product is formed; jacrev is the reference")
     recheck: bool = _setting(False, _SWITCH, "measure one block again with method=jacrev and record the difference")
@@ -156,8 +158,16 @@ HOUSEKEEPING = ("name", "output", "quick_look", "force")
 # Coordinates of every result: a sweep over one of these joins along it instead of adding a dimension.
 JOINED = {"seeds": "seed", "weight_scales": "weight_scale", "norms": "norm", "anchors": "anchor"}
 
+# What decides the networks of every experiment but the notes'.
+_DRAWN = (
+    *("experiment", "cell", "leak", "forget_bias", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
+    *("bias_scale", "input_scale", "state_scale", "inputs", "input_size", "noise_scale", "precision"),
+)
 _READ_BY = {
-    "jacobian": tuple(name for name in FIELDS if name not in (*HOUSEKEEPING, "batch_size")),
+    "jacobian": (*_DRAWN, "norms", "anchors", "horizon_threshold", "method", "recheck"),
+    "lyapunov": (*_DRAWN, "transient", "exponents"),
+    "pairs": _DRAWN,
+    "nodes": _DRAWN,
     "notes": ("experiment", "hidden_size", "batch_size", "steps", "seeds", "weight_scales"),
 }
 
@@ -264,6 +274,15 @@ def _check_together(config: Config) -> None:
             fitting = names.METHOD_OF_ANCHOR[anchor]
             if config.method not in ("auto", "jacrev", fitting):
                 raise SettingError("method", config.method, f"auto, jacrev or {fitting} where anchors holds {anchor}")
+    if config.experiment == "lyapunov":
+        if config.transient >= config.steps:
+            raise SettingError("transient", config.transient, f"less than steps={config.steps}")
+        size = config.hidden_size * names.STATES_OF_CELL.get(config.cell, 1)
+        if config.exponents is not None and config.exponents > size:
+            raise SettingError("exponents", config.exponents, f"at most {size}, the size of the state")
+    if config.experiment == "nodes" and config.cell not in names.ONE_PATH_CELLS:
+        raise SettingError("cell", config.cell, f"{', '.join(names.ONE_PATH_CELLS)} where experiment=nodes")
+    if config.experiment != "notes":
         if config.input_size is not None and config.inputs != "noise":
             raise SettingError("input_size", config.input_size, f"null where inputs={config.inputs}")
         if config.inputs == "digits" and importlib.util.find_spec("sklearn") is None:

@@ -4,13 +4,16 @@ VANILLA_CELLS = ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid", "leaky
 CELLS = (*VANILLA_CELLS, "gru", "lstm")
 # Cells of one family have the same parameters, so one network can be measured under each of them.
 FAMILY_OF_CELL = {**dict.fromkeys(VANILLA_CELLS, "linear"), "gru": "gru", "lstm": "lstm"}
+# A vanilla step without a leak lets the gradient back on a single path, through its nodes one after the other.
+ONE_PATH_CELLS = tuple(cell for cell in VANILLA_CELLS if cell != "leaky_tanh")
+STATES_OF_CELL = {"lstm": 2}  # vectors of hidden_size in a state, where there are several
 WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
 NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")
 METHODS = ("auto", "jacrev", "pushforward", "pullback")
 INPUTS = ("none", "noise", "digits")
 PRECISIONS = ("float32", "float64")
-EXPERIMENTS = ("jacobian", "notes")
+EXPERIMENTS = ("jacobian", "lyapunov", "pairs", "nodes", "notes")
 HORIZON_KINDS = ("vanished", "exploded", "beyond", "nonfinite")
 
 # The method that carries the product outward from each anchor, at one matrix product a step.

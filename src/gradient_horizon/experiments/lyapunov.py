@@ -1,0 +1,85 @@
+"""Lyapunov spectra over seeds and weight scales, each with its own check: the sum rule."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradient_horizon import names
+from gradient_horizon.config import Config
+from gradient_horizon.experiments.networks import CellSpec, Drawn, Networks
+from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.rollout import rollout
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is measured; seeds and weight scales are arguments of the compiled program."""
+
+    cell: CellSpec
+    transient: int
+    count: int | None
+
+
+def _measure(spec: Spec, steps: int, network: Drawn) -> dict[str, Any]:
+    cell = spec.cell.make()
+    params, h0, xs = network
+    spectrum = lyapunov_exponents(
+        cell.step,
+        params,
+        h0,
+        xs,
+        steps=steps,
+        transient=spec.transient,
+        count=spec.count,
+        log_det=cell_log_det(cell),
+    )
+    trajectory = rollout(cell.step, params, h0, xs, steps=steps)
+    return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}
+
+
+def measure(config: Config, report: Any) -> xr.Dataset:
+    """The exponents of every network of `config`, labelled."""
+    networks = Networks(config)
+    spec = Spec(networks.cell, config.transient, config.exponents)
+    measured = networks.over(_measure, spec, report=report)
+    eigenvalues = networks.eigenvalues()
+    label = networks.per_network
+    described = {
+        "lyapunov_exponent": label(
+            measured["exponents"], "index", title="Lyapunov exponent", units="1/step", comment="natural logarithm"
+        ),
+        "standard_error": label(
+            measured["standard_error"],
+            "index",
+            title="standard error of the exponent",
+            units="1/step",
+            comment="from the means over 10 consecutive blocks of steps",
+        ),
+        "sum_rule_error": label(
+            measured["sum_rule_error"],
+            title="|sum of the exponents - mean log|det J|| / n",
+            units="1/step",
+            comment="per step and unit; NaN where some J is singular, or where not every exponent was asked for",
+        ),
+        "kaplan_yorke_dimension": label(measured["kaplan_yorke_dimension"], title="Kaplan-Yorke dimension"),
+        "entropy_rate": label(measured["entropy_rate"], title="sum of the positive exponents", units="1/step"),
+        **networks.descriptions(measured["first_bad_step"], eigenvalues),
+    }
+    if config.cell in names.VANILLA_CELLS:
+        with np.errstate(divide="ignore"):
+            described["log_eigenvalue_modulus"] = (
+                ("weight_scale", "seed", "unit"),
+                np.log(eigenvalues["eigenvalue_moduli"]),
+                {"long_name": "log modulus of W's eigenvalues, descending", "units": "1/step"},
+            )
+    count = measured["exponents"].shape[1]
+    index = ("index", np.arange(1, count + 1), {"long_name": "number of the exponent, from the largest", "units": "1"})
+    coordinates = {"index": index, **networks.coordinates()}
+    if "log_eigenvalue_modulus" in described:
+        coordinates["unit"] = (
+            "unit", np.arange(1, config.hidden_size + 1), {"long_name": "number of the eigenvalue", "units": "1"}
+        )  # fmt: skip
+    dataset = xr.Dataset(described, coords=coordinates)
+    return dataset.assign_attrs(block_size=networks.block)

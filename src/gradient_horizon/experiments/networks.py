@@ -1,0 +1,195 @@
+"""The networks of a job: drawn, measured in blocks over the devices, and described the same in every result."""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradient_horizon import ensemble, linalg, names, runtime
+from gradient_horizon.arrays import Step
+from gradient_horizon.cells import Cell, make_cell
+from gradient_horizon.config import Config
+from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
+from gradient_horizon.rollout import Trajectory, rollout
+
+NETWORK = ("weight_scale", "seed")
+
+Drawn = tuple[Any, Any, Any]  # parameters, initial state and inputs of one network
+# measure(spec, steps, drawn) -> arrays, for one network; `spec` holds what the compiled program depends on
+Measure = Callable[[Any, int, Drawn], Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn for a network: one compiled program for every cell of a family."""
+
+    family: str
+    weights: str
+    hidden_size: int
+    steps: int
+    forget_bias: float
+    bias_scale: float
+    input_scale: float
+    state_scale: float
+    inputs: str
+    input_size: int
+    noise_scale: float
+    precision: str
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """A cell as a key of compiled programs."""
+
+    name: str
+    leak: float
+    hidden_size: int
+    input_size: int
+
+    def make(self) -> Cell:
+        """The cell."""
+        return make_cell(self.name, self.hidden_size, self.input_size, leak=self.leak)
+
+
+def draw_of(config: Config) -> Draw:
+    """What the settings say of the draw."""
+    return Draw(
+        family=names.FAMILY_OF_CELL[config.cell],
+        weights=config.weights,
+        hidden_size=config.hidden_size,
+        steps=config.steps,
+        forget_bias=config.forget_bias,
+        bias_scale=config.bias_scale,
+        input_scale=config.input_scale,
+        state_scale=config.state_scale,
+        inputs=config.inputs,
+        input_size={"none": 0, "digits": 1, "noise": config.input_size or config.hidden_size}[config.inputs],
+        noise_scale=config.noise_scale,
+        precision=config.precision,
+    )
+
+
+def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> Drawn:
+    """Parameters, initial state and inputs of one network."""
+    cell = make_cell(draw.family, draw.hidden_size, draw.input_size, forget_bias=draw.forget_bias)
+    dtype = jnp.dtype(draw.precision)
+    key = jax.random.key(network["seed"])
+    params = cell.init(key, network["weight_scale"], draw.weights, draw.bias_scale, draw.input_scale, dtype)
+    h0 = cell.initial_state(key, draw.state_scale, dtype)
+    xs = None
+    if draw.inputs == "digits":
+        xs = digit_sequence(key, pixels, draw.steps, dtype)
+    elif draw.inputs == "noise":
+        xs = noise_sequence(key, draw.input_size, draw.steps, draw.noise_scale, dtype)
+    return params, h0, xs
+
+
+def along(cell: CellSpec, steps: int, network: Drawn) -> tuple[Step, Trajectory]:
+    """The step of `cell` and the trajectory that it takes in this network."""
+    step = cell.make().step
+    params, h0, xs = network
+    return step, rollout(step, params, h0, xs, steps=steps)
+
+
+def _measured(measure: Measure, spec: Hashable, steps: int, network: Drawn, _: Any) -> Any:
+    return measure(spec, steps, network)
+
+
+def _eigenvalues(_: None, __: int, network: Drawn) -> dict[str, Any]:
+    """Moduli of W's eigenvalues, descending, and its largest singular value; of gru and lstm, the candidate's W."""
+    matrix = network[0].recurrent
+    return {
+        "eigenvalue_moduli": -jnp.sort(-jnp.abs(linalg.eigenvalues(matrix))),
+        "largest_singular_value": linalg.singular_values(matrix)[0],
+    }
+
+
+@lru_cache(maxsize=64)
+def _program(function: Callable[..., Any], *arguments: Any) -> ensemble.Program:
+    return ensemble.compile_blocks(partial(function, *arguments))
+
+
+class Networks:
+    """Every network of a job: all its seeds at each of its weight scales, the seed changing fastest."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.draw = draw_of(config)
+        self.cell = CellSpec(config.cell, config.leak, config.hidden_size, self.draw.input_size)
+        self.state_size = self.cell.make().state_size
+        self.shape = (len(config.weight_scales), len(config.seeds))
+        self.total = self.shape[0] * self.shape[1]
+        self.block = runtime.block_size(
+            self.state_size, self.draw.steps, precision=self.draw.precision, backend=jax.default_backend()
+        )
+        self._pixels = digit_pixels() if self.draw.inputs == "digits" else None
+        scales = np.asarray(config.weight_scales, np.float64)
+        self._networks = {
+            "seed": np.tile(np.asarray(config.seeds, np.uint32), len(scales)),
+            "weight_scale": np.repeat(scales, len(config.seeds)).astype(self.draw.precision),
+        }
+
+    def over(
+        self, measure: Measure, spec: Hashable, places: Any = slice(None), report: Callable[[int], None] | None = None
+    ) -> Any:
+        """What `measure` gives for the networks at `places`, along a leading axis; `report` hears of each chunk."""
+        return self._run(measure, spec, {key: values[places] for key, values in self._networks.items()}, report)
+
+    def _run(
+        self,
+        measure: Measure,
+        spec: Hashable,
+        networks: dict[str, np.ndarray],
+        report: Callable[[int], None] | None = None,
+    ) -> Any:
+        stages = [_program(drawn, self.draw), _program(_measured, measure, spec, self.draw.steps)]
+        chunks = ensemble.map_blocks(stages, self.block, networks, self._pixels)
+        return ensemble.gather(chunks, len(networks["seed"]), report)
+
+    def eigenvalues(self) -> dict[str, np.ndarray]:
+        """`eigenvalue_moduli` (scales, seeds, N) of W, descending, and `largest_singular_value` (scales, seeds)."""
+        seeds = np.asarray(self.config.seeds, np.uint32)
+        unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.draw.precision)}
+        found = self._run(_eigenvalues, None, unit)
+        scales = np.asarray(self.config.weight_scales)
+        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
+
+    def per_network(self, values: np.ndarray, *dims: str, title: str, units: str = "1", **more: Any) -> Any:
+        """`values`, networks along the leading axis, as a labelled variable."""
+        shaped = np.reshape(values, (*self.shape, *np.shape(values)[1:]))
+        return (*NETWORK, *dims), shaped, {"long_name": title, "units": units, **more}
+
+    def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
+        """Weight scales and seeds, and the lags 1 .. T where asked for."""
+        found: dict[str, Any] = {
+            "weight_scale": ("weight_scale", self.config.weight_scales, {"long_name": "weight scale g", "units": "1"}),
+            "seed": ("seed", self.config.seeds, {"long_name": "seed", "units": "1"}),
+        }
+        if lag:
+            found["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
+        return found
+
+    def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
+        """What every experiment tells of its networks: W's extremes, and whether their states stayed finite."""
+        of = "of W (gru, lstm: of the candidate's W)"
+        return {
+            "spectral_radius": (
+                NETWORK,
+                eigenvalues["eigenvalue_moduli"][..., 0],
+                {"long_name": f"spectral radius {of}", "units": "1"},
+            ),
+            "largest_singular_value": (
+                NETWORK,
+                eigenvalues["largest_singular_value"],
+                {"long_name": f"largest singular value {of}", "units": "1"},
+            ),
+            "finite": self.per_network(first_bad_step < 0, title="whether every state is finite"),
+            "first_bad_step": self.per_network(
+                first_bad_step, title="first step whose state is not finite, or -1", units="step"
+            ),
+            "state_size": ((), self.state_size, {"long_name": "size n of the state", "units": "1"}),
+        }

@@ -1,0 +1,44 @@
+"""What each node of the step, activation and matrix, does to the log norm of a gradient on its way back."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from gradient_horizon.backprop import node_split
+from gradient_horizon.config import Config
+from gradient_horizon.experiments.networks import CellSpec, Drawn, Networks
+from gradient_horizon.rollout import rollout
+
+NODES = ("activation", "matrix")
+
+
+def _measure(cell: CellSpec, steps: int, network: Drawn) -> dict[str, Any]:
+    params, h0, xs = network
+    made = cell.make()
+    split = node_split(made, params, h0, xs, steps=steps)
+    return {
+        "split": jnp.stack([split[node] for node in NODES]),
+        "first_bad_step": rollout(made.step, params, h0, xs, steps=steps).first_bad_step,
+    }
+
+
+def measure(config: Config, report: Any) -> xr.Dataset:
+    """The split of every network of `config`, labelled."""
+    networks = Networks(config)
+    measured = networks.over(_measure, networks.cell, report=report)
+    described = {
+        "log_growth": networks.per_network(
+            measured["split"],
+            "node",
+            "lag",
+            title="what the node adds to the log norm of ∂L/∂h on the way from lag - 1 to lag",
+            units="1/step",
+            comment="natural logarithm; ∂L/∂h_T is all ones; the sum over nodes and lags is the log of the whole",
+        ),
+        **networks.descriptions(measured["first_bad_step"], networks.eigenvalues()),
+    }
+    node = ("node", np.array(NODES), {"long_name": "node of the step", "units": "1"})
+    coordinates = {"node": node, **networks.coordinates(lag=True)}
+    return xr.Dataset(described, coords=coordinates).assign_attrs(block_size=networks.block)

@@ -1,0 +1,43 @@
+"""The whole triangle: log Frobenius norms of ∂h_t/∂h_s for every pair of times s < t."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.config import Config
+from gradient_horizon.experiments.networks import CellSpec, Drawn, Networks
+from gradient_horizon.rollout import rollout
+
+
+def _measure(cell: CellSpec, steps: int, network: Drawn) -> dict[str, Any]:
+    params, h0, xs = network
+    step = cell.make().step
+    return {
+        "log_norm": log_jacobian_norms_all_pairs(step, params, h0, xs, steps=steps),
+        "first_bad_step": rollout(step, params, h0, xs, steps=steps).first_bad_step,
+    }
+
+
+def measure(config: Config, report: Any) -> xr.Dataset:
+    """The triangle of every network of `config`, labelled by the times t (`late`) and s (`early`)."""
+    networks = Networks(config)
+    measured = networks.over(_measure, networks.cell, report=report)
+    described = {
+        "log_norm_of_pair": networks.per_network(
+            measured["log_norm"],
+            "late",
+            "early",
+            title="log Frobenius norm of ∂h_late/∂h_early",
+            comment="natural logarithm; NaN where early is not before late",
+        ),
+        **networks.descriptions(measured["first_bad_step"], networks.eigenvalues()),
+    }
+    times = np.arange(config.steps)
+    coordinates = {
+        **networks.coordinates(),
+        "late": ("late", times + 1, {"long_name": "time t of the derived state", "units": "step"}),
+        "early": ("early", times, {"long_name": "time s of the state it is derived by", "units": "step"}),
+    }
+    return xr.Dataset(described, coords=coordinates).assign_attrs(block_size=networks.block)
