@@ -13,14 +13,15 @@ PACKAGE = Path(gradient_horizon.__file__).parent
 # A name stands for a module or for a whole package.
 FLOORS = (
     ("names", "arrays", "activations", "weights", "runtime", "randomness", "scaling", "linalg"),
-    ("cells", "inputs", "tasks"),
+    ("cells", "inputs", "spectral_norm", "tasks"),
     ("rollout", "clipping"),
     ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
     ("config", "records"),
-    ("results",),
-    ("experiments", "figures", "verify", "summary"),
+    ("results", "predictions"),
+    ("experiments", "figures", "summary"),
+    ("verify",),
     ("jobs",),
     ("sweep", "terminal"),
     ("cli", "api"),

@@ -21,20 +21,10 @@ from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, pull, push, rollout, sequence_length
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import collapsed, normalise
+from gradient_horizon.spectral_norm import fresh_directions, largest_singular_value
 
 _log = logging.getLogger(__name__)
 _LOG_2 = 0.6931471805599453
-
-
-def _frobenius(matrix: Float[Array, "n n"]) -> Scalar:
-    return jnp.sqrt(jnp.sum(matrix * matrix))
-
-
-def _spectral(matrix: Float[Array, "n n"]) -> Scalar:
-    return linalg.singular_values(matrix)[0]
-
-
-_NORMS: dict[str, Callable[[Float[Array, "n n"]], Scalar]] = {"frobenius": _frobenius, "spectral": _spectral}
 
 
 Block = Callable[[Any], Any]  # block(state) -> the part of it that is kept
@@ -112,18 +102,31 @@ def scaled_norms(
     NaN at every lag whose product touches a state that is not finite.
     """
     method = resolve_method(method, anchor)
-    unknown = [name for name in norms if name not in _NORMS]
+    unknown = [name for name in norms if name not in names.NORMS]
     if unknown or not norms:
-        raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(_NORMS)}")
+        raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(names.NORMS)}")
     flat_step, _ = flatten_step(step, h0)
     multiply = {"jacrev": partial(_by_jacrev, anchor), "pushforward": push, "pullback": pull}[method]
     before = trajectory.states[:-1]
     n = before.shape[1]
     places = None if block is None else _places(block, h0)
+    size = n if places is None else len(places)
+    fresh = fresh_directions(size, before.dtype)
+
+    def measure(kept, leading, lag):
+        """The norms, and what the next spectral norm starts from; the reference asks LAPACK each time."""
+        found = {"frobenius": jnp.sqrt(jnp.sum(kept * kept))}
+        if "spectral" in norms and method == "jacrev":
+            found["spectral"] = linalg.singular_values(kept)[0]
+        elif "spectral" in norms:
+            # the side of the product that stays the same from lag to lag
+            matrix = kept if anchor == "end" else kept.T
+            found["spectral"], leading = largest_singular_value(matrix, leading, fresh[lag % len(fresh)])
+        return {name: found[name] for name in norms}, leading
 
     def advance(carry, inputs):
-        matrix, exponent, suspect = carry
-        h, x = inputs
+        matrix, exponent, suspect, leading = carry
+        h, x, lag = inputs
         matrix, gained = normalise(multiply(flat_step, params, h, x, matrix))
         exponent = exponent + gained
         suspect = suspect | collapsed(matrix, gained)
@@ -132,11 +135,16 @@ def scaled_norms(
             kept, below = normalise(matrix[places[:, None], places[None, :]])
             suspect = suspect | collapsed(kept, below)
             shift = exponent + below
-        return (matrix, exponent, suspect), ({name: _NORMS[name](kept) for name in norms}, shift)
+        measured, leading = measure(kept, leading, lag)
+        return (matrix, exponent, suspect, leading), (measured, shift)
 
-    start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    (_, _, suspect), (mantissa, exponent) = lax.scan(
-        advance, start, (before, xs), reverse=anchor == "end", unroll=unroll(n)
+    start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool), fresh[0])
+    (_, _, suspect, _), (mantissa, exponent) = lax.scan(
+        advance,
+        start,
+        (before, xs, jnp.arange(len(before))),
+        reverse=anchor == "end",
+        unroll=1 if "spectral" in norms else unroll(n),  # a search in each copy would take long to compile
     )
     touches_bad = lax.associative_scan(jnp.logical_or, _outward(~trajectory.finite, anchor))[1:]
     mantissa, exponent = _outward((mantissa, exponent), anchor)
@@ -171,9 +179,10 @@ def log_jacobian_norms(
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
     - `anchor`: `"end"`: entry k is the log norm of ∂h_T/∂h_{T-1-k} (lag k + 1); `"start"`: of ∂h_{k+1}/∂h_0.
     - `norms`: `"frobenius"`, `"spectral"` (largest singular value), or both.
-    - `method`: `"jacrev"`: each J_t by `jax.jacrev`, then multiplied: the reference, for any step;
-      `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the linearised
-      step, at half the work; `"auto"`: the one that fits the anchor.
+    - `method`: `"jacrev"`: each J_t by `jax.jacrev`, then multiplied, and LAPACK's singular values: the reference, for
+      any step; `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the linearised
+      step, at half the work, and the largest singular value searched from lag to lag (see `spectral_norm` for its
+      accuracy: 1e-6 in float32); `"auto"`: the one that fits the anchor.
     - `block`: a function from the state to a part of it; the norms are then those of that part's derivative with
       respect to itself, as ∂c_T/∂c_t of an LSTM: `block=lambda state: state.c`. The block of a product is not the
       product of the blocks, so the whole product is carried (at the whole price) and the norm taken of its block.

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import sequential_vmap
-from jaxtyping import Array, Complex, Float
+from jax import lax
+from jax.custom_batching import custom_vmap, sequential_vmap
+from jaxtyping import Array, Bool, Complex, Float
 
 
 @sequential_vmap
@@ -69,6 +70,27 @@ def log_abs_det(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
 def singular_values(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
     """All singular values, descending."""
     return jnp.linalg.svd(matrix, compute_uv=False)
+
+
+@custom_vmap
+def largest_singular_value_where(
+    needed: Bool[Array, ""], matrix: Float[Array, "n k"], otherwise: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The largest singular value where `needed`, else `otherwise`; under `jax.vmap` too, only where needed."""
+    return lax.cond(needed, lambda: singular_values(matrix)[0], lambda: otherwise)
+
+
+@largest_singular_value_where.def_vmap
+def _(size, batched, *arguments):
+    needed, matrix, otherwise = (
+        value if has else jnp.broadcast_to(value, (size, *value.shape))
+        for value, has in zip(arguments, batched, strict=True)
+    )
+
+    def each():
+        return lax.map(lambda values: largest_singular_value_where(*values), (needed, matrix, otherwise))
+
+    return lax.cond(jnp.any(needed), each, lambda: otherwise), True
 
 
 @sequential_vmap
