@@ -142,7 +142,9 @@ def test_only_the_matrices_that_need_it_are_given_to_lapack():
     needed = jnp.array([True, False, True])
     found = jax.vmap(linalg.largest_singular_value_where)(needed, matrices, jnp.full(3, 7.0))
     np.testing.assert_allclose(found, [1, 7, 3], rtol=1e-15)
-    found = jax.vmap(linalg.largest_singular_value_where, in_axes=(0, None, None))(needed, matrices[1], jnp.asarray(7.0))
+    found = jax.vmap(linalg.largest_singular_value_where, in_axes=(0, None, None))(
+        needed, matrices[1], jnp.asarray(7.0)
+    )
     np.testing.assert_allclose(found, [2, 7, 2], rtol=1e-15)
 
 

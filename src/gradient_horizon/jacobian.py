@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import linalg, names
-from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
+from gradient_horizon.arrays import IntSeries, PyTree, Series, Step
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, pull, push, rollout, sequence_length
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import collapsed, normalise
@@ -180,9 +180,9 @@ def log_jacobian_norms(
     - `anchor`: `"end"`: entry k is the log norm of ∂h_T/∂h_{T-1-k} (lag k + 1); `"start"`: of ∂h_{k+1}/∂h_0.
     - `norms`: `"frobenius"`, `"spectral"` (largest singular value), or both.
     - `method`: `"jacrev"`: each J_t by `jax.jacrev`, then multiplied, and LAPACK's singular values: the reference, for
-      any step; `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the linearised
-      step, at half the work, and the largest singular value searched from lag to lag (see `spectral_norm` for its
-      accuracy: 1e-6 in float32); `"auto"`: the one that fits the anchor.
+      any step; `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the
+      linearised step, at half the work, and the largest singular value searched from lag to lag (see `spectral_norm`
+      for its accuracy: 1e-6 in float32); `"auto"`: the one that fits the anchor.
     - `block`: a function from the state to a part of it; the norms are then those of that part's derivative with
       respect to itself, as ∂c_T/∂c_t of an LSTM: `block=lambda state: state.c`. The block of a product is not the
       product of the blocks, so the whole product is carried (at the whole price) and the norm taken of its block.
@@ -209,12 +209,3 @@ def log_jacobian_norms(
             exact = measure(*in_float64((params, h0, trajectory, xs)))
             return {name: value.astype(jnp.float32) for name, value in exact.log().items()}
     return scaled.log()
-
-
-def log_difference(one: ScaledNorms, other: ScaledNorms, name: str) -> Scalar:
-    """The largest |log(one / other)| over all lags, the exponents cancelled exactly; 0 where both are zero or NaN."""
-    a, b = one.mantissa[name], other.mantissa[name]
-    same = ((a == 0) & (b == 0)) | (jnp.isnan(a) & jnp.isnan(b))
-    ratio = jnp.log(jnp.where(same, 1, a) / jnp.where(same, 1, b))
-    shift = (one.exponent - other.exponent).astype(a.dtype) * jnp.asarray(_LOG_2, a.dtype)
-    return jnp.max(jnp.where(same, 0, jnp.abs(ratio + shift)))

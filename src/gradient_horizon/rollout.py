@@ -25,6 +25,11 @@ class Trajectory(NamedTuple):
     states: Array
 
     @property
+    def length(self) -> int:
+        """T."""
+        return self.states.shape[0] - 1
+
+    @property
     def finite(self) -> Bool[Array, " times"]:
         """Whether each state is finite."""
         return jnp.all(jnp.isfinite(self.states), axis=1)

@@ -34,7 +34,7 @@ class _Search(NamedTuple):
     direction: Array  # the last step, and its image
     direction_image: Array
     residual: Array  # M Mᵀ x - ‖Mᵀ x‖² x
-    count: Array
+    steps: Array
 
 
 def _dot(a: Array, b: Array) -> Scalar:
@@ -104,7 +104,7 @@ def largest_singular_value(
         length = jnp.sqrt(_dot(search.residual, search.residual))
         gap = 2 * square - whole
         alone = (gap > 0.01 * square) & (length * length <= tolerance * square * gap)
-        return (length > tolerance * square) & ~alone & (search.count < MOST_STEPS)  # NaN ends it
+        return (length > tolerance * square) & ~alone & (search.steps < MOST_STEPS)  # NaN ends it
 
     def improve(search: _Search) -> _Search:
         x, y = search.vector, search.image
@@ -123,12 +123,12 @@ def largest_singular_value(
         x, y = a * x + direction, a * y + direction_image
         length = 1 / jnp.sqrt(_dot(x, x))
         x, y = length * x, length * y
-        return _Search(x, y, direction, direction_image, residual(x, y), search.count + 1)
+        return _Search(x, y, direction, direction_image, residual(x, y), search.steps + 1)
 
     x = _unit(start + FRESH * fresh)
     y = jnp.matmul(x, matrix)
     begun = _Search(x, y, jnp.zeros_like(x), jnp.zeros_like(y), residual(x, y), jnp.zeros((), jnp.int32))
     found = lax.while_loop(is_open, improve, begun)
     value = jnp.sqrt(_dot(found.image, found.image))
-    value = linalg.largest_singular_value_where(found.count >= MOST_STEPS, matrix, value)
+    value = linalg.largest_singular_value_where(found.steps >= MOST_STEPS, matrix, value)
     return Leading(value, found.vector)

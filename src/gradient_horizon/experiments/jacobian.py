@@ -3,17 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.arrays import Step
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import NETWORK, CellSpec, Drawn, Networks, along
+from gradient_horizon.experiments.networks import NETWORK, CellSpec, Network, Networks
 from gradient_horizon.horizon import gradient_horizon
-from gradient_horizon.jacobian import ScaledNorms, in_float64, log_difference, scaled_norms
-from gradient_horizon.rollout import Trajectory
+from gradient_horizon.jacobian import ScaledNorms, in_float64, scaled_norms
 
 
 @dataclass(frozen=True)
@@ -26,44 +23,50 @@ class Spec:
     method: str
 
 
-def _measure(spec: Spec, steps: int, network: Drawn) -> dict[str, Any]:
+def _measure(spec: Spec, network: Network) -> dict[str, Any]:
     """One network: norms at each anchor as mantissa and exponent, and whether its states stayed finite."""
-    step, trajectory = along(spec.cell, steps, network)
-    return {"scaled": _products(spec, step, network, trajectory), "first_bad_step": trajectory.first_bad_step}
+    return {"scaled": _products(spec, network), "first_bad_step": network.trajectory.first_bad_step}
 
 
-def _measure_in_float64(spec: Spec, steps: int, network: Drawn) -> dict[str, ScaledNorms]:
-    """The same along the same states, the products in float64: for networks whose product collapsed in one step."""
-    step, trajectory = along(spec.cell, steps, network)
-    network, trajectory = in_float64((network, trajectory))
-    return _products(spec, step, network, trajectory)
-
-
-def _products(spec: Spec, step: Step, network: Drawn, trajectory: Trajectory) -> dict[str, ScaledNorms]:
-    params, h0, xs = network
+def _products(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
+    params, h0, xs, trajectory = network
+    step = spec.cell.make().step
     return {
         anchor: scaled_norms(step, params, h0, trajectory, xs, anchor=anchor, norms=spec.norms, method=spec.method)
         for anchor in spec.anchors
     }
 
 
-def _recheck(spec: Spec, steps: int, network: Drawn) -> Any:
-    """The largest difference between the spec's method and `jacrev`, along the same states.
-
-    (Two separately compiled rollouts of a chaotic network would part ways by rounding alone.)
-    """
-    step, trajectory = along(spec.cell, steps, network)
-    ours = _products(spec, step, network, trajectory)
-    reference = _products(replace(spec, method="jacrev"), step, network, trajectory)
-    return jnp.stack(
-        [log_difference(ours[anchor], reference[anchor], name) for anchor in spec.anchors for name in spec.norms]
-    ).max()
+def _products_in_float64(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
+    """The same along the same states, the products in float64: for networks whose product collapsed in one step."""
+    return _products(spec, in_float64(network))
 
 
-def _log_norms(scaled: Any, name: str) -> np.ndarray:
+LogNorms = dict[str, dict[str, np.ndarray]]  # by anchor and norm, (networks, lags)
+
+
+def _log_norms(products: dict[str, ScaledNorms]) -> LogNorms:
     """Natural logs in float64 from mantissa and exponent, whatever the precision of the run."""
     with np.errstate(divide="ignore"):
-        return np.log(np.asarray(scaled.mantissa[name], np.float64)) + scaled.exponent * np.log(2.0)
+        return {
+            anchor: {
+                name: np.log(np.asarray(mantissa, np.float64)) + scaled.exponent * np.log(2.0)
+                for name, mantissa in scaled.mantissa.items()
+            }
+            for anchor, scaled in products.items()
+        }
+
+
+def _largest_difference(log_norms: LogNorms, reference: LogNorms, places: np.ndarray) -> float:
+    """Over every anchor, norm and lag of the networks at `places`; 0 where both are -inf or both NaN."""
+    largest = 0.0
+    for anchor, by_name in reference.items():
+        for name, b in by_name.items():
+            a = log_norms[anchor][name][places]
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            with np.errstate(invalid="ignore"):
+                largest = max(largest, float(np.where(same, 0, np.abs(a - b)).max()))
+    return largest
 
 
 def measure(config: Config, report: Any) -> xr.Dataset:
@@ -77,25 +80,25 @@ def measure(config: Config, report: Any) -> xr.Dataset:
         method=config.method,
     )
     measured = networks.over(_measure, spec, report=report)
-    log_norms = {
-        anchor: {name: _log_norms(scaled, name) for name in spec.norms} for anchor, scaled in measured["scaled"].items()
-    }
+    log_norms = _log_norms(measured["scaled"])
+    rechecked: dict[str, Any] = {}
+    if config.recheck:
+        places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
+        reference = _log_norms(networks.over(_products, replace(spec, method="jacrev"), places))
+        difference = _largest_difference(log_norms, reference, places)
+        rechecked = {"recheck_networks": len(places), "recheck_difference": difference}
     suspects = np.flatnonzero(np.any([scaled.suspect for scaled in measured["scaled"].values()], axis=0))
     if config.precision == "float64":
         suspects = suspects[:0]
     if len(suspects):
-        for anchor, scaled in networks.over(_measure_in_float64, spec, suspects).items():
-            for name in spec.norms:
-                log_norms[anchor][name][suspects] = _log_norms(scaled, name)
+        again = _log_norms(networks.over(_products_in_float64, spec, suspects))
+        for anchor, by_name in again.items():
+            for name, values in by_name.items():
+                log_norms[anchor][name][suspects] = values
 
     dataset = _labelled(networks, log_norms, measured["first_bad_step"])
     in_double = networks.total if config.precision == "float64" else len(suspects)
-    dataset.attrs.update(block_size=networks.block, products_in_float64=in_double)
-    if config.recheck:
-        places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
-        difference = float(networks.over(_recheck, spec, places).max())
-        dataset.attrs.update(recheck_networks=len(places), recheck_difference=difference)
-    return dataset
+    return dataset.assign_attrs(block_size=networks.block, products_in_float64=in_double, **rechecked)
 
 
 def _labelled(

@@ -8,9 +8,8 @@ import xarray as xr
 
 from gradient_horizon import names
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Drawn, Networks
+from gradient_horizon.experiments.networks import CellSpec, Network, Networks
 from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
-from gradient_horizon.rollout import rollout
 
 
 @dataclass(frozen=True)
@@ -22,20 +21,19 @@ class Spec:
     count: int | None
 
 
-def _measure(spec: Spec, steps: int, network: Drawn) -> dict[str, Any]:
+def _measure(spec: Spec, network: Network) -> dict[str, Any]:
     cell = spec.cell.make()
-    params, h0, xs = network
+    params, h0, xs, trajectory = network
     spectrum = lyapunov_exponents(
         cell.step,
         params,
         h0,
         xs,
-        steps=steps,
+        steps=trajectory.length,
         transient=spec.transient,
         count=spec.count,
         log_det=cell_log_det(cell),
     )
-    trajectory = rollout(cell.step, params, h0, xs, steps=steps)
     return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}
 
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon import ensemble, linalg, names, runtime
-from gradient_horizon.arrays import Step
 from gradient_horizon.cells import Cell, make_cell
 from gradient_horizon.config import Config
 from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
@@ -18,9 +17,17 @@ from gradient_horizon.rollout import Trajectory, rollout
 
 NETWORK = ("weight_scale", "seed")
 
-Drawn = tuple[Any, Any, Any]  # parameters, initial state and inputs of one network
-# measure(spec, steps, drawn) -> arrays, for one network; `spec` holds what the compiled program depends on
-Measure = Callable[[Any, int, Drawn], Any]
+
+class Network(NamedTuple):
+    """One network and where it went."""
+
+    params: Any
+    h0: Any
+    xs: Any
+    trajectory: Trajectory
+
+
+Measure = Callable[[Any, Network], Any]  # measure(spec, network) -> arrays; the compiled program depends on `spec`
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def draw_of(config: Config) -> Draw:
     )
 
 
-def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> Drawn:
+def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
     """Parameters, initial state and inputs of one network."""
     cell = make_cell(draw.family, draw.hidden_size, draw.input_size, forget_bias=draw.forget_bias)
     dtype = jnp.dtype(draw.precision)
@@ -88,18 +95,20 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> Drawn:
     return params, h0, xs
 
 
-def along(cell: CellSpec, steps: int, network: Drawn) -> tuple[Step, Trajectory]:
-    """The step of `cell` and the trajectory that it takes in this network."""
-    step = cell.make().step
+def _rolled(cell: CellSpec, steps: int, network: Any, _: Any) -> Network:
+    """The network with its trajectory: every program that measures it sees the same states.
+
+    (Two separately compiled rollouts of a chaotic network would part ways by rounding alone.)
+    """
     params, h0, xs = network
-    return step, rollout(step, params, h0, xs, steps=steps)
+    return Network(params, h0, xs, rollout(cell.make().step, params, h0, xs, steps=steps))
 
 
-def _measured(measure: Measure, spec: Hashable, steps: int, network: Drawn, _: Any) -> Any:
-    return measure(spec, steps, network)
+def _measured(measure: Measure, spec: Hashable, network: Network, _: Any) -> Any:
+    return measure(spec, network)
 
 
-def _eigenvalues(_: None, __: int, network: Drawn) -> dict[str, Any]:
+def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
     """Moduli of W's eigenvalues, descending, and its largest singular value; of gru and lstm, the candidate's W."""
     matrix = network[0].recurrent
     return {
@@ -137,16 +146,19 @@ class Networks:
         self, measure: Measure, spec: Hashable, places: Any = slice(None), report: Callable[[int], None] | None = None
     ) -> Any:
         """What `measure` gives for the networks at `places`, along a leading axis; `report` hears of each chunk."""
-        return self._run(measure, spec, {key: values[places] for key, values in self._networks.items()}, report)
+        stages = [
+            _program(drawn, self.draw),
+            _program(_rolled, self.cell, self.draw.steps),
+            _program(_measured, measure, spec),
+        ]
+        return self._run(stages, {key: values[places] for key, values in self._networks.items()}, report)
 
     def _run(
         self,
-        measure: Measure,
-        spec: Hashable,
+        stages: list[ensemble.Program],
         networks: dict[str, np.ndarray],
         report: Callable[[int], None] | None = None,
     ) -> Any:
-        stages = [_program(drawn, self.draw), _program(_measured, measure, spec, self.draw.steps)]
         chunks = ensemble.map_blocks(stages, self.block, networks, self._pixels)
         return ensemble.gather(chunks, len(networks["seed"]), report)
 
@@ -154,7 +166,7 @@ class Networks:
         """`eigenvalue_moduli` (scales, seeds, N) of W, descending, and `largest_singular_value` (scales, seeds)."""
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.draw.precision)}
-        found = self._run(_eigenvalues, None, unit)
+        found = self._run([_program(drawn, self.draw), _program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
         return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
 

@@ -8,20 +8,15 @@ import xarray as xr
 
 from gradient_horizon.backprop import node_split
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Drawn, Networks
-from gradient_horizon.rollout import rollout
+from gradient_horizon.experiments.networks import CellSpec, Network, Networks
 
 NODES = ("activation", "matrix")
 
 
-def _measure(cell: CellSpec, steps: int, network: Drawn) -> dict[str, Any]:
-    params, h0, xs = network
-    made = cell.make()
-    split = node_split(made, params, h0, xs, steps=steps)
-    return {
-        "split": jnp.stack([split[node] for node in NODES]),
-        "first_bad_step": rollout(made.step, params, h0, xs, steps=steps).first_bad_step,
-    }
+def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
+    params, h0, xs, trajectory = network
+    split = node_split(cell.make(), params, h0, xs, steps=trajectory.length)
+    return {"split": jnp.stack([split[node] for node in NODES]), "first_bad_step": trajectory.first_bad_step}
 
 
 def measure(config: Config, report: Any) -> xr.Dataset:

@@ -7,16 +7,14 @@ import xarray as xr
 
 from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Drawn, Networks
-from gradient_horizon.rollout import rollout
+from gradient_horizon.experiments.networks import CellSpec, Network, Networks
 
 
-def _measure(cell: CellSpec, steps: int, network: Drawn) -> dict[str, Any]:
-    params, h0, xs = network
-    step = cell.make().step
+def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
+    params, h0, xs, trajectory = network
     return {
-        "log_norm": log_jacobian_norms_all_pairs(step, params, h0, xs, steps=steps),
-        "first_bad_step": rollout(step, params, h0, xs, steps=steps).first_bad_step,
+        "log_norm": log_jacobian_norms_all_pairs(cell.make().step, params, h0, xs, steps=trajectory.length),
+        "first_bad_step": trajectory.first_bad_step,
     }
 
 

@@ -1,0 +1,114 @@
+"""Each experiment's Dataset holds what the library measures on the same networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradient_horizon import experiments, names
+from gradient_horizon.backprop import node_split
+from gradient_horizon.cells import make_cell
+from gradient_horizon.config import SettingError, checked
+
+
+def measured(experiment, **settings):
+    return experiments.measure(checked({"experiment": experiment, **settings}), lambda _: None)
+
+
+def network(cell, size, seed, scale, dtype="float32"):
+    """The network that an experiment without inputs draws."""
+    made, key = make_cell(cell, size), jax.random.key(seed)
+    params = made.init(key, scale, dtype=jnp.dtype(dtype))
+    return made, params, made.initial_state(key, dtype=jnp.dtype(dtype))
+
+
+class TestLyapunov:
+    @pytest.mark.parametrize(("precision", "most"), [("float32", 1e-4), ("float64", 1e-10)])
+    def test_the_sum_rule_holds_at_every_scale(self, precision, most):
+        scales = [0.5, 1.0, 2.0, 4.0, 10.0]
+        found = measured(
+            "lyapunov", hidden_size=32, steps=250, transient=50, seeds=2, weight_scales=scales, precision=precision
+        )
+        assert float(found.sum_rule_error.max()) < most
+        assert bool(found.finite.all())
+
+    def test_below_the_edge_the_exponents_are_those_of_w(self):
+        """|λ_i - log|eig_i(W)|| ≤ log κ(V) / T, V the eigenvectors of W, after the state has died away."""
+        n, counted = 32, 1000
+        found = measured(
+            "lyapunov",
+            hidden_size=n,
+            steps=counted + 300,
+            transient=300,
+            seeds=4,
+            weight_scales=0.8,
+            precision="float64",
+        )
+        for seed in range(4):
+            _, params, _ = network("tanh", n, seed, 0.8, "float64")
+            values, vectors = np.linalg.eig(np.asarray(params.recurrent))
+            exact = np.sort(np.log(np.abs(values)))[::-1]
+            at = found.sel(seed=seed, weight_scale=0.8)
+            np.testing.assert_allclose(at.log_eigenvalue_modulus, exact, atol=1e-10)
+            allowed = np.log(np.linalg.cond(vectors)) / counted
+            assert np.abs(at.lyapunov_exponent.values - exact).max() < allowed
+
+    def test_a_few_exponents_are_among_all(self):
+        # (in finite time a later one may overtake the last of them)
+        settings = {"hidden_size": 20, "steps": 60, "transient": 10, "seeds": 1, "precision": "float64"}
+        few, every = measured("lyapunov", exponents=4, **settings), measured("lyapunov", **settings)
+        apart = np.abs(few.lyapunov_exponent.values[..., :, None] - every.lyapunov_exponent.values[..., None, :])
+        assert apart.min(axis=-1).max() < 1e-10
+        np.testing.assert_allclose(few.lyapunov_exponent[..., 0], every.lyapunov_exponent[..., 0], atol=1e-10)
+        assert bool(few.sum_rule_error.isnull().all())
+
+    @pytest.mark.parametrize("cell", ["gru", "lstm", "leaky_tanh"])
+    def test_gates_and_leaks(self, cell):
+        # (driven, since J of an LSTM whose state has died away is singular)
+        found = measured("lyapunov", cell=cell, hidden_size=6, steps=40, seeds=1, inputs="noise", precision="float64")
+        assert found.sizes["index"] == 6 * names.STATES_OF_CELL.get(cell, 1)
+        assert float(found.sum_rule_error.max()) < 1e-12
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"steps": 50, "transient": 50}, "transient: 50 is not allowed; allowed: less than steps=50"),
+            ({"hidden_size": 4, "exponents": 5}, "exponents: 5 is not allowed; allowed: at most 4"),
+            ({"hidden_size": 4, "cell": "lstm", "exponents": 9}, "allowed: at most 8"),
+        ],
+    )
+    def test_settings_that_do_not_fit(self, settings, said):
+        with pytest.raises(SettingError, match=said):
+            checked({"experiment": "lyapunov", **settings})
+
+
+class TestPairs:
+    def test_the_triangles_last_row_is_the_series_from_the_end(self):
+        settings = {"hidden_size": 12, "steps": 20, "seeds": 2, "weight_scales": [0.7, 1.5]}
+        triangle = measured("pairs", **settings).log_norm_of_pair
+        series = measured("jacobian", **settings).log_norm.sel(norm="frobenius")
+        last = triangle.sel(late=20).transpose("weight_scale", "seed", "early").values[..., ::-1]
+        np.testing.assert_allclose(last, series, atol=1e-5)
+        assert np.isnan(triangle.sel(late=3).isel(early=slice(3, None))).all()
+
+
+class TestNodes:
+    def test_the_nodes_sum_to_the_whole(self):
+        n, steps = 12, 30
+        found = measured("nodes", hidden_size=n, steps=steps, seeds=1, weight_scales=1.3, precision="float64")
+        made, params, h0 = network("tanh", n, 0, 1.3, "float64")
+        split = node_split(made, params, h0, steps=steps)
+        for node in ("activation", "matrix"):
+            np.testing.assert_allclose(found.log_growth.sel(node=node).squeeze(), split[node], atol=1e-12)
+
+        def last(h):
+            for _ in range(steps):
+                h = made.step(params, h, None)
+            return jnp.sum(h)
+
+        whole = np.linalg.norm(jax.grad(last)(h0)) / np.sqrt(n)
+        np.testing.assert_allclose(float(found.log_growth.sum()), np.log(whole), atol=1e-10)
+
+    def test_a_cell_with_a_second_path_is_refused(self):
+        with pytest.raises(SettingError, match="cell: 'gru' is not allowed; allowed: linear, tanh"):
+            checked({"experiment": "nodes", "cell": "gru"})
