@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
+from figure_parts import curves_of, panels_of, title_of, words_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -70,25 +71,6 @@ def job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=9, steps=60, change=Non
 def sweep(over, **settings):
     points = itertools.product(*over.values())
     return results.join([job(dict(zip(over, point, strict=True)), **settings) for point in points])
-
-
-def title_of(ax):
-    return ax.get_title(loc="left")
-
-
-def panels_of(figure):
-    """The Axes that show data: every one but the colour bar."""
-    return [ax for ax in figure.axes if ax.get_xlabel() or title_of(ax) or ax.get_ylabel() != scales.LABEL]
-
-
-def curves_of(ax):
-    """The lines that run along lags or weight scales: not the horizontal ones for reference, not lone markers."""
-    return [line for line in ax.lines if line.get_linestyle() not in ("None", "") and len(line.get_xdata()) > 2]
-
-
-def words_of(figure):
-    legend = figure.legends[0]
-    return [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
 
 
 def decades(dataset):
@@ -167,7 +149,8 @@ class TestNormAgainstLag:
 
     def test_thresholds_are_dashed_and_within_the_axis(self):
         (ax,) = panels_of(figures.norm_against_lag(job(horizon_threshold=4.5)))
-        heights = sorted(float(line.get_ydata()[0]) for line in ax.lines if len(line.get_xdata()) == 2)
+        level = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == 2 and line.get_gid() != "theory"]
+        heights = sorted(float(first) for first, _ in level)
         assert heights == [-4.5, 4.5]
         bottom, top = ax.get_ylim()
         assert bottom < -4.5 < 4.5 < top
@@ -301,7 +284,8 @@ class TestHorizon:
         filled, open_ = (line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata()))
         assert (filled.get_xdata().tolist(), open_.get_xdata().tolist()) == ([0.1], [10.0])
         assert filled.get_markerfacecolor() != open_.get_markerfacecolor()
-        assert words_of(figure)[0] == ["median, 10–90 % of 9 seeds", "vanished", "exploded"]
+        words = ["vanished", "exploded", "median, 10–90 % of 9 seeds", R"mean field, $N \to \infty$ (here $N$ = 16)"]
+        assert words_of(figure)[0] == words
 
     def test_networks_without_a_horizon_are_left_out_and_counted(self):
         def lose(log_norm):
@@ -366,6 +350,9 @@ class TestOneJob:
         assert all(isinstance(figure, Figure) for figure in drawn.values())
         expected = {
             "jacobian": {"norm_against_lag", "horizon"},
+            "lyapunov": {"lyapunov_spectrum", "largest_exponent"},
+            "pairs": {"pairs"},
+            "nodes": {"nodes"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
         }
         assert set(drawn) == expected[experiment]

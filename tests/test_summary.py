@@ -8,7 +8,8 @@ import xarray as xr
 from rich.console import Console
 
 from gradient_horizon.results import join
-from gradient_horizon.summary import horizon_table, recheck_lines
+from gradient_horizon.summary import horizon_table, lyapunov_table, recheck_lines, tables
+from gradient_horizon.theory import mean_field
 
 SCALES = [0.5, 1.0, 1.5, 2.0]
 STATE_SIZE = 9
@@ -107,3 +108,67 @@ def test_the_known_horizons_are_those_of_the_definition(neutral, lags):
     dataset = geometric("tanh", neutral, lags)
     found, _ = gradient_horizon(dataset.log_norm[0].values, STATE_SIZE)
     np.testing.assert_array_equal(found, dataset.horizon)
+
+
+def exponents(swept: dict, scales: list[float] = SCALES, seeds: int = 5, **settings) -> xr.Dataset:
+    """The largest exponent is log g plus the seed's own offset, from -0.2 to 0.2."""
+    network = ("weight_scale", "seed")
+    with np.errstate(divide="ignore"):
+        largest = np.log(scales)[:, None] + np.linspace(-0.2, 0.2, seeds)
+    plain = {"weights": "gaussian", "hidden_size": 8, "inputs": "none", "bias_scale": 0.0}
+    return xr.Dataset(
+        {
+            "lyapunov_exponent": ((*network, "index"), np.stack([largest, largest - 1], axis=-1)),
+            "kaplan_yorke_dimension": (network, np.full(largest.shape, 3.25)),
+            "entropy_rate": (network, np.full(largest.shape, 0.125)),
+            "sum_rule_error": (network, np.linspace(1e-7, 9e-7, largest.size).reshape(largest.shape)),
+            "state_size": ((), 8),
+        },
+        coords={"weight_scale": scales, "seed": range(seeds), "index": [1, 2]},
+        attrs={"swept": json.dumps(swept), "config": json.dumps({**plain, **settings, **swept})},
+    )
+
+
+def lyapunov_rows(dataset: xr.Dataset) -> list[list[str]]:
+    table = lyapunov_table(dataset)
+    assert table is not None
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_a_row_a_job_and_weight_scale_beside_its_theory():
+    dataset = join([exponents({"cell": cell}) for cell in ("tanh", "gru")])
+    found = lyapunov_rows(dataset)
+    assert len(found) == 2 * len(SCALES)
+    theory = f"{mean_field('tanh', 2.0).log_growth:.3f}"
+    assert found[3] == ["tanh", "2", "0.693±0.160", theory, "3.2", "0.12", "9e-07"]
+    assert found[7] == ["gru", "2", "0.693±0.160", "", "3.2", "0.12", "9e-07"]
+    assert found[1][2] == "0.000±0.160"
+
+
+def test_at_most_five_weight_scales_are_shown_with_both_ends():
+    found = lyapunov_rows(join([exponents({"cell": "tanh"}, np.linspace(0.5, 2.5, 21).round(1).tolist())]))
+    assert [row[1] for row in found] == ["0.5", "1", "1.5", "2", "2.5"]
+
+
+def test_exponents_that_are_not_numbers_are_named():
+    dataset = exponents({"cell": "relu"}, [0.0, 1.0, 2.0])
+    dataset.lyapunov_exponent[1] = np.nan
+    dataset.kaplan_yorke_dimension[1] = np.nan
+    dataset.entropy_rate[1] = np.nan
+    dataset.sum_rule_error[:] = np.nan
+    dataset.lyapunov_exponent[2, 1:] = np.nan
+    zero, lost, one = lyapunov_rows(join([dataset]))
+    assert zero[2:] == ["-inf", "-inf", "3.2", "0.12", ""]
+    assert lost[2:] == ["nonfinite", "-0.347", "", "", ""]
+    assert one[2] == "0.493"  # a single network has no spread
+
+
+def test_the_table_of_exponents_fits_an_ordinary_terminal():
+    (table,) = tables(join([exponents({"cell": "hard_tanh", "weights": "gaussian"})]))
+    assert Console(width=200).measure(table).maximum <= 80
+
+
+def test_each_result_has_its_own_table():
+    (table,) = tables(geometric("tanh", 1.2, 10))
+    assert str(table.title).startswith("Gradient horizon")
+    assert tables(geometric("tanh", 1.2, 10).drop_vars("horizon")) == []

@@ -1,6 +1,6 @@
 """The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
 
-Exit status: 0 done, 1 some job failed, 2 wrong input, 130 interrupted.
+Exit status: 0 done, 1 some job failed or some law does not hold, 2 wrong input, 130 interrupted.
 """
 
 import argparse
@@ -95,6 +95,18 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
     collect.add_argument("-o", "--output", metavar="FILE", type=Path, help="default: DIR/collected.nc")
     collect.set_defaults(command=_collect)
+
+    verify = commands.add_parser(
+        "verify",
+        help="hold the package to every law that it can be held to, on one page",
+        description="Measure what closed forms, identities and known limits predict, and write one page of it.",
+        epilog="Exit status 1 where a law fails.",
+    )
+    verify.add_argument("--full", action="store_true", help="more networks and larger ones; takes some minutes")
+    verify.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, default=Path("verify.html"), help="default: verify.html"
+    )
+    verify.set_defaults(command=_verify)
 
     completion = commands.add_parser("completion", help="print the shell's completion code")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
@@ -197,8 +209,7 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> None:
     from gradient_horizon import figures, results, summary
 
     dataset = results.load(folder)
-    table = summary.horizon_table(dataset)
-    if table is not None:
+    for table in summary.tables(dataset):
         screen.print(table)
     for line in summary.recheck_lines(dataset):
         screen.print(line, markup=False)
@@ -260,3 +271,30 @@ def _collect(options: argparse.Namespace) -> int:
         print(f"missing: {name}")
     print(f"wrote {output}: {len(json.loads(dataset.attrs['jobs']))} jobs, {len(missing)} missing")
     return DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    import time
+
+    from gradient_horizon import records, terminal
+
+    output: Path = options.output
+    if output.suffix != ".html":
+        raise _UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise _UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    runtime.prepare()
+    from gradient_horizon.verify import SECTIONS, page, verify
+
+    screen = terminal.console()
+    logging.disable(logging.WARNING)  # some checks provoke what is warned of
+    begun = time.monotonic()
+    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as report:
+        sections = verify(full=options.full, sections=SECTIONS, report=report)
+    sentence, failed = page.verdict(sections)
+    made = page.made(full=options.full, seconds=time.monotonic() - begun)
+    records.write_atomically(output, page.as_html(sections, made).encode())
+    screen.print(page.as_table(sections))
+    for line in (sentence, *(f"    {law}" for law in failed), f"wrote {output}"):
+        screen.print(line, markup=False)
+    return FAILED if failed else DONE

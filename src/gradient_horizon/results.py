@@ -203,3 +203,17 @@ def join(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         "recheck": json.dumps(rechecked),
     }
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
+
+
+def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
+    """The settings that every job behind `dataset` had, and those that its place in a sweep fixes.
+
+    (`load(folder).sel(cell="relu")` has the scalar coordinate `cell`.) Empty where the attributes name none.
+    """
+    if "config" in dataset.attrs:
+        return json.loads(dataset.attrs["config"])
+    configs = [job["config"] for job in json.loads(dataset.attrs.get("jobs", "[]"))]
+    shared = configs[0] if configs else {}
+    shared = {key: value for key, value in shared.items() if all(config.get(key) == value for config in configs)}
+    swept = json.loads(dataset.attrs.get("swept", "{}"))
+    return shared | {key: dataset[key].item() for key in swept if key in dataset.coords and not dataset[key].ndim}

@@ -13,6 +13,10 @@ _HOME_OF = {
     "save": "style",
     "norm_against_lag": "norms",
     "horizon_against_scale": "horizon",
+    "lyapunov_spectrum": "lyapunov",
+    "largest_exponent_against_scale": "lyapunov",
+    "reach_of_every_pair": "pairs",
+    "growth_by_node": "nodes",
     "norm_growth_and_decay": "notes",
     "tanh_derivative_in_float32": "activations",
 }

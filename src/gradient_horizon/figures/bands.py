@@ -37,6 +37,13 @@ def is_majority(lost: Bool[np.ndarray, "... S"], measured: Bool[np.ndarray, "...
     return 2 * np.sum(lost & measured, axis=-1) > np.sum(measured, axis=-1)
 
 
+def over_seeds(values: Float[np.ndarray, "G S ..."], finite: Float[np.ndarray, "G S"]) -> Float[np.ndarray, "3 G ..."]:
+    """10 %, median and 90 % over seeds; NaN where most networks overflow. `finite` is NaN where there is no network."""
+    finite = np.asarray(finite, float)
+    lost = is_majority(finite == 0, ~np.isnan(finite))
+    return quantiles(np.where(lost.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values), axis=1)
+
+
 def _starts(length: int, buckets: int) -> Int[np.ndarray, " B"]:
     return np.linspace(0, length, buckets, endpoint=False).astype(int)
 

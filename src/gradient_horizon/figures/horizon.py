@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gradient_horizon.figures import scales, style
+from gradient_horizon.figures import scales, style, theory
 from gradient_horizon.figures.bands import is_majority, quantiles
-from gradient_horizon.figures.panels import remarks, split
+from gradient_horizon.figures.panels import lines_of, remarks, setting, split
 
 YLABEL = "gradient horizon (steps)"
 _MARKS: dict[str, dict[str, Any]] = {
@@ -22,12 +22,6 @@ _MARKS: dict[str, dict[str, Any]] = {
     "beyond": {"marker": "^", "markersize": 4.2},
 }
 _MARK: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 0.8}
-
-
-def _lines_of(data: xr.Dataset) -> dict[str, xr.Dataset]:
-    if "cell" not in data.dims:
-        return {"": data}
-    return {style.in_words(cell): data.sel(cell=cell) for cell in data["cell"].values.tolist()}
 
 
 def _last_lag(data: xr.Dataset) -> int:
@@ -57,18 +51,17 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
     marked: set[str] = set()
     shortest, longest = np.inf, max(_last_lag(data) for data in panels)
     for ax, data in zip(axes, panels, strict=True):
-        lines, last, x = _lines_of(data), _last_lag(data), data["weight_scale"].values
+        lines, last, x = lines_of(data), _last_lag(data), data["weight_scale"].values
         looks = style.line_looks(len(lines))
         for look, line in zip(looks, lines.values(), strict=True):
             (lower, median, upper), kinds = horizons_of(line)
             if line.sizes["seed"] > 1:
-                ax.fill_between(x, lower, upper, color=look["color"], alpha=0.18, linewidth=0)
-                if len(x) == 1:  # a band without width
-                    ax.vlines(x, lower, upper, color=look["color"], alpha=0.18, linewidth=4)
+                scales.draw_band(ax, x, lower, upper, look["color"])
             ax.plot(x, median, linewidth=0.9, **look)
             for kind, mark in _MARKS.items():
                 at = np.array(kinds) == kind
                 ax.plot(x[at], median[at], color=look["color"], **_MARK, **mark)
+            _draw_law(ax, x, line, look["color"])
             marked.update(kinds)
             shortest = np.nanmin([shortest, last, *lower])
         ax.axhline(last, **style.REFERENCE)
@@ -81,6 +74,17 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
     _set_ordinate(axes, float(shortest), longest)
     marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in marked]
     return names, [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
+
+
+def _draw_law(ax: Axes, x: Float[np.ndarray, " G"], line: xr.Dataset, color: Any) -> None:
+    law = theory.law_of(line)
+    if law is None:
+        return
+    threshold = setting(line, "horizon_threshold")
+    fine = theory.grid(x, law)
+    horizon = np.array([law.horizon(scale, threshold) for scale in fine.tolist()])
+    # At the edge it is infinite: far above the axis, so that the line leaves it steeply.
+    ax.plot(fine, np.minimum(horizon, 1e9), **theory.look(color))
 
 
 def _set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
@@ -113,7 +117,8 @@ def horizon_against_scale(dataset: xr.Dataset) -> Figure:
         figure = grid.new_figure()
         axes = grid.axes(figure, scales.LABEL, YLABEL)
         names, marks = draw_horizons(axes, [panel.data for panel in grid.panels])
-        key = names + style.median_key(dataset.sizes["seed"]) + marks
+        key = names + marks + style.median_key(dataset.sizes["seed"])
+        key += theory.key_of(panel.data for panel in grid.panels)
         columns = 7 if len(axes) > 1 else 2 if len(key) <= 8 else 3
         style.add_key(figure, key, notes_on(dataset, grid.left_out), columns)
     return figure

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import style
-from gradient_horizon.figures.bands import is_majority, quantiles, thin_band, thin_curve
+from gradient_horizon.figures import style, theory
+from gradient_horizon.figures.bands import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.panels import remarks, setting, split
 from gradient_horizon.figures.scales import ScaleColours
 
@@ -22,6 +23,8 @@ _PRODUCTS = {
     "log_norm": R"\partial h_T/\partial h_{T\!-\!\tau}",
     "log_norm_from_start": R"\partial h_\tau/\partial h_0",
 }
+
+_SECOND: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (5, 2))}
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Quantity:
     norm: str
     per_unit: bool
     threshold: float | None
+
+    @property
+    def has_theory(self) -> bool:
+        """Whether theory speaks of it: of the Frobenius norm over √n, of a state that has settled."""
+        return self.variable == "log_norm" and self.per_unit
 
     @property
     def label(self) -> str:
@@ -47,9 +55,7 @@ class Quantity:
 
     def bands(self, data: xr.Dataset) -> Float[np.ndarray, "3 G T"]:
         """10 %, median and 90 % over seeds, by weight scale and lag, in decades; NaN where most networks overflow."""
-        finite = data["finite"].transpose("weight_scale", "seed").values.astype(float)  # NaN: no such network
-        lost = is_majority(finite == 0, ~np.isnan(finite))
-        return quantiles(np.where(lost[:, None, None], np.nan, self.decades(data)), axis=1)
+        return over_seeds(self.decades(data), data["finite"].transpose("weight_scale", "seed").values)
 
 
 def quantity_of(dataset: xr.Dataset) -> Quantity:
@@ -63,21 +69,55 @@ def quantity_of(dataset: xr.Dataset) -> Quantity:
     return Quantity(variable, norm, per_unit, setting(dataset, "horizon_threshold") if defines else None)
 
 
-def _limits(bands: Sequence[Float[np.ndarray, "3 G T"]], threshold: float | None) -> tuple[float, float]:
-    finite = np.concatenate([band[np.isfinite(band)] for band in bands])
+def spectral_beside(dataset: xr.Dataset, quantity: Quantity, colours: ScaleColours) -> Quantity | None:
+    """The spectral norm, where it was measured beside the Frobenius norm; None where too many lines would cross."""
+    measured = quantity.norm == "frobenius" and "spectral" in dataset["norm"].values
+    return Quantity(quantity.variable, "spectral", False, None) if measured and colours.is_named else None
+
+
+def _growth(
+    data: xr.Dataset, bands: Float[np.ndarray, "3 G T"], quantity: Quantity, colours: ScaleColours
+) -> dict[int, float]:
+    """Decades a step by theory, by the index of each scale that is drawn strong; empty where no law speaks of it."""
+    law = theory.law_of(data) if quantity.has_theory else None
+    measured = [index for index in colours.strong() if not np.isnan(bands[1, index]).all()]
+    growth = {index: law.log_growth(float(colours.scales[index])) / math.log(10.0) for index in measured if law}
+    return {index: slope for index, slope in growth.items() if math.isfinite(slope)}
+
+
+def _limits(drawn: Sequence[np.ndarray], threshold: float | None) -> tuple[float, float]:
+    finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
     shown = [finite.min(), finite.max()] if finite.size else [-1.0, 1.0]
     shown += [-threshold, threshold] if threshold else []
     room = 0.04 * max(max(shown) - min(shown), 0.1)
     return float(min(shown) - room), float(max(shown) + room)
 
 
-def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], quantity: Quantity, colours: ScaleColours) -> None:
-    """One panel an Axes: a line a weight scale, bands for as many scales as stay legible, and the threshold."""
+def draw_norms(
+    axes: Sequence[Axes],
+    panels: Sequence[xr.Dataset],
+    quantity: Quantity,
+    colours: ScaleColours,
+    second: Quantity | None = None,
+) -> None:
+    """One panel an Axes: a line a weight scale, and the threshold.
+
+    For as many scales as stay legible the band over seeds, theory dotted, and the median of a `second` norm dashed.
+    """
     bands = [quantity.bands(data) for data in panels]
-    bottom, top = _limits(bands, quantity.threshold)
-    for ax, data, band in zip(axes, panels, bands, strict=True):
+    medians = [second.bands(data)[1] if second else np.empty((0, 0)) for data in panels]
+    growth = [_growth(data, band, quantity, colours) for data, band in zip(panels, bands, strict=True)]
+    last = [_last(band) for band in bands]
+    ends = [lag * np.array([*slopes.values()]) for lag, slopes in zip(last, growth, strict=True)]
+    bottom, top = _limits([*bands, *medians, *ends], quantity.threshold)
+    for ax, data, band, dashed, slopes, lag in zip(axes, panels, bands, medians, growth, last, strict=True):
+        lags = data["lag"].values[:lag]
         # A product that is exactly zero has no logarithm: its line falls through the bottom of the axis.
-        _draw_lines(ax, data["lag"].values, np.where(np.isneginf(band), bottom - (top - bottom), band), colours)
+        _draw_lines(ax, lags, np.where(np.isneginf(band), 2 * bottom - top, band)[..., :lag], colours)
+        for index in colours.strong() if dashed.size else ():
+            ax.plot(*thin_curve(lags, dashed[index, :lag]), color=colours.of(index), **_SECOND)
+        for index, slope in slopes.items():
+            ax.plot((0, lags[-1]), (0, slope * lags[-1]), **theory.look(colours.of(index)))
         for height in (-quantity.threshold, quantity.threshold) if quantity.threshold else ():
             ax.axhline(height, **style.REFERENCE)
         ax.set_ylim(bottom, top)
@@ -85,13 +125,17 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], quantity: Qua
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
 
 
+def _last(bands: Float[np.ndarray, "3 G T"]) -> int:
+    """The number of lags that were measured: a shorter job's are padded with NaN."""
+    measured = np.flatnonzero(~np.isnan(bands[1]).all(axis=0))
+    return int(measured[-1]) + 1 if measured.size else bands.shape[-1]
+
+
 def _draw_lines(
     ax: Axes, lags: Int[np.ndarray, " T"], bands: Float[np.ndarray, "3 G T"], colours: ScaleColours
 ) -> None:
-    measured = np.flatnonzero(~np.isnan(bands[1]).all(axis=0))
-    last = measured[-1] + 1 if measured.size else len(lags)  # a shorter job's lags are padded with NaN
-    lags, strong = lags[:last], colours.strong()
-    for index, (lower, median, upper) in enumerate(np.moveaxis(bands[..., :last], 1, 0)):
+    strong = colours.strong()
+    for index, (lower, median, upper) in enumerate(np.moveaxis(bands, 1, 0)):
         colour = colours.of(index)
         if index in strong and not np.array_equal(lower, upper, equal_nan=True):
             x, low, high = thin_band(lags, lower, upper)
@@ -101,10 +145,11 @@ def _draw_lines(
     ax.set_xlim(0, lags[-1])
 
 
-def key_of(quantity: Quantity, colours: ScaleColours, seeds: int) -> style.Key:
+def key_of(quantity: Quantity, colours: ScaleColours, seeds: int, second: Quantity | None = None) -> style.Key:
     """What the lines, bands and dashes of `draw_norms` mean."""
-    more = f", $g$ = {colours.scales[0]:g}" if len(colours.scales) == 1 else "" if colours.is_named else " (bold lines)"
-    key = style.median_key(seeds, more)
+    key = style.median_key(seeds, colours.remark())
+    if second:
+        key.append((Line2D([], [], color=style.GREY, **_SECOND), R"spectral norm, $\Vert\cdot\Vert_2$"))
     if quantity.threshold:
         key.append((Line2D([], [], **style.REFERENCE), f"horizon threshold, ±{quantity.threshold:g} decades"))
     return key
@@ -127,5 +172,8 @@ def norm_against_lag(dataset: xr.Dataset) -> Figure:
         colours.add_bar(figure, axes)
         notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
         columns = 1 if len(axes) == 1 else 4
-        style.add_key(figure, key_of(quantity, colours, dataset.sizes["seed"]), notes, columns)
+        key = key_of(quantity, colours, dataset.sizes["seed"])
+        if quantity.has_theory:
+            key += theory.key_of(panel.data for panel in grid.panels)
+        style.add_key(figure, key, notes, columns)
     return figure

@@ -7,11 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradient_horizon.config import JOINED
 from gradient_horizon.figures import style
+from gradient_horizon.results import settings_of
 
 MOST_PANELS, MOST_COLUMNS = 24, 4
 CHARACTERS = 88  # of a title across two columns of a page
@@ -40,10 +43,10 @@ class Grid:
             return style.new_figure(style.SINGLE, 3.1)
         return style.new_figure(style.DOUBLE, 0.8 + 1.7 * math.ceil(len(self.panels) / self.columns))
 
-    def axes(self, figure: Figure, xlabel: str, ylabel: str, *, sharex: bool = True) -> list[Axes]:
+    def axes(self, figure: Figure, xlabel: str, ylabel: str, *, sharex: bool = True, sharey: bool = True) -> list[Axes]:
         """One labelled Axes a panel, ordinates shared, places without a panel left empty."""
         rows = math.ceil(len(self.panels) / self.columns)
-        every = figure.subplots(rows, self.columns, sharex=sharex, sharey=True, squeeze=False).ravel().tolist()
+        every = figure.subplots(rows, self.columns, sharex=sharex, sharey=sharey, squeeze=False).ravel().tolist()
         axes = every[: len(self.panels)]
         for spare in every[len(self.panels) :]:
             spare.remove()
@@ -64,10 +67,7 @@ def _jobs(dataset: xr.Dataset) -> list[dict[str, Any]]:
 
 def setting(dataset: xr.Dataset, name: str) -> Any:
     """The value that every job behind `dataset` had for the setting `name`; None where they differ or none is known."""
-    if "config" in dataset.attrs:
-        return json.loads(dataset.attrs["config"]).get(name)
-    values = [job["config"].get(name) for job in _jobs(dataset)]
-    return values[0] if values and all(value == values[0] for value in values) else None
+    return settings_of(dataset).get(name)
 
 
 def title_of(swept: Mapping[str, Any]) -> str:
@@ -75,7 +75,15 @@ def title_of(swept: Mapping[str, Any]) -> str:
     return ", ".join(
         style.in_words(value) if key in _NAMED else f"{style.in_words(key)} {style.in_words(value)}"
         for key, value in swept.items()
+        if key not in JOINED
     )
+
+
+def lines_of(data: xr.Dataset) -> dict[str, xr.Dataset]:
+    """One line a cell, by the name that it has in the key: "" where the cell is not swept."""
+    if "cell" not in data.dims:
+        return {"": data}
+    return {style.in_words(cell): data.sel(cell=cell) for cell in data["cell"].values.tolist()}
 
 
 def _points(dataset: xr.Dataset, keys: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -99,6 +107,29 @@ def split(dataset: xr.Dataset, within: Collection[str] = ()) -> Grid:
         columns = min(dataset.sizes[keys[0]], MOST_COLUMNS)
     places = [dict(zip(keys, point, strict=True)) for point in points[:count]]
     return Grid([Panel(title_of(at), dataset.sel(at)) for at in places], columns, len(points) - count)
+
+
+def split_scales(dataset: xr.Dataset, alone: int, most: int = MOST_COLUMNS) -> Grid:
+    """One panel a combination of the swept settings and weight scale, a row a combination.
+
+    Of the weight scales, up to `most` evenly spread ones; up to `alone` where there is one combination only.
+    """
+    combinations = split(dataset)
+    scales = dataset["weight_scale"].values
+    count = min(len(scales), alone if len(combinations.panels) == 1 else most)
+    shown = np.linspace(0, len(scales) - 1, count).round().astype(int)
+    named = combinations.panels[0].title or title_of(json.loads(dataset.attrs.get("swept", "{}")))
+    every = [
+        Panel(
+            ", ".join(filter(None, [panel.title or named, f"$g$ = {scales[index]:g}"])),
+            panel.data.isel(weight_scale=index),
+        )
+        for panel in combinations.panels
+        for index in shown
+    ]
+    panels = every[:MOST_PANELS]
+    total = (len(combinations.panels) + combinations.left_out) * len(scales)
+    return Grid(panels, min(count, MOST_COLUMNS), total - len(panels))
 
 
 def remarks(lost: int, total: int, left_out: int = 0) -> list[str]:

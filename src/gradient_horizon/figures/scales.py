@@ -37,6 +37,19 @@ def set_axis(ax: Axes, scales: Float[np.ndarray, " G"]) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
 
 
+def draw_band(
+    ax: Axes,
+    scales: Float[np.ndarray, " G"],
+    lower: Float[np.ndarray, " G"],
+    upper: Float[np.ndarray, " G"],
+    color: Any,
+) -> None:
+    """A band over an abscissa of weight scales; a bar where there is one scale only."""
+    ax.fill_between(scales, lower, upper, color=color, alpha=0.18, linewidth=0)
+    if len(scales) == 1:  # a band without width
+        ax.vlines(scales, lower, upper, color=color, alpha=0.18, linewidth=4)
+
+
 class ScaleColours:
     """A colour a weight scale, and the bar that explains them."""
 
@@ -63,6 +76,10 @@ class ScaleColours:
         return set(
             range(count) if self.is_named else np.linspace(0, count - 1, MOST_STRONG).round().astype(int).tolist()
         )
+
+    def remark(self) -> str:
+        """What a key adds to the median: the one scale, or that only strong lines have a band."""
+        return f", $g$ = {self.scales[0]:g}" if len(self.scales) == 1 else "" if self.is_named else " (bold lines)"
 
     def add_bar(self, figure: Figure, axes: list[Axes]) -> None:
         """A bar beside `axes`, with the strong scales marked; a single scale needs none."""

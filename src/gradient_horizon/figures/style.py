@@ -11,10 +11,12 @@ from typing import Any
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 
 SINGLE, DOUBLE = 3.4, 7.0  # widths in inches of one column and of two
 GREY = "0.4"
@@ -72,15 +74,35 @@ def drawn_key(ax: Axes) -> Key:
     return list(zip(*ax.get_legend_handles_labels(), strict=True))
 
 
+def _fitting_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
+    """The largest number of a legend's columns, at most `most`, that the figure is wide enough for."""
+    style = matplotlib.rcParams
+    size = style["legend.fontsize"]
+    handle, between = style["legend.handlelength"] + style["legend.handletextpad"], style["legend.columnspacing"]
+    widths = [size * handle + TextPath((0, 0), label, size=size).get_extents().width for label in labels]
+    for columns in range(min(most, len(labels)), 1, -1):
+        rows, longer = divmod(len(labels), columns)  # the first columns are longer by one
+        ends = np.cumsum([rows + 1] * longer + [rows] * (columns - longer))
+        wide = [max(widths[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+        if sum(wide) + size * between * (columns - 1) < 72 * figure.get_figwidth() - 2 * size:
+            return columns
+    return 1
+
+
 def add_key(figure: Figure, key: Key, notes: Sequence[str] = (), columns: int = 7) -> None:
-    """A legend below the axes, and above it in small print what a reader must know and the axes do not show."""
+    """A legend below the axes, and above it in small print what a reader must know and the axes do not show.
+
+    `columns` is the most that it may have.
+    """
+    if not key and not notes:
+        return
     characters = int(19 * figure.get_figwidth())
     lines = [line for note in notes for line in textwrap.wrap(note, characters)]
     figure.legend(
         [handle for handle, _ in key],
         [label for _, label in key],
         loc="outside lower center",
-        ncols=min(columns, len(key)),
+        ncols=_fitting_columns(figure, [label for _, label in key], columns),
         title="\n".join(lines) or None,
         title_fontsize=6.5,
     )
