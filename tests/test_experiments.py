@@ -112,3 +112,28 @@ class TestNodes:
     def test_a_cell_with_a_second_path_is_refused(self):
         with pytest.raises(SettingError, match="cell: 'gru' is not allowed; allowed: linear, tanh"):
             checked({"experiment": "nodes", "cell": "gru"})
+
+
+class TestNetworks:
+    def test_an_undriven_relu_network_that_dies_away_keeps_its_slopes(self):
+        """Its state passes below the smallest float32 number some 60 steps before the end, but J_t depends on
+        the state's direction alone."""
+        settings = {"cell": "relu", "hidden_size": 16, "steps": 160, "seeds": 3, "weight_scales": 0.4}
+        short, long = (measured("jacobian", precision=precision, **settings) for precision in ("float32", "float64"))
+        made, params, h0 = network("relu", 16, 0, 0.4)
+        h = h0
+        for _ in range(160):
+            h = made.step(params, h, None)
+        assert not h.any()
+        np.testing.assert_allclose(short.log_norm, long.log_norm, rtol=1e-5)
+        # h_T = J_T ... J_1 h_0, and the exponents are those of the same network at a scale where it lives
+        spectra = measured("lyapunov", **{**settings, "weight_scales": [0.4, 1.4], "exponents": 1})
+        first, second = spectra.lyapunov_exponent.isel(index=0).transpose("weight_scale", "seed").values
+        np.testing.assert_allclose(second - first, np.log(1.4 / 0.4), atol=1e-4)
+
+    def test_an_undriven_linear_network_does_not_overflow(self):
+        settings = {"cell": "linear", "weights": "orthogonal", "hidden_size": 8, "steps": 200, "seeds": 1}
+        found = measured("jacobian", weight_scales=10.0, **settings)
+        exact = np.arange(1, 201) * np.log(10.0) + 0.5 * np.log(8)
+        np.testing.assert_allclose(found.log_norm.squeeze(), exact, rtol=1e-5)
+        assert bool(found.finite.all())

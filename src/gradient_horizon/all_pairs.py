@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gradient_horizon.arrays import PyTree, Step
-from gradient_horizon.rollout import flatten_step, rollout
+from gradient_horizon.rollout import Trajectory, flatten_step, rollout
 from gradient_horizon.scaling import normalise
 
 LEAF = 4  # steps, at least, within which direct products are cheaper
@@ -14,7 +14,13 @@ _LOG_2 = 0.6931471805599453
 
 
 def log_jacobian_norms_all_pairs(
-    step: Step, params: PyTree, h0: PyTree, xs: PyTree = None, *, steps: int | None = None
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    xs: PyTree = None,
+    *,
+    steps: int | None = None,
+    trajectory: Trajectory | None = None,
 ) -> Float[Array, "T T"]:
     """Natural logs of ‖∂h_t/∂h_s‖_F for all 0 ≤ s < t ≤ T: entry (t - 1, s); NaN where s ≥ t.
 
@@ -30,10 +36,12 @@ def log_jacobian_norms_all_pairs(
     ‖A‖²‖B‖²/‖AB‖²; where that leaves fewer than four digits the entry is NaN rather than noise. -inf where the product
     is exactly zero, NaN where it touches a state that is not finite.
 
+    `trajectory` is what `rollout` gave for these, where it is at hand; None: it is computed.
+
     **Returns:** shape (T, T), float64. **Raises:** `ValueError` as `log_jacobian_norms` does.
     """
     flat_step, _ = flatten_step(step, h0)
-    trajectory = rollout(step, params, h0, xs, steps=steps)
+    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     before = trajectory.states[:-1]
     jacobians = lax.map(lambda hx: jax.jacfwd(flat_step, argnums=1)(params, *hx), (before, xs))
     with jax.enable_x64(True):

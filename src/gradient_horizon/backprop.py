@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from gradient_horizon import names
 from gradient_horizon.arrays import PyTree, Scalar, Series
 from gradient_horizon.cells import Cell, VanillaCell
-from gradient_horizon.rollout import rollout
+from gradient_horizon.rollout import Trajectory, rollout
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import normalise
 
@@ -33,6 +33,7 @@ def node_split(
     *,
     steps: int | None = None,
     gradient: Array | None = None,
+    trajectory: Trajectory | None = None,
 ) -> dict[str, Series]:
     """How much each node of the step adds to the log norm of ∂L/∂h_t, step by step back in time.
 
@@ -45,6 +46,7 @@ def node_split(
     - `cell`, `params`, `h0`: a vanilla cell without leak, and its network.
     - `xs`: inputs with leading axis T, or None with `steps` = T.
     - `gradient`: ∂L/∂h_T, shape (N,), not zero; only its direction matters. None: all ones, as in the notes.
+    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
 
     **Returns:** `{"activation": (T,), "matrix": (T,)}`, natural logs; entry k belongs to the step from lag k to lag
     k + 1, as in `log_jacobian_norms` from the end. The node that makes the vector exactly zero adds -inf, those after
@@ -57,7 +59,7 @@ def node_split(
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         allowed = ", ".join(names.ONE_PATH_CELLS)
         raise ValueError(f"cell: {cell.name!r} lets the gradient back on more than one path; allowed: {allowed}")
-    trajectory = rollout(cell.step, params, h0, xs, steps=steps)
+    trajectory = rollout(cell.step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     before = trajectory.states[:-1]
     if gradient is None:
         gradient = jnp.ones_like(h0)

@@ -170,6 +170,7 @@ def log_jacobian_norms(
     norms: Sequence[str] = ("frobenius",),
     method: str = "auto",
     block: Block | None = None,
+    trajectory: Trajectory | None = None,
 ) -> dict[str, Series]:
     """Natural logs of the norms of ∂h_T/∂h_t at every lag, for any one-step map.
 
@@ -186,6 +187,7 @@ def log_jacobian_norms(
     - `block`: a function from the state to a part of it; the norms are then those of that part's derivative with
       respect to itself, as ∂c_T/∂c_t of an LSTM: `block=lambda state: state.c`. The block of a product is not the
       product of the blocks, so the whole product is carried (at the whole price) and the norm taken of its block.
+    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
 
     **Returns:** `{norm: (T,) array}` in the state's dtype. -inf where the product is exactly zero; NaN where it
     touches a state that is not finite.
@@ -199,7 +201,7 @@ def log_jacobian_norms(
     """
     sequence_length(xs, steps)
     # `auto`, `pullback` and `jacrev` see the same states: a chaotic map would amplify any rounding between them.
-    trajectory = rollout(step, params, h0, xs, steps=steps)
+    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     measure = partial(scaled_norms, step, anchor=anchor, norms=tuple(norms), method=method, block=block)
     scaled = measure(params, h0, trajectory, xs)
     concrete = not isinstance(scaled.suspect, Tracer)

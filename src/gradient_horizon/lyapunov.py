@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
-from gradient_horizon.rollout import FlatStep, flatten_step, push, rollout, sequence_length
+from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, rollout, sequence_length
 from gradient_horizon.weights import unit_weights
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
@@ -154,6 +154,7 @@ def lyapunov_exponents(
     count: int | None = None,
     every: int = 1,
     log_det: LogDet | None = None,
+    trajectory: Trajectory | None = None,
 ) -> LyapunovSpectrum:
     """The Lyapunov exponents of a one-step map along the trajectory from `h0`, natural logs per step.
 
@@ -168,6 +169,7 @@ def lyapunov_exponents(
       lose their digits. One is safe at every gain; more pay where one step's condition number is small.
     - `log_det`: `log_det(params, h, x)`, log|det J_t| known otherwise (see `cell_log_det`), for the sum rule. None: by
       elimination of every J_t, which about doubles the cost.
+    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
 
     **Returns:** `LyapunovSpectrum`, in the state's dtype. An exponent is -inf where a step maps its direction
     exactly to zero (dead ReLU units), or, with `every` = 1, none of its pivots stands above rounding (W of
@@ -186,7 +188,7 @@ def lyapunov_exponents(
     n = start.size
     count = n if count is None else count
     _check(length, n, transient, count, every)
-    trajectory = rollout(step, params, h0, xs, steps=steps)
+    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     window = (trajectory.states[:-1], xs)
     early = jax.tree.map(lambda leaf: leaf[:transient], window)
     counted = jax.tree.map(lambda leaf: leaf[transient:], window)

@@ -6,6 +6,8 @@ CELLS = (*VANILLA_CELLS, "gru", "lstm")
 FAMILY_OF_CELL = {**dict.fromkeys(VANILLA_CELLS, "linear"), "gru": "gru", "lstm": "lstm"}
 # A vanilla step without a leak lets the gradient back on a single path, through its nodes one after the other.
 ONE_PATH_CELLS = tuple(cell for cell in VANILLA_CELLS if cell != "leaky_tanh")
+# step(c h) = c step(h) for c > 0, without bias and inputs
+HOMOGENEOUS_CELLS = ("linear", "relu")
 STATES_OF_CELL = {"lstm": 2}  # vectors of hidden_size in a state, where there are several
 WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
 NORMS = ("frobenius", "spectral")

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from gradient_horizon import names
+
 _ODD = ("tanh", "hard_tanh", "erf")  # contracting: without a drive the state comes to rest at 0 below the edge of chaos
-_HOMOGENEOUS = ("linear", "relu")
-_MEAN_FIELD = (*_HOMOGENEOUS, *_ODD, "sigmoid")
+_MEAN_FIELD = (*names.HOMOGENEOUS_CELLS, *_ODD, "sigmoid")
 _FEWEST_INPUTS = 16  # entries of an input whose mean square is nearly the same at every step: to √(2/16)
 _NO_GROWTH = 5e-14  # what the averages leave undecided of ½ log χ
 
@@ -67,7 +68,7 @@ def prediction(settings: Mapping[str, Any]) -> Prediction | None:
     if cell not in _MEAN_FIELD or weights not in ("gaussian", "unit_normal"):
         return None
     gain = 1.0 if weights == "gaussian" else settings["hidden_size"] ** 0.5
-    if cell in _HOMOGENEOUS:
+    if cell in names.HOMOGENEOUS_CELLS:
         return Prediction(cell, gain)
     if settings["inputs"] == "none":
         return Prediction(cell, gain, settings["bias_scale"])

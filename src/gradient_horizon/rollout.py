@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.runtime import unroll
+from gradient_horizon.scaling import normalise
 
 FlatStep = Callable[[PyTree, Float[Array, " n"], PyTree], Float[Array, " n"]]
 
@@ -75,13 +76,21 @@ def flatten_step(step: Step, h: PyTree) -> tuple[FlatStep, Float[Array, " n"]]:
     return flat_step, flat
 
 
-def rollout(step: Step, params: PyTree, h0: PyTree, xs: PyTree = None, *, steps: int | None = None) -> Trajectory:
-    """h_0 .. h_T of `step(params, h, x) -> h` by `lax.scan`; `xs` has leading axis T, or is None with `steps` = T."""
+def rollout(
+    step: Step, params: PyTree, h0: PyTree, xs: PyTree = None, *, steps: int | None = None, rescale: bool = False
+) -> Trajectory:
+    """h_0 .. h_T of `step(params, h, x) -> h` by `lax.scan`; `xs` has leading axis T, or is None with `steps` = T.
+
+    `rescale` is for a step with step(params, c h) = c step(params, h) for every c > 0, such as ReLU without bias and
+    inputs: each state is then brought to size by an exact power of two. Its direction and J_t are the same, and it
+    neither overflows nor dies away to 0, where a kink would show another slope.
+    """
     length = sequence_length(xs, steps)
     flat_step, start = flatten_step(step, h0)
 
     def advance(h, x):
-        return flat_step(params, h, x), h
+        after = flat_step(params, h, x)
+        return normalise(after)[0] if rescale else after, h
 
     last, before = lax.scan(advance, start, xs, length=length, unroll=unroll(start.size))
     return Trajectory(jnp.concatenate([before, last[None]]))

@@ -33,6 +33,7 @@ def _measure(spec: Spec, network: Network) -> dict[str, Any]:
         transient=spec.transient,
         count=spec.count,
         log_det=cell_log_det(cell),
+        trajectory=trajectory,
     )
     return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}
 

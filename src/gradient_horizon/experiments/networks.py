@@ -95,13 +95,15 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     return params, h0, xs
 
 
-def _rolled(cell: CellSpec, steps: int, network: Any, _: Any) -> Network:
+def _rolled(cell: CellSpec, draw: Draw, network: Any, _: Any) -> Network:
     """The network with its trajectory: every program that measures it sees the same states.
 
     (Two separately compiled rollouts of a chaotic network would part ways by rounding alone.)
     """
     params, h0, xs = network
-    return Network(params, h0, xs, rollout(cell.make().step, params, h0, xs, steps=steps))
+    rescale = cell.name in names.HOMOGENEOUS_CELLS and draw.bias_scale == 0 and xs is None
+    trajectory = rollout(cell.make().step, params, h0, xs, steps=draw.steps, rescale=rescale)
+    return Network(params, h0, xs, trajectory)
 
 
 def _measured(measure: Measure, spec: Hashable, network: Network, _: Any) -> Any:
@@ -148,7 +150,7 @@ class Networks:
         """What `measure` gives for the networks at `places`, along a leading axis; `report` hears of each chunk."""
         stages = [
             _program(drawn, self.draw),
-            _program(_rolled, self.cell, self.draw.steps),
+            _program(_rolled, self.cell, self.draw),
             _program(_measured, measure, spec),
         ]
         return self._run(stages, {key: values[places] for key, values in self._networks.items()}, report)

@@ -15,7 +15,7 @@ NODES = ("activation", "matrix")
 
 def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
-    split = node_split(cell.make(), params, h0, xs, steps=trajectory.length)
+    split = node_split(cell.make(), params, h0, xs, steps=trajectory.length, trajectory=trajectory)
     return {"split": jnp.stack([split[node] for node in NODES]), "first_bad_step": trajectory.first_bad_step}
 
 

@@ -12,10 +12,10 @@ from gradient_horizon.experiments.networks import CellSpec, Network, Networks
 
 def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
-    return {
-        "log_norm": log_jacobian_norms_all_pairs(cell.make().step, params, h0, xs, steps=trajectory.length),
-        "first_bad_step": trajectory.first_bad_step,
-    }
+    pairs = log_jacobian_norms_all_pairs(
+        cell.make().step, params, h0, xs, steps=trajectory.length, trajectory=trajectory
+    )
+    return {"log_norm": pairs, "first_bad_step": trajectory.first_bad_step}
 
 
 def measure(config: Config, report: Any) -> xr.Dataset:
