@@ -72,17 +72,26 @@ def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> Float[Array, "T T
     return logs[:steps, :steps]
 
 
-Products = tuple[Float[Array, "k n n"], Int[Array, " k"]]
+def _gram(columns: Float[Array, "n m"]) -> Float[Array, " entries"]:
+    """The entries of CᵀC, in float64, whose inner product with another's is that of the matrices.
+
+    It is symmetric: of four quarters three are formed, and the one off the diagonal counts twice.
+    """
+    half = columns.shape[1] // 2
+    columns = columns.astype(jnp.float64)
+    first, last = columns[:, :half], columns[:, half:]
+    quarters = (first.T @ first, last.T @ last, 2**0.5 * (first.T @ last))
+    return jnp.concatenate([quarter.ravel() for quarter in quarters])
 
 
-def _products(factors: Float[Array, "k n n"], *, left: bool) -> Products:
-    """Running products of `factors`, each new one multiplied from the left or from the right, normalised."""
+def _grams(factors: Float[Array, "k n n"], *, left: bool) -> tuple[Float[Array, "k entries"], Int[Array, " k"]]:
+    """AᵀA of the running products A = F_k .. F_1 (`left`), or B Bᵀ of B = F_1 .. F_k, up to 2^(2 exponent)."""
 
     def advance(carry, factor):
         matrix, exponent = carry
-        product = factor @ matrix if left else matrix @ factor
-        matrix, gained = normalise(product)
-        return (matrix, exponent + gained), (matrix, exponent + gained)
+        matrix, gained = normalise(factor @ matrix if left else matrix @ factor)
+        exponent = exponent + gained
+        return (matrix, exponent), (_gram(matrix if left else matrix.T), exponent)
 
     start = (jnp.eye(factors.shape[1], dtype=factors.dtype), jnp.zeros((), jnp.int32))
     return lax.scan(advance, start, factors)[1]
@@ -94,13 +103,10 @@ def _across(jacobians: Float[Array, "L n n"], half: int) -> Float[Array, "S H H"
     n = jacobians.shape[1]
 
     def pairs(stretch):
-        late, late_exponent = _products(stretch[half:], left=True)  # ∂h_{c+k}/∂h_c
-        early, early_exponent = _products(stretch[:half][::-1], left=False)  # ∂h_c/∂h_{c-k}
-        late, early = late.astype(jnp.float64), early.astype(jnp.float64)
-        gram_late = jnp.einsum("kij,kil->kjl", late, late).reshape(half, n * n)
-        gram_early = jnp.einsum("kij,klj->kil", early, early).reshape(half, n * n)
-        squares = gram_late @ gram_early.T
-        noise = 1e-12 * jnp.linalg.norm(gram_late, axis=1)[:, None] * jnp.linalg.norm(gram_early, axis=1)[None, :]
+        late, late_exponent = _grams(stretch[half:], left=True)  # of ∂h_{c+k}/∂h_c
+        early, early_exponent = _grams(stretch[:half][::-1], left=False)  # of ∂h_c/∂h_{c-k}
+        squares = late @ early.T
+        noise = 1e-12 * jnp.linalg.norm(late, axis=1)[:, None] * jnp.linalg.norm(early, axis=1)[None, :]
         exponent = (late_exponent[:, None] + early_exponent[None, :]).astype(jnp.float64)
         logs = 0.5 * jnp.log(jnp.where(squares > noise, squares, jnp.nan)) + exponent * _LOG_2
         # Only products that are zero in every term give an inner product of exactly zero.
@@ -114,13 +120,16 @@ def _within(jacobians: Float[Array, "L n n"], leaf: int) -> Float[Array, "S K K"
     """For each leaf, all its pairs by direct products."""
     n = jacobians.shape[1]
 
+    def advance(carry, factor):
+        matrix, exponent = carry
+        matrix, gained = normalise(factor @ matrix)
+        exponent = exponent + gained
+        square = jnp.sum(matrix.astype(jnp.float64) ** 2)
+        return (matrix, exponent), 0.5 * jnp.log(square) + exponent.astype(jnp.float64) * _LOG_2
+
     def pairs(stretch):
-        columns = []
-        for first in range(leaf):
-            matrices, exponents = _products(stretch[first:], left=True)
-            squares = jnp.sum(matrices.astype(jnp.float64) ** 2, axis=(1, 2))
-            logs = 0.5 * jnp.log(squares) + exponents.astype(jnp.float64) * _LOG_2
-            columns.append(jnp.concatenate([jnp.full(first, jnp.nan), logs]))
-        return jnp.stack(columns, axis=1)
+        start = (jnp.eye(n, dtype=jacobians.dtype), jnp.zeros((), jnp.int32))
+        columns = [lax.scan(advance, start, stretch[first:])[1] for first in range(leaf)]
+        return jnp.stack([jnp.concatenate([jnp.full(leaf - len(logs), jnp.nan), logs]) for logs in columns], axis=1)
 
     return lax.map(pairs, jacobians.reshape(-1, leaf, n, n))

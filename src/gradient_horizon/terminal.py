@@ -44,6 +44,32 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
         yield watch
 
 
+@contextmanager
+def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
+    """A function to tell the name of each of `total` pieces of work to, before it starts."""
+    begun = 0
+
+    if not screen.is_terminal:
+
+        def say(name: str) -> None:
+            nonlocal begun
+            begun += 1
+            screen.print(f"[{begun}/{total}] {name}", markup=False)
+
+        yield say
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
+        bar = progress.add_task("starting", total=total)
+
+        def advance(name: str) -> None:
+            nonlocal begun
+            progress.update(bar, description=name, completed=begun)
+            begun += 1
+
+        yield advance
+
+
 def _lines(screen: Console, count: int) -> Watch:
     number = 0
 

@@ -85,6 +85,8 @@ class GRUCell:
 
     def step(self, params: GRUParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
         """h_t from h_{t-1} and x_t (None: no input)."""
-        z = self._gate.step(params.update_gate, h, x)
+        update = self._gate.preactivation(params.update_gate, h, x)
         r = self._gate.step(params.reset_gate, h, x)
-        return (1.0 - z) * h + z * self._candidate.step(params.candidate, r * h, x)
+        sigmoid = self._gate.activation.value
+        # σ(-a) is 1 - z with all its digits; where z is nearly 1 the difference would have lost them
+        return sigmoid(-update) * h + sigmoid(update) * self._candidate.step(params.candidate, r * h, x)

@@ -1,0 +1,91 @@
+"""Every law that the package can be held to, measured, on one page: `gradient-horizon verify`.
+
+A check is a generator of lines (and figures); a section is a group of checks. Each line states the law, its source,
+what is predicted and measured, and a tolerance with its origin: rounding, carried through the computation to first
+order, or standard errors of a mean. No measured value is written down anywhere.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradient_horizon.verify import identities, mean_field, random_matrices, traps, units
+from gradient_horizon.verify.line import Check, Item, Line, Plot
+
+__all__ = ["SECTIONS", "Check", "Item", "Line", "Plot", "Section", "verify"]
+
+_log = logging.getLogger(__name__)
+
+SECTIONS: dict[str, tuple[Check, ...]] = {
+    "Traps of arithmetic": (
+        traps.slopes_of_saturated_units,
+        traps.kinks,
+        traps.underflow,
+        traps.order,
+        traps.state,
+        traps.zero_is_a_value,
+        traps.one_bad_network,
+        traps.dying_state,
+        traps.lost_tail,
+        traps.small_singular_values,
+    ),
+    "Identities": (
+        identities.oracle,
+        identities.products,
+        identities.homogeneity,
+    ),
+    "One unit, one gate": (units.one_unit, units.forget_gate),
+    "Random matrices": (
+        random_matrices.newman_spectrum,
+        random_matrices.vector_growth,
+        random_matrices.powers,
+        random_matrices.norm_and_radius,
+    ),
+    "Mean field of wide networks": (
+        mean_field.growth,
+        mean_field.averages,
+        mean_field.edges,
+        mean_field.below_the_edge,
+    ),
+}
+"""The checks of the page, in its order."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the checks of one section gave."""
+
+    title: str
+    lines: list[Line]
+    plots: list[Plot]
+
+
+def verify(
+    *,
+    full: bool = False,
+    sections: Mapping[str, Sequence[Check]] = SECTIONS,
+    report: Callable[[str], None] = lambda check: None,
+) -> list[Section]:
+    """Run the checks of `sections`, one after the other; `report` is told the name of each before it starts.
+
+    `full` takes more and larger networks. A check that raises gives a line that fails.
+    """
+    found = []
+    for title, checks in sections.items():
+        items = [item for check in checks for item in _items(check, full, report)]
+        lines = [item for item in items if isinstance(item, Line)]
+        found.append(Section(title, lines, [item for item in items if isinstance(item, Plot)]))
+    return found
+
+
+def _items(check: Check, full: bool, report: Callable[[str], None]) -> list[Item]:
+    name = check.__name__.replace("_", " ")
+    report(name)
+    items: list[Item] = []
+    try:
+        items.extend(check(full))
+    except Exception as error:
+        _log.debug("%s", name, exc_info=True)
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        items.append(Line(f"{name}: stopped by {why}", "none", float("nan"), float("inf"), 0.0, "must not raise"))
+    return items

@@ -1,0 +1,167 @@
+"""Identities of Jacobian products: they hold for every network, to rounding, so float64 leaves little room."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from gradient_horizon import names
+from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.backprop import node_split
+from gradient_horizon.cells import Cell, GRUParams, LSTMParams, LSTMState, make_cell
+from gradient_horizon.jacobian import log_jacobian_norms
+from gradient_horizon.rollout import flatten_step, pull, push, rollout
+from gradient_horizon.theory import pascanu_bounds
+from gradient_horizon.verify.line import CHAIN_RULE, ROUNDING, Item, product_rounding, worst
+from gradient_horizon.verify.networks import gaussian
+
+EPS64 = float(np.finfo(np.float64).eps)
+
+
+def _whole_rollout(cell: Cell, params, h, xs):
+    """∂h_t/∂h_s for all t and s, (T + 1, n, T + 1, n), by differentiating the whole rollout at once.
+
+    A nudge is added to every state, and the derivative taken with respect to all of them.
+    """
+    flat, unravel = ravel_pytree(h)
+
+    def states(nudges):
+        def advance(state, inputs):
+            x, nudge = inputs
+            state = ravel_pytree(cell.step(params, unravel(state), x))[0] + nudge
+            return state, state
+
+        first = flat + nudges[0]
+        return jnp.concatenate([first[None], jax.lax.scan(advance, first, (xs, nudges[1:]))[1]])
+
+    return jax.jacrev(states)(jnp.zeros((len(xs) + 1, flat.size), flat.dtype))
+
+
+def oracle(full: bool) -> Iterator[Item]:
+    """Every cell against reverse-mode differentiation of the whole rollout."""
+    n, d, steps = 4, 2, 16 if full else 4
+    rng = np.random.default_rng(4)
+    gates = [gaussian(rng, n, d, 1.3, 0.2) for _ in range(4)]
+    parameters = {"gru": GRUParams(*gates[:3]), "lstm": LSTMParams(*gates)}
+    xs, h0 = rng.standard_normal((steps, d)), rng.standard_normal((2, n))
+    for name in names.CELLS:
+        cell = make_cell(name, n, d)
+        params = parameters.get(name, gates[0])
+        h = LSTMState(*h0) if name == "lstm" else h0[0]
+
+        @jax.jit
+        def measure(params, h, xs, cell=cell):
+            return log_jacobian_norms(cell.step, params, h, xs)["frobenius"], _whole_rollout(cell, params, h, xs)
+
+        found, whole = (np.asarray(array) for array in measure(params, h, xs))
+        factors = np.stack([whole[t + 1, :, t] for t in range(steps)])
+        lags = range(1, steps + 1)
+        sizes = [np.linalg.norm(whole[steps, :, steps - lag]) for lag in lags]
+        yield worst(
+            f"oracle: {name}: log‖∂h_T/∂h_t‖_F is that of jax.jacrev of the whole rollout, every lag",
+            CHAIN_RULE, np.log(sizes), found,
+            [product_rounding(factors[-lag:], np.float64) for lag in lags], ROUNDING,
+        )  # fmt: skip
+
+
+def products(full: bool) -> Iterator[Item]:
+    """One trajectory of a tanh network: cocycle, bound, all pairs, node split, sum of all singular values."""
+    n, steps, split = 5, 8, 3
+    cell = make_cell("tanh", n)
+    rng = np.random.default_rng(5)
+    params, h = gaussian(rng, n, scale=1.2, bias=0.2), jnp.asarray(rng.standard_normal(n))
+    flat_step, _ = flatten_step(cell.step, h)
+
+    @jax.jit
+    def measure(params, h):
+        states = rollout(cell.step, params, h, steps=2 * steps).states
+        eye = jnp.eye(n, dtype=jnp.float64)
+
+        def runs(start):
+            return log_jacobian_norms(
+                cell.step, params, start, steps=steps, anchor="start", norms=("frobenius", "spectral")
+            )
+
+        return {
+            "factors": jax.vmap(lambda h: push(flat_step, params, h, None, eye))(states[:steps]),
+            "pulled": jax.vmap(lambda h: pull(flat_step, params, h, None, eye))(states[:steps]),
+            "runs": jax.vmap(runs)(states[:steps]),
+            "pairs": log_jacobian_norms_all_pairs(cell.step, params, h, steps=steps),
+            "nodes": node_split(cell, params, h, steps=steps),
+        }
+
+    found = jax.tree.map(np.asarray, measure(params, h))
+    factors, runs = found["factors"], found["runs"]
+    late, early = (np.linalg.multi_dot(part[::-1]) for part in (factors[split:], factors[:split]))
+    rounding = product_rounding(factors, np.float64)
+    yield worst(
+        f"cocycle: M(T,0) = M(T,s) M(s,0), T = {steps}, s = {split}", CHAIN_RULE,
+        np.log(np.linalg.norm(late @ early)), runs["frobenius"][0, -1], 2 * rounding, f"{ROUNDING}, on both sides",
+    )  # fmt: skip
+    yield worst(
+        "forward and reverse mode give the same J_t: relative ‖J_pushed - J_pulled‖_F", CHAIN_RULE, 0.0,
+        np.linalg.norm(factors - found["pulled"], axis=(1, 2)) / np.linalg.norm(factors, axis=(1, 2)),
+        4 * EPS64, "each entry is one product of two numbers: 4 eps",
+    )  # fmt: skip
+    bound = np.cumsum([np.log(np.linalg.norm(factor, 2)) for factor in factors])
+    lag = np.arange(1, steps + 1)
+    yield worst(
+        "bound: log σ_max(M) ≤ Σ_t log σ_max(J_t), every lag", "submultiplicative norm", bound, runs["spectral"][0],
+        (n + 8) * EPS64 * lag, "(n + 8) eps a step", bound=True,
+    )  # fmt: skip
+    largest = float(np.linalg.norm(np.asarray(params.recurrent), 2))
+    yield worst(
+        "bound: log‖M‖₂ ≤ τ log(σ_max(W) max φ′), every lag", "Pascanu, Mikolov, Bengio 2013, section 2.1",
+        lag * pascanu_bounds(largest, "tanh").log_bound, runs["spectral"][0], (n + 8) * EPS64 * lag,
+        "(n + 8) eps a step", bound=True,
+    )  # fmt: skip
+    t, s = np.tril_indices(steps)
+    cancellation = np.array(
+        [product_rounding(factors[b : a + 1], np.float64) / EPS64 for a, b in zip(t, s, strict=True)]
+    )
+    yield worst(
+        "all pairs: log‖∂h_t/∂h_s‖_F of the whole triangle is that of separate runs from each h_s", CHAIN_RULE,
+        runs["frobenius"][s, t - s], found["pairs"][t, s], EPS64 * cancellation**2,
+        "inner products of Gram matrices: eps times the square of the cancellation in the product",
+    )  # fmt: skip
+    vector, expected = np.ones(n), []
+    for factor in factors[::-1]:
+        vector = vector @ factor
+        expected.append(np.log(np.linalg.norm(vector) / np.sqrt(n)))
+    total = np.cumsum(found["nodes"]["activation"] + found["nodes"]["matrix"])
+    lost = [
+        product_rounding(factors[-k:], np.float64)
+        * np.exp(np.log(np.linalg.norm(np.linalg.multi_dot([np.eye(n), *factors[-k:][::-1]]))) - expected[k - 1])
+        for k in lag
+    ]
+    yield worst(
+        "node split: what activations and matrices add to log‖∂L/∂h_t‖ sums to the whole, every lag", CHAIN_RULE,
+        expected, total, lost, f"{ROUNDING} with the vector",
+    )  # fmt: skip
+
+
+def homogeneity(full: bool) -> Iterator[Item]:
+    """A ReLU network without bias and input is its own linearisation."""
+    n, steps = 20, 40
+    cell = make_cell("relu", n)
+    rng = np.random.default_rng(6)
+    params, h = gaussian(rng, n, scale=1.5), jnp.asarray(rng.standard_normal(n))
+    flat_step, _ = flatten_step(cell.step, h)
+
+    @jax.jit
+    def measure(params, h):
+        states = rollout(cell.step, params, h, steps=steps).states
+
+        def advance(vector, state):
+            return push(flat_step, params, state, None, vector), None
+
+        return jax.lax.scan(advance, h[:, None], states[:-1])[0][:, 0], states[-1]
+
+    pushed, last = (np.asarray(values) for values in measure(params, h))
+    yield worst(
+        f"ReLU without bias and input: J_T ⋯ J_1 h_0 = h_T, T = {steps}, all {n} entries",
+        "Euler: homogeneous of degree 1", last, pushed, n * steps * EPS64 * np.abs(last).max(),
+        "both sides sum the same n terms a step: n T eps max|h_T|",
+    )  # fmt: skip

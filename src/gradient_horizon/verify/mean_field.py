@@ -1,0 +1,138 @@
+"""Mean field of wide networks: the growth ½ log χ, where it changes sign, and the horizon that follows."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import integrate
+
+from gradient_horizon import config, experiments
+from gradient_horizon.cells import VanillaParams, make_cell
+from gradient_horizon.jacobian import log_jacobian_norms
+from gradient_horizon.theory import critical_line, mean_field
+from gradient_horizon.verify import plots
+from gradient_horizon.verify.line import Item, Line, Plot, extrapolated, worst
+from gradient_horizon.verify.networks import over_networks, unit_networks
+from gradient_horizon.verify.random_matrices import GAUSSIAN, ORIGIN
+
+STEPS = 3
+SOURCE = "Poole et al. 2016; Schoenholz et al. 2017 (χ₁); Chen, Pennington, Schoenholz 2018"
+EPS64 = float(np.finfo(np.float64).eps)
+# weight scale g and σ_b; the first is held against the law, the others are for the figure
+POINTS = {
+    "tanh": ((3.0, 0.0), (1.2, 0.0), (2.0, 0.0), (5.0, 0.0), (10.0, 0.0)),
+    "erf": ((1.5, 0.2), (0.5, 0.2), (3.0, 0.2), (6.0, 0.2)),
+    "hard_tanh": ((2.0, 0.0), (1.2, 0.0), (4.0, 0.0)),
+    "sigmoid": ((5.0, 0.5), (2.0, 0.5), (10.0, 0.5)),
+    "relu": ((1.2, 0.4), (0.6, 0.4), (0.9, 0.4)),
+}
+EDGE_BIAS = 0.5
+
+
+def _growth(activation: str, points: Any, networks: dict[str, Any]) -> Any:
+    """log(‖∂h_T/∂h_0‖_F / √N) / T of stationary networks at each (g, σ_b): (points, networks).
+
+    h_0 ~ N(0, ⟨φ²⟩), so that the pre-activations have the fixed point's variance from the first step on.
+    """
+    width = networks["state"].shape[1]
+    cell = make_cell(activation, width)
+    spreads = [math.sqrt(max(mean_field(activation, g, bias).q - bias**2, 0.0)) / g for g, bias in points]
+    inputs = jnp.asarray([(g, bias, spread) for (g, bias), spread in zip(points, spreads, strict=True)], jnp.float32)
+
+    def measure(network: dict[str, Any], _: Any) -> Any:
+        def one(scales: Any) -> Any:
+            g, bias, spread = scales
+            params = VanillaParams(g * network["weights"], jnp.zeros((width, 0), jnp.float32), bias * network["bias"])
+            h = spread * network["state"]
+            logs = log_jacobian_norms(cell.step, params, h, steps=STEPS, anchor="start")["frobenius"]
+            return (logs[-1] - 0.5 * jnp.log(network["size"])) / STEPS
+
+        return jax.lax.map(one, inputs)
+
+    return over_networks(measure, networks, 16).T
+
+
+def growth(full: bool) -> Iterator[Item]:
+    """The growth per step of stationary networks, against ½ log χ, and where it is 0."""
+    seeds, (small, large) = GAUSSIAN[full]
+    networks = unit_networks((small, large), seeds)
+    origin = ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N")
+    found = {}
+    for activation, points in POINTS.items():
+        edge = [(critical_line("tanh", EDGE_BIAS), EDGE_BIAS)] if activation == "tanh" else []
+        samples = _growth(activation, [*points, *edge], networks)
+        limit, tolerance = extrapolated(samples[:, :seeds], samples[:, seeds:], 1.0)
+        found[activation] = (points, limit, tolerance)
+        g, bias = points[0]
+        yield Line(
+            f"{activation}, g = {g:g}{f', σ_b = {bias:g}' if bias else ''}: log‖M‖_F grows by ½ log χ a step", SOURCE,
+            mean_field(activation, g, bias).log_growth, limit[0], tolerance[0], origin,
+        )  # fmt: skip
+        for g, bias in edge:
+            yield Line(
+                f"tanh, σ_b = {bias:g}: at the predicted edge, g = {g:.4f}, log‖M‖_F does not grow",
+                "χ = 1: Schoenholz et al. 2017", 0.0, limit[-1], tolerance[-1], origin,
+            )  # fmt: skip
+    yield Plot(
+        f"Growth of log‖M‖_F per step against the weight scale. Lines: mean field. Dots: networks of {small} and"
+        f" {large} units, extrapolated to N → ∞, with the tolerance.",
+        partial(plots.growth_against_scale, found),
+    )
+
+
+def averages(full: bool) -> Iterator[Item]:
+    """The fixed point and its growth by an independent integral."""
+    for g in (3.0, 10.0):  # at the second, 64 Gauss-Hermite nodes give the wrong sign
+        q = g * g
+        for _ in range(40):  # contracts by less than ½ at these gains
+            q = g * g * _average(lambda a: math.tanh(a) ** 2, q)
+        chi = g * g * _average(lambda a: math.cosh(min(a, 150.0)) ** -4.0, q)
+        yield Line(
+            f"tanh, g = {g:g}: ½ log χ at q = g²⟨φ²⟩, by adaptive quadrature",
+            "Sompolinsky, Crisanti, Sommers 1988; Molgedey et al. 1992", 0.5 * math.log(chi),
+            mean_field("tanh", g).log_growth, 1e-10, "the quadrature's own 10⁻¹¹, twice, and its effect on q",
+        )  # fmt: skip
+
+
+def _average(function: Callable[[float], float], q: float) -> float:
+    """⟨f(√q z)⟩ of an even f."""
+
+    def integrand(a: float) -> float:
+        return 2.0 * function(a) * math.exp(-0.5 * a * a / q) / math.sqrt(2.0 * math.pi * q)
+
+    cuts = [0.0, 1.0, 3.0, 10.0, 30.0, max(40.0, 12.0 * math.sqrt(q))]
+    pieces = itertools.pairwise(cuts)
+    return sum(integrate.quad(integrand, low, high, epsabs=1e-15, epsrel=1e-11)[0] for low, high in pieces)
+
+
+def edges(full: bool) -> Iterator[Item]:
+    """Where the growth is zero without bias."""
+    published = {"tanh": 1.0, "hard_tanh": 1.0, "relu": math.sqrt(2.0), "erf": 0.5 * math.sqrt(math.pi)}
+    values = np.array(list(published.values()))
+    yield worst(
+        "critical line without bias: tanh and hard tanh 1, ReLU √2, erf √π/2",
+        "Poole et al. 2016; Schoenholz et al. 2017; He et al. 2015 (ReLU)", values,
+        [critical_line(name) for name in published], 2.0 * EPS64 * values, "rounding of a root: 2 eps",
+    )  # fmt: skip
+
+
+def below_the_edge(full: bool) -> Iterator[Item]:
+    """A tanh network at g < 1 falls to 0 and becomes linear: its exponents, and its horizon."""
+    n, transient, counted, g = 20, 200, 1000, 0.7
+    settings = {
+        "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted, "seeds": [3],
+        "weight_scales": [g], "transient": transient, "precision": "float64",
+    }  # fmt: skip
+    dataset = experiments.measure(config.checked(settings), lambda _: None).isel(weight_scale=0, seed=0)
+    weights = make_cell("tanh", n).init(jax.random.key(3), g, dtype=jnp.float64).recurrent
+    vectors = np.linalg.eig(np.asarray(weights))[1]
+    yield worst(
+        f"tanh, g = {g:g} < 1: λ_i = log|eigenvalue_i of W|, all {n}, N = {n}", "linearisation at the fixed point 0",
+        dataset.log_eigenvalue_modulus, dataset.lyapunov_exponent, 2 * np.log(np.linalg.cond(vectors)) / counted,
+        f"W^T = V Λ^T V⁻¹: at most 2 log κ(V) / T, T = {counted} after {transient} steps of settling",
+    )  # fmt: skip
