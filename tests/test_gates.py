@@ -1,5 +1,6 @@
 """GRU and LSTM against their textbook formulas, and against the closed forms of cells without weights."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -228,3 +229,17 @@ def test_networks_are_batched(name):
     alone = jax.jit(measured)
     for seed, one in zip(seeds, jax.jit(jax.vmap(measured))(seeds), strict=True):
         np.testing.assert_allclose(one, alone(seed), atol=30 * 6 * EPS)
+
+
+@pytest.mark.parametrize(("dtype", "bias"), [("float32", 12.0), ("float32", 60.0), ("float64", 30.0)])
+def test_a_gru_keeps_the_digits_of_a_nearly_open_update_gate(dtype, bias):
+    """Without weights and input, and h̃ = 0: ∂h_T/∂h_0 = (1 - σ(b))^T = σ(-b)^T."""
+    cell = make_cell("gru", 2)
+    params = cell.init(KEY, 0.0, dtype=jnp.dtype(dtype))
+    update = replace(params.update_gate, bias=jnp.full(2, bias, dtype))
+    params = replace(params, update_gate=update)
+    h = jnp.ones(2, dtype)
+    found = log_jacobian_norms(cell.step, params, h, steps=20, norms=("spectral",))["spectral"]
+    lag, eps = np.arange(1, 21), np.finfo(dtype).eps
+    exact = -lag * np.logaddexp(0, bias)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=eps * np.max(8 * lag + np.abs(exact)))

@@ -43,6 +43,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
     ),
     "Mean field of wide networks": (
         mean_field.growth,
+        mean_field.largest_exponent,
         mean_field.averages,
         mean_field.edges,
         mean_field.below_the_edge,

@@ -32,6 +32,7 @@ POINTS = {
     "relu": ((1.2, 0.4), (0.6, 0.4), (0.9, 0.4)),
 }
 EDGE_BIAS = 0.5
+LYAPUNOV_SIZES = {False: (128, 256), True: (256, 512)}
 
 
 def _growth(activation: str, points: Any, networks: dict[str, Any]) -> Any:
@@ -83,6 +84,26 @@ def growth(full: bool) -> Iterator[Item]:
         f" {large} units, extrapolated to N → ∞, with the tolerance.",
         partial(plots.growth_against_scale, found),
     )
+
+
+def largest_exponent(full: bool) -> Iterator[Item]:
+    """The largest Lyapunov exponent of wide chaotic networks, by the command line's own experiment."""
+    seeds, g, transient, counted = 16, 3.0, 200, 1200 if full else 600
+    samples = []
+    for n in LYAPUNOV_SIZES[full]:
+        settings = {
+            "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted,
+            "transient": transient, "exponents": 1, "seeds": seeds, "weight_scales": [g],
+        }  # fmt: skip
+        dataset = experiments.measure(config.checked(settings), lambda _: None)
+        samples.append(dataset.lyapunov_exponent.values[0, :, 0].astype(np.float64))
+    small, large = LYAPUNOV_SIZES[full]
+    limit, tolerance = extrapolated(samples[0], samples[1], 1.0)
+    yield Line(
+        f"tanh, g = {g:g}: the largest Lyapunov exponent is ½ log χ, T = {counted} after {transient} steps",
+        "Molgedey, Schuchhardt, Schuster 1992", mean_field("tanh", g).log_growth, float(limit), float(tolerance),
+        ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N"),
+    )  # fmt: skip
 
 
 def averages(full: bool) -> Iterator[Item]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradient_horizon.cells import LSTMParams, LSTMState, VanillaParams, make_cell
+from gradient_horizon.cells import GRUParams, LSTMParams, LSTMState, VanillaParams, make_cell
 from gradient_horizon.jacobian import log_jacobian_norms
 from gradient_horizon.theory import lstm_forget_log_norm, one_unit_critical_log_norm, one_unit_log_growth
 from gradient_horizon.verify.line import Item, Line, worst
@@ -77,4 +77,21 @@ def forget_gate(full: bool) -> Iterator[Item]:
         "LSTM with zero weights, forget bias b: ∂c_T/∂c_0 = σ(b)^T, b = -30 .. 12, every lag, float32",
         "Gers, Schmidhuber, Cummins 2000", predicted, found, EPS32 * (4 * lag[None] + np.abs(predicted) + 4),
         "σ(b) and the product round once a step each, and the log of a number of that size is rounded too",
+    )  # fmt: skip
+
+    gru = make_cell("gru", n)
+    openings = np.array([2.0, 12.0, 30.0], np.float32)
+
+    def measure_update(bias: Any) -> Any:
+        params = GRUParams(replace(still, bias=jnp.full(n, bias)), still, still)
+        return log_jacobian_norms(gru.step, params, state.h, steps=20)["frobenius"]
+
+    found = np.asarray(jax.jit(jax.vmap(measure_update))(openings))
+    lag = np.arange(1, 21)
+    predicted = np.stack([0.5 * math.log(n) - lag * math.log1p(math.exp(float(b))) for b in openings])
+    yield worst(
+        "GRU with zero weights, update bias b: ∂h_T/∂h_0 = (1 - σ(b))^T, b = 2 .. 30, every lag, float32",
+        "Chung et al. 2014, eq. 4; 1 - σ(b) = σ(-b)", predicted, found,
+        EPS32 * (8 * lag[None] + np.abs(predicted) + 4),
+        "σ(-b), the sum of both paths and the product round a step, and the log of a number of that size too",
     )  # fmt: skip
