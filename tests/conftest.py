@@ -15,6 +15,7 @@ CHECKED = (
     "activations",
     "backprop",
     "cells",
+    "clipping",
     "horizon",
     "inputs",
     "jacobian",

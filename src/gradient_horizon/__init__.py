@@ -16,6 +16,7 @@ _HOME_OF = {
     "lyapunov_exponents": "lyapunov",
     "node_split": "backprop",
     "gradient_horizon": "horizon",
+    "clip_gradients": "clipping",
     "run": "api",
     "load": "results",
 }

@@ -26,6 +26,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         traps.zero_is_a_value,
         traps.one_bad_network,
         traps.dying_state,
+        traps.clip_rules,
         traps.lost_tail,
         traps.small_singular_values,
     ),

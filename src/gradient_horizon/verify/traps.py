@@ -13,6 +13,7 @@ from gradient_horizon import config, experiments, names
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.cells import VanillaParams, make_cell
 from gradient_horizon.cells.vanilla import plain_cell
+from gradient_horizon.clipping import clip_gradients, global_norm
 from gradient_horizon.experiments.notes import notes_matrix
 from gradient_horizon.jacobian import log_jacobian_norms
 from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
@@ -265,6 +266,30 @@ def lost_tail(full: bool) -> Iterator[Item]:
         f"chaos parts the float32 and the float64 trajectory, not their largest exponents: T = {steps}",
         "Oseledets 1968: one exponent for almost every trajectory", largest[1], largest[0], 6.5 * math.hypot(*error),
         "6.5 standard errors from 10 blocks of steps each: t of 9 degrees of freedom exceeds it once in 10⁴",
+    )  # fmt: skip
+
+
+def clip_rules(full: bool) -> Iterator[Item]:
+    """Rules for one thing that do not do the same thing."""
+    c, gradient = 0.01, {"w": np.array([[0.006, -0.003], [0.009, 0.001]]), "b": np.array([0.002, -0.004])}
+    n = math.sqrt(sum(float(np.sum(leaf**2)) for leaf in gradient.values()))
+    gradient = {name: jnp.asarray(leaf) for name, leaf in gradient.items()}
+    size = {rule: float(global_norm(clip_gradients(gradient, c, rule))) for rule in ("book", "pseudocode", "optax")}
+    rounding = "a few roundings of the norm and the quotient: 8 eps"
+    yield Line(
+        "clipping at c = 0.01: the notes' code over their formula, log of the clipped norms",
+        "c/(n + 1e-6) against c/n", -math.log1p(1e-6 / n), math.log(size["book"] / size["pseudocode"]), 8 * EPS64,
+        rounding,
+    )  # fmt: skip
+    yield worst(
+        "clipping: the pseudo-code's and optax's rule leave the norm c", "c/n if n ≥ c",
+        c, [size["pseudocode"], size["optax"]], 8 * EPS64 * c, rounding,
+    )  # fmt: skip
+    still = jax.tree.map(jnp.zeros_like, gradient)
+    norms = [float(global_norm(clip_gradients(still, 0.0, rule))) for rule in ("book", "pseudocode", "value", "optax")]
+    yield worst(
+        "clipping a gradient of zeros at c = 0: 0 by every rule but optax's, which divides 0 by 0",
+        "the rules themselves", [0.0, 0.0, 0.0, math.nan], norms, 0.0, "values, not roundings",
     )  # fmt: skip
 
 
