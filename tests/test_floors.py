@@ -19,7 +19,7 @@ FLOORS = (
     ("training",),
     ("ensemble",),
     ("config", "records"),
-    ("results", "predictions"),
+    ("results", "parts", "predictions"),
     ("experiments", "figures", "summary"),
     ("verify",),
     ("jobs",),

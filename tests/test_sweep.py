@@ -131,7 +131,7 @@ def test_every_preset_is_a_sweep(name):
         (["steps="], "steps: '' is not allowed; allowed: a whole number"),
         (["cell="], "cell: '' is not allowed; allowed: linear, tanh"),
         (["weight_scales=nan"], "weight_scales: nan is not allowed; allowed: a finite number"),
-        (["experiment=main"], "experiment: 'main' is not allowed; allowed: jacobian, notes"),
+        (["experiment=main"], "experiment: 'main' is not allowed; allowed: jacobian, lyapunov, pairs, nodes, notes"),
         (["+sweeps=nothing"], "sweeps: 'nothing' is not allowed; allowed: the presets main"),
         (["experiment=notes", "cell=relu"], "cell: 'relu' is not allowed; allowed: nothing: experiment=notes does not"),
         (["method=pullback", "anchors=end,start", "-m"], "method: 'pullback' is not allowed"),
@@ -202,7 +202,7 @@ def test_different_settings_have_different_folders(one, other):
 
 
 def finish(job) -> None:
-    job.folder.mkdir(parents=True)
+    job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / records.RESULT).write_bytes(b"a result")
     checksum = records.file_checksum(job.folder / records.RESULT)
     record = records.Record(records.FINISHED, job.hash, config.deciding(job.config), job.swept, checksum)
@@ -258,9 +258,31 @@ def test_one_failing_job_stops_no_other(monkeypatch):
             raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(sweep.jobs, "execute", execute)
-    failed = sweep.run(found.jobs, lambda _: lambda _: None)
+    outcome = sweep.run(found.jobs, lambda _: lambda _: None)
     assert ran == [job.name for job in found.jobs]
-    assert [(job.config.cell, why) for job, why in failed] == [("relu", "RuntimeError: two")]
+    assert [(job.config.cell, why) for job, why in outcome.failed] == [("relu", "RuntimeError: two")]
+    assert not outcome.elsewhere
+
+
+def test_a_job_is_computed_by_one_process_at_a_time(monkeypatch):
+    found = plan(["cell=tanh,relu", "name=a"], multirun=True)
+    ran, told = [], []
+    monkeypatch.setattr(sweep.jobs, "execute", lambda job, report: ran.append(job.config.cell))
+
+    def watch(job):
+        return lambda networks: told.append((job.config.cell, networks))
+
+    with sweep.jobs.claimed(found.jobs[0]) as mine:
+        assert mine
+        outcome = sweep.run(found.jobs, watch)
+        assert outcome.elsewhere == [found.jobs[0]]
+        assert ran == ["relu"]
+        with sweep.jobs.claimed(found.jobs[0]) as again:
+            assert not again
+    finish(found.jobs[0])  # as the other process did meanwhile
+    assert sweep.run(found.jobs[:1], watch) == sweep.Outcome([], [])
+    assert ran == ["relu"]
+    assert told == [("tanh", found.jobs[0].networks)]
 
 
 def test_the_hash_of_a_job_is_that_of_its_deciding_settings():

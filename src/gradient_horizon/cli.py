@@ -180,7 +180,7 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
     finished_before = len(sweep.jobs) - len(todo)
     try:
         with terminal.watching(screen, todo) as watch:
-            failed = sweeps.run(todo, watch)
+            outcome = sweeps.run(todo, watch)
     except KeyboardInterrupt:
         forced = any(job.config.force for job in todo)
         done = finished_before if forced else len(sweep.jobs) - len(sweeps.unfinished(sweep))
@@ -189,11 +189,15 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
             markup=False,
         )
         return INTERRUPTED
-    for job, why in failed:
+    for job, why in outcome.failed:
         screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
-    if len(failed) < len(sweep.jobs):
+    for job in outcome.elsewhere:
+        screen.print(
+            f"left out: {job.folder}: another process is computing it; once it is done, run this again", markup=False
+        )
+    if len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs):
         _conclude(screen, sweep.folder, redraw=True)
-    return FAILED if failed else DONE
+    return FAILED if outcome.failed else DONE
 
 
 def _plan_line(sweep: Any, todo: list[Any]) -> str:

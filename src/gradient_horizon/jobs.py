@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from gradient_horizon import __version__, records
 from gradient_horizon.config import Config, as_dict, content_hash, deciding
+from gradient_horizon.parts import Parts
 
-LOG, SETTINGS, QUICK_LOOK = "run.log", "config.yaml", "quick_look"
+LOG, SETTINGS, QUICK_LOOK, PARTS, LOCK = "run.log", "config.yaml", "quick_look", "parts", "lock"
 _log = logging.getLogger("gradient_horizon")
 
 
@@ -94,6 +96,13 @@ def _git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
+def _made_by(job: Job) -> str:
+    """All that decides the bytes of a part, beside the machine."""
+    import jax
+
+    return json.dumps([job.hash, __version__, jax.__version__, _git_commit()])
+
+
 def _peak_memory() -> int:
     """Bytes; `ru_maxrss` counts KiB on Linux and bytes on macOS."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -118,6 +127,25 @@ def _provenance(job: Job, wall_time: float) -> dict[str, Any]:
         "wall_time_seconds": wall_time,
         "peak_memory_bytes": _peak_memory(),
     }
+
+
+@contextmanager
+def claimed(job: Job) -> Iterator[bool]:
+    """Whether the job is this process's to compute, for as long as the context lasts.
+
+    A lock of the operating system on a file in the job's folder: a process that dies, however, lets go of it.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(job.folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def execute(job: Job, report: Callable[[int], None]) -> None:
@@ -151,9 +179,13 @@ def _compute(job: Job, report: Callable[[int], None], begun: float) -> str:
 
     settings = OmegaConf.to_yaml(OmegaConf.create(as_dict(job.config)))
     records.write_atomically(job.folder / SETTINGS, settings.encode())
-    dataset = experiments.measure(job.config, report)
+    parts = Parts(job.folder / PARTS, _made_by(job))
+    if job.config.force:
+        parts.clear()
+    dataset = experiments.measure(job.config, report, parts)
     dataset.attrs.update(_provenance(job, time.perf_counter() - begun))
     checksum = results.save(dataset, job.folder / records.RESULT)
+    parts.clear()
     if job.config.quick_look:
         from gradient_horizon import figures
 

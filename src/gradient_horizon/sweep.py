@@ -206,12 +206,30 @@ def prepare_folder(sweep: Sweep) -> None:
         raise SettingError("output", str(sweep.folder), f"a folder that can be written ({error.strerror})") from None
 
 
-def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[int], None]]) -> list[tuple[jobs.Job, str]]:
-    """Compute `todo` one after the other in this process; the failed ones and why. A failure stops no other job."""
-    failed = []
+@dataclass(frozen=True)
+class Outcome:
+    """The jobs that failed, each with why, and those that another process is computing."""
+
+    failed: list[tuple[jobs.Job, str]]
+    elsewhere: list[jobs.Job]
+
+
+def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[int], None]]) -> Outcome:
+    """Compute `todo` one after the other in this process. A failure stops no other job.
+
+    A job that another process has claimed is left to it, and not computed again when it has just finished there.
+    """
+    outcome = Outcome([], [])
     for job in todo:
         try:
-            jobs.execute(job, watch(job))
+            with jobs.claimed(job) as mine:
+                report = watch(job)
+                if not mine:
+                    outcome.elsewhere.append(job)
+                elif job.is_finished() and not job.config.force:
+                    report(job.networks)
+                else:
+                    jobs.execute(job, report)
         except Exception as error:
-            failed.append((job, f"{type(error).__name__}: {error}".splitlines()[0]))
-    return failed
+            outcome.failed.append((job, f"{type(error).__name__}: {error}".splitlines()[0]))
+    return outcome

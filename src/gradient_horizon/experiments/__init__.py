@@ -6,10 +6,11 @@ from importlib import import_module
 import xarray as xr
 
 from gradient_horizon.config import Config
+from gradient_horizon.parts import Parts
 
 Report = Callable[[int], None]  # told how many more networks are finished
 
 
-def measure(config: Config, report: Report) -> xr.Dataset:
-    """Run the experiment that `config` names; JAX is loaded here and not before."""
-    return import_module(f"gradient_horizon.experiments.{config.experiment}").measure(config, report)
+def measure(config: Config, report: Report, parts: Parts | None = None) -> xr.Dataset:
+    """Run the experiment that `config` names, from what `parts` hold of it on; JAX is loaded here and not before."""
+    return import_module(f"gradient_horizon.experiments.{config.experiment}").measure(config, report, parts)

@@ -11,6 +11,7 @@ from gradient_horizon.config import Config
 from gradient_horizon.experiments.networks import NETWORK, CellSpec, Network, Networks
 from gradient_horizon.horizon import gradient_horizon
 from gradient_horizon.jacobian import ScaledNorms, in_float64, scaled_norms
+from gradient_horizon.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ def _largest_difference(log_norms: LogNorms, reference: LogNorms, places: np.nda
     return largest
 
 
-def measure(config: Config, report: Any) -> xr.Dataset:
+def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """Measure every network of `config` and label the result."""
-    networks = Networks(config)
+    networks = Networks(config, parts)
     spec = Spec(
         cell=networks.cell,
         # the horizon is defined by the Frobenius norm, which costs little beside the product
@@ -79,7 +80,7 @@ def measure(config: Config, report: Any) -> xr.Dataset:
         anchors=tuple(config.anchors),
         method=config.method,
     )
-    measured = networks.over(_measure, spec, report=report)
+    measured = networks.every(_measure, spec, report)
     log_norms = _log_norms(measured["scaled"])
     rechecked: dict[str, Any] = {}
     if config.recheck:

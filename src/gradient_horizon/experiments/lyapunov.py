@@ -10,6 +10,7 @@ from gradient_horizon import names
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.networks import CellSpec, Network, Networks
 from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ def _measure(spec: Spec, network: Network) -> dict[str, Any]:
     return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any) -> xr.Dataset:
+def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """The exponents of every network of `config`, labelled."""
-    networks = Networks(config)
+    networks = Networks(config, parts)
     spec = Spec(networks.cell, config.transient, config.exponents)
-    measured = networks.over(_measure, spec, report=report)
+    measured = networks.every(_measure, spec, report)
     eigenvalues = networks.eigenvalues()
     label = networks.per_network
     described = {

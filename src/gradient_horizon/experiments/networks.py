@@ -1,6 +1,6 @@
 """The networks of a job: drawn, measured in blocks over the devices, and described the same in every result."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from gradient_horizon import ensemble, linalg, names, runtime
 from gradient_horizon.cells import Cell, make_cell
 from gradient_horizon.config import Config
 from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
+from gradient_horizon.parts import Parts
 from gradient_horizon.rollout import Trajectory, rollout
 
 NETWORK = ("weight_scale", "seed")
@@ -127,7 +128,8 @@ def _program(function: Callable[..., Any], *arguments: Any) -> ensemble.Program:
 class Networks:
     """Every network of a job: all its seeds at each of its weight scales, the seed changing fastest."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, parts: Parts | None = None):
+        self._parts = parts
         self.config = config
         self.draw = draw_of(config)
         self.cell = CellSpec(config.cell, config.leak, config.hidden_size, self.draw.input_size)
@@ -144,31 +146,68 @@ class Networks:
             "weight_scale": np.repeat(scales, len(config.seeds)).astype(self.draw.precision),
         }
 
-    def over(
-        self, measure: Measure, spec: Hashable, places: Any = slice(None), report: Callable[[int], None] | None = None
-    ) -> Any:
-        """What `measure` gives for the networks at `places`, along a leading axis; `report` hears of each chunk."""
-        stages = [
+    def every(self, measure: Measure, spec: Hashable, report: Callable[[int], None]) -> Any:
+        """What `measure` gives for every network, along a leading axis; `report` hears of each chunk.
+
+        Networks that the job's parts hold already are taken from there, the others added to them.
+        """
+        stages = self._stages(measure, spec)
+        chunks = self._chunks(stages, self._networks) if self._parts is None else self._resumed(self._parts, stages)
+        return ensemble.gather(chunks, self.total, report)
+
+    def over(self, measure: Measure, spec: Hashable, places: Any) -> Any:
+        """The same for the networks at `places` alone."""
+        return self._gathered(
+            self._stages(measure, spec), {key: values[places] for key, values in self._networks.items()}
+        )
+
+    def _stages(self, measure: Measure, spec: Hashable) -> list[ensemble.Program]:
+        return [
             _program(drawn, self.draw),
             _program(_rolled, self.cell, self.draw),
             _program(_measured, measure, spec),
         ]
-        return self._run(stages, {key: values[places] for key, values in self._networks.items()}, report)
 
-    def _run(
-        self,
-        stages: list[ensemble.Program],
-        networks: dict[str, np.ndarray],
-        report: Callable[[int], None] | None = None,
-    ) -> Any:
-        chunks = ensemble.map_blocks(stages, self.block, networks, self._pixels)
-        return ensemble.gather(chunks, len(networks["seed"]), report)
+    def _chunks(self, stages: list[ensemble.Program], networks: dict[str, np.ndarray]) -> Iterator[tuple[slice, Any]]:
+        return ensemble.map_blocks(stages, self.block, networks, self._pixels)
+
+    def _gathered(self, stages: list[ensemble.Program], networks: dict[str, np.ndarray]) -> Any:
+        return ensemble.gather(self._chunks(stages, networks), len(networks["seed"]))
+
+    def _resumed(self, parts: Parts, stages: list[ensemble.Program]) -> Iterator[tuple[slice, Any]]:
+        done, structure = 0, None
+        for rows, leaves in parts.stored():
+            structure = structure or self._structure(stages)
+            yield rows, jax.tree.unflatten(structure, leaves)
+            done = rows.stop
+        if done == self.total:
+            return
+        remaining = {key: values[done:] for key, values in self._networks.items()}
+        try:
+            for rows, values in self._chunks(stages, remaining):
+                rows = slice(done + rows.start, done + rows.stop)
+                parts.add(rows, jax.tree.leaves(values))
+                yield rows, values
+        finally:  # interrupted or failed: what is finished is kept
+            parts.flush()
+
+    def _structure(self, stages: list[ensemble.Program]) -> Any:
+        """The tree that the last stage gives, without computing it."""
+        size = self.block * jax.device_count()
+        networks = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self._networks.items()}
+
+        def measured(values: Any) -> Any:
+            for stage in stages:
+                values = stage(values, self._pixels)
+            return values
+
+        return jax.tree.structure(jax.eval_shape(measured, networks))
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
         """`eigenvalue_moduli` (scales, seeds, N) of W, descending, and `largest_singular_value` (scales, seeds)."""
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.draw.precision)}
-        found = self._run([_program(drawn, self.draw), _program(_eigenvalues)], unit)
+        found = self._gathered([_program(drawn, self.draw), _program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
         return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
 

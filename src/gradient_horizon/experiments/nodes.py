@@ -9,6 +9,7 @@ import xarray as xr
 from gradient_horizon.backprop import node_split
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.parts import Parts
 
 NODES = ("activation", "matrix")
 
@@ -19,10 +20,10 @@ def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
     return {"split": jnp.stack([split[node] for node in NODES]), "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any) -> xr.Dataset:
+def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """The split of every network of `config`, labelled."""
-    networks = Networks(config)
-    measured = networks.over(_measure, networks.cell, report=report)
+    networks = Networks(config, parts)
+    measured = networks.every(_measure, networks.cell, report)
     described = {
         "log_growth": networks.per_network(
             measured["split"],

@@ -60,8 +60,8 @@ def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str,
     }
 
 
-def measure(config: Config, report: Any) -> xr.Dataset:
-    """The three series for every seed and weight scale, and the eigenvalue behind them."""
+def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
+    """The three series for every seed and weight scale, and the eigenvalue behind them; too quick for `parts`."""
     shape = (len(config.weight_scales), len(config.seeds))
     matrices = np.stack(
         [notes_matrix(seed, config.hidden_size, scale) for scale in config.weight_scales for seed in config.seeds]

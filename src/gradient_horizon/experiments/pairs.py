@@ -8,6 +8,7 @@ import xarray as xr
 from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.parts import Parts
 
 
 def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
@@ -18,10 +19,10 @@ def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
     return {"log_norm": pairs, "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any) -> xr.Dataset:
+def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """The triangle of every network of `config`, labelled by the times t (`late`) and s (`early`)."""
-    networks = Networks(config)
-    measured = networks.over(_measure, networks.cell, report=report)
+    networks = Networks(config, parts)
+    measured = networks.every(_measure, networks.cell, report)
     described = {
         "log_norm_of_pair": networks.per_network(
             measured["log_norm"],
