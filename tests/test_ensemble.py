@@ -89,7 +89,8 @@ def test_the_number_of_devices_does_not_change_a_bit():
 
 
 def test_a_network_that_overflows_is_flagged_and_disturbs_no_other():
-    same = {"cell": "relu", "hidden_size": 8, "anchors": ["end"]}
+    # (with a bias, since without it the state of a ReLU network is scaled)
+    same = {"cell": "relu", "hidden_size": 8, "anchors": ["end"], "bias_scale": 0.1, "inputs": "none"}
     seeds, scales, huge = list(range(6)), [0.5, 1.5], 1000.0
     together = measured(**same, seeds=seeds, weight_scales=[0.5, huge, 1.5])
     assert_same_bytes(measured(**same, seeds=seeds, weight_scales=scales), together)
@@ -99,11 +100,12 @@ def test_a_network_that_overflows_is_flagged_and_disturbs_no_other():
     cell = make_cell("relu", 8)
     for seed in seeds:
         key = jax.random.key(np.uint32(seed))
-        matrix, state = np.asarray(cell.init(key, huge).recurrent), np.asarray(cell.initial_state(key))
+        params = cell.init(key, huge, bias_scale=0.1)
+        matrix, bias, state = np.asarray(params.recurrent), np.asarray(params.bias), np.asarray(cell.initial_state(key))
         bad = -1
         with np.errstate(over="ignore", invalid="ignore"):
             for t in range(1, 31):
-                state = np.maximum(matrix @ state, 0)
+                state = np.maximum(matrix @ state + bias, 0)
                 if not np.isfinite(state).all():
                     bad = t
                     break
