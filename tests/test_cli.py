@@ -66,6 +66,7 @@ def test_a_sweep_writes_what_it_says(first):
                 "status.json",
                 "config.yaml",
                 "run.log",
+                "lock",
                 "quick_look.png",
             }
             assert f"{job}/result.nc" in written
@@ -160,10 +161,10 @@ FAILING = """
 import sys
 from gradient_horizon import cli, experiments
 measure = experiments.measure
-def failing(config, report):
+def failing(config, report, parts):
     if config.cell == "relu" and "fail" in sys.argv:
         raise FloatingPointError("the second\\nof three")
-    return measure(config, report)
+    return measure(config, report, parts)
 experiments.measure = failing
 sys.exit(cli.main(["run", "-m", "cell=tanh,relu,linear", "name=mixed", "hidden_size=3", "steps=5", "seeds=2",
                    "weight_scales=[1.0]", "quick_look=false"]))
@@ -200,11 +201,11 @@ STOPPING = """
 import sys, time
 from gradient_horizon import cli, experiments
 measure = experiments.measure
-def slow(config, report):
+def slow(config, report, parts):
     if config.cell == "relu" and "slow" in sys.argv:
         print("waiting", flush=True)
         time.sleep(100)
-    return measure(config, report)
+    return measure(config, report, parts)
 experiments.measure = slow
 sys.exit(cli.main(["run", "-m", "cell=tanh,relu", "name=stopped", "hidden_size=3", "steps=5", "seeds=2",
                    "weight_scales=[1.0]", "quick_look=false"]))
