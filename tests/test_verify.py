@@ -15,7 +15,7 @@ import pytest
 
 from gradient_horizon import activations, jacobian, linalg
 from gradient_horizon.activations import ACTIVATIONS
-from gradient_horizon.experiments import networks
+from gradient_horizon.experiments import networks, population
 from gradient_horizon.rollout import Trajectory, pull, push, rollout
 from gradient_horizon.theory import fixed_point, moments
 from gradient_horizon.verify import SECTIONS, mean_field, page, random_matrices, traps, verify
@@ -65,11 +65,11 @@ def sabotage(monkeypatch):
         if target is not None:
             set_it = monkeypatch.setitem if isinstance(target, dict) else monkeypatch.setattr
             set_it(target, name, replacement)
-        networks._program.cache_clear()
+        population.program.cache_clear()
         return [line.law for section in verify(sections={"": checks}) for line in section.lines if not line.passed]
 
     yield failed
-    networks._program.cache_clear()
+    population.program.cache_clear()
 
 
 def named(laws, words):

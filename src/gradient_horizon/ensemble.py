@@ -50,7 +50,7 @@ def map_blocks(
         yield rows, jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
 
 
-def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[[int], None] | None = None) -> PyTree:
+def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[[float], None] | None = None) -> PyTree:
     """The chunks of `map_blocks` put together; `report` is told how many networks each one finished."""
     result = None
     for rows, values in chunks:

@@ -148,7 +148,7 @@ def claimed(job: Job) -> Iterator[bool]:
         lock.release()
 
 
-def execute(job: Job, report: Callable[[int], None]) -> None:
+def execute(job: Job, report: Callable[[float], None]) -> None:
     """Compute `job` and write its folder; whatever goes wrong is recorded there before it is raised again."""
     job.folder.mkdir(parents=True, exist_ok=True)
     record = records.Record(records.RUNNING, job.hash, deciding(job.config), job.swept)
@@ -174,7 +174,7 @@ def execute(job: Job, report: Callable[[int], None]) -> None:
     records.write_record(job.folder, finished)
 
 
-def _compute(job: Job, report: Callable[[int], None], begun: float) -> str:
+def _compute(job: Job, report: Callable[[float], None], begun: float) -> str:
     from gradient_horizon import experiments, results
 
     settings = OmegaConf.to_yaml(OmegaConf.create(as_dict(job.config)))

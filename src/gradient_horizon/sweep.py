@@ -214,7 +214,7 @@ class Outcome:
     elsewhere: list[jobs.Job]
 
 
-def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[int], None]]) -> Outcome:
+def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[float], None]]) -> Outcome:
     """Compute `todo` one after the other in this process. A failure stops no other job.
 
     A job that another process has claimed is left to it, and not computed again when it has just finished there.

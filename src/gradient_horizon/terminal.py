@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gradient_horizon.jobs import Job
 
 SECONDS_BETWEEN_LINES = 10.0
-Watch = Callable[[Job], Callable[[int], None]]
+Watch = Callable[[Job], Callable[[float], None]]
 
 
 def console() -> Console:
@@ -37,7 +37,7 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
     with Progress(*columns, console=screen) as progress:
         bar = progress.add_task("starting", total=total)
 
-        def watch(job: Job) -> Callable[[int], None]:
+        def watch(job: Job) -> Callable[[float], None]:
             progress.update(bar, description=job.name)
             return lambda networks: progress.advance(bar, networks)
 
@@ -73,21 +73,21 @@ def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
 def _lines(screen: Console, count: int) -> Watch:
     number = 0
 
-    def watch(job: Job) -> Callable[[int], None]:
+    def watch(job: Job) -> Callable[[float], None]:
         nonlocal number
         number += 1
         begun = said = time.monotonic()
-        done = 0
+        done = 0.0
         screen.print(f"[{number}/{count}] {job.name}: {job.networks} networks", markup=False)
 
-        def report(networks: int) -> None:
+        def report(networks: float) -> None:
             nonlocal done, said
             done += networks
             passed = time.monotonic() - begun
             if time.monotonic() - said > SECONDS_BETWEEN_LINES and done:
                 said = time.monotonic()
                 left = passed * (job.networks - done) / done
-                screen.print(f"    {done} of {job.networks} networks, about {left:.0f} s left", markup=False)
+                screen.print(f"    {done:.0f} of {job.networks} networks, about {left:.0f} s left", markup=False)
 
         return report
 

@@ -8,7 +8,7 @@ import xarray as xr
 from gradient_horizon.config import Config
 from gradient_horizon.parts import Parts
 
-Report = Callable[[int], None]  # told how many more networks are finished
+Report = Callable[[float], None]  # told how many more networks are finished, perhaps a part of one
 
 
 def measure(config: Config, report: Report, parts: Parts | None = None) -> xr.Dataset:

@@ -1,8 +1,7 @@
 """The networks of a job: drawn, measured in blocks over the devices, and described the same in every result."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 from gradient_horizon import ensemble, linalg, names, runtime
 from gradient_horizon.cells import Cell, make_cell
 from gradient_horizon.config import Config
+from gradient_horizon.experiments.population import Population, program
 from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
 from gradient_horizon.parts import Parts
 from gradient_horizon.rollout import Trajectory, rollout
@@ -120,108 +120,52 @@ def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=64)
-def _program(function: Callable[..., Any], *arguments: Any) -> ensemble.Program:
-    return ensemble.compile_blocks(partial(function, *arguments))
-
-
 class Networks:
     """Every network of a job: all its seeds at each of its weight scales, the seed changing fastest."""
 
     def __init__(self, config: Config, parts: Parts | None = None):
-        self._parts = parts
         self.config = config
         self.draw = draw_of(config)
         self.cell = CellSpec(config.cell, config.leak, config.hidden_size, self.draw.input_size)
         self.state_size = self.cell.make().state_size
-        self.shape = (len(config.weight_scales), len(config.seeds))
-        self.total = self.shape[0] * self.shape[1]
-        self.block = runtime.block_size(
-            self.state_size, self.draw.steps, precision=self.draw.precision, backend=jax.default_backend()
+        self.population = Population(
+            {"weight_scale": config.weight_scales, "seed": config.seeds},
+            runtime.block_size(
+                self.state_size, self.draw.steps, precision=self.draw.precision, backend=jax.default_backend()
+            ),
+            precision=self.draw.precision,
+            constants=digit_pixels() if self.draw.inputs == "digits" else None,
+            parts=parts,
         )
-        self._pixels = digit_pixels() if self.draw.inputs == "digits" else None
-        scales = np.asarray(config.weight_scales, np.float64)
-        self._networks = {
-            "seed": np.tile(np.asarray(config.seeds, np.uint32), len(scales)),
-            "weight_scale": np.repeat(scales, len(config.seeds)).astype(self.draw.precision),
-        }
+        self.total, self.block = self.population.total, self.population.block
+        self.shape, self.per_network = self.population.shape, self.population.label
 
-    def every(self, measure: Measure, spec: Hashable, report: Callable[[int], None]) -> Any:
-        """What `measure` gives for every network, along a leading axis; `report` hears of each chunk.
-
-        Networks that the job's parts hold already are taken from there, the others added to them.
-        """
-        stages = self._stages(measure, spec)
-        chunks = self._chunks(stages, self._networks) if self._parts is None else self._resumed(self._parts, stages)
-        return ensemble.gather(chunks, self.total, report)
+    def every(self, measure: Measure, spec: Hashable, report: Callable[[float], None]) -> Any:
+        """What `measure` gives for every network, along a leading axis; `report` hears of each chunk."""
+        return self.population.every(self._stages(measure, spec), report)
 
     def over(self, measure: Measure, spec: Hashable, places: Any) -> Any:
         """The same for the networks at `places` alone."""
-        return self._gathered(
-            self._stages(measure, spec), {key: values[places] for key, values in self._networks.items()}
-        )
+        return self.population.over(self._stages(measure, spec), self.population.at(places))
 
     def _stages(self, measure: Measure, spec: Hashable) -> list[ensemble.Program]:
         return [
-            _program(drawn, self.draw),
-            _program(_rolled, self.cell, self.draw),
-            _program(_measured, measure, spec),
+            program(drawn, self.draw),
+            program(_rolled, self.cell, self.draw),
+            program(_measured, measure, spec),
         ]
-
-    def _chunks(self, stages: list[ensemble.Program], networks: dict[str, np.ndarray]) -> Iterator[tuple[slice, Any]]:
-        return ensemble.map_blocks(stages, self.block, networks, self._pixels)
-
-    def _gathered(self, stages: list[ensemble.Program], networks: dict[str, np.ndarray]) -> Any:
-        return ensemble.gather(self._chunks(stages, networks), len(networks["seed"]))
-
-    def _resumed(self, parts: Parts, stages: list[ensemble.Program]) -> Iterator[tuple[slice, Any]]:
-        done, structure = 0, None
-        for rows, leaves in parts.stored():
-            structure = structure or self._structure(stages)
-            yield rows, jax.tree.unflatten(structure, leaves)
-            done = rows.stop
-        if done == self.total:
-            return
-        remaining = {key: values[done:] for key, values in self._networks.items()}
-        try:
-            for rows, values in self._chunks(stages, remaining):
-                rows = slice(done + rows.start, done + rows.stop)
-                parts.add(rows, jax.tree.leaves(values))
-                yield rows, values
-        finally:  # interrupted or failed: what is finished is kept
-            parts.flush()
-
-    def _structure(self, stages: list[ensemble.Program]) -> Any:
-        """The tree that the last stage gives, without computing it."""
-        size = self.block * jax.device_count()
-        networks = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self._networks.items()}
-
-        def measured(values: Any) -> Any:
-            for stage in stages:
-                values = stage(values, self._pixels)
-            return values
-
-        return jax.tree.structure(jax.eval_shape(measured, networks))
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
         """`eigenvalue_moduli` (scales, seeds, N) of W, descending, and `largest_singular_value` (scales, seeds)."""
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.draw.precision)}
-        found = self._gathered([_program(drawn, self.draw), _program(_eigenvalues)], unit)
+        found = self.population.over([program(drawn, self.draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
         return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
 
-    def per_network(self, values: np.ndarray, *dims: str, title: str, units: str = "1", **more: Any) -> Any:
-        """`values`, networks along the leading axis, as a labelled variable."""
-        shaped = np.reshape(values, (*self.shape, *np.shape(values)[1:]))
-        return (*NETWORK, *dims), shaped, {"long_name": title, "units": units, **more}
-
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Weight scales and seeds, and the lags 1 .. T where asked for."""
-        found: dict[str, Any] = {
-            "weight_scale": ("weight_scale", self.config.weight_scales, {"long_name": "weight scale g", "units": "1"}),
-            "seed": ("seed", self.config.seeds, {"long_name": "seed", "units": "1"}),
-        }
+        found = self.population.coordinates()
         if lag:
             found["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
         return found

@@ -1,0 +1,109 @@
+"""Every network of a job, one at each point of its axes: computed chunk by chunk, resumed from parts, labelled."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradient_horizon import ensemble
+from gradient_horizon.parts import Parts
+
+# What each axis of networks is called on a plot.
+AXES = {
+    "learning_rate": "learning rate",
+    "clip_threshold": "clip threshold",
+    "weight_scale": "weight scale g",
+    "seed": "seed",
+}
+
+
+@lru_cache(maxsize=64)
+def program(function: Callable[..., Any], *arguments: Any) -> ensemble.Program:
+    """`function` with `arguments` first, compiled for a block of networks on each device; the same one every time."""
+    return ensemble.compile_blocks(partial(function, *arguments))
+
+
+class Population:
+    """The networks at all points of `axes`, the last axis changing fastest; seeds are uint32, all else `precision`.
+
+    `block` networks share a compiled block on one device; `constants` are the same for every network.
+    """
+
+    def __init__(
+        self,
+        axes: Mapping[str, Sequence[float]],
+        block: int,
+        *,
+        precision: str,
+        constants: Any = None,
+        parts: Parts | None = None,
+    ):
+        self.axes = {name: list(values) for name, values in axes.items()}
+        self.block = block
+        self.shape = tuple(len(values) for values in self.axes.values())
+        self.total = math.prod(self.shape)
+        self._constants, self._parts = constants, parts
+        columns = [np.asarray(values, np.uint32 if name == "seed" else precision) for name, values in self.axes.items()]
+        places = np.unravel_index(np.arange(self.total), self.shape)
+        self.networks = {name: column[place] for name, column, place in zip(self.axes, columns, places, strict=True)}
+
+    def every(self, stages: Sequence[ensemble.Program], report: Callable[[float], None]) -> Any:
+        """What the last of `stages` gives for every network, along a leading axis; `report` hears of each chunk.
+
+        Networks that the job's parts hold already are taken from there, the others added to them.
+        """
+        chunks = self._chunks(stages, self.networks) if self._parts is None else self._resumed(self._parts, stages)
+        return ensemble.gather(chunks, self.total, report)
+
+    def over(self, stages: Sequence[ensemble.Program], networks: Mapping[str, np.ndarray]) -> Any:
+        """The same for `networks`, given as the values of their axes; nothing is kept."""
+        return ensemble.gather(self._chunks(stages, networks), len(networks["seed"]))
+
+    def at(self, places: Any) -> dict[str, np.ndarray]:
+        """The values of the axes of the networks at `places`."""
+        return {name: values[places] for name, values in self.networks.items()}
+
+    def _chunks(
+        self, stages: Sequence[ensemble.Program], networks: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[slice, Any]]:
+        return ensemble.map_blocks(stages, self.block, networks, self._constants)
+
+    def _resumed(self, parts: Parts, stages: Sequence[ensemble.Program]) -> Iterator[tuple[slice, Any]]:
+        done, structure = 0, None
+        for rows, leaves in parts.stored():
+            structure = structure or self._structure(stages)
+            yield rows, jax.tree.unflatten(structure, leaves)
+            done = rows.stop
+        if done == self.total:
+            return
+        try:
+            for rows, values in self._chunks(stages, self.at(slice(done, None))):
+                rows = slice(done + rows.start, done + rows.stop)
+                parts.add(rows, jax.tree.leaves(values))
+                yield rows, values
+        finally:  # interrupted or failed: what is finished is kept
+            parts.flush()
+
+    def _structure(self, stages: Sequence[ensemble.Program]) -> Any:
+        """The tree that the last stage gives, without computing it."""
+        size = self.block * jax.device_count()
+        networks = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
+
+        def measured(values: Any) -> Any:
+            for stage in stages:
+                values = stage(values, self._constants)
+            return values
+
+        return jax.tree.structure(jax.eval_shape(measured, networks))
+
+    def label(self, values: np.ndarray, *dims: str, title: str, units: str = "1", **more: Any) -> Any:
+        """`values`, networks along the leading axis, as a labelled variable along the axes and `dims`."""
+        shaped = np.reshape(values, (*self.shape, *np.shape(values)[1:]))
+        return (*self.axes, *dims), shaped, {"long_name": title, "units": units, **more}
+
+    def coordinates(self) -> dict[str, Any]:
+        """The axes as labelled coordinates."""
+        return {name: (name, values, {"long_name": AXES[name], "units": "1"}) for name, values in self.axes.items()}
