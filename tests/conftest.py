@@ -22,6 +22,7 @@ CHECKED = (
     "randomness",
     "rollout",
     "scaling",
+    "tasks",
     "weights",
 )
 install_import_hook([f"gradient_horizon.{module}" for module in CHECKED], "beartype.beartype")

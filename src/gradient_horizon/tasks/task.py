@@ -1,0 +1,54 @@
+"""What a task is: sequences drawn from keys, and where and how a network's answers to them are read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from gradient_horizon.arrays import PyTree, RandomKey
+
+Targets: TypeAlias = Int[Array, " L"] | Float[Array, " L"]
+
+
+class Sample(NamedTuple):
+    """One sequence: inputs x_1 .. x_T, and what is to be answered at each of the last L steps."""
+
+    xs: Float[Array, "T D"]
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sequences of one kind. Hashable, and equal where `make_task` was asked for the same: a key of compiled programs.
+
+    - `steps`: T, the length of every sequence; `input_size`: D.
+    - `output_size`: K classes, or 1 where values are asked for (`kind`).
+    - `answers`: L; outputs are read at the last L steps, h_{T-L+1} .. h_T.
+    - `chance_loss`, `chance_error`: the smallest mean of `loss_of` and of `error_of` that a network can reach without
+      reading its input: the same answers to every sequence, the best ones by each of the two measures.
+    - `draw(task, key, data, test, dtype)`: what `sample` returns; `load()`: what `data` returns.
+    """
+
+    name: str
+    steps: int
+    input_size: int
+    output_size: int
+    answers: int
+    kind: Literal["classes", "values"]
+    chance_loss: float
+    chance_error: float
+    draw: "Callable[[Task, RandomKey, Any, bool, DTypeLike], Sample]"
+    load: Callable[[], PyTree] = lambda: None
+
+    def data(self) -> PyTree:
+        """The NumPy arrays that `sample` draws from, or None: an argument of compiled programs, never a constant."""
+        return self.load()
+
+    def sample(self, key: RandomKey, data: PyTree, *, test: bool, dtype: DTypeLike) -> Sample:
+        """The sequence of `key`. `test` picks the held-out part of real data; generated tasks are always fresh.
+
+        Drawn in integers and float32 and then cast, so that a key means one sequence in every `dtype`.
+        """
+        return self.draw(self, key, data, test, dtype)
