@@ -86,7 +86,7 @@ def norms_of(n: int, networks: int, block: int) -> Callable[[], Any]:
 
     chunk = block * jax.device_count()
     seeds = np.arange(networks, dtype=np.uint32).reshape(-1, chunk)
-    drawing, measuring = ensemble.compile_blocks(drawn), ensemble.compile_blocks(measured)
+    drawing, measuring = ensemble.Program(drawn), ensemble.Program(measured)
     chunks = [jax.block_until_ready(drawing(part, None)) for part in seeds]
 
     def call() -> None:
@@ -99,9 +99,9 @@ def norms_of(n: int, networks: int, block: int) -> Callable[[], Any]:
 
 def product_on_devices(size: int) -> Callable[[], Any]:
     """A call that forms one product of `size` × `size` matrices on each device at the same time."""
-    program = ensemble.compile_blocks(lambda matrix, _: matrix @ matrix)
+    program = ensemble.Program(lambda matrix, _: matrix @ matrix)
     matrices = np.random.default_rng(0).standard_normal((jax.device_count(), size, size), np.float32)
-    placed = jax.block_until_ready(ensemble.compile_blocks(lambda matrix, _: matrix + 0)(matrices, None))
+    placed = jax.block_until_ready(ensemble.Program(lambda matrix, _: matrix + 0)(matrices, None))
 
     def call() -> Any:
         return jax.block_until_ready(program(placed, None))

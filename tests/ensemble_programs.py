@@ -18,7 +18,7 @@ def measure(name, seed, _):
 
 
 for name in names.WEIGHTS:
-    program = ensemble.compile_blocks(partial(measure, name))
+    program = ensemble.Program(partial(measure, name))
     for _ in range(200):
         jax.block_until_ready(program(np.arange(16, dtype=np.uint32), None))
     print(name, flush=True)

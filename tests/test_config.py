@@ -73,6 +73,9 @@ WRONG = [
     ("name", "..", "without slashes"),
     ("name", " ", "without slashes"),
     ("output", None, "folder"),
+    ("memory_budget", 0, "above 0"),
+    ("memory_budget", "all", "or null"),
+    ("memory_budget", math.inf, "finite"),
 ]
 
 
@@ -164,7 +167,7 @@ def hash_of(**values) -> str:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({}, {"name": "a", "output": "elsewhere", "force": True, "quick_look": False}),
+        ({}, {"name": "a", "output": "elsewhere", "force": True, "quick_look": False, "memory_budget": 1}),
         ({"seeds": 2}, {"seeds": [0, 1]}),
         ({"norms": "spectral"}, {"norms": ["spectral"]}),
         ({"weight_scales": 1}, {"weight_scales": [1.0]}),

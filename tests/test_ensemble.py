@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gradient_horizon import config, ensemble, make_cell, names
 from gradient_horizon.experiments.jacobian import measure
 
-SQUARES = ensemble.compile_blocks(lambda network, shift: {"square": network["x"] * network["x"] + shift})
+SQUARES = ensemble.Program(lambda network, shift: {"square": network["x"] * network["x"] + shift})
 
 
 def measured(**values) -> xr.Dataset:
@@ -138,7 +138,7 @@ def test_dead_units_give_minus_infinity_and_never_nan(size):
 @settings(deadline=None, max_examples=30)
 def test_blocks_cover_every_network_once(total, block):
     networks = {"x": np.arange(total, dtype=np.float32)}
-    reported: list[int] = []
+    reported: list[float] = []
     chunks = ensemble.map_blocks([SQUARES], block, networks, jnp.float32(0.5))
     found = ensemble.gather(chunks, total, reported.append)
     np.testing.assert_array_equal(found["square"], np.arange(total, dtype=np.float32) ** 2 + 0.5)

@@ -18,7 +18,7 @@ FLOORS = (
     ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
-    ("config", "records"),
+    ("config", "records", "lazy"),
     ("results", "parts", "predictions"),
     ("experiments", "figures", "summary"),
     ("verify",),

@@ -245,7 +245,7 @@ def test_blocks_on_two_devices():
         key = jax.random.key(seed)
         return lyapunov_exponents(cell.step, cell.init(key, 1.5), cell.initial_state(key), steps=40)
 
-    program = ensemble.compile_blocks(measure)
+    program = ensemble.Program(measure)
     for _ in range(9):
         jax.block_until_ready(program(np.arange(16, dtype=np.uint32), None))
     found = program(np.arange(16, dtype=np.uint32), None)

@@ -120,8 +120,9 @@ def test_writes_wait_for_their_time(tmp_path):
 
 COMMAND = """
 import sys
+from functools import partial
 from gradient_horizon import jobs, parts
-jobs.Parts = lambda folder, made_by: parts.Parts(folder, made_by, seconds=0)
+jobs.Parts = partial(parts.Parts, seconds=0)
 from gradient_horizon.cli import main
 sys.exit(main(sys.argv[1:]))
 """

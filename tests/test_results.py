@@ -231,3 +231,23 @@ def test_a_collected_file_is_the_joined_result(tmp_path):
     joined = load(tmp_path)
     results.save(joined, tmp_path / "collected.nc")
     xr.testing.assert_identical(load(tmp_path / "collected.nc"), joined)
+
+
+def test_a_large_result_is_written_and_read_piece_by_piece_and_is_the_same(tmp_path, monkeypatch):
+    write(tmp_path / "a", made({"cell": "tanh"}, seeds=(4, 1)))
+    write(tmp_path / "b", made({"cell": "relu"}, seeds=(3,), lags=7))
+    whole = load(tmp_path)
+    results.save(whole, tmp_path / "whole.nc")
+    monkeypatch.setattr(results, "LARGE", 20)  # two numbers
+    monkeypatch.setattr(results, "LARGEST_IN_MEMORY", 0)
+    lazy = load(tmp_path)
+    for dataset in (lazy, load(tmp_path / "whole.nc"), load(tmp_path / "a")):
+        assert not dataset.log_norm.variable._in_memory
+    xr.testing.assert_identical(lazy.isel(lag=[0, 2], seed=-1), whole.isel(lag=[0, 2], seed=-1))
+    results.save(lazy, tmp_path / "pieces.nc")
+    xr.testing.assert_identical(load(tmp_path / "pieces.nc").load(), whole)
+    with xr.open_dataset(tmp_path / "pieces.nc") as pieces, xr.open_dataset(tmp_path / "whole.nc") as expected:
+        for name in expected.variables:
+            for key in ("dtype", "_FillValue"):
+                np.testing.assert_equal(pieces[name].encoding.get(key), expected[name].encoding.get(key))
+    xr.testing.assert_identical(load(tmp_path / "a").load(), made({"cell": "tanh"}, seeds=(4, 1)))

@@ -103,7 +103,7 @@ def test_blocks_on_two_devices_equal_a_loop():
     def measure(one, _):
         return log_singular_values(lambda _, h, x: x @ h, None, jnp.zeros(7), one)
 
-    found = np.asarray(ensemble.compile_blocks(measure)(factors, None))
+    found = np.asarray(ensemble.Program(measure)(factors, None))
     for i in (0, 7):
         np.testing.assert_allclose(found[i], spectrum(factors[i]), atol=1e-11)
 

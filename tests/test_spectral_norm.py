@@ -150,7 +150,7 @@ def test_only_the_matrices_that_need_it_are_given_to_lapack():
 
 def test_lapack_inside_the_search_does_not_stop_two_devices(monkeypatch):
     monkeypatch.setattr(spectral_norm, "MOST_STEPS", 2)
-    program = ensemble.compile_blocks(lambda matrix, _: search(matrix).value)
+    program = ensemble.Program(lambda matrix, _: search(matrix).value)
     matrices = np.random.default_rng(3).standard_normal((64, 24, 24)).astype(np.float32)
     exact = np.linalg.svd(matrices.astype(np.float64), compute_uv=False)[:, 0]
     for _ in range(50):

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,9 @@ def _whole_or_null(least: int) -> Rule:
 _FINITE = Rule("a finite number", _is_number)
 _NOT_NEGATIVE = Rule("a finite number of at least 0", lambda value: _is_number(value) and value >= 0)
 _POSITIVE = Rule("a finite number above 0", lambda value: _is_number(value) and value > 0)
+_POSITIVE_OR_NULL = Rule(
+    "a finite number above 0, or null", lambda value: value is None or (_is_number(value) and value > 0)
+)
 _FRACTION = Rule("a number above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1)
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool), ("true", "false"))
 _SEEDS = Rule(
@@ -146,6 +149,9 @@ class Config:
     method: str = _setting("auto", _one_of(names.METHODS), "how the product is formed; jacrev is the reference")
     recheck: bool = _setting(False, _SWITCH, "measure one block again with method=jacrev and record the difference")
     precision: str = _setting("float32", _one_of(names.PRECISIONS), "floating point numbers of the networks")
+    memory_budget: float | None = _setting(
+        None, _POSITIVE_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
+    )
     quick_look: bool = _setting(True, _SWITCH, "draw each job's result beside it")
     force: bool = _setting(False, _SWITCH, "compute again and overwrite what is finished")
 
@@ -153,7 +159,10 @@ class Config:
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 
 # What does not decide the numbers and so stays out of the hash.
-HOUSEKEEPING = ("name", "output", "quick_look", "force")
+HOUSEKEEPING = ("name", "output", "memory_budget", "quick_look", "force")
+
+# Settings whose values run side by side in one compiled program; a job that is too large is cut along the first first.
+AXES = ("seeds", "weight_scales")
 
 # Coordinates of every result: a sweep over one of these joins along it instead of adding a dimension.
 JOINED = {"seeds": "seed", "weight_scales": "weight_scale", "norms": "norm", "anchors": "anchor"}
@@ -241,7 +250,7 @@ _EXPAND: dict[str, Callable[[Any], Any]] = {
 def check_value(key: str, given: Any) -> Any:
     """`given` with lists spelt out, if the setting `key` allows it; else `SettingError`."""
     entry = FIELDS[key]
-    if entry.type is float and _is_whole(given):
+    if entry.type in (float, float | None) and _is_whole(given):
         given = float(given)
     value = _EXPAND[key](given) if key in _EXPAND else given
     rule: Rule = entry.metadata["rule"]
@@ -323,6 +332,22 @@ def as_dict(config: Config) -> dict[str, Any]:
 def deciding(config: Config) -> dict[str, Any]:
     """The settings that decide the numbers."""
     return {key: getattr(config, key) for key in settings_of(config.experiment)}
+
+
+def networks_of(config: Config) -> int:
+    """How many networks a job has."""
+    return math.prod(len(getattr(config, axis)) for axis in AXES)
+
+
+def cut(config: Config, most: int, axes: Sequence[str] = AXES) -> list[Config]:
+    """Settings of at most `most` networks each, which together have every network of `config` once."""
+    axis, *inner = axes
+    values = getattr(config, axis)
+    each = math.prod(len(getattr(config, other)) for other in inner)
+    if each > most and inner:
+        return [piece for value in values for piece in cut(replace(config, **{axis: [value]}), most, inner)]
+    step = max(1, most // each)
+    return [replace(config, **{axis: values[start : start + step]}) for start in range(0, len(values), step)]
 
 
 def content_hash(values: Mapping[str, Any]) -> str:

@@ -14,29 +14,51 @@ from jax.sharding import AxisType, PartitionSpec
 from gradient_horizon.arrays import PyTree
 
 Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
-Program = Callable[[PyTree, PyTree], PyTree]  # the same for a chunk of networks: a block on each device
 
 
-def compile_blocks(measure: Measure) -> Program:
+class Program:
     """`measure` over one block of networks on each device: leaves of shape (devices · block, ...) in and out."""
-    mesh = jax.make_mesh((jax.device_count(),), ("networks",), axis_types=(AxisType.Auto,))
-    split, whole = PartitionSpec("networks"), PartitionSpec()
-    # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
-    return jax.jit(
-        jax.shard_map(
+
+    def __init__(self, measure: Measure):
+        mesh = jax.make_mesh((jax.device_count(),), ("networks",), axis_types=(AxisType.Auto,))
+        split, whole = PartitionSpec("networks"), PartitionSpec()
+        # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
+        mapped = jax.shard_map(
             jax.vmap(measure, in_axes=(0, None)), mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False
         )
-    )
+
+        def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
+            return mapped(jax.tree.unflatten(tree, leaves), constants)
+
+        self._compiled = jax.jit(unflattened, static_argnums=0)
+
+    def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
+        """What `measure` gives for each of the networks."""
+        leaves, tree = jax.tree.flatten(networks)
+        return self._compiled(tree, leaves, constants)
+
+    def memory(self, networks: PyTree, constants: PyTree) -> int:
+        """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
+        leaves, tree = jax.tree.flatten(networks)
+        taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
+        if taken is None:
+            return 0
+        each = taken.argument_size_in_bytes + taken.output_size_in_bytes + taken.temp_size_in_bytes
+        return each * jax.device_count()
 
 
 def map_blocks(
-    stages: Sequence[Program], block: int, networks: PyTree, constants: PyTree = None
+    stages: Sequence[Program],
+    block: int,
+    networks: PyTree,
+    constants: PyTree = None,
+    check: Callable[[int], None] = lambda _: None,
 ) -> Iterator[tuple[slice, PyTree]]:
-    """Run `compile_blocks` programs over `networks` (leaves with one leading axis), yielding finished chunks in order.
+    """Run `stages` over `networks` (leaves with one leading axis), yielding finished chunks in order.
 
     Each stage works on what the one before gave, when that is ready: CPU devices share one pool of threads, in which
     a program must not wait for another one. The last chunk is padded with its own last network; the padding is cut
-    off again.
+    off again. `check` is told the bytes that each stage takes before it runs for the first time, and may raise.
     """
     chunk = block * jax.device_count()
     total = len(jax.tree.leaves(networks)[0])
@@ -45,6 +67,8 @@ def map_blocks(
         places = np.minimum(np.arange(start, start + chunk), rows.stop - 1)
         values = jax.tree.map(lambda leaf, places=places: leaf[places], networks)
         for stage in stages:
+            if start == 0:
+                check(stage.memory(values, constants))
             values = jax.block_until_ready(stage(values, constants))
         size = rows.stop - rows.start
         yield rows, jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)

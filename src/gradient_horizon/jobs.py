@@ -4,6 +4,7 @@ import json
 import logging
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -11,15 +12,19 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from gradient_horizon import __version__, records
-from gradient_horizon.config import Config, as_dict, content_hash, deciding
-from gradient_horizon.parts import Parts
+from gradient_horizon import __version__, records, runtime
+from gradient_horizon.config import Config, as_dict, content_hash, cut, deciding, networks_of
+from gradient_horizon.parts import Parts, TooManyNetworksError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 LOG, SETTINGS, QUICK_LOOK, PARTS, LOCK = "run.log", "config.yaml", "quick_look", "parts", "lock"
 _log = logging.getLogger("gradient_horizon")
@@ -43,7 +48,7 @@ class Job:
 
     @property
     def networks(self) -> int:
-        return len(self.config.seeds) * len(self.config.weight_scales)
+        return networks_of(self.config)
 
     def conflict(self) -> list[str]:
         """How a finished job in this folder differs in its settings: `steps: 100 there, 200 here`, ..."""
@@ -59,11 +64,7 @@ class Job:
 
     def is_finished(self) -> bool:
         """Whether its result stands, made with these settings and unaltered since."""
-        record = records.read_record(self.folder)
-        if record is None or record.state != records.FINISHED or record.hash != self.hash:
-            return False
-        path = self.folder / records.RESULT
-        return path.exists() and records.file_checksum(path) == record.checksum
+        return records.is_finished(self.folder, self.hash)
 
 
 @contextmanager
@@ -81,6 +82,7 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
+@cache
 def _git_commit() -> str:
     """The commit of the checkout that the package runs from, or an empty text."""
     try:
@@ -175,19 +177,48 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
 
 
 def _compute(job: Job, report: Callable[[float], None], begun: float) -> str:
-    from gradient_horizon import experiments, results
+    from gradient_horizon import results
 
     settings = OmegaConf.to_yaml(OmegaConf.create(as_dict(job.config)))
     records.write_atomically(job.folder / SETTINGS, settings.encode())
-    parts = Parts(job.folder / PARTS, _made_by(job))
+    parts = job.folder / PARTS
     if job.config.force:
-        parts.clear()
-    dataset = experiments.measure(job.config, report, parts)
+        shutil.rmtree(parts, ignore_errors=True)
+    dataset = _measured(job.config, parts, _made_by(job), report)
     dataset.attrs.update(_provenance(job, time.perf_counter() - begun))
     checksum = results.save(dataset, job.folder / records.RESULT)
-    parts.clear()
     if job.config.quick_look:
         from gradient_horizon import figures
 
         figures.save(figures.quick_look(dataset), job.folder / QUICK_LOOK, formats=("png",))
+    shutil.rmtree(parts, ignore_errors=True)
     return checksum
+
+
+def _measured(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
+    """The result, from what `folder` holds of it on.
+
+    More networks than should be held at once are measured in slabs, each a result of its own in `folder` until the
+    whole is written from them.
+    """
+    from gradient_horizon import experiments, results
+
+    parts = Parts(folder, made_by, budget=runtime.memory_budget(config.memory_budget))
+    try:
+        return experiments.measure(config, report, parts)
+    except TooManyNetworksError as error:
+        pieces = cut(config, error.most)
+    slabs = []
+    for index, piece in enumerate(pieces):
+        slab = folder / f"slab-{index:05d}"
+        slabs.append(slab)
+        settings = content_hash({**deciding(piece), "made_by": made_by})
+        if records.is_finished(slab, settings):
+            report(networks_of(piece))
+            continue
+        dataset = _measured(piece, slab / PARTS, made_by, report)
+        slab.mkdir(parents=True, exist_ok=True)
+        checksum = results.save(dataset, slab / records.RESULT)
+        records.write_record(slab, records.Record(records.FINISHED, settings, {}, {}, checksum))
+        shutil.rmtree(slab / PARTS, ignore_errors=True)
+    return results.concatenated([results.open_job(slab, lazy=True) for slab in slabs])

@@ -6,7 +6,6 @@ written by other settings or other versions, cut short or altered, is not read b
 
 import hashlib
 import io
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +15,27 @@ import numpy as np
 
 from gradient_horizon import records
 
+
+class TooManyNetworksError(Exception):
+    """More networks than should be held at once, which is `most`."""
+
+    def __init__(self, most: int):
+        super().__init__(f"more than {most} networks at once")
+        self.most = most
+
+
 Rows: TypeAlias = tuple[slice, list[np.ndarray[Any, Any]]]  # which networks, and what each leaf holds of them
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Parts:
-    """The parts in one folder. `made_by` names all that decides their bytes; `seconds` pass between two writes."""
+    """The parts in one folder. `made_by` names all that decides their bytes; `seconds` pass between two writes.
 
-    def __init__(self, folder: Path, made_by: str, seconds: float = 10.0):
-        self.folder, self.made_by, self.seconds = folder, made_by, seconds
+    `budget` is how many bytes of memory there are to fill.
+    """
+
+    def __init__(self, folder: Path, made_by: str, *, seconds: float = 10.0, budget: int = 2**40):
+        self.folder, self.made_by, self.seconds, self.budget = folder, made_by, seconds, budget
         self._waiting: list[Rows] = []
         self._written = time.monotonic()
 
@@ -72,8 +83,3 @@ class Parts:
         path = self.folder / f"{start:010d}.part"
         records.write_atomically(path, hashlib.sha256(content).digest() + content)
         self._waiting.clear()
-
-    def clear(self) -> None:
-        """Remove them all: the result stands, or all is to be computed again."""
-        self._waiting.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -64,6 +64,15 @@ def read_record(folder: Path) -> Record | None:
         return None
 
 
+def is_finished(folder: Path, settings: str) -> bool:
+    """Whether a result stands there, made with the settings of this hash and unaltered since."""
+    record = read_record(folder)
+    if record is None or record.state != FINISHED or record.hash != settings:
+        return False
+    path = folder / RESULT
+    return path.exists() and file_checksum(path) == record.checksum
+
+
 def process_is_alive(record: Record) -> bool:
     """Whether the process that wrote this record still runs; assumed so where it ran on another machine."""
     if record.host != socket.gethostname():

@@ -5,18 +5,24 @@
 
 import json
 import logging
+import math
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import numpy as np
 import xarray as xr
+from xarray.core.indexing import LazilyIndexedArray
 
 from gradient_horizon import names, records
+from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
 
 _log = logging.getLogger(__name__)
 _KIND = "horizon_kind"
+LARGEST_IN_MEMORY = 2**28  # bytes of files: more are read when they are asked for, piece by piece
+LARGE = 2**24  # bytes of a variable that is written, or in a large result joined, piece by piece
 
 
 class ResultError(ValueError):
@@ -50,8 +56,13 @@ def _decoded(dataset: xr.Dataset) -> xr.Dataset:
 def save(dataset: xr.Dataset, path: Path) -> str:
     """Write `dataset` to `path` under a temporary name, flush, rename; returns the file's SHA-256."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
     try:
-        _encoded(dataset).to_netcdf(temporary, engine="h5netcdf")
+        _encoded(dataset.drop_vars(large)).to_netcdf(temporary, engine="h5netcdf")
+        if large:
+            with h5netcdf.File(temporary, "a") as file:
+                for name in large:
+                    _append(file, str(name), dataset[name].variable)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         checksum = records.file_checksum(temporary)
@@ -61,16 +72,43 @@ def save(dataset: xr.Dataset, path: Path) -> str:
     return checksum
 
 
-def _read(path: Path) -> xr.Dataset:
+def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
+    """Add a large variable of numbers, a piece at a time, as xarray would write it whole."""
+    for dim, length in variable.sizes.items():
+        if dim not in file.dimensions:
+            file.dimensions[str(dim)] = length
+    written = file.create_variable(
+        name,
+        tuple(map(str, variable.dims)),
+        variable.dtype,
+        fillvalue=np.nan if variable.dtype.kind == "f" else None,
+        fill_time="never",  # every place is written below
+    )
+    written.attrs.update(variable.attrs)
+    for box in boxes(variable.shape, LARGE // variable.dtype.itemsize):
+        written[box] = variable[box].values
+
+
+def _read(path: Path, *, lazy: bool) -> xr.Dataset:
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+        dataset = xr.open_dataset(path, engine="h5netcdf")
+        if lazy:
+            return _decoded(dataset)
+        with dataset:
             return _decoded(dataset.load())
     except OSError as error:
         raise ResultError(f"{path}: no netCDF file that can be read ({str(error).splitlines()[0]})") from None
 
 
-def open_job(folder: Path) -> xr.Dataset:
-    """The result of one finished job, its checksum verified. Raises `ResultError`."""
+def _is_large(paths: Iterable[Path]) -> bool:
+    return sum(path.stat().st_size for path in paths if path.exists()) > LARGEST_IN_MEMORY
+
+
+def open_job(folder: Path, *, lazy: bool = False) -> xr.Dataset:
+    """The result of one finished job, its checksum verified; `lazy`: read when it is asked for.
+
+    Raises `ResultError`.
+    """
     record = records.read_record(folder)
     if record is None or record.state != records.FINISHED:
         raise ResultError(f"{folder}: holds no finished job")
@@ -81,7 +119,7 @@ def open_job(folder: Path) -> xr.Dataset:
         raise ResultError(f"{path}: {error.strerror}") from None
     if not intact:
         raise ResultError(f"{path}: cut short or altered since it was written (its checksum differs); run it again")
-    return _read(path)
+    return _read(path, lazy=lazy)
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -89,13 +127,13 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
 
     The dimensions are the swept settings, then the result's own (`norm`, `weight_scale`, `seed`, `lag`). It is an
     outer join: NaN where a job is missing (`missing_jobs` in the attributes names them), `lag` padded with NaN to
-    the longest. Raises `ResultError`.
+    the longest. More than 256 MiB are not read into memory but when they are asked for. Raises `ResultError`.
     """
     folder = Path(path)
     if folder.is_file():
-        return _read(folder)
+        return _read(folder, lazy=_is_large([folder]))
     if (folder / records.RECORD).exists():
-        return open_job(folder)
+        return open_job(folder, lazy=_is_large([folder / records.RESULT]))
     jobs = records.job_folders(folder) if folder.is_dir() else []
     if not jobs:
         raise ResultError(f"{folder}: holds no sweep; allowed: a sweep's folder, a job's folder or a collected file")
@@ -105,7 +143,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     missing = [job.name for job in jobs if job not in finished]
     if missing:
         _log.warning("%s: %d of %d jobs missing: %s", folder, len(missing), len(jobs), ", ".join(missing))
-    joined = join([open_job(job) for job in finished])
+    lazy = _is_large(job / records.RESULT for job in finished)
+    joined = join([open_job(job, lazy=lazy) for job in finished], lazy=lazy)
     joined.attrs["missing_jobs"] = json.dumps(missing)
     return joined
 
@@ -119,9 +158,11 @@ def _label(value: Any) -> Any:
     return "null" if value is None else value
 
 
-def _coordinate(values: Iterable[Any]) -> list[Any]:
-    """Numbers ascending; names in the order in which `names` lists them."""
+def _coordinate(values: Iterable[Any], *, ordered: bool) -> list[Any]:
+    """Numbers ascending, and names in the order in which `names` lists them; as they come where `ordered` is false."""
     different = list(dict.fromkeys(values))
+    if not ordered:
+        return different
     if not all(isinstance(value, str) for value in different):
         return sorted(different, key=lambda value: (isinstance(value, str), value))
     for known in (names.CELLS, names.WEIGHTS, names.NORMS, names.INPUTS, names.PRECISIONS):
@@ -130,41 +171,60 @@ def _coordinate(values: Iterable[Any]) -> list[Any]:
     return sorted(different)
 
 
-def _empty(shape: Sequence[int], dtype: np.dtype[Any], complete: bool) -> np.ndarray[Any, Any]:
+def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Piece]) -> tuple[np.dtype[Any], Any]:
+    """The type of a variable whose pieces have `dtype`, and what stands where there is no piece."""
     if dtype.kind in "US":
-        return np.full(shape, "", dtype)
-    if complete or dtype.kind == "f":
-        return np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
-    return np.full(shape, np.nan, np.float64)
+        return dtype, ""
+    if dtype.kind == "f":
+        return dtype, np.nan
+    return (dtype, 0) if is_covered(shape, pieces) else (np.dtype(np.float64), np.nan)
 
 
-def join(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
-    """An outer join over the swept settings that the attributes name, seeds, weight scales and lags."""
+def concatenated(slabs: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The result of one job from those of its networks, measured slab after slab; large variables are read later."""
+    attributes = dict(slabs[0].attrs)
+    for name, combine in (("recheck_difference", max), ("recheck_networks", sum), ("products_in_float64", sum)):
+        if name in attributes:
+            attributes[name] = combine(np.asarray(slab.attrs[name]).item() for slab in slabs)
+    joined = join(slabs, lazy=True, ordered=False)
+    joined.attrs = attributes
+    return joined
+
+
+def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = True) -> xr.Dataset:
+    """An outer join over the swept settings that the attributes name, seeds, weight scales and lags.
+
+    `lazy`: a large variable is put together when it is asked for. Coordinates are in order, or else as they come.
+    """
     described = [_settings(dataset) for dataset in datasets]
     keys = list(dict.fromkeys(key for swept, _ in described for key in swept))
     own = list(dict.fromkeys(str(dim) for dataset in datasets for dim in dataset.sizes))
     places = [{key: _label(swept.get(key, config.get(key))) for key in keys} for swept, config in described]
-    axes: dict[str, list[Any]] = {key: _coordinate(place[key] for place in places) for key in keys}
+    axes: dict[str, list[Any]] = {key: _coordinate((place[key] for place in places), ordered=ordered) for key in keys}
     for dim in own:
-        axes[dim] = _coordinate(
-            v for dataset in datasets if dim in dataset.coords for v in dataset[dim].values.tolist()
-        )
+        values = (v for dataset in datasets if dim in dataset.coords for v in dataset[dim].values.tolist())
+        axes[dim] = _coordinate(values, ordered=ordered)
     where = {dim: {value: index for index, value in enumerate(values)} for dim, values in axes.items()}
 
-    variables: dict[Hashable, tuple[tuple[str, ...], np.ndarray[Any, Any], Mapping[Any, Any]]] = {}
+    variables: dict[Hashable, xr.Variable] = {}
     for name in dict.fromkeys(name for dataset in datasets for name in dataset.data_vars):
         holders = [(place, ds[name]) for place, ds in zip(places, datasets, strict=True) if name in ds]
         first = holders[0][1]
         dims = (*keys, *(str(dim) for dim in first.dims))
         shape = [len(axes[dim]) for dim in dims]
-        complete = sum(array.size for _, array in holders) == int(np.prod(shape))
-        dtype = np.result_type(*(array.dtype for _, array in holders))
-        values = _empty(shape, dtype, complete)
-        for place, array in holders:
-            at = [[where[key][place[key]]] for key in keys]
-            at += [[where[str(dim)][v] for v in array[dim].values.tolist()] for dim in array.dims]
-            values[np.ix_(*at)] = array.values[(np.newaxis,) * len(keys)]
-        variables[name] = (dims, values, first.attrs)
+        pieces = [
+            Piece(
+                [np.array([where[key][place[key]]]) for key in keys]
+                + [np.array([where[str(dim)][v] for v in array[dim].values.tolist()]) for dim in array.dims],
+                array.variable,
+            )
+            for place, array in holders
+        ]
+        dtype, fill = _fill(np.result_type(*(array.dtype for _, array in holders)), shape, pieces)
+        whole = Joined(shape, dtype, fill, pieces)
+        large = lazy and dtype.itemsize * math.prod(shape) > LARGE
+        values = LazilyIndexedArray(whole) if large else whole.read([slice(None)] * len(shape))
+        variables[name] = xr.Variable(dims, values, first.attrs)
 
     coordinates = {
         dim: (

@@ -16,6 +16,36 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine has available, or its control group allows if less."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux: what there is at all
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    return min([available, *_group_limits()])
+
+
+def _group_limits() -> list[int]:
+    """What each control group (version 2) that this process is in still allows; pages of files can be given back."""
+    groups = Path("/proc/self/cgroup").read_text().splitlines()
+    group = next((line.removeprefix("0::/") for line in groups if line.startswith("0::/")), "")
+    folder, left = Path("/sys/fs/cgroup") / group, []
+    for place in (folder, *folder.parents[:-3]):
+        try:
+            statistics = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            limit, used = ((place / name).read_text().strip() for name in ("memory.max", "memory.current"))
+            left.append(int(limit) - int(used) + int(statistics["inactive_file"]))
+        except (OSError, ValueError, KeyError):  # no such file, or no limit: "max"
+            continue
+    return left
+
+
+def memory_budget(gibibytes: float | None) -> int:
+    """Bytes that a job may take: as many as are asked for, or 60 % of what is free."""
+    return int(gibibytes * 2**30) if gibibytes is not None else int(0.6 * free_memory())
+
+
 def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
     """Set JAX up: one CPU device a core, no threads inside a product, one BLAS thread, float64 allowed.
 

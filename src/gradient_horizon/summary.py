@@ -71,7 +71,9 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
     table.add_column("non-finite", justify="right")
     for at, chosen in _points(dataset, keys):
         norm = chosen.log_norm.isel(norm=0)
-        lags = np.flatnonzero(norm.notnull().any(("weight_scale", "seed")))
+        # a weight scale at a time, as the whole may be larger than memory
+        measured = [at.notnull().any("seed").values for at in norm.transpose("weight_scale", "seed", "lag")]
+        lags = np.flatnonzero(np.any(measured, axis=0))
         last = int(chosen.lag[lags[-1]]) if len(lags) else int(chosen.lag[-1])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)

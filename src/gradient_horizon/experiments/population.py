@@ -9,7 +9,12 @@ import jax
 import numpy as np
 
 from gradient_horizon import ensemble
-from gradient_horizon.parts import Parts
+from gradient_horizon.config import SettingError
+from gradient_horizon.parts import Parts, TooManyNetworksError
+
+# How many networks are measured before they are labelled and written: as many as give `SLAB` bytes, but at least
+# `SLAB_CHUNKS` chunks, as the last chunk is padded. Meanwhile each byte is held `HELD` times: in parts, logs and files.
+SLAB, SLAB_CHUNKS, HELD = 2**26, 16, 8
 
 # What each axis of networks is called on a plot.
 AXES = {
@@ -23,7 +28,7 @@ AXES = {
 @lru_cache(maxsize=64)
 def program(function: Callable[..., Any], *arguments: Any) -> ensemble.Program:
     """`function` with `arguments` first, compiled for a block of networks on each device; the same one every time."""
-    return ensemble.compile_blocks(partial(function, *arguments))
+    return ensemble.Program(partial(function, *arguments))
 
 
 class Population:
@@ -53,7 +58,8 @@ class Population:
     def every(self, stages: Sequence[ensemble.Program], report: Callable[[float], None]) -> Any:
         """What the last of `stages` gives for every network, along a leading axis; `report` hears of each chunk.
 
-        Networks that the job's parts hold already are taken from there, the others added to them.
+        Networks that the job's parts hold already are taken from there, the others added to them. With parts, raises
+        `TooManyNetworksError` where the job should go in pieces, and `SettingError` where memory is too small for one.
         """
         chunks = self._chunks(stages, self.networks) if self._parts is None else self._resumed(self._parts, stages)
         return ensemble.gather(chunks, self.total, report)
@@ -67,28 +73,30 @@ class Population:
         return {name: values[places] for name, values in self.networks.items()}
 
     def _chunks(
-        self, stages: Sequence[ensemble.Program], networks: Mapping[str, np.ndarray]
+        self, stages: Sequence[ensemble.Program], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
     ) -> Iterator[tuple[slice, Any]]:
-        return ensemble.map_blocks(stages, self.block, networks, self._constants)
+        return ensemble.map_blocks(stages, self.block, networks, self._constants, *check)
 
     def _resumed(self, parts: Parts, stages: Sequence[ensemble.Program]) -> Iterator[tuple[slice, Any]]:
-        done, structure = 0, None
+        shapes = self._shapes(stages)
+        self._check_total(jax.tree.leaves(shapes), parts.budget)
+        done = 0
         for rows, leaves in parts.stored():
-            structure = structure or self._structure(stages)
-            yield rows, jax.tree.unflatten(structure, leaves)
+            yield rows, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
             done = rows.stop
         if done == self.total:
             return
         try:
-            for rows, values in self._chunks(stages, self.at(slice(done, None))):
+            for rows, values in self._chunks(stages, self.at(slice(done, None)), partial(self._check, parts.budget)):
                 rows = slice(done + rows.start, done + rows.stop)
                 parts.add(rows, jax.tree.leaves(values))
                 yield rows, values
-        finally:  # interrupted or failed: what is finished is kept
+        except BaseException:  # interrupted or failed: what is finished is kept
             parts.flush()
+            raise
 
-    def _structure(self, stages: Sequence[ensemble.Program]) -> Any:
-        """The tree that the last stage gives, without computing it."""
+    def _shapes(self, stages: Sequence[ensemble.Program]) -> Any:
+        """What the last stage gives for a chunk, without computing it."""
         size = self.block * jax.device_count()
         networks = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
 
@@ -97,7 +105,23 @@ class Population:
                 values = stage(values, self._constants)
             return values
 
-        return jax.tree.structure(jax.eval_shape(measured, networks))
+        return jax.eval_shape(measured, networks)
+
+    def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
+        """Half of the memory is for what is measured, the other half for measuring it."""
+        size = self.block * jax.device_count()
+        each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in chunk) // size
+        most = max(size, min(budget // (2 * HELD * each), max(SLAB // each, SLAB_CHUNKS * size)))
+        if self.total > most:
+            raise TooManyNetworksError(most)
+
+    def _check(self, budget: int, taken: int) -> None:
+        if taken > budget:
+            least = (
+                f"at least {taken / 2**30:.2g} GiB, which {self.block} networks on each of {jax.device_count()} devices"
+            )
+            allowed = f"{least} take; or a smaller hidden_size, or fewer steps"
+            raise SettingError("memory_budget", f"{budget / 2**30:.2g} GiB", allowed)
 
     def label(self, values: np.ndarray, *dims: str, title: str, units: str = "1", **more: Any) -> Any:
         """`values`, networks along the leading axis, as a labelled variable along the axes and `dims`."""

@@ -19,6 +19,7 @@ from gradient_horizon.figures.panels import remarks, setting, split
 from gradient_horizon.figures.scales import ScaleColours
 
 XLABEL = R"lag $\tau$ (steps)"
+MOST_NUMBERS = 2**22  # of a large result that are sorted at once
 _PRODUCTS = {
     "log_norm": R"\partial h_T/\partial h_{T\!-\!\tau}",
     "log_norm_from_start": R"\partial h_\tau/\partial h_0",
@@ -54,8 +55,16 @@ class Quantity:
         return logs / math.log(10.0) - (0.5 * math.log10(float(data["state_size"])) if self.per_unit else 0.0)
 
     def bands(self, data: xr.Dataset) -> Float[np.ndarray, "3 G T"]:
-        """10 %, median and 90 % over seeds, by weight scale and lag, in decades; NaN where most networks overflow."""
-        return over_seeds(self.decades(data), data["finite"].transpose("weight_scale", "seed").values)
+        """10 %, median and 90 % over seeds, by weight scale and lag, in decades; NaN where most networks overflow.
+
+        A few weight scales at a time, as the whole may be larger than memory.
+        """
+        step = max(1, MOST_NUMBERS // (data.sizes["seed"] * data.sizes["lag"]))
+        found = []
+        for start in range(0, data.sizes["weight_scale"], step):
+            some = data.isel(weight_scale=slice(start, start + step))
+            found.append(over_seeds(self.decades(some), some["finite"].transpose("weight_scale", "seed").values))
+        return np.concatenate(found, axis=1)
 
 
 def quantity_of(dataset: xr.Dataset) -> Quantity:

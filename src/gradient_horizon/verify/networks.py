@@ -31,7 +31,7 @@ def gaussian(
 def over_networks(measure: Callable[[Any, Any], Any], networks: Any, block: int) -> Any:
     """`measure(network, None)` for each of `networks`, in blocks over the devices as the command line runs them."""
     total = len(jax.tree.leaves(networks)[0])
-    return ensemble.gather(ensemble.map_blocks([ensemble.compile_blocks(measure)], block, networks), total)
+    return ensemble.gather(ensemble.map_blocks([ensemble.Program(measure)], block, networks), total)
 
 
 @lru_cache(maxsize=1)

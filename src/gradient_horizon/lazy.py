@@ -1,0 +1,78 @@
+"""Arrays that are put together as they are read: results larger than memory."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+
+class Piece(NamedTuple):
+    """A variable and, for each dimension of the whole, the places that it fills there.
+
+    Its own dimensions are the last ones; along those before it has one place.
+    """
+
+    places: list[np.ndarray[Any, Any]]
+    variable: xr.Variable
+
+
+class Joined(BackendArray):
+    """An array of `pieces`, `fill` where there is none; what is asked for is read, and no more."""
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: Any, pieces: Sequence[Piece]):
+        self.shape, self.dtype, self.fill, self.pieces = tuple(shape), dtype, fill, pieces
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray[Any, Any]:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
+
+    def read(self, key: Sequence[Any]) -> np.ndarray[Any, Any]:
+        """The values at `key`: an index, a slice or an array of indices for each dimension."""
+        asked = [np.arange(length)[at] for length, at in zip(self.shape, key, strict=True)]
+        found = np.full([at.size for at in asked], self.fill, self.dtype)
+        for piece in self.pieces:
+            here, there = [], []
+            for length, at, places in zip(self.shape, asked, piece.places, strict=True):
+                index = np.full(length, -1)
+                index[places] = np.arange(len(places))
+                held = index[np.atleast_1d(at)]
+                here.append(np.flatnonzero(held >= 0))
+                there.append(held[held >= 0])
+            if all(places.size for places in here):
+                own = there[len(there) - piece.variable.ndim :]
+                found[_grid(here)] = piece.variable[tuple(map(_as_slice, own))].values
+        return found.reshape([at.size for at in asked if at.ndim])
+
+
+def _as_slice(places: np.ndarray[Any, Any]) -> Any:
+    """A slice where the places follow each other: files are read faster so."""
+    first, last = int(places[0]), int(places[-1])
+    return slice(first, last + 1) if np.array_equal(places, np.arange(first, last + 1)) else places
+
+
+def _grid(places: Sequence[np.ndarray[Any, Any]]) -> Any:
+    slices = [_as_slice(along) for along in places]
+    return tuple(slices) if all(isinstance(along, slice) for along in slices) else np.ix_(*places)
+
+
+def is_covered(shape: Sequence[int], pieces: Sequence[Piece]) -> bool:
+    """Whether the pieces leave no place of an array of this shape empty."""
+    covered = np.zeros(shape, bool)
+    for piece in pieces:
+        covered[_grid(piece.places)] = True
+    return bool(covered.all())
+
+
+def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
+    """Consecutive boxes of at most `most` elements that together fill an array of this shape, in C order."""
+    if not shape:
+        yield ()
+        return
+    inner = int(np.prod(shape[1:]))
+    step = max(1, most // max(inner, 1))
+    for start in range(0, shape[0], step):
+        along = slice(start, min(start + step, shape[0]))
+        for within in boxes(shape[1:], most):
+            yield (along, *within)
