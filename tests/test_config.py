@@ -73,7 +73,7 @@ WRONG = [
     ("name", "..", "without slashes"),
     ("name", " ", "without slashes"),
     ("output", None, "folder"),
-    ("memory_budget", 0, "above 0"),
+    ("memory_budget", 0.0, "above 0"),
     ("memory_budget", "all", "or null"),
     ("memory_budget", math.inf, "finite"),
 ]
