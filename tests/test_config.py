@@ -160,6 +160,13 @@ def test_a_scale_from_a_range_is_the_one_that_is_typed():
     assert found == [float(f"{0.5 + 0.05 * k:.2f}") for k in range(33)]
 
 
+@pytest.mark.parametrize(("seeds", "short"), [(8, 8), ([0], 1), ([0, 1, 2], 3), ([1, 0], [1, 0]), ([0, 2], [0, 2])])
+def test_seeds_are_spelt_short_and_mean_the_same(seeds, short):
+    values = config.as_dict(checked({"seeds": seeds}))
+    assert config.spelt_short(values)["seeds"] == short
+    assert checked(config.spelt_short(values)) == checked(values)
+
+
 def hash_of(**values) -> str:
     return content_hash(deciding(checked(values)))
 

@@ -18,13 +18,14 @@ FLOORS = (
     ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
-    ("config", "records", "lazy"),
-    ("results", "parts", "predictions"),
+    ("config", "records", "lazy", "progress"),
+    ("results", "parts", "predictions", "status", "provenance"),
     ("experiments", "figures", "summary"),
     ("verify",),
     ("jobs",),
     ("sweep", "terminal"),
-    ("cli", "api"),
+    ("commands", "api"),
+    ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

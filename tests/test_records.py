@@ -1,8 +1,10 @@
 """A job's fate is read from its folder alone; a file is the old one or the new one, never a part."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -71,22 +73,58 @@ def test_the_states_of_a_job(tmp_path):
     gone = replace(record(RUNNING), process=ended_process())
     records.write_record(tmp_path, gone)
     assert records.state_of(tmp_path) == LOST
-    records.write_record(tmp_path, replace(gone, host="another machine"))  # nothing can be known of it
+    away = replace(gone, host="another machine")  # all that is known of it is when it was heard of
+    records.write_record(tmp_path, away)
     assert records.state_of(tmp_path) == RUNNING
+    for silent in (away, record(RUNNING)):
+        records.write_record(tmp_path, replace(silent, changed=time.time() - records.LOST_AFTER - 1))
+        assert records.state_of(tmp_path) == LOST
     records.write_record(tmp_path, record(FINISHED))
     assert records.state_of(tmp_path) == MISSING  # its result is gone
     (tmp_path / records.RESULT).write_bytes(b"result")
     assert records.state_of(tmp_path) == FINISHED
 
 
+def test_a_job_is_left_to_a_process_on_another_machine_while_that_is_heard_of(tmp_path, monkeypatch):
+    slept = []
+
+    def beating(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            records.write_record(tmp_path, replace(away, changed=time.time()))
+
+    monkeypatch.setattr(records.time, "sleep", beating)
+    away = replace(record(RUNNING), host="another machine")
+    assert not records.is_computed_elsewhere(tmp_path)
+    for other in (record(RUNNING), replace(away, state=FINISHED), replace(away, changed=time.time() - 1000)):
+        records.write_record(tmp_path, other)
+        assert not records.is_computed_elsewhere(tmp_path)
+    assert not slept
+    records.write_record(tmp_path, away)
+    assert records.is_computed_elsewhere(tmp_path)
+    assert len(slept) == 3
+
+    monkeypatch.setattr(records.time, "sleep", lambda _: None)
+    records.write_record(tmp_path, away)
+    monkeypatch.setattr(records, "LOST_AFTER", 0.2)
+    assert not records.is_computed_elsewhere(tmp_path)  # it is silent for so long that it must be dead
+
+
 def test_a_plan_only_grows(tmp_path):
-    assert records.read_plan(tmp_path) == []
-    records.write_plan(tmp_path, ["b", "a"])
-    records.write_plan(tmp_path, ["a", "c"])
-    assert records.read_plan(tmp_path) == ["b", "a", "c"]
+    assert records.read_plan(tmp_path) == {}
+    records.write_plan(tmp_path, {"b": 1, "a": 2})
+    records.write_plan(tmp_path, {"a": 3, "c": 4})
+    assert records.read_plan(tmp_path) == {"b": 1, "a": 3, "c": 4}
     (tmp_path / "unplanned").mkdir()
     records.write_record(tmp_path / "unplanned", record(FINISHED))
     (tmp_path / "no job").mkdir()
     assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "unplanned"]
-    (tmp_path / records.PLAN).write_bytes(b"{")
-    assert records.read_plan(tmp_path) == []
+    for broken in (b"{", b"[]", b'{"jobs": ["a"]}', b'{"jobs": {"a": null}}', b"\xff"):
+        (tmp_path / records.PLAN).write_bytes(broken)
+        assert records.read_plan(tmp_path) == {}
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", ".", "a/b", ""])
+def test_a_plan_does_not_lead_out_of_its_folder(tmp_path, name):
+    (tmp_path / records.PLAN).write_text(json.dumps({"jobs": {name: 1, "a": 1}}))
+    assert records.job_folders(tmp_path) == [tmp_path / "a"]

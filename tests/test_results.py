@@ -107,7 +107,7 @@ def test_what_cannot_be_loaded(tmp_path):
         load(tmp_path / "nowhere")
     with pytest.raises(ResultError, match="holds no sweep"):
         load(tmp_path)
-    records.write_plan(tmp_path, ["a", "b"])
+    records.write_plan(tmp_path, {"a": 1, "b": 1})
     with pytest.raises(ResultError, match="none of its 2 jobs has finished"):
         load(tmp_path)
     (tmp_path / "a").mkdir()
@@ -212,7 +212,7 @@ def test_shared_attributes_stay_and_every_job_is_described(tmp_path, caplog):
         dataset = made({"cell": cell})
         dataset.attrs.update(wall_time_seconds=len(cell) + (cell == "relu"))
         write(tmp_path / f"cell={cell}", dataset)
-    records.write_plan(tmp_path, ["cell=tanh", "cell=relu", "cell=erf"])
+    records.write_plan(tmp_path, {"cell=tanh": 4, "cell=relu": 4, "cell=erf": 4})
     with caplog.at_level(logging.WARNING):
         joined = load(tmp_path)
     assert "1 of 3 jobs missing: cell=erf" in caplog.text

@@ -205,7 +205,8 @@ def finish(job) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / records.RESULT).write_bytes(b"a result")
     checksum = records.file_checksum(job.folder / records.RESULT)
-    record = records.Record(records.FINISHED, job.hash, config.deciding(job.config), job.swept, checksum)
+    settings = config.spelt_short(config.deciding(job.config))
+    record = records.Record(records.FINISHED, job.hash, settings, job.swept, checksum)
     records.write_record(job.folder, record)
 
 
@@ -236,7 +237,7 @@ def test_a_result_of_other_settings_is_a_conflict_that_names_them():
 def test_the_plan_is_written_before_anything_is_computed():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     sweep.prepare_folder(found)
-    assert records.read_plan(found.folder) == [job.name for job in found.jobs]
+    assert records.read_plan(found.folder) == {job.name: job.networks for job in found.jobs}
     assert all(records.state_of(job.folder) == records.MISSING for job in found.jobs)
 
 

@@ -15,13 +15,8 @@ from typing import Any
 import argcomplete
 import argcomplete.shell_integration
 
-from gradient_horizon import __version__, runtime
-
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-
-
-class _UsageError(ValueError):
-    """Input that the command line refuses; one line for the user."""
+from gradient_horizon import __version__, commands
+from gradient_horizon.commands import DONE, INTERRUPTED, WRONG
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,9 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog='Shell completion: eval "$(gradient-horizon completion bash)"; also zsh and fish.',
     )
     parser.add_argument("--version", action="version", version=f"gradient-horizon {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
 
-    run = commands.add_parser(
+    run = add(
         "run",
         help="one job, or a sweep with -m",
         description="Run one job, or a sweep with -m (NAME=VALUE,VALUE runs each). Finished jobs are not run again.",
@@ -73,30 +68,31 @@ def _parser() -> argparse.ArgumentParser:
     overrides.completer = _complete_override  # type: ignore[attr-defined]
     run.add_argument("-m", "--multirun", action="store_true", help="run every combination of NAME=VALUE,VALUE")
     run.add_argument("--dry-run", action="store_true", help="say what would be computed, and stop")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=commands.run)
 
-    settings = commands.add_parser("settings", help="every setting, its default and what it allows")
+    settings = add("settings", help="every setting, its default and what it allows")
     settings.set_defaults(command=_settings)
 
-    figures = commands.add_parser(
+    figures = add(
         "figures",
         help="(re)build the figures of presets, running what they need and reusing what stands",
         description="Run what a preset's figures need, reuse what is finished, and draw them into results/NAME.",
     )
     names = figures.add_argument("names", nargs="*", metavar="NAME", help="presets under sweeps/; default: all")
-    names.completer = lambda prefix, **_: _preset_names(prefix)  # type: ignore[attr-defined]
-    figures.set_defaults(command=_figures)
+    names.completer = lambda prefix, **_: commands.preset_names(prefix)  # type: ignore[attr-defined]
+    figures.set_defaults(command=commands.figures)
 
-    status = commands.add_parser("status", help="finished, failed and missing jobs of a sweep")
+    status = add("status", help="finished, running, failed, lost and missing jobs of a sweep, and how long is left")
     status.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
-    status.set_defaults(command=_status)
+    status.add_argument("--json", action="store_true", help="the same for programs to read")
+    status.set_defaults(command=commands.status)
 
-    collect = commands.add_parser("collect", help="join what is finished into one netCDF file")
+    collect = add("collect", help="join what is finished into one netCDF file")
     collect.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
     collect.add_argument("-o", "--output", metavar="FILE", type=Path, help="default: DIR/collected.nc")
-    collect.set_defaults(command=_collect)
+    collect.set_defaults(command=commands.collect)
 
-    verify = commands.add_parser(
+    verify = add(
         "verify",
         help="hold the package to every law that it can be held to, on one page",
         description="Measure what closed forms, identities and known limits predict, and write one page of it.",
@@ -106,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "-o", "--output", metavar="FILE", type=Path, default=Path("verify.html"), help="default: verify.html"
     )
-    verify.set_defaults(command=_verify)
+    verify.set_defaults(command=commands.verify)
 
-    completion = commands.add_parser("completion", help="print the shell's completion code")
+    completion = add("completion", help="print the shell's completion code")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(command=_completion)
     return parser
@@ -121,15 +117,9 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
     if not equals:
         return [f"{name}=" for name in (*config.FIELDS, "+sweeps") if name.startswith(prefix)]
     if key == "+sweeps":
-        return [f"{key}={name}" for name in _preset_names("")]
+        return [f"{key}={name}" for name in commands.preset_names("")]
     options = config.FIELDS[key].metadata["rule"].options if key in config.FIELDS else ()
     return [f"{key}={option}" for option in options]
-
-
-def _preset_names(prefix: str) -> list[str]:
-    from gradient_horizon.sweep import presets
-
-    return [name for name in presets() if name.startswith(prefix)]
 
 
 def _settings(_: argparse.Namespace) -> int:
@@ -142,163 +132,3 @@ def _settings(_: argparse.Namespace) -> int:
 def _completion(options: argparse.Namespace) -> int:
     print(argcomplete.shell_integration.shellcode(["gradient-horizon"], shell=options.shell))
     return DONE
-
-
-def _run(options: argparse.Namespace) -> int:
-    return _run_sweep(options.overrides, multirun=options.multirun, dry_run=options.dry_run)
-
-
-def _figures(options: argparse.Namespace) -> int:
-    unknown = [name for name in options.names if name not in _preset_names("")]
-    if unknown:
-        raise _UsageError(f"NAME: {unknown[0]!r} is not allowed; allowed: {', '.join(_preset_names(''))}")
-    ends = [_run_sweep([f"+sweeps={name}"], redraw=True) for name in options.names or _preset_names("")]
-    return max(ends)
-
-
-def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: bool = False, redraw: bool = False) -> int:
-    from gradient_horizon import sweep as sweeps
-    from gradient_horizon import terminal
-
-    sweep = sweeps.plan(overrides, multirun=multirun)
-    conflicts = sweeps.conflicts(sweep)
-    if conflicts:
-        raise _UsageError("\ngradient-horizon: ".join(conflicts))
-    todo = sweeps.unfinished(sweep)
-    if todo and not dry_run:
-        sweeps.prepare_folder(sweep)
-    screen = terminal.console()
-    screen.print(_plan_line(sweep, todo), markup=False)
-    if dry_run:
-        for job in todo:
-            screen.print(f"would compute {job.folder}", markup=False)
-        return DONE
-    if not todo:
-        _conclude(screen, sweep.folder, redraw=redraw)
-        return DONE
-    runtime.prepare()
-    finished_before = len(sweep.jobs) - len(todo)
-    try:
-        with terminal.watching(screen, todo) as watch:
-            outcome = sweeps.run(todo, watch)
-    except KeyboardInterrupt:
-        forced = any(job.config.force for job in todo)
-        done = finished_before if forced else len(sweep.jobs) - len(sweeps.unfinished(sweep))
-        screen.print(
-            f"interrupted: {done} of {len(sweep.jobs)} jobs are finished and stay; the same command goes on from there",
-            markup=False,
-        )
-        return INTERRUPTED
-    for job, why in outcome.failed:
-        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
-    for job in outcome.elsewhere:
-        screen.print(
-            f"left out: {job.folder}: another process is computing it; once it is done, run this again", markup=False
-        )
-    if len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs):
-        _conclude(screen, sweep.folder, redraw=True)
-    return FAILED if outcome.failed else DONE
-
-
-def _plan_line(sweep: Any, todo: list[Any]) -> str:
-    count, finished = len(sweep.jobs), len(sweep.jobs) - len(todo)
-    if not todo:
-        return f"{sweep.folder}: all {count} jobs are finished already; nothing to compute (force=true computes again)"
-    before = f", {finished} finished already" if finished else ""
-    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)} ({sum(job.networks for job in todo)} networks)"
-
-
-def _conclude(screen: Any, folder: Path, *, redraw: bool) -> None:
-    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies."""
-    from gradient_horizon import figures, results, summary
-
-    dataset = results.load(folder)
-    for table in summary.tables(dataset):
-        screen.print(table)
-    for line in summary.recheck_lines(dataset):
-        screen.print(line, markup=False)
-    paths = sorted(folder.glob("*/result.nc"))
-    if redraw or not any(folder.glob("*.pdf")):
-        paths += [
-            path
-            for name, figure in figures.sweep_figures(dataset).items()
-            for path in figures.save(figure, folder / name)
-        ]
-    else:
-        paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
-    for path in paths:
-        screen.print(str(path), markup=False)
-
-
-def _folder(path: Path) -> Path:
-    from gradient_horizon import records
-
-    if not path.is_dir() or not records.job_folders(path):
-        raise _UsageError(f"DIR: {str(path)!r} holds no sweep; allowed: a folder that gradient-horizon run wrote")
-    return path
-
-
-def _status(options: argparse.Namespace) -> int:
-    from rich.table import Table
-
-    from gradient_horizon import records, terminal
-
-    folder = _folder(options.folder)
-    table = Table("job", "state", "seconds", "why", title=str(folder))
-    states = []
-    for job in records.job_folders(folder):
-        record, state = records.read_record(job), records.state_of(job)
-        states.append(state)
-        wall = f"{record.wall_time:.1f}" if record and state == records.FINISHED else ""
-        table.add_row(job.name, state, wall, record.error if record and state == records.FAILED else "")
-    screen = terminal.console()
-    screen.print(table)
-    counts = {state: states.count(state) for state in dict.fromkeys(states)}
-    screen.print(", ".join(f"{count} {state}" for state, count in counts.items()), markup=False)
-    return DONE
-
-
-def _collect(options: argparse.Namespace) -> int:
-    import json
-
-    from gradient_horizon import results
-
-    folder = _folder(options.folder)
-    output: Path = options.output or folder / "collected.nc"
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise _UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
-    logging.disable(logging.WARNING)  # what is missing is said below
-    dataset = results.load(folder)
-    results.save(dataset, output)
-    missing = json.loads(dataset.attrs["missing_jobs"])
-    for name in missing:
-        print(f"missing: {name}")
-    print(f"wrote {output}: {len(json.loads(dataset.attrs['jobs']))} jobs, {len(missing)} missing")
-    return DONE
-
-
-def _verify(options: argparse.Namespace) -> int:
-    import time
-
-    from gradient_horizon import records, terminal
-
-    output: Path = options.output
-    if output.suffix != ".html":
-        raise _UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
-    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise _UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
-    runtime.prepare()
-    from gradient_horizon.verify import SECTIONS, page, verify
-
-    screen = terminal.console()
-    logging.disable(logging.WARNING)  # some checks provoke what is warned of
-    begun = time.monotonic()
-    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as report:
-        sections = verify(full=options.full, sections=SECTIONS, report=report)
-    sentence, failed = page.verdict(sections)
-    made = page.made(full=options.full, seconds=time.monotonic() - begun)
-    records.write_atomically(output, page.as_html(sections, made).encode())
-    screen.print(page.as_table(sections))
-    for line in (sentence, *(f"    {law}" for law in failed), f"wrote {output}"):
-        screen.print(line, markup=False)
-    return FAILED if failed else DONE

@@ -334,6 +334,13 @@ def deciding(config: Config) -> dict[str, Any]:
     return {key: getattr(config, key) for key in settings_of(config.experiment)}
 
 
+def spelt_short(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, to be read by a person: seeds 0 to 7 are 8."""
+    seeds = values.get("seeds")
+    short = {"seeds": len(seeds)} if seeds and seeds == list(range(len(seeds))) else {}
+    return {**values, **short}
+
+
 def networks_of(config: Config) -> int:
     """How many networks a job has."""
     return math.prod(len(getattr(config, axis)) for axis in AXES)

@@ -1,27 +1,23 @@
 """One job: from a checked `Config` to a folder with its result, its record, its log and a quick look."""
 
-import json
 import logging
-import platform
-import resource
 import shutil
-import subprocess
-import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from gradient_horizon import __version__, records, runtime
-from gradient_horizon.config import Config, as_dict, content_hash, cut, deciding, networks_of
+from gradient_horizon import provenance, records, runtime
+from gradient_horizon.config import Config, as_dict, content_hash, cut, deciding, networks_of, spelt_short
 from gradient_horizon.parts import Parts, TooManyNetworksError
+from gradient_horizon.progress import Tally
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -55,7 +51,7 @@ class Job:
         record = records.read_record(self.folder)
         if record is None or record.state != records.FINISHED or record.hash == self.hash:
             return []
-        here = deciding(self.config)
+        here = spelt_short(deciding(self.config))
         return [
             f"{key}: {record.settings.get(key)!r} there, {here.get(key)!r} here"
             for key in dict.fromkeys([*here, *record.settings])
@@ -82,60 +78,12 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-@cache
-def _git_commit() -> str:
-    """The commit of the checkout that the package runs from, or an empty text."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
-
-
-def _made_by(job: Job) -> str:
-    """All that decides the bytes of a part, beside the machine."""
-    import jax
-
-    return json.dumps([job.hash, __version__, jax.__version__, _git_commit()])
-
-
-def _peak_memory() -> int:
-    """Bytes; `ru_maxrss` counts KiB on Linux and bytes on macOS."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _provenance(job: Job, wall_time: float) -> dict[str, Any]:
-    import jax
-
-    return {
-        "title": f"Gradient Horizon: {job.config.experiment}",
-        "experiment": job.config.experiment,
-        "config": json.dumps(as_dict(replace(job.config, output="", name=None, force=False))),
-        "config_hash": job.hash,
-        "swept": json.dumps(job.swept),
-        "package_version": __version__,
-        "jax_version": jax.__version__,
-        "python_version": platform.python_version(),
-        "git_commit": _git_commit(),
-        "precision": job.config.precision,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "wall_time_seconds": wall_time,
-        "peak_memory_bytes": _peak_memory(),
-    }
-
-
 @contextmanager
 def claimed(job: Job) -> Iterator[bool]:
     """Whether the job is this process's to compute, for as long as the context lasts.
 
-    A lock of the operating system on a file in the job's folder: a process that dies, however, lets go of it.
+    A lock of the operating system on a file in the job's folder: a process that dies, however, lets go of it. Where
+    machines share a folder but no locks, the heartbeat in the job's record tells of a process on another one.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(job.folder / LOCK)
@@ -145,21 +93,52 @@ def claimed(job: Job) -> Iterator[bool]:
         yield False
         return
     try:
-        yield True
+        yield not records.is_computed_elsewhere(job.folder)
     finally:
         lock.release()
+
+
+@contextmanager
+def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[None]:
+    """Say in the job's record, again and again, that it runs and how far it is."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(records.HEARTBEAT):
+            with suppress(OSError):  # a full disk: the job itself will say so
+                records.write_record(folder, _now(record, tally))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _now(record: records.Record, tally: Tally) -> records.Record:
+    """The record as of now."""
+    return replace(record, changed=time.time(), done=tally.done, left=tally.left)
 
 
 def execute(job: Job, report: Callable[[float], None]) -> None:
     """Compute `job` and write its folder; whatever goes wrong is recorded there before it is raised again."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    record = records.Record(records.RUNNING, job.hash, deciding(job.config), job.swept)
+    settings = spelt_short(deciding(job.config))
+    record = records.Record(records.RUNNING, job.hash, settings, job.swept, networks=job.networks)
     records.write_record(job.folder, record)
+    tally = Tally(job.networks)
+
+    def heard(networks: float) -> None:
+        tally.add(networks)
+        report(networks)
+
     begun = time.perf_counter()
     try:
-        with _logging_to(job.folder / LOG):
+        with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, tally):
             _log.info("job %s", job.folder.name)
-            checksum = _compute(job, report, begun)
+            checksum = _compute(job, heard, begun)
             _log.info("finished")
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -167,25 +146,25 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
         try:
             with (job.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
-            records.write_record(job.folder, replace(record, state=records.FAILED, error=reason, changed=time.time()))
+            records.write_record(job.folder, replace(_now(record, tally), state=records.FAILED, error=reason))
         except OSError:  # a full disk: the record stays at `running`, which reads as lost once this process ends
             _log.warning("%s: could not record the failure", job.folder)
         raise
     wall_time = time.perf_counter() - begun
-    finished = replace(record, state=records.FINISHED, checksum=checksum, wall_time=wall_time, changed=time.time())
+    finished = replace(_now(record, tally), state=records.FINISHED, checksum=checksum, wall_time=wall_time)
     records.write_record(job.folder, finished)
 
 
 def _compute(job: Job, report: Callable[[float], None], begun: float) -> str:
     from gradient_horizon import results
 
-    settings = OmegaConf.to_yaml(OmegaConf.create(as_dict(job.config)))
+    settings = OmegaConf.to_yaml(OmegaConf.create(spelt_short(as_dict(job.config))))
     records.write_atomically(job.folder / SETTINGS, settings.encode())
     parts = job.folder / PARTS
     if job.config.force:
         shutil.rmtree(parts, ignore_errors=True)
-    dataset = _measured(job.config, parts, _made_by(job), report)
-    dataset.attrs.update(_provenance(job, time.perf_counter() - begun))
+    dataset = _measured(job.config, parts, provenance.made_by(job.hash), report)
+    dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - begun))
     checksum = results.save(dataset, job.folder / records.RESULT)
     if job.config.quick_look:
         from gradient_horizon import figures

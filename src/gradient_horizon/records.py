@@ -9,17 +9,23 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 RECORD, RESULT, PLAN = "status.json", "result.nc", "sweep.json"
 RUNNING, FINISHED, FAILED, MISSING, LOST = "running", "finished", "failed", "missing", "lost"
+HEARTBEAT, LOST_AFTER = 10.0, 90.0  # seconds; other machines see a file's change late (NFS: up to 60)
 
 
 @dataclass(frozen=True)
 class Record:
-    """The state of one job: `running`, `finished` or `failed`."""
+    """The state of one job: `running`, `finished` or `failed`.
+
+    While it runs, `changed` is touched every `HEARTBEAT` seconds, with how many networks are `done` and how many
+    seconds are `left`.
+    """
 
     state: str
     hash: str
@@ -29,8 +35,12 @@ class Record:
     error: str = ""
     host: str = field(default_factory=socket.gethostname)
     process: int = field(default_factory=os.getpid)
+    began: float = field(default_factory=time.time)
     changed: float = field(default_factory=time.time)
     wall_time: float = 0.0
+    networks: int = 0
+    done: float = 0.0
+    left: float | None = None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -73,8 +83,10 @@ def is_finished(folder: Path, settings: str) -> bool:
     return path.exists() and file_checksum(path) == record.checksum
 
 
-def process_is_alive(record: Record) -> bool:
-    """Whether the process that wrote this record still runs; assumed so where it ran on another machine."""
+def is_alive(record: Record) -> bool:
+    """Whether the process that wrote this record still runs: it is heard of, and not known to have ended."""
+    if time.time() - record.changed > LOST_AFTER:
+        return False
     if record.host != socket.gethostname():
         return True
     try:
@@ -86,6 +98,17 @@ def process_is_alive(record: Record) -> bool:
     return True
 
 
+def is_computed_elsewhere(folder: Path) -> bool:
+    """Whether a process on another machine is at the job; waits until it is heard of again, or taken for dead."""
+    first = record = read_record(folder)
+    while record and record.state == RUNNING and record.host != socket.gethostname() and is_alive(record):
+        if first and record.changed != first.changed:
+            return True
+        time.sleep(1.0)
+        record = read_record(folder)
+    return False
+
+
 def state_of(folder: Path) -> str:
     """`finished`, `running`, `failed`, `lost` (started, neither ended nor alive) or `missing`."""
     record = read_record(folder)
@@ -93,29 +116,30 @@ def state_of(folder: Path) -> str:
         return MISSING
     if record.state == FINISHED and not (folder / RESULT).exists():
         return MISSING
-    if record.state == RUNNING and not process_is_alive(record):
+    if record.state == RUNNING and not is_alive(record):
         return LOST
     return record.state
 
 
-def write_plan(sweep: Path, jobs: list[str]) -> None:
-    """Remember that these jobs belong to the sweep, beside those of earlier commands with its name."""
+def write_plan(sweep: Path, jobs: Mapping[str, int]) -> None:
+    """Remember that these jobs, each of so many networks, belong to the sweep, beside those of earlier commands."""
     known = read_plan(sweep)
-    names = [*known, *(name for name in jobs if name not in known)]
-    if names != known:
-        write_atomically(sweep / PLAN, json.dumps({"jobs": names}, indent=1).encode())
+    every = {**known, **jobs}
+    if every != known:
+        write_atomically(sweep / PLAN, json.dumps({"jobs": every}, indent=1).encode())
 
 
-def read_plan(sweep: Path) -> list[str]:
-    """The names of the jobs that belong to a sweep's folder, in the order in which they were asked for."""
+def read_plan(sweep: Path) -> dict[str, int]:
+    """The jobs that belong to a sweep's folder, in the order in which they were asked for, and their networks."""
     try:
-        return list(json.loads((sweep / PLAN).read_bytes())["jobs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        jobs = json.loads((sweep / PLAN).read_bytes())["jobs"].items()
+        # a folder from somebody else must not lead out of itself
+        return {name: int(networks) for name, networks in jobs if Path(name).name == name not in ("", "..")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def job_folders(sweep: Path) -> list[Path]:
     """The folders of a sweep's jobs, planned or found."""
-    planned = read_plan(sweep)
     found = sorted(path.parent.name for path in sweep.glob(f"*/{RECORD}"))
-    return [sweep / name for name in dict.fromkeys([*planned, *found])]
+    return [sweep / name for name in dict.fromkeys([*read_plan(sweep), *found])]

@@ -201,7 +201,7 @@ def prepare_folder(sweep: Sweep) -> None:
     """Make the sweep's folder and write its plan; `SettingError` where that cannot be done."""
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
-        records.write_plan(sweep.folder, [job.name for job in sweep.jobs])
+        records.write_plan(sweep.folder, {job.name: job.networks for job in sweep.jobs})
     except OSError as error:
         raise SettingError("output", str(sweep.folder), f"a folder that can be written ({error.strerror})") from None
 

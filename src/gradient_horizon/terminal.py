@@ -1,15 +1,17 @@
 """What a person sees while a sweep runs: a bar with the time left on a terminal, plain lines elsewhere."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from gradient_horizon.jobs import Job
+from gradient_horizon.progress import Tally
+from gradient_horizon.status import Standing
 
-SECONDS_BETWEEN_LINES = 10.0
 Watch = Callable[[Job], Callable[[float], None]]
 
 
@@ -17,6 +19,29 @@ def console() -> Console:
     """The standard output; as wide as its lines where it is no terminal, so that nothing is broken across lines."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=160)
+
+
+def duration(seconds: float) -> str:
+    """About how long that is: "50 s", "12 min", "3.5 h", "2.1 d"."""
+    for unit, length, digits in (("s", 1, 0), ("min", 60, 0), ("h", 3600, 1)):
+        if seconds < {"s": 100, "min": 6000, "h": 172_800}[unit]:
+            return f"{seconds / length:.{digits}f} {unit}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def status_table(title: str, jobs: list[Standing]) -> Table:
+    """One row a job; what stands in records is shown as it is."""
+    table = Table("job", "state", "networks", "taken", "left", "why", title=title)
+    for job in jobs:
+        table.add_row(
+            Text(job.job),
+            job.state,
+            f"{job.done} of {job.networks}",
+            duration(job.seconds) if job.seconds else "",
+            duration(job.left) if job.left else "",
+            Text(job.why),
+        )
+    return table
 
 
 @contextmanager
@@ -76,18 +101,13 @@ def _lines(screen: Console, count: int) -> Watch:
     def watch(job: Job) -> Callable[[float], None]:
         nonlocal number
         number += 1
-        begun = said = time.monotonic()
-        done = 0.0
+        tally = Tally(job.networks)
         screen.print(f"[{number}/{count}] {job.name}: {job.networks} networks", markup=False)
 
         def report(networks: float) -> None:
-            nonlocal done, said
-            done += networks
-            passed = time.monotonic() - begun
-            if time.monotonic() - said > SECONDS_BETWEEN_LINES and done:
-                said = time.monotonic()
-                left = passed * (job.networks - done) / done
-                screen.print(f"    {done:.0f} of {job.networks} networks, about {left:.0f} s left", markup=False)
+            if tally.add(networks) and tally.left is not None:
+                left = duration(tally.left)
+                screen.print(f"    {tally.done:.0f} of {job.networks} networks, about {left} left", markup=False)
 
         return report
 

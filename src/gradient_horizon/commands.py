@@ -1,0 +1,188 @@
+"""What each command does. Whatever needs no JAX answers before JAX is loaded.
+
+Each takes the parsed options and returns the exit status.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradient_horizon import runtime
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+class UsageError(ValueError):
+    """Input that the command line refuses; one line for the user."""
+
+
+def preset_names(prefix: str) -> list[str]:
+    """The presets whose names begin so."""
+    from gradient_horizon.sweep import presets
+
+    return [name for name in presets() if name.startswith(prefix)]
+
+
+def run(options: argparse.Namespace) -> int:
+    return _run_sweep(options.overrides, multirun=options.multirun, dry_run=options.dry_run)
+
+
+def figures(options: argparse.Namespace) -> int:
+    unknown = [name for name in options.names if name not in preset_names("")]
+    if unknown:
+        raise UsageError(f"NAME: {unknown[0]!r} is not allowed; allowed: {', '.join(preset_names(''))}")
+    ends = [_run_sweep([f"+sweeps={name}"], redraw=True) for name in options.names or preset_names("")]
+    return max(ends)
+
+
+def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: bool = False, redraw: bool = False) -> int:
+    from gradient_horizon import sweep as sweeps
+    from gradient_horizon import terminal
+
+    sweep = sweeps.plan(overrides, multirun=multirun)
+    conflicts = sweeps.conflicts(sweep)
+    if conflicts:
+        raise UsageError("\ngradient-horizon: ".join(conflicts))
+    todo = sweeps.unfinished(sweep)
+    if todo and not dry_run:
+        sweeps.prepare_folder(sweep)
+    screen = terminal.console()
+    screen.print(_plan_line(sweep, todo), markup=False)
+    if dry_run:
+        for job in todo:
+            screen.print(f"would compute {job.folder}", markup=False)
+        return DONE
+    if not todo:
+        _conclude(screen, sweep.folder, redraw=redraw)
+        return DONE
+    runtime.prepare()
+    finished_before = len(sweep.jobs) - len(todo)
+    try:
+        with terminal.watching(screen, todo) as watch:
+            outcome = sweeps.run(todo, watch)
+    except KeyboardInterrupt:
+        forced = any(job.config.force for job in todo)
+        done = finished_before if forced else len(sweep.jobs) - len(sweeps.unfinished(sweep))
+        screen.print(
+            f"interrupted: {done} of {len(sweep.jobs)} jobs are finished and stay; the same command goes on from there",
+            markup=False,
+        )
+        return INTERRUPTED
+    for job, why in outcome.failed:
+        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
+    for job in outcome.elsewhere:
+        screen.print(
+            f"left out: {job.folder}: another process is computing it; once it is done, run this again", markup=False
+        )
+    if len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs):
+        _conclude(screen, sweep.folder, redraw=True)
+    return FAILED if outcome.failed else DONE
+
+
+def _plan_line(sweep: Any, todo: list[Any]) -> str:
+    count, finished = len(sweep.jobs), len(sweep.jobs) - len(todo)
+    if not todo:
+        return f"{sweep.folder}: all {count} jobs are finished already; nothing to compute (force=true computes again)"
+    before = f", {finished} finished already" if finished else ""
+    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)} ({sum(job.networks for job in todo)} networks)"
+
+
+def _conclude(screen: Any, folder: Path, *, redraw: bool) -> None:
+    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies."""
+    from gradient_horizon import figures, results, summary
+
+    dataset = results.load(folder)
+    for table in summary.tables(dataset):
+        screen.print(table)
+    for line in summary.recheck_lines(dataset):
+        screen.print(line, markup=False)
+    paths = sorted(folder.glob("*/result.nc"))
+    if redraw or not any(folder.glob("*.pdf")):
+        paths += [
+            path
+            for name, figure in figures.sweep_figures(dataset).items()
+            for path in figures.save(figure, folder / name)
+        ]
+    else:
+        paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
+    for path in paths:
+        screen.print(str(path), markup=False)
+
+
+def _folder(path: Path) -> Path:
+    from gradient_horizon import records
+
+    if not path.is_dir() or not records.job_folders(path):
+        raise UsageError(f"DIR: {str(path)!r} holds no sweep; allowed: a folder that gradient-horizon run wrote")
+    return path
+
+
+def status(options: argparse.Namespace) -> int:
+    """What has become of each job of a sweep, wherever it runs."""
+    from gradient_horizon import status as told
+
+    folder = _folder(options.folder)
+    jobs = told.standings(folder)
+    counts, left = told.counts(jobs), told.seconds_left(jobs)
+    if options.json:
+        rows = [dataclasses.asdict(job) for job in jobs]
+        print(json.dumps({"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows}, indent=1))
+        return DONE
+    from gradient_horizon import terminal
+
+    screen = terminal.console()
+    screen.print(terminal.status_table(str(folder), jobs))
+    line = ", ".join(f"{count} {state}" for state, count in counts.items())
+    screen.print(f"{line}; about {terminal.duration(left)} left" if left else line, markup=False)
+    return DONE
+
+
+def collect(options: argparse.Namespace) -> int:
+    from gradient_horizon import results
+    from gradient_horizon import status as told
+
+    folder = _folder(options.folder)
+    output: Path = options.output or folder / "collected.nc"
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    logging.disable(logging.WARNING)  # what is missing is said below
+    dataset = results.load(folder)
+    results.save(dataset, output)
+    missing = json.loads(dataset.attrs["missing_jobs"])
+    for job in told.standings(folder):
+        if job.job in missing:
+            print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
+    print(f"wrote {output}: {len(json.loads(dataset.attrs['jobs']))} jobs, {len(missing)} missing")
+    return DONE
+
+
+def verify(options: argparse.Namespace) -> int:
+    import time
+
+    from gradient_horizon import records, terminal
+
+    output: Path = options.output
+    if output.suffix != ".html":
+        raise UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
+    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    runtime.prepare()
+    from gradient_horizon.verify import SECTIONS, page, verify
+
+    screen = terminal.console()
+    logging.disable(logging.WARNING)  # some checks provoke what is warned of
+    begun = time.monotonic()
+    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as report:
+        sections = verify(full=options.full, sections=SECTIONS, report=report)
+    sentence, failed = page.verdict(sections)
+    made = page.made(full=options.full, seconds=time.monotonic() - begun)
+    records.write_atomically(output, page.as_html(sections, made).encode())
+    screen.print(page.as_table(sections))
+    for line in (sentence, *(f"    {law}" for law in failed), f"wrote {output}"):
+        screen.print(line, markup=False)
+    return FAILED if failed else DONE

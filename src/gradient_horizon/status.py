@@ -1,0 +1,73 @@
+"""What there is to tell of a sweep while it runs, anywhere, and after: read from its records alone."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradient_horizon import records
+from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One job: its state, its networks and how many are done, seconds taken and left, and why it did not finish."""
+
+    job: str
+    state: str
+    networks: int
+    done: int
+    seconds: float | None = None
+    left: float | None = None
+    why: str = ""
+    host: str = ""
+    process: int | None = None
+
+
+def standing_of(folder: Path, networks: int) -> Standing:
+    """The standing of the job in `folder`, which was planned to have so many networks."""
+    record, state = records.read_record(folder), records.state_of(folder)
+    if record is None or state == MISSING:
+        return Standing(folder.name, MISSING, networks, 0)
+    networks = record.networks or networks
+    if state == FINISHED:
+        return Standing(folder.name, state, networks, networks, record.wall_time, host=record.host)
+    seconds = (time.time() if state == RUNNING else record.changed) - record.began
+    silent = f"no sign of process {record.process} on {record.host} for {time.time() - record.changed:.0f} s"
+    return Standing(
+        folder.name,
+        state,
+        networks,
+        int(record.done),
+        seconds,
+        record.left if state == RUNNING else None,
+        {FAILED: record.error, LOST: silent}.get(state, ""),
+        record.host,
+        record.process,
+    )
+
+
+def standings(sweep: Path) -> list[Standing]:
+    """Every job of a sweep's folder."""
+    plan = records.read_plan(sweep)
+    return [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
+
+
+def counts(jobs: list[Standing]) -> dict[str, int]:
+    """How many jobs there are in each state that some job is in."""
+    states = [job.state for job in jobs]
+    return {state: states.count(state) for state in (FINISHED, RUNNING, FAILED, LOST, MISSING) if state in states}
+
+
+def seconds_left(jobs: list[Standing]) -> float | None:
+    """About how long the whole sweep still takes, at the pace so far and with as many jobs side by side as run now.
+
+    None where no pace is known, or nothing runs.
+    """
+    running = [job for job in jobs if job.state == RUNNING]
+    known = [job for job in jobs if job.state in (FINISHED, RUNNING) and job.seconds and job.done]
+    if not running or not known:
+        return None
+    pace = sum(job.seconds or 0.0 for job in known) / sum(job.done for job in known)
+    of_each = [job.left if job.left is not None else pace * (job.networks - job.done) for job in running]
+    waiting = pace * sum(job.networks for job in jobs if job.state in (FAILED, LOST, MISSING))
+    return max(*of_each, (sum(of_each) + waiting) / len(running))
