@@ -20,6 +20,7 @@ CHECKED = (
     "inputs",
     "jacobian",
     "randomness",
+    "recurrence",
     "rollout",
     "scaling",
     "tasks",

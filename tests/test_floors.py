@@ -14,7 +14,7 @@ PACKAGE = Path(gradient_horizon.__file__).parent
 FLOORS = (
     ("names", "arrays", "activations", "weights", "runtime", "randomness", "scaling", "linalg", "task_limits"),
     ("cells", "inputs", "spectral_norm", "tasks"),
-    ("rollout", "clipping"),
+    ("rollout", "recurrence", "clipping"),
     ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),

@@ -9,11 +9,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gradient_horizon import names
-from gradient_horizon.arrays import PyTree, Scalar, Series
+from gradient_horizon.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.cells import Cell, VanillaCell
-from gradient_horizon.rollout import Trajectory, rollout
+from gradient_horizon.rollout import Trajectory, flatten_step, pull, rollout
 from gradient_horizon.runtime import unroll
-from gradient_horizon.scaling import normalise
+from gradient_horizon.scaling import add, normalise
 
 _LOG_2 = 0.6931471805599453
 
@@ -23,6 +23,39 @@ def _log_ratio(after: Float[Array, " N"], gained: Int[Array, ""], before: Float[
     reached, start = (jnp.sqrt(jnp.sum(vector * vector)) for vector in (after, before))
     ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + gained.astype(after.dtype) * _LOG_2
     return jnp.where(start == 0, 0, ratio)
+
+
+def log_state_gradient_norms(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    trajectory: Trajectory,
+    xs: PyTree,
+    read: Float[Array, "T n"],
+) -> Series:
+    """log ‖∂L/∂h_t‖ at h_1 .. h_T, natural logs, shape (T,); -inf where the gradient is exactly zero.
+
+    `read[t - 1]` is what L reads of h_t itself, raveled; the rest comes back through the later steps:
+    ∂L/∂h_t = read_t + J_{t+1}ᵀ ∂L/∂h_{t+1}. The vector is kept as a mantissa and a power of two, so its norm is right
+    where the gradient itself would have underflowed. (Of `h0` only the structure is read.) NaN from the first state on
+    the way back that is not finite.
+    """
+    flat_step, _ = flatten_step(step, h0)
+
+    def retreat(carry, inputs):
+        vector, exponent = carry
+        h, x, added = inputs
+        added, own = normalise(added)
+        here, exponent = add(vector, exponent, added, own)
+        norm = jnp.log(jnp.sqrt(jnp.sum(here * here))) + exponent.astype(read.dtype) * _LOG_2
+        pulled, shift = normalise(pull(flat_step, params, h, x, here[None])[0])
+        return (pulled, exponent + shift), norm
+
+    start = (jnp.zeros_like(read[0]), jnp.zeros((), jnp.int32))
+    # the step from h_t to h_{t+1} is linearised at h_t; nothing is pulled back below h_1
+    _, norms = lax.scan(retreat, start, (trajectory.states[:-1], xs, read), reverse=True)
+    touches_bad = lax.associative_scan(jnp.logical_or, ~trajectory.finite[1:][::-1])[::-1]
+    return jnp.where(touches_bad, jnp.nan, norms)
 
 
 def node_split(

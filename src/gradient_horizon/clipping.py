@@ -8,7 +8,7 @@ n is the global norm ‖g‖ over every entry of the tree, c the threshold.
 | `book` | g c/(n + 1e-6), if that factor is below 1 | the study notes' code; PyTorch's `clip_grad_norm_` |
 | `pseudocode` | g c/n, if n ≥ c | the study notes' formula; Pascanu, Mikolov, Bengio 2013, algorithm 1 |
 | `optax` | (g/n) c, unless n < c | optax's `clip_by_global_norm` |
-| `pascanu` | g c/n, if n > c; for an n not finite 0.02 W for a recurrent matrix, 0 for the rest | that paper's code |
+| `pascanu` | g c/n, if n > c; unless n ≤ 1e10: 0.02 W for a recurrent matrix, 0 for the rest | that paper's code |
 | `value` | each entry cut to [-c, c] | Mikolov 2012 |
 | `adaptive` | each unit's row G times c max(‖W‖, 1e-3)/‖G‖, if below 1 | AGC: Brock, De, Smith, Simonyan 2021, eq. 3 |
 
@@ -16,16 +16,20 @@ n is the global norm ‖g‖ over every entry of the tree, c the threshold.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from gradient_horizon import names
 from gradient_horizon.arrays import PyTree, Scalar
 from gradient_horizon.scaling import largest_exponent, power_of_two
+
+LARGEST_NORM = 1e10  # `pascanu`: beyond it a gradient is thrown away
 
 
 def global_norm(tree: PyTree) -> Scalar:
@@ -54,12 +58,12 @@ def _is_named(path: tuple, name: str) -> bool:
 
 
 def _pascanu(grads: PyTree, norm: Scalar, threshold: Scalar, params: PyTree, recurrent: str) -> PyTree:
-    is_finite = jnp.isfinite(norm)
-    rate = jnp.where(is_finite & (norm > threshold), threshold / jnp.where(norm > 0, norm, 1), 1)
+    is_usable = norm <= LARGEST_NORM
+    rate = jnp.where(is_usable & (norm > threshold), threshold / jnp.where(norm > 0, norm, 1), 1)
 
     def clipped(path, gradient, weight):
         fallback = 0.02 * weight if _is_named(path, recurrent) else jnp.zeros_like(gradient)
-        return jnp.where(is_finite, gradient * rate, fallback)
+        return jnp.where(is_usable, gradient * rate, fallback)
 
     return jax.tree_util.tree_map_with_path(clipped, grads, params)
 
@@ -115,3 +119,34 @@ def clip_gradients(
         "optax": lambda gradient: jnp.where(norm < threshold, gradient, (gradient / norm) * threshold),
     }
     return jax.tree.map(shorten[rule], grads)
+
+
+class ClipState(NamedTuple):
+    """The global norm of the last gradient before and after its rule, and how many gradients it has changed."""
+
+    norm: Scalar
+    clipped_norm: Scalar
+    changed: Int[Array, ""]
+
+
+def clipping(rule: str, threshold: ArrayLike, *, recurrent: str | None = None) -> optax.GradientTransformationExtraArgs:
+    """`clip_gradients` as one transformation in an optax chain, which remembers what it did (`ClipState`).
+
+    A gradient counts as changed where any entry differs from what it was. Raises as `clip_gradients` does, at the
+    first update.
+    """
+
+    def init(params: PyTree) -> ClipState:
+        zero = jnp.zeros((), jax.tree.leaves(params)[0].dtype)
+        return ClipState(zero, zero, jnp.zeros((), jnp.int32))
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None, **_: Any) -> tuple[PyTree, PyTree]:
+        clipped = clip_gradients(updates, threshold, rule, params=params, recurrent=recurrent)
+        norm = global_norm(updates)
+        if rule == "none":
+            return clipped, ClipState(norm, norm, state.changed)
+        differ = [jnp.any(a != b) for a, b in zip(jax.tree.leaves(clipped), jax.tree.leaves(updates), strict=True)]
+        changed = state.changed + jnp.any(jnp.stack(differ)).astype(jnp.int32)
+        return clipped, ClipState(norm, global_norm(clipped), changed)
+
+    return optax.GradientTransformationExtraArgs(init, update)

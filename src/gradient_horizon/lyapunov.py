@@ -23,12 +23,14 @@ from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, rollout, sequence_length
+from gradient_horizon.scaling import normalise
 from gradient_horizon.weights import unit_weights
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
 _log = logging.getLogger(__name__)
 BLOCKS = 10
+_LOG_2 = 0.6931471805599453
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -232,6 +234,35 @@ def lyapunov_exponents(
     return LyapunovSpectrum(
         exponents, error, violation, kaplan_yorke_dimension(exponents, n), entropy_rate(exponents, n)
     )
+
+
+def largest_lyapunov_exponent(
+    step: Step, params: PyTree, h0: PyTree, trajectory: Trajectory, xs: PyTree = None, transient: int = 0
+) -> Scalar:
+    """The growth of one tangent vector after `transient` of the steps of `trajectory`, natural log per step.
+
+    `lyapunov_exponents` with `count` = 1 without its errors, at a fraction of its price: one vector needs no
+    elimination, only a power of two a step. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where
+    a state is not finite.
+    """
+    flat_step, _ = flatten_step(step, h0)
+    before = trajectory.states[:-1]
+
+    def advance(carry, inputs):
+        vector, exponent = carry
+        h, x = inputs
+        vector, gained = normalise(push(flat_step, params, h, x, vector[:, None])[:, 0])
+        exponent = exponent + gained
+        return (vector, exponent), jnp.log(jnp.sqrt(jnp.sum(vector * vector))) + exponent.astype(vector.dtype) * _LOG_2
+
+    start = unit_weights("gaussian", jax.random.key(0), before.shape[1], before.dtype)[0]
+    start, _ = normalise(start)
+    begun = jnp.log(jnp.sqrt(jnp.sum(start * start)))
+    _, grown = lax.scan(advance, (start, jnp.zeros((), jnp.int32)), (before, xs))
+    logs = jnp.concatenate([begun[None], grown])
+    rate = (logs[-1] - logs[transient]) / (trajectory.length - transient)
+    rate = jnp.where(logs[-1] == -jnp.inf, -jnp.inf, rate)
+    return jnp.where(jnp.all(trajectory.finite), rate, jnp.nan)
 
 
 def _sum_rule_error(

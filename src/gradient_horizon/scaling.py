@@ -56,6 +56,26 @@ def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Arr
     return matrix * power_of_two(-exponent, matrix.dtype), exponent
 
 
+def add(
+    a: Float[Array, " n"], exponent: Int[Array, ""], b: Float[Array, " n"], other: Int[Array, ""]
+) -> tuple[Float[Array, " n"], Int[Array, ""]]:
+    """`a` 2^`exponent` + `b` 2^`other`, both normalised (or zero), as a normalised vector and its exponent.
+
+    Rounded once, as the sum of two floats is; what lies below 2^-126 (float64: 2^-1022) of the larger one is lost.
+    """
+    least = 1 - _bits(a.dtype).bias
+    is_zero = ~jnp.any(a != 0), ~jnp.any(b != 0)
+    common = jnp.where(is_zero[0], other, jnp.where(is_zero[1], exponent, jnp.maximum(exponent, other)))
+
+    def moved(vector, own):
+        gap = jnp.minimum(own - common, 0)
+        factor = power_of_two(jnp.maximum(gap, least), vector.dtype)
+        return vector * jnp.where(gap < least, jnp.zeros_like(factor), factor)
+
+    total, gained = normalise(moved(a, exponent) + moved(b, other))
+    return total, common + gained
+
+
 def collapsed(scaled: Float[Array, "..."], exponent: Int[Array, ""]) -> Bool[Array, ""]:
     """Whether one step shrank a normalised product to zero or by more than 2^100 (float64: 2^900).
 

@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array
 
 from gradient_horizon import names
-from gradient_horizon.arrays import PyTree, RandomKey
+from gradient_horizon.arrays import Factors, PyTree, RandomKey
 from gradient_horizon.cells.gru import GRUCell, GRUParams
 from gradient_horizon.cells.lstm import LSTMCell, LSTMParams, LSTMState
 from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
@@ -75,6 +76,33 @@ class Cell(Protocol):
 
     def step(self, params: Any, h: Any, x: PyTree = None) -> Any:
         """h_t from h_{t-1} and x_t (None: no input)."""
+        ...
+
+    # The same step taken apart, for many sequences at once (leading axes): a = W v + d, h_t = respond(a, h_{t-1}), with
+    # W = matrices, v = operand, d = drives. A second matrix may multiply what the first pre-activation decides.
+
+    def matrices(self, params: Any) -> Factors:
+        """The recurrent matrices of the step, in the order in which it uses them."""
+        ...
+
+    def drives(self, params: Any, xs: Array) -> Factors:
+        """U x_t + b of each pre-activation."""
+        ...
+
+    def operand(self, place: int, a: Factors, h: Any) -> Array:
+        """What the matrix at `place` multiplies, given the pre-activations before it; elementwise."""
+        ...
+
+    def respond(self, a: Factors, h: Any) -> Any:
+        """h_t, elementwise."""
+        ...
+
+    def output(self, h: Any) -> Array:
+        """What is read from the state."""
+        ...
+
+    def slopes(self, a: Factors) -> Array:
+        """φ′ at every pre-activation as a share of its largest value."""
         ...
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import RandomKey, Vector
+from gradient_horizon.arrays import Factors, RandomKey, Vector
 from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
 from gradient_horizon.randomness import named_key
 
@@ -86,7 +86,40 @@ class GRUCell:
     def step(self, params: GRUParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
         """h_t from h_{t-1} and x_t (None: no input)."""
         update = self._gate.preactivation(params.update_gate, h, x)
-        r = self._gate.step(params.reset_gate, h, x)
+        reset = self._gate.preactivation(params.reset_gate, h, x)
+        gates = jnp.concatenate([update, reset])
+        return self.respond(
+            (gates, self._candidate.preactivation(params.candidate, self.operand(1, (gates,), h), x)), h
+        )
+
+    def matrices(self, params: GRUParams) -> Factors:
+        """The matrices of z and r one above the other, (2N, N), and the candidate's."""
+        gates = jnp.concatenate([params.update_gate.recurrent, params.reset_gate.recurrent])
+        return gates, params.candidate.recurrent
+
+    def drives(self, params: GRUParams, xs: Float[Array, "... D"]) -> Factors:
+        """U x_t + b for many inputs at once: of z and r, (..., 2N), and of the candidate."""
+        gates = [*self._gate.drives(params.update_gate, xs), *self._gate.drives(params.reset_gate, xs)]
+        return (jnp.concatenate(gates, axis=-1), *self._candidate.drives(params.candidate, xs))
+
+    def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+        """What the gates' matrices multiply (`place` 0), h; what the candidate's multiplies (1), r h."""
+        if place == 0:
+            return h
+        _, reset = jnp.split(a[0], 2, axis=-1)
+        return self._gate.activation.value(reset) * h
+
+    def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+        """h_t from the pre-activations of z and r, (..., 2N), that of the candidate, and h_{t-1}, elementwise."""
+        update, _ = jnp.split(a[0], 2, axis=-1)
         sigmoid = self._gate.activation.value
         # σ(-a) is 1 - z with all its digits; where z is nearly 1 the difference would have lost them
-        return sigmoid(-update) * h + sigmoid(update) * self._candidate.step(params.candidate, r * h, x)
+        return sigmoid(-update) * h + sigmoid(update) * self._candidate.activation.value(a[1])
+
+    def output(self, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+        """What is read from the state: all of it."""
+        return h
+
+    def slopes(self, a: Factors) -> Float[Array, "... 3N"]:
+        """The derivatives at the pre-activations of z, r and the candidate, each as a share of its largest value."""
+        return jnp.concatenate([self._gate.slopes((a[0],)), self._candidate.slopes((a[1],))], axis=-1)

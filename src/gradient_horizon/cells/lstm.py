@@ -9,8 +9,8 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.activations import ACTIVATIONS
-from gradient_horizon.arrays import RandomKey
-from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
+from gradient_horizon.arrays import Factors, RandomKey
+from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, affine, plain_cell
 from gradient_horizon.randomness import named_key
 
 
@@ -35,6 +35,10 @@ class LSTMParams:
     def recurrent(self) -> Array:
         """The candidate's W."""
         return self.candidate.recurrent
+
+
+def _in_order(params: LSTMParams) -> tuple[VanillaParams, ...]:
+    return params.input_gate, params.forget_gate, params.output_gate, params.candidate
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,35 @@ class LSTMCell:
 
     def step(self, params: LSTMParams, h: LSTMState, x: Float[Array, " D"] | None = None) -> LSTMState:
         """(h_t, c_t) from (h_{t-1}, c_{t-1}) and x_t (None: no input)."""
-        i = self._gate.step(params.input_gate, h.h, x)
-        f = self._gate.step(params.forget_gate, h.h, x)
-        o = self._gate.step(params.output_gate, h.h, x)
-        g = self._candidate.step(params.candidate, h.h, x)
-        c = f * h.c + i * g
-        return LSTMState(o * ACTIVATIONS["tanh"].value(c), c)
+        a = jnp.concatenate([self._gate.preactivation(part, h.h, x) for part in _in_order(params)])
+        return self.respond((a,), h)
+
+    def matrices(self, params: LSTMParams) -> Factors:
+        """The matrices of i, f, o and g one above the other, (4N, N)."""
+        return (jnp.concatenate([part.recurrent for part in _in_order(params)]),)
+
+    def drives(self, params: LSTMParams, xs: Float[Array, "... D"]) -> Factors:
+        """U x_t + b of i, f, o and g for many inputs at once, (..., 4N)."""
+        inputs = jnp.concatenate([part.input for part in _in_order(params)])
+        return (affine(xs, inputs, jnp.concatenate([part.bias for part in _in_order(params)])),)
+
+    def operand(self, place: int, a: Factors, h: LSTMState) -> Float[Array, "... N"]:
+        """What the matrices multiply: the hidden state."""
+        return h.h
+
+    def respond(self, a: Factors, h: LSTMState) -> LSTMState:
+        """(h_t, c_t) from the pre-activations of i, f, o and g, (..., 4N), and the cell state, elementwise."""
+        i, f, o, g = jnp.split(a[0], 4, axis=-1)
+        sigmoid, tanh = ACTIVATIONS["sigmoid"].value, ACTIVATIONS["tanh"].value
+        c = sigmoid(f) * h.c + sigmoid(i) * tanh(g)
+        return LSTMState(sigmoid(o) * tanh(c), c)
+
+    def output(self, h: LSTMState) -> Float[Array, "... N"]:
+        """What is read from the state: the hidden state."""
+        return h.h
+
+    def slopes(self, a: Factors) -> Float[Array, "... 4N"]:
+        """The derivatives at the pre-activations of i, f, o and g, each as a share of its largest value."""
+        i, f, o, g = jnp.split(a[0], 4, axis=-1)
+        gates = [self._gate.slopes((gate,)) for gate in (i, f, o)]
+        return jnp.concatenate([*gates, self._candidate.slopes((g,))], axis=-1)

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.activations import ACTIVATIONS, Activation
-from gradient_horizon.arrays import RandomKey, Vector
+from gradient_horizon.arrays import Factors, RandomKey, Vector
 from gradient_horizon.randomness import named_key, normal
 from gradient_horizon.weights import unit_weights
 
@@ -79,8 +79,39 @@ class VanillaCell:
 
     def step(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
         """h_t from h_{t-1} and x_t (None: no input)."""
-        response = self.activation.value(self.preactivation(params, h, x))
+        return self.respond((self.preactivation(params, h, x),), h)
+
+    def matrices(self, params: VanillaParams) -> Factors:
+        """W, whose product with the operand is a_t but for the drive."""
+        return (params.recurrent,)
+
+    def drives(self, params: VanillaParams, xs: Float[Array, "... D"]) -> Factors:
+        """U x_t + b for many inputs at once."""
+        return (affine(xs, params.input, params.bias),)
+
+    def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+        """What W multiplies: the state."""
+        return h
+
+    def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+        """h_t from a_t and h_{t-1}, elementwise."""
+        response = self.activation.value(a[0])
         return response if self.leak == 1.0 else (1.0 - self.leak) * h + self.leak * response
+
+    def output(self, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+        """What is read from the state: all of it."""
+        return h
+
+    def slopes(self, a: Factors) -> Float[Array, "... N"]:
+        """φ′(a_t) as a share of its largest value."""
+        return self.activation.derivative(a[0]) / self.activation.steepest
+
+
+def affine(
+    xs: Float[Array, "*many D"], matrix: Float[Array, "N D"], bias: Float[Array, " N"]
+) -> Float[Array, "*many N"]:
+    """`matrix` x + `bias` of many x at once."""
+    return jnp.matmul(xs, matrix.T) + jnp.expand_dims(bias, tuple(range(xs.ndim - 1)))
 
 
 def plain_cell(activation: str, hidden_size: int, input_size: int) -> VanillaCell:
