@@ -16,8 +16,9 @@ METHODS = ("auto", "jacrev", "pushforward", "pullback")
 INPUTS = ("none", "noise", "digits")
 TASKS = ("adding", "temporal_order", "temporal_order_3")
 CLIP_RULES = ("none", "book", "pseudocode", "optax", "pascanu", "value", "adaptive")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PRECISIONS = ("float32", "float64")
-EXPERIMENTS = ("jacobian", "lyapunov", "pairs", "nodes", "notes")
+EXPERIMENTS = ("jacobian", "lyapunov", "pairs", "nodes", "notes", "training")
 HORIZON_KINDS = ("vanished", "exploded", "beyond", "nonfinite")
 
 # The method that carries the product outward from each anchor, at one matrix product a step.

@@ -99,6 +99,17 @@ def block_size(n: int, steps: int, *, precision: str = "float32", backend: str =
     return size
 
 
+def training_block(n: int, steps: int, batch_size: int, *, precision: str = "float32", backend: str = "cpu") -> int:
+    """How many networks one compiled block trains: as many as keep the states of a batch in the cache.
+
+    A function of the network's own settings and the backend alone, as `block_size`. Measured for float32 on a CPU with
+    1 MiB of second-level cache a core: 4 networks of 50 units at 100 steps of 20 sequences; 16 take half as long again.
+    """
+    states = n * steps * batch_size * (2 if precision == "float64" else 1)
+    sizes, most = ((16, 8, 4, 2), 400_000) if backend == "cpu" else ((256, 64, 16, 4), 2**28)
+    return next((size for size in sizes if size * states <= most), 1)
+
+
 def unroll(n: int) -> int:
     """Steps of a scan in one loop body: gains up to 30 % where a step is short, nothing beyond N = 64."""
     return 4 if n <= 64 else 1

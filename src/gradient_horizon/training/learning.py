@@ -1,0 +1,86 @@
+"""From one update to the next: a batch of fresh sequences, its gradient, the clip rule, the optimiser."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from gradient_horizon.arrays import PyTree
+from gradient_horizon.clipping import ClipState, clipping
+from gradient_horizon.randomness import named_key
+from gradient_horizon.tasks import Sample
+from gradient_horizon.training.flossing import flossed
+from gradient_horizon.training.network import Params, drawn, loss_and_gradient, sequences
+from gradient_horizon.training.spec import Member, TrainSpec
+
+_OPTIMIZERS = {
+    "sgd": optax.sgd,
+    "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+    "rmsprop": optax.rmsprop,
+    "adam": optax.adam,
+}
+
+
+class Learner(NamedTuple):
+    """A network on its way: `updates` made so far, and the one after which a parameter was not finite, or -1."""
+
+    params: Params
+    optimizer: Any
+    updates: Array
+    diverged_at: Array
+
+    @property
+    def clip(self) -> ClipState:
+        """What the clip rule did to the last gradient."""
+        return self.optimizer[0]
+
+
+def optimizer(spec: TrainSpec, member: Member) -> Any:
+    """The clip rule, then the optimiser with its usual constants (momentum 0.9)."""
+    return optax.with_extra_args_support(
+        optax.chain(
+            clipping(spec.clip, member.clip_threshold, recurrent="recurrent"),
+            _OPTIMIZERS[spec.optimizer](member.learning_rate),
+        )
+    )
+
+
+def begin(spec: TrainSpec, member: Member, data: PyTree) -> Learner:
+    """The network before its first update, flossed where that is asked for."""
+    params: PyTree = drawn(spec, member)
+    if spec.flossing is not None:
+        params = flossed(spec, member, params, data, jnp.zeros((), jnp.int32))
+    never = jnp.full((), -1, jnp.int32)
+    return Learner(params, optimizer(spec, member).init(params), jnp.zeros((), jnp.int32), never)
+
+
+def next_batch(spec: TrainSpec, member: Member, learner: Learner, data: PyTree) -> Sample:
+    """What the next update learns from: fresh for every update, the same at every scale, rate and threshold."""
+    key = jax.random.fold_in(named_key(member.key, "data"), learner.updates)
+    return sequences(spec, key, spec.batch_size, data)
+
+
+def _is_finite(params: Params) -> Bool[Array, ""]:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
+
+
+def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> Learner:
+    """One update."""
+    params: PyTree = learner.params
+    if spec.flossing is not None and spec.flossing.every:
+        due = (learner.updates > 0) & (learner.updates % spec.flossing.every == 0)
+        params = lax.cond(due, lambda p: flossed(spec, member, p, data, learner.updates), lambda p: p, params)
+    _, grads = loss_and_gradient(spec, params, next_batch(spec, member, learner, data))
+    changes, state = optimizer(spec, member).update(grads, learner.optimizer, params)
+    params = jax.tree.map(jnp.add, params, changes)
+    updates = learner.updates + 1
+    diverges = (learner.diverged_at < 0) & ~_is_finite(params)
+    return Learner(params, state, updates, jnp.where(diverges, updates, learner.diverged_at))
+
+
+def advance(spec: TrainSpec, member: Member, data: PyTree, learner: Learner, count: Int[Array, ""]) -> Learner:
+    """`count` updates."""
+    return lax.fori_loop(0, count, lambda _, learner: update(spec, member, data, learner), learner)

@@ -1,0 +1,101 @@
+"""A recurrent cell with a linear readout, its answers to sequences, and the gradient of its loss."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from gradient_horizon.arrays import PyTree, RandomKey, Scalar
+from gradient_horizon.cells.vanilla import affine
+from gradient_horizon.randomness import named_key, normal
+from gradient_horizon.recurrence import recur
+from gradient_horizon.tasks import Sample, error_of, loss_of
+from gradient_horizon.training.omega import omega_gradient
+from gradient_horizon.training.spec import Member, TrainSpec
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Readout:
+    """V (K, N) and its bias (K,)."""
+
+    matrix: Array
+    bias: Array
+
+
+class Params(NamedTuple):
+    """All that is learned."""
+
+    cell: Any
+    readout: Readout
+
+
+def drawn(spec: TrainSpec, member: Member) -> Params:
+    """The untrained network: the cell as everywhere, and a readout with a key of its own."""
+    cell, dtype = spec.cell, jnp.dtype(spec.precision)
+    recurrent = cell.init(member.key, member.weight_scale, spec.weights, spec.bias_scale, spec.input_scale, dtype)
+    scale = spec.output_scale / cell.hidden_size**0.5
+    matrix = scale * normal(named_key(member.key, "output"), (spec.task.output_size, cell.hidden_size), dtype)
+    return Params(recurrent, Readout(matrix, jnp.zeros(spec.task.output_size, dtype)))
+
+
+def sequences(spec: TrainSpec, key: RandomKey, count: int, data: PyTree, *, test: bool = False) -> Sample:
+    """`count` sequences: inputs (T, count, D), targets (count, L)."""
+
+    def one(key):
+        return spec.task.sample(key, data, test=test, dtype=jnp.dtype(spec.precision))
+
+    xs, targets = jax.vmap(one)(jax.random.split(key, count))
+    return Sample(jnp.swapaxes(xs, 0, 1), targets)
+
+
+def answers(spec: TrainSpec, readout: Readout, states: PyTree) -> Float[Array, "L B K"]:
+    """What is read from the last L states, leaves (T, B, N)."""
+    return affine(spec.cell.output(states)[-spec.task.answers :], readout.matrix, readout.bias)
+
+
+def test_sequence(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, Scalar]:
+    """Loss and error of one sequence, inputs (T, D), by the cell's own step."""
+
+    def advance(h, x):
+        h = spec.cell.step(params.cell, h, x)
+        return h, spec.cell.output(h)
+
+    start = spec.cell.initial_state(dtype=jnp.dtype(spec.precision))
+    outputs = lax.scan(advance, start, sample.xs)[1][-spec.task.answers :]
+    outputs = affine(outputs, params.readout.matrix, params.readout.bias)
+    return loss_of(spec.task, outputs, sample.targets), error_of(spec.task, outputs, sample.targets)
+
+
+def loss_and_gradient(spec: TrainSpec, params: Params, batch: Sample) -> tuple[Scalar, Params]:
+    """The mean loss over a batch of `sequences`, and its gradient by backpropagation through time, from h_0 = 0.
+
+    With `omega` the gradient holds that of Ω too, with respect to W alone.
+    """
+    cell = spec.cell
+    size = batch.targets.shape[0]
+    start = jax.tree.map(
+        lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), cell.initial_state(dtype=jnp.dtype(spec.precision))
+    )
+
+    def taken_apart(params):
+        return cell.matrices(params), cell.drives(params, batch.xs)
+
+    def loss(readout, matrices, drives, taps):
+        outputs = answers(spec, readout, recur(cell, matrices, drives, start, taps))
+        return jnp.mean(jax.vmap(lambda o, t: loss_of(spec.task, o, t), in_axes=(1, 0))(outputs, batch.targets))
+
+    (matrices, drives), put_together = jax.vjp(taken_apart, params.cell)
+    taps = jax.tree.map(lambda leaf: jnp.zeros((spec.task.steps, *leaf.shape), leaf.dtype), start)
+    asked = (0, 1, 2) if spec.omega is None else (0, 1, 2, 3)
+    value, (by_readout, by_matrices, by_drives, *by_states) = jax.value_and_grad(loss, argnums=asked)(
+        params.readout, matrices, drives, taps
+    )
+    if spec.omega is not None:
+        more = omega_gradient(spec.omega, matrices[0], by_drives[0], by_states[0])
+        by_matrices = (by_matrices[0] + more,)
+    (by_cell,) = put_together((by_matrices, by_drives))
+    return value, Params(by_cell, by_readout)

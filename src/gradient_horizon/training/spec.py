@@ -1,0 +1,87 @@
+"""What a training run is: everything but the numbers in which networks of one compiled program may differ."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gradient_horizon import names
+from gradient_horizon.arrays import RandomKey, Scalar
+from gradient_horizon.cells import Cell
+from gradient_horizon.tasks import Task
+
+
+class Member(NamedTuple):
+    """One network of an ensemble: its key, and the numbers that the program takes as arguments."""
+
+    key: RandomKey
+    weight_scale: Scalar
+    learning_rate: Scalar
+    clip_threshold: Scalar
+
+
+@dataclass(frozen=True)
+class Omega:
+    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (his equation 10 and code) or of norms (9)."""
+
+    weight: float
+    squared: bool = True
+
+
+@dataclass(frozen=True)
+class Flossing:
+    """Gradient flossing: before training, `updates` of Adam at `learning_rate` on the squares of the first `exponents`
+    Lyapunov exponents; during it, as many again before every `every`-th update (0: never)."""
+
+    updates: int
+    exponents: int
+    learning_rate: float = 1e-3
+    every: int = 0
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """A cell that learns a task.
+
+    - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`); the readout's matrix V, shape
+      (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
+    - `updates`: how many, each on `batch_size` fresh sequences; every `record_every` of them, and after the last, a
+      record is made, on `test_size` fresh sequences.
+    - `solved_below`: the error under which a network counts as having solved its task. `until_solved`: records end
+      there.
+    """
+
+    cell: Cell
+    task: Task
+    weights: str = "gaussian"
+    bias_scale: float = 0.0
+    input_scale: float = 1.0
+    output_scale: float = 1.0
+    optimizer: str = "sgd"
+    clip: str = "none"
+    batch_size: int = 20
+    updates: int = 1000
+    record_every: int = 100
+    test_size: int = 1000
+    solved_below: float = 0.01
+    until_solved: bool = False
+    omega: Omega | None = None
+    flossing: Flossing | None = None
+    precision: str = "float32"
+
+    def __post_init__(self):
+        for name, allowed in (("optimizer", names.OPTIMIZERS), ("clip", names.CLIP_RULES), ("weights", names.WEIGHTS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r} is unknown; allowed: {', '.join(allowed)}")
+        for name in ("batch_size", "updates", "record_every", "test_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)}; allowed: a whole number of at least 1")
+        if self.record_every > self.updates:
+            raise ValueError(f"record_every: {self.record_every}; allowed: at most updates={self.updates}")
+        if self.cell.input_size != self.task.input_size:
+            raise ValueError(f"cell: takes {self.cell.input_size} inputs; allowed: {self.task.input_size}, as the task")
+        if self.omega is not None and self.cell.name not in names.ONE_PATH_CELLS:
+            raise ValueError(f"cell: {self.cell.name!r} with omega; allowed: {', '.join(names.ONE_PATH_CELLS)}")
+
+    @property
+    def recorded(self) -> tuple[int, ...]:
+        """The numbers of updates after which a record is made: 0, `record_every`, .. and the last."""
+        return (*range(0, self.updates, self.record_every), self.updates)
