@@ -337,7 +337,14 @@ class TestOneJob:
     @pytest.mark.parametrize("experiment", names.EXPERIMENTS)
     def test_real_results_have_figures(self, experiment, tmp_path):
         config = checked(
-            {"experiment": experiment, "hidden_size": 6, "steps": 15, "seeds": 3, "weight_scales": [0.5, 1.5]}
+            {
+                "experiment": experiment,
+                "hidden_size": 6,
+                "steps": 15,
+                "seeds": 3,
+                "weight_scales": [0.5, 1.5],
+                **({"updates": 4, "test_size": 50} if experiment == "training" else {}),
+            }
         )
         jobs = []
         for swept in ({"hidden_size": 5}, {"hidden_size": 6}):
@@ -354,6 +361,7 @@ class TestOneJob:
             "pairs": {"pairs"},
             "nodes": {"nodes"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
+            "training": {"loss"},
         }
         assert set(drawn) == expected[experiment]
 

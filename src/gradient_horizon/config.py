@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon import names
+from gradient_horizon import names, task_limits
 
 LARGEST_SEED = 2**32 - 1
 
@@ -86,11 +86,17 @@ _SEEDS = Rule(
         bool(value) and all(_is_whole(s) and 0 <= s <= LARGEST_SEED for s in value) and len(set(value)) == len(value)
     ),
 )
-_SCALES = Rule(
-    "a finite number of at least 0, a list of different ones,"
-    " or {start: .., stop: .., num: .., spacing: linear or log}",
-    lambda value: bool(value) and all(_is_number(g) and g >= 0 for g in value) and len(set(value)) == len(value),
-)
+
+
+def _some_numbers(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
+    return Rule(
+        f"{allowed}, a list of different ones, or {{start: .., stop: .., num: .., spacing: linear or log}}",
+        lambda value: bool(value) and all(accepts(entry) for entry in value) and len(set(value)) == len(value),
+    )
+
+
+_SCALES = _some_numbers("a finite number of at least 0", lambda value: _is_number(value) and value >= 0)
+_RATES = _some_numbers("a finite number above 0", lambda value: _is_number(value) and value > 0)
 
 
 def _is_name(value: Any) -> bool:
@@ -129,7 +135,7 @@ class Config:
     forget_bias: float = _setting(0.0, _FINITE, "lstm: added to the bias of the forget gate")
     weights: str = _setting("gaussian", _one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
     hidden_size: int = _setting(64, _whole(1), "N, hidden units (notes: H)")
-    batch_size: int = _setting(2, _whole(1), "notes: N, the rows of dh")
+    batch_size: int = _setting(20, _whole(1), "training: sequences of one update; notes: N, the rows of dh")
     steps: int = _setting(100, _whole(1), "T, steps in time")
     seeds: Any = _setting(8, _SEEDS, "networks at each weight scale")
     weight_scales: Any = _setting(None, _SCALES, "g in W = g W0; null: 0.5, 1, 1.5, 2")
@@ -148,6 +154,25 @@ class Config:
     horizon_threshold: float = _setting(3.0, _POSITIVE, "decades that the gradient may gain or lose before its horizon")
     method: str = _setting("auto", _one_of(names.METHODS), "how the product is formed; jacrev is the reference")
     recheck: bool = _setting(False, _SWITCH, "measure one block again with method=jacrev and record the difference")
+    task: str = _setting("temporal_order", _one_of(names.TASKS), "training: what is learned")
+    updates: int = _setting(1000, _whole(1), "training: how many")
+    record_every: int | None = _setting(
+        None, _whole_or_null(1), "training: updates between two records; null: a twentieth of them"
+    )
+    test_size: int = _setting(1000, _whole(1), "training: fresh sequences that each record is made on")
+    optimizer: str = _setting("sgd", _one_of(names.OPTIMIZERS), "training: what turns gradients into updates")
+    learning_rates: Any = _setting([0.01], _RATES, "training: networks at each learning rate")
+    clip: str = _setting("book", _one_of(names.CLIP_RULES), "training: what shortens a gradient that is too long")
+    clip_thresholds: Any = _setting([1.0], _RATES, "training: networks at each threshold of the clip rule")
+    output_scale: float = _setting(1.0, _NOT_NEGATIVE, "training: readout weights have variance output_scale^2 / N")
+    solved_below: float = _setting(0.01, _POSITIVE, "training: the error under which the task counts as solved")
+    until_solved: bool = _setting(False, _SWITCH, "training: record nothing once a network has solved its task")
+    omega: float = _setting(0.0, _NOT_NEGATIVE, "training: weight of Pascanu's regulariser; 0: none")
+    omega_squared: bool = _setting(True, _SWITCH, "training: the regulariser of squared norms (else of norms)")
+    floss_updates: int = _setting(0, _whole(0), "training: updates of gradient flossing before training; 0: none")
+    floss_exponents: int = _setting(1, _whole(1), "training: Lyapunov exponents that flossing pushes to zero")
+    floss_rate: float = _setting(0.001, _POSITIVE, "training: learning rate of flossing")
+    floss_every: int = _setting(0, _whole(0), "training: floss again before every so many updates; 0: never")
     precision: str = _setting("float32", _one_of(names.PRECISIONS), "floating point numbers of the networks")
     memory_budget: float | None = _setting(
         None, _POSITIVE_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
@@ -162,10 +187,17 @@ FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 HOUSEKEEPING = ("name", "output", "memory_budget", "quick_look", "force")
 
 # Settings whose values run side by side in one compiled program; a job that is too large is cut along the first first.
-AXES = ("seeds", "weight_scales")
+AXES = ("seeds", "weight_scales", "learning_rates", "clip_thresholds")
 
 # Coordinates of every result: a sweep over one of these joins along it instead of adding a dimension.
-JOINED = {"seeds": "seed", "weight_scales": "weight_scale", "norms": "norm", "anchors": "anchor"}
+JOINED = {
+    "seeds": "seed",
+    "weight_scales": "weight_scale",
+    "learning_rates": "learning_rate",
+    "clip_thresholds": "clip_threshold",
+    "norms": "norm",
+    "anchors": "anchor",
+}
 
 # What decides the networks of every experiment but the notes'.
 _DRAWN = (
@@ -178,6 +210,12 @@ _READ_BY = {
     "pairs": _DRAWN,
     "nodes": _DRAWN,
     "notes": ("experiment", "hidden_size", "batch_size", "steps", "seeds", "weight_scales"),
+    "training": (
+        *("experiment", "cell", "leak", "forget_bias", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
+        *("bias_scale", "input_scale", "output_scale", "task", "batch_size", "updates", "record_every", "test_size"),
+        *("optimizer", "learning_rates", "clip", "clip_thresholds", "solved_below", "until_solved"),
+        *("omega", "omega_squared", "floss_updates", "floss_exponents", "floss_rate", "floss_every", "precision"),
+    ),
 }
 
 
@@ -210,9 +248,7 @@ def _expanded_seeds(value: Any) -> Any:
     return value if isinstance(value, list) else []
 
 
-def _expanded_scales(value: Any) -> Any:
-    if value is None:  # a list as the schema's default could not be replaced by a range in a preset
-        return [0.5, 1.0, 1.5, 2.0]
+def _expanded_numbers(value: Any) -> Any:
     if isinstance(value, Mapping):
         try:
             start, stop, num = (value[key] for key in ("start", "stop", "num"))
@@ -241,7 +277,9 @@ def _expanded_names(value: Any) -> Any:
 
 _EXPAND: dict[str, Callable[[Any], Any]] = {
     "seeds": _expanded_seeds,
-    "weight_scales": _expanded_scales,
+    "weight_scales": lambda value: _expanded_numbers([0.5, 1.0, 1.5, 2.0] if value is None else value),
+    "learning_rates": _expanded_numbers,
+    "clip_thresholds": _expanded_numbers,
     "norms": _expanded_names,
     "anchors": _expanded_names,
 }
@@ -291,7 +329,9 @@ def _check_together(config: Config) -> None:
             raise SettingError("exponents", config.exponents, f"at most {size}, the size of the state")
     if config.experiment == "nodes" and config.cell not in names.ONE_PATH_CELLS:
         raise SettingError("cell", config.cell, f"{', '.join(names.ONE_PATH_CELLS)} where experiment=nodes")
-    if config.experiment != "notes":
+    if config.experiment == "training":
+        _check_training(config)
+    elif config.experiment != "notes":
         if config.input_size is not None and config.inputs != "noise":
             raise SettingError("input_size", config.input_size, f"null where inputs={config.inputs}")
         if config.inputs == "digits" and importlib.util.find_spec("sklearn") is None:
@@ -300,6 +340,19 @@ def _check_together(config: Config) -> None:
                 "digits",
                 "none or noise, as scikit-learn is not installed (pip install gradient-horizon[data])",
             )
+
+
+def _check_training(config: Config) -> None:
+    refused = task_limits.refusal(config.task, config.steps)
+    if refused is not None:
+        raise SettingError(*refused)
+    if config.record_every is not None and config.record_every > config.updates:
+        raise SettingError("record_every", config.record_every, f"at most updates={config.updates}")
+    if config.omega and config.cell not in names.ONE_PATH_CELLS:
+        raise SettingError("cell", config.cell, f"{', '.join(names.ONE_PATH_CELLS)} where omega is above 0")
+    size = config.hidden_size * names.STATES_OF_CELL.get(config.cell, 1)
+    if config.floss_exponents > size:
+        raise SettingError("floss_exponents", config.floss_exponents, f"at most {size}, the size of the state")
 
 
 def from_node(node: Any, replaced: Mapping[str, Any]) -> Config:

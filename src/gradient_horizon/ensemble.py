@@ -5,7 +5,7 @@ result is bit for bit the same whatever else is in the sweep and however many de
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -14,6 +14,16 @@ from jax.sharding import AxisType, PartitionSpec
 from gradient_horizon.arrays import PyTree
 
 Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
+
+
+class Stage(Protocol):
+    """One stage of the work on a chunk of networks (see `Program`)."""
+
+    def __call__(self, networks: PyTree, constants: PyTree) -> PyTree: ...
+
+    def shapes(self, networks: PyTree, constants: PyTree) -> PyTree: ...
+
+    def memory(self, networks: PyTree, constants: PyTree) -> int: ...
 
 
 class Program:
@@ -37,6 +47,10 @@ class Program:
         leaves, tree = jax.tree.flatten(networks)
         return self._compiled(tree, leaves, constants)
 
+    def shapes(self, networks: PyTree, constants: PyTree) -> PyTree:
+        """What a call gives, without its values; `networks` may be without theirs."""
+        return jax.eval_shape(self, networks, constants)
+
     def memory(self, networks: PyTree, constants: PyTree) -> int:
         """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
         leaves, tree = jax.tree.flatten(networks)
@@ -48,7 +62,7 @@ class Program:
 
 
 def map_blocks(
-    stages: Sequence[Program],
+    stages: Sequence[Stage],
     block: int,
     networks: PyTree,
     constants: PyTree = None,

@@ -21,6 +21,10 @@ from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
 
 _log = logging.getLogger(__name__)
 _KIND = "horizon_kind"
+_ORDERS = (
+    *(names.CELLS, names.WEIGHTS, names.NORMS, names.INPUTS, names.PRECISIONS),
+    *(names.TASKS, names.CLIP_RULES, names.OPTIMIZERS),
+)
 LARGEST_IN_MEMORY = 2**28  # bytes of files: more are read when they are asked for, piece by piece
 LARGE = 2**24  # bytes of a variable that is written, or in a large result joined, piece by piece
 
@@ -165,7 +169,7 @@ def _coordinate(values: Iterable[Any], *, ordered: bool) -> list[Any]:
         return different
     if not all(isinstance(value, str) for value in different):
         return sorted(different, key=lambda value: (isinstance(value, str), value))
-    for known in (names.CELLS, names.WEIGHTS, names.NORMS, names.INPUTS, names.PRECISIONS):
+    for known in _ORDERS:
         if set(different) <= set(known):
             return sorted(different, key=known.index)
     return sorted(different)

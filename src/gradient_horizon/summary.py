@@ -107,7 +107,7 @@ def lyapunov_table(dataset: xr.Dataset) -> Table | None:
     `theory` is ½ log χ, or exact; `D_KY` the Kaplan-Yorke dimension and `entropy` the sum of the positive exponents,
     medians over seeds; `error` the worst violation of the sum rule, per step and unit.
     """
-    if "lyapunov_exponent" not in dataset:
+    if "sum_rule_error" not in dataset:
         return None
     keys = _keys(dataset)
     table = Table(title="Largest Lyapunov exponent (1/step), median ± half the 10–90 % range")

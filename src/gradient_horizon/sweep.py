@@ -115,7 +115,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
         if override.key_or_group in config.FIELDS and "${" not in str(override.value()):
             config.check_value(override.key_or_group, override.value())
     # Lists and ranges replace each other here; OmegaConf merges a list with a list alone.
-    spelt = [override for override in fixed if override.key_or_group in ("seeds", "weight_scales")]
+    spelt = [override for override in fixed if override.key_or_group in config.AXES]
     try:
         composed = _compose([override.input_line or "" for override in fixed if override not in spelt])
     except HydraException as error:

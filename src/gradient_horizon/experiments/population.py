@@ -55,7 +55,7 @@ class Population:
         places = np.unravel_index(np.arange(self.total), self.shape)
         self.networks = {name: column[place] for name, column, place in zip(self.axes, columns, places, strict=True)}
 
-    def every(self, stages: Sequence[ensemble.Program], report: Callable[[float], None]) -> Any:
+    def every(self, stages: Sequence[ensemble.Stage], report: Callable[[float], None]) -> Any:
         """What the last of `stages` gives for every network, along a leading axis; `report` hears of each chunk.
 
         Networks that the job's parts hold already are taken from there, the others added to them. With parts, raises
@@ -64,7 +64,7 @@ class Population:
         chunks = self._chunks(stages, self.networks) if self._parts is None else self._resumed(self._parts, stages)
         return ensemble.gather(chunks, self.total, report)
 
-    def over(self, stages: Sequence[ensemble.Program], networks: Mapping[str, np.ndarray]) -> Any:
+    def over(self, stages: Sequence[ensemble.Stage], networks: Mapping[str, np.ndarray]) -> Any:
         """The same for `networks`, given as the values of their axes; nothing is kept."""
         return ensemble.gather(self._chunks(stages, networks), len(networks["seed"]))
 
@@ -73,11 +73,11 @@ class Population:
         return {name: values[places] for name, values in self.networks.items()}
 
     def _chunks(
-        self, stages: Sequence[ensemble.Program], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
+        self, stages: Sequence[ensemble.Stage], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
     ) -> Iterator[tuple[slice, Any]]:
         return ensemble.map_blocks(stages, self.block, networks, self._constants, *check)
 
-    def _resumed(self, parts: Parts, stages: Sequence[ensemble.Program]) -> Iterator[tuple[slice, Any]]:
+    def _resumed(self, parts: Parts, stages: Sequence[ensemble.Stage]) -> Iterator[tuple[slice, Any]]:
         shapes = self._shapes(stages)
         self._check_total(jax.tree.leaves(shapes), parts.budget)
         done = 0
@@ -95,17 +95,13 @@ class Population:
             parts.flush()
             raise
 
-    def _shapes(self, stages: Sequence[ensemble.Program]) -> Any:
+    def _shapes(self, stages: Sequence[ensemble.Stage]) -> Any:
         """What the last stage gives for a chunk, without computing it."""
         size = self.block * jax.device_count()
-        networks = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
-
-        def measured(values: Any) -> Any:
-            for stage in stages:
-                values = stage(values, self._constants)
-            return values
-
-        return jax.eval_shape(measured, networks)
+        values: Any = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
+        for stage in stages:
+            values = stage.shapes(values, self._constants)
+        return values
 
     def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
         """Half of the memory is for what is measured, the other half for measuring it."""

@@ -8,7 +8,19 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import horizon, lyapunov, nodes, norms, notes, pairs, panels, scales, style, theory
+from gradient_horizon.figures import (
+    horizon,
+    learning,
+    lyapunov,
+    nodes,
+    norms,
+    notes,
+    pairs,
+    panels,
+    scales,
+    style,
+    theory,
+)
 
 
 def _side_by_side(
@@ -88,6 +100,7 @@ _DRAWN = {
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
     "pairs": _Drawn(pairs.reach_of_every_pair, lambda dataset: {"pairs": pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
+    "training": _Drawn(learning.loss_against_update, lambda dataset: {"loss": learning.loss_against_update(dataset)}),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }
 

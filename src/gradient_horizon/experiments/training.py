@@ -1,0 +1,247 @@
+"""Networks that learn a task, and what becomes of their gradients through time meanwhile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from gradient_horizon import runtime
+from gradient_horizon.cells import make_cell
+from gradient_horizon.config import Config
+from gradient_horizon.experiments.population import Population, program
+from gradient_horizon.parts import Parts
+from gradient_horizon.tasks import make_task
+from gradient_horizon.training import (
+    Flossing,
+    Learner,
+    Member,
+    Omega,
+    Record,
+    TrainSpec,
+    advance,
+    begin,
+    observe,
+    solved_at,
+)
+
+
+def spec_of(config: Config) -> TrainSpec:
+    """What the settings say of the training run."""
+    task = make_task(config.task, config.steps)
+    cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
+    floss = Flossing(config.floss_updates, config.floss_exponents, config.floss_rate, config.floss_every)
+    return TrainSpec(
+        cell=cell,
+        task=task,
+        weights=config.weights,
+        bias_scale=config.bias_scale,
+        input_scale=config.input_scale,
+        output_scale=config.output_scale,
+        optimizer=config.optimizer,
+        clip=config.clip,
+        batch_size=config.batch_size,
+        updates=config.updates,
+        record_every=config.record_every or -(-config.updates // 20),
+        test_size=config.test_size,
+        solved_below=config.solved_below,
+        until_solved=config.until_solved,
+        omega=Omega(config.omega, config.omega_squared) if config.omega else None,
+        flossing=floss if floss.updates else None,
+        precision=config.precision,
+    )
+
+
+def _member(network: dict[str, Any]) -> Member:
+    key = jax.random.key(network["seed"])
+    return Member(key, network["weight_scale"], network["learning_rate"], network["clip_threshold"])
+
+
+def _begin(spec: TrainSpec, network: dict[str, Any], data: Any) -> Learner:
+    return begin(spec, _member(network), data)
+
+
+def _advance(spec: TrainSpec, network: tuple[dict[str, Any], Learner], constants: tuple[Any, Any]) -> Learner:
+    data, count = constants
+    return advance(spec, _member(network[0]), data, network[1], count)
+
+
+def _observe(spec: TrainSpec, network: tuple[dict[str, Any], Learner], data: Any) -> Record:
+    return observe(spec, _member(network[0]), data, network[1])
+
+
+class _Trainer:
+    """The stage that trains a chunk of networks from record to record, and says how far it is."""
+
+    def __init__(self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None]):
+        self.spec, self.left, self.chunk, self.report = spec, total, chunk, report
+        self.ahead = 0.0  # what has been reported of the present chunk
+
+    def finished(self, networks: float) -> None:
+        """Hear of networks that are done, whether they were trained here or before."""
+        self.report(networks - self.ahead)
+        self.left -= int(networks)
+        self.ahead = 0.0
+
+    def __call__(self, networks: dict[str, np.ndarray], data: Any) -> Record:
+        spec = self.spec
+        learner = program(_begin, spec)(networks, data)
+        records = [_on_host(program(_observe, spec)((networks, learner), data))]
+        for count in np.diff(spec.recorded):
+            if self._is_over(records):
+                records.append(_blank(records[-1]))
+            else:
+                learner = program(_advance, spec)((networks, learner), (data, np.int32(count)))
+                records.append(_on_host(program(_observe, spec)((networks, learner), data)))
+            share = min(self.chunk, self.left) / len(spec.recorded)
+            self.report(share)
+            self.ahead += share
+        return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *records)
+
+    def shapes(self, networks: Any, data: Any) -> Record:
+        """What a call gives, without its values."""
+
+        def first(networks, data):
+            return program(_observe, self.spec)((networks, program(_begin, self.spec)(networks, data)), data)
+
+        record = jax.eval_shape(first, networks, data)
+        count = len(self.spec.recorded)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0], count, *leaf.shape[1:]), leaf.dtype), record
+        )
+
+    def memory(self, networks: Any, data: Any) -> int:
+        """Bytes that the updates take on all devices."""
+        learner = program(_begin, self.spec)(networks, data)
+        return program(_advance, self.spec).memory((networks, learner), (data, np.int32(1)))
+
+    def _is_over(self, records: list[Record]) -> bool:
+        """Whether nothing more is recorded of any of these networks: all have diverged, or solved their task."""
+        lost = records[-1].diverged_at >= 0
+        if self.spec.until_solved:
+            lost = lost | (np.min([record.error for record in records], axis=0) < self.spec.solved_below)
+        return bool(np.all(lost))
+
+
+def _on_host(record: Record) -> Record:
+    return jax.tree.map(np.asarray, record)
+
+
+def _blank(record: Record) -> Record:
+    """The last record again, without its measurements."""
+    return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan) if leaf.dtype.kind == "f" else leaf, record)
+
+
+def _until_solved(spec: TrainSpec, history: Record) -> Record:
+    """Without what was recorded after a network had solved its task: it depends on the other networks of its chunk."""
+    solved = np.cumsum(history.error < spec.solved_below, axis=1) > 0
+    after = np.concatenate([np.zeros_like(solved[:, :1]), solved[:, :-1]], axis=1)
+
+    def kept(leaf):
+        mask = after.reshape(*after.shape, *[1] * (leaf.ndim - 2))
+        return np.where(mask, np.nan, leaf) if leaf.dtype.kind == "f" else leaf
+
+    return jax.tree.map(kept, history)
+
+
+_SERIES = {
+    "loss": ("loss", "nat"),
+    "error": ("share of wrong answers", "1"),
+    "gradient_norm": ("global norm of the gradient", "1"),
+    "clipped_gradient_norm": ("global norm of the gradient after clipping", "1"),
+    "spectral_radius": ("spectral radius of W (gru, lstm: of the candidate's W)", "1"),
+    "largest_singular_value": ("largest singular value of W (gru, lstm: of the candidate's W)", "1"),
+    "saturation": ("share of saturated (relu: dead) units", "1"),
+    "lyapunov_exponent": ("largest Lyapunov exponent on the task's sequences", "1/step"),
+}
+
+
+def measure(config: Config, report: Callable[[float], None], parts: Parts | None = None) -> xr.Dataset:
+    """Train every network of `config` and label its history."""
+    spec = spec_of(config)
+    # without a clip rule the thresholds make no difference: one is trained and stands for all
+    thresholds = config.clip_thresholds[:1] if config.clip == "none" else config.clip_thresholds
+    population = Population(
+        {
+            "learning_rate": config.learning_rates,
+            "clip_threshold": thresholds,
+            "weight_scale": config.weight_scales,
+            "seed": config.seeds,
+        },
+        runtime.training_block(
+            spec.cell.state_size,
+            config.steps,
+            config.batch_size,
+            precision=config.precision,
+            backend=jax.default_backend(),
+        ),
+        precision=config.precision,
+        constants=spec.task.data(),
+        parts=parts,
+    )
+    trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report)
+    history = population.every([trainer], trainer.finished)
+    if spec.until_solved:
+        history = _until_solved(spec, history)
+    dataset = _labelled(spec, population, history)
+    if len(config.clip_thresholds) > len(thresholds):
+        dataset = dataset.isel(clip_threshold=[0] * len(config.clip_thresholds))
+        attributes = dataset.clip_threshold.attrs
+        dataset = dataset.assign_coords(clip_threshold=("clip_threshold", config.clip_thresholds, attributes))
+    return dataset.assign_attrs(
+        block_size=population.block, chance_loss=spec.task.chance_loss, chance_error=spec.task.chance_error
+    )
+
+
+def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Dataset:
+    label = population.label
+    described = {
+        name: label(getattr(history, name), "update", title=title, units=units)
+        for name, (title, units) in _SERIES.items()
+    }
+    changed = np.diff(history.changed, axis=1) / np.diff(spec.recorded)
+    fraction = np.concatenate([np.full_like(changed[:, :1], np.nan), changed], axis=1)
+    fraction = np.where(np.isnan(history.loss), np.nan, fraction)
+    logs = history.log_state_gradient_norm.astype(np.float64)
+    described |= {
+        "clip_fraction": label(fraction, "update", title="share of the gradients clipped since the last record"),
+        "state_gradient_norm": label(
+            np.exp(logs),
+            "update",
+            "time",
+            title="‖∂L/∂h_t‖, root mean square over sequences",
+            comment="0 below 1e-308: see log_state_gradient_norm",
+        ),
+        "log_state_gradient_norm": label(
+            logs,
+            "update",
+            "time",
+            title="log of ‖∂L/∂h_t‖, root mean square over sequences",
+            comment="natural logarithm",
+        ),
+        "log_norm": label(
+            history.log_norm.astype(np.float64),
+            "update",
+            "lag",
+            title="log Frobenius norm of ∂h_T/∂h_(T-lag), mean over sequences",
+            comment="natural logarithm",
+        ),
+        "solved_at": label(
+            solved_at(spec, history.error), title="update at which the task was solved, or -1", units="update"
+        ),
+        "diverged_at": label(
+            history.diverged_at.max(axis=1),
+            title="update after which a parameter was not finite, or -1",
+            units="update",
+        ),
+        "state_size": ((), spec.cell.state_size, {"long_name": "size n of the state", "units": "1"}),
+    }
+    steps = np.arange(1, spec.task.steps + 1)
+    coordinates = {
+        **population.coordinates(),
+        "update": ("update", np.asarray(spec.recorded), {"long_name": "update", "units": "1"}),
+        "time": ("time", steps, {"long_name": "time t of the state", "units": "step"}),
+        "lag": ("lag", steps, {"long_name": "lag", "units": "step"}),
+    }
+    return xr.Dataset(described, coords=coordinates)
