@@ -65,6 +65,7 @@ WRONG = [
     ("norms", [], "one or more"),
     ("norms", "nuclear", "spectral"),
     ("norms", ["spectral", "spectral"], "each once"),
+    ("block", "memory", "hidden"),
     ("anchors", ["middle"], "start"),
     ("anchors", [["end"]], "start"),
     ("recheck", "perhaps", "true or false"),
@@ -191,12 +192,13 @@ def test_what_does_not_decide_the_numbers_does_not_change_the_hash(one, other):
 
 
 # Each setting of the jacobian experiment, changed on a base that allows every one of them.
-BASE = {"inputs": "noise", "input_size": 2}
+BASE = {"cell": "lstm", "inputs": "noise", "input_size": 2}
 CHANGED = {
     "experiment": "notes",
     "cell": "relu",
     "leak": 0.25,
     "forget_bias": 1.0,
+    "block": "cell",
     "weights": "orthogonal",
     "hidden_size": 65,
     "steps": 101,
@@ -222,7 +224,7 @@ def test_every_deciding_setting_changes_the_hash(setting):
     values = {**BASE, setting: CHANGED[setting]}
     if values["inputs"] == "none":
         values["input_size"] = None
-        assert hash_of(**values) != hash_of(inputs="noise", input_size=None)
+        assert hash_of(**values) != hash_of(**{**BASE, "input_size": None})
     assert hash_of(**values) != hash_of(**BASE)
 
 

@@ -22,6 +22,25 @@ def network(cell, size, seed, scale, dtype="float32"):
     return made, params, made.initial_state(key, dtype=jnp.dtype(dtype))
 
 
+class TestBlocks:
+    @pytest.mark.parametrize("block", ["hidden", "cell"])
+    def test_an_lstm_without_weights_keeps_its_cell_state_alone(self, block):
+        """c_t = σ(b) c_{t-1}, and h_t depends on no h before it."""
+        n, steps, bias = 3, 12, 1.0
+        settings = {"cell": "lstm", "hidden_size": n, "steps": steps, "seeds": 1, "weight_scales": 0.0}
+        found = measured("jacobian", block=block, forget_bias=bias, horizon_threshold=0.5, **settings)
+        lag = np.arange(1, steps + 1)
+        forgotten = 0.5 * np.log(n) - lag * np.log1p(np.exp(-bias))
+        expected = forgotten if block == "cell" else np.full(steps, -np.inf)
+        np.testing.assert_allclose(found.log_norm.squeeze(), expected, rtol=1e-5)
+        # σ(1)^τ is below 10^-0.5 from τ = 4 on
+        assert int(found.horizon.squeeze()) == (4 if block == "cell" else 1)
+
+    def test_other_cells_have_no_blocks(self):
+        with pytest.raises(SettingError, match="block: 'cell' is not allowed; allowed: state where cell=gru"):
+            checked({"cell": "gru", "block": "cell"})
+
+
 class TestLyapunov:
     @pytest.mark.parametrize(("precision", "most"), [("float32", 1e-4), ("float64", 1e-10)])
     def test_the_sum_rule_holds_at_every_scale(self, precision, most):

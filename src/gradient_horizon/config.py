@@ -148,6 +148,7 @@ class Config:
     )
     noise_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of a noise input")
     norms: Any = _setting(["frobenius"], _some_of(names.NORMS), "norms of the Jacobian product")
+    block: str = _setting("state", _one_of(names.BLOCKS), "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all")
     anchors: Any = _setting(["end"], _some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
     transient: int = _setting(0, _whole(0), "lyapunov: steps that are discarded before counting starts")
     exponents: int | None = _setting(None, _whole_or_null(1), "lyapunov: how many, from the largest; null: all")
@@ -205,7 +206,7 @@ _DRAWN = (
     *("bias_scale", "input_scale", "state_scale", "inputs", "input_size", "noise_scale", "precision"),
 )
 _READ_BY = {
-    "jacobian": (*_DRAWN, "norms", "anchors", "horizon_threshold", "method", "recheck"),
+    "jacobian": (*_DRAWN, "norms", "block", "anchors", "horizon_threshold", "method", "recheck"),
     "lyapunov": (*_DRAWN, "transient", "exponents"),
     "pairs": _DRAWN,
     "nodes": _DRAWN,
@@ -317,6 +318,8 @@ def checked(values: Mapping[str, Any]) -> Config:
 
 def _check_together(config: Config) -> None:
     if config.experiment == "jacobian":
+        if config.block != "state" and config.cell != "lstm":
+            raise SettingError("block", config.block, f"state where cell={config.cell}, whose state is one vector")
         for anchor in config.anchors:
             fitting = names.METHOD_OF_ANCHOR[anchor]
             if config.method not in ("auto", "jacrev", fitting):

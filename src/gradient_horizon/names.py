@@ -9,6 +9,7 @@ ONE_PATH_CELLS = tuple(cell for cell in VANILLA_CELLS if cell != "leaky_tanh")
 # step(c h) = c step(h) for c > 0, without bias and inputs
 HOMOGENEOUS_CELLS = ("linear", "relu")
 STATES_OF_CELL = {"lstm": 2}  # vectors of hidden_size in a state, where there are several
+BLOCKS = ("state", "hidden", "cell")  # the part of the state that is derived by itself; of an lstm h or c
 WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
 NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")

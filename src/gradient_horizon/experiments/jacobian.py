@@ -10,8 +10,10 @@ from gradient_horizon import names
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.networks import NETWORK, CellSpec, Network, Networks
 from gradient_horizon.horizon import gradient_horizon
-from gradient_horizon.jacobian import ScaledNorms, in_float64, scaled_norms
+from gradient_horizon.jacobian import Block, ScaledNorms, in_float64, scaled_norms
 from gradient_horizon.parts import Parts
+
+_BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state.h, "cell": lambda state: state.c}
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Spec:
 
     cell: CellSpec
     norms: tuple[str, ...]
+    block: str
     anchors: tuple[str, ...]
     method: str
 
@@ -33,7 +36,17 @@ def _products(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
     params, h0, xs, trajectory = network
     step = spec.cell.make().step
     return {
-        anchor: scaled_norms(step, params, h0, trajectory, xs, anchor=anchor, norms=spec.norms, method=spec.method)
+        anchor: scaled_norms(
+            step,
+            params,
+            h0,
+            trajectory,
+            xs,
+            anchor=anchor,
+            norms=spec.norms,
+            method=spec.method,
+            block=_BLOCKS[spec.block],
+        )
         for anchor in spec.anchors
     }
 
@@ -77,6 +90,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
         cell=networks.cell,
         # the horizon is defined by the Frobenius norm, which costs little beside the product
         norms=tuple(dict.fromkeys(("frobenius", *config.norms))),
+        block=config.block,
         anchors=tuple(config.anchors),
         method=config.method,
     )
@@ -106,6 +120,7 @@ def _labelled(
     networks: Networks, log_norms: dict[str, dict[str, np.ndarray]], first_bad_step: np.ndarray
 ) -> xr.Dataset:
     config, shape = networks.config, networks.shape
+    size = networks.state_size if config.block == "state" else config.hidden_size
     described: dict[str, Any] = {}
     for anchor, variable, title in (
         ("end", "log_norm", "log norm of ∂h_T/∂h_(T-lag)"),
@@ -119,11 +134,12 @@ def _labelled(
                 {"long_name": title, "units": "1", "comment": "natural logarithm"},
             )
     if "end" in log_norms:
-        horizon, kind = gradient_horizon(log_norms["end"]["frobenius"], networks.state_size, config.horizon_threshold)
+        horizon, kind = gradient_horizon(log_norms["end"]["frobenius"], size, config.horizon_threshold)
         described["horizon"] = networks.per_network(horizon, title="gradient horizon", units="step")
         described["horizon_kind"] = networks.per_network(
             np.array(names.HORIZON_KINDS)[kind], title="what ends the gradient at its horizon"
         )
     described.update(networks.descriptions(first_bad_step, networks.eigenvalues()))
+    described["state_size"] = ((), size, {"long_name": "size n of the state, or of its block", "units": "1"})
     norm = ("norm", list(config.norms), {"long_name": "matrix norm", "units": "1"})
     return xr.Dataset(described, coords={"norm": norm, **networks.coordinates(lag=True)})

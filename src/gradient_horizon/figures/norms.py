@@ -21,8 +21,8 @@ from gradient_horizon.figures.scales import ScaleColours
 XLABEL = R"lag $\tau$ (steps)"
 MOST_NUMBERS = 2**22  # of a large result that are sorted at once
 _PRODUCTS = {
-    "log_norm": R"\partial h_T/\partial h_{T\!-\!\tau}",
-    "log_norm_from_start": R"\partial h_\tau/\partial h_0",
+    "log_norm": R"\partial {0}_T/\partial {0}_{{T\!-\!\tau}}",
+    "log_norm_from_start": R"\partial {0}_\tau/\partial {0}_0",
 }
 
 _SECOND: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (5, 2))}
@@ -30,12 +30,16 @@ _SECOND: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (5, 2))}
 
 @dataclass(frozen=True)
 class Quantity:
-    """Which norm a Dataset offers, in decades; `threshold` where the gradient horizon is defined by it."""
+    """Which norm a Dataset offers, in decades.
+
+    `threshold`: where the gradient horizon is defined by it. `state`: the symbol of what is derived by itself.
+    """
 
     variable: str
     norm: str
     per_unit: bool
     threshold: float | None
+    state: str = "h"
 
     @property
     def has_theory(self) -> bool:
@@ -47,7 +51,8 @@ class Quantity:
         """An axis's label."""
         index = "F" if self.norm == "frobenius" else "2"
         divisor = R"\,/\sqrt{n}" if self.per_unit else ""
-        return Rf"$\log_{{10}}\,\Vert {_PRODUCTS[self.variable]}\Vert_{index}{divisor}$"
+        product = _PRODUCTS[self.variable].format(self.state)
+        return Rf"$\log_{{10}}\,\Vert {product}\Vert_{index}{divisor}$"
 
     def decades(self, data: xr.Dataset) -> Float[np.ndarray, "G S T"]:
         """log10 of the norm, divided by √n for a Frobenius norm, by weight scale, seed and lag."""
@@ -75,7 +80,8 @@ def quantity_of(dataset: xr.Dataset) -> Quantity:
     # √n is the Frobenius norm of the identity: a gradient that passes unchanged has 0 decades. ‖I‖₂ is 1 already.
     per_unit = norm == "frobenius" and "state_size" in dataset
     defines = variable == "log_norm" and per_unit
-    return Quantity(variable, norm, per_unit, setting(dataset, "horizon_threshold") if defines else None)
+    threshold = setting(dataset, "horizon_threshold") if defines else None
+    return Quantity(variable, norm, per_unit, threshold, "c" if setting(dataset, "block") == "cell" else "h")
 
 
 def spectral_beside(dataset: xr.Dataset, quantity: Quantity, colours: ScaleColours) -> Quantity | None:
