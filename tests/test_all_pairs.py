@@ -2,9 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from gradient_horizon import log_jacobian_norms, make_cell
 from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.rollout import Trajectory, rollout
 
 KEY = jax.random.key(4)
 
@@ -23,14 +25,22 @@ def test_every_pair_agrees_with_its_separate_run(name, steps, n):
     assert np.all(np.isnan(found[np.triu_indices(steps, 1)]))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_typical_pairs_agree_to_rounding(dtype):
-    steps, n = 100, 32
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-9)])
+def test_the_whole_triangle_agrees_with_separate_runs(dtype, tolerance):
+    steps, n = 200, 64
     cell = make_cell("tanh", n)
-    params, h = cell.init(KEY, 1.5, dtype=jnp.dtype(dtype)), cell.initial_state(KEY, dtype=jnp.dtype(dtype))
-    found = np.asarray(log_jacobian_norms_all_pairs(cell.step, params, h, steps=steps))[-1, ::-1]
-    separate = log_jacobian_norms(cell.step, params, h, steps=steps)["frobenius"]
-    np.testing.assert_allclose(found, separate, atol=1e-5 if dtype == "float32" else 1e-8)
+    params, h = cell.init(KEY, 1.2, dtype=jnp.dtype(dtype)), cell.initial_state(KEY, dtype=jnp.dtype(dtype))
+    states = rollout(cell.step, params, h, steps=2 * steps).states
+
+    @jax.jit
+    def run(start):  # along the same states: a chaotic network's would part ways
+        ahead = Trajectory(lax.dynamic_slice_in_dim(states, start, steps + 1))
+        return log_jacobian_norms(cell.step, params, h, steps=steps, anchor="start", trajectory=ahead)["frobenius"]
+
+    whole = Trajectory(states[: steps + 1])
+    found = np.asarray(log_jacobian_norms_all_pairs(cell.step, params, h, steps=steps, trajectory=whole))
+    for start in range(steps):
+        np.testing.assert_allclose(found[start:, start], run(start)[: steps - start], rtol=0, atol=tolerance)
 
 
 def test_orthogonal_products_are_exact():

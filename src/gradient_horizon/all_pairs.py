@@ -9,7 +9,7 @@ from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.rollout import Trajectory, flatten_step, rollout
 from gradient_horizon.scaling import normalise
 
-LEAF = 4  # steps, at least, within which direct products are cheaper
+LEAF = 8  # steps, at least, within which direct products are cheaper
 _LOG_2 = 0.6931471805599453
 
 
@@ -33,8 +33,9 @@ def log_jacobian_norms_all_pairs(
     12 T N³ log2(T/LEAF) + T² N² operations instead of T² N³.
 
     The Gram matrices are formed in float64 whatever the precision of the state. Their inner product cancels by
-    ‖A‖²‖B‖²/‖AB‖²; where that leaves fewer than four digits the entry is NaN rather than noise. -inf where the product
-    is exactly zero, NaN where it touches a state that is not finite.
+    ‖A‖²‖B‖²/‖AB‖²; where that leaves fewer than four digits the entry is NaN rather than noise. A and B themselves
+    round in the state's precision, times ‖A‖‖B‖/‖AB‖: some 1e-5 in float32, 1e-4 far above the edge of chaos. -inf
+    where the product is exactly zero, NaN where it touches a state that is not finite.
 
     `trajectory` is what `rollout` gave for these, where it is at hand; None: it is computed.
 
