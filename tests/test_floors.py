@@ -12,8 +12,11 @@ import gradient_horizon
 PACKAGE = Path(gradient_horizon.__file__).parent
 # A name stands for a module or for a whole package.
 FLOORS = (
-    ("names", "arrays", "activations", "weights", "runtime", "randomness", "scaling", "linalg", "task_limits"),
-    ("cells", "inputs", "spectral_norm", "tasks"),
+    (
+        *("names", "arrays", "activations", "weights", "runtime", "randomness", "scaling", "linalg"),
+        *("task_limits", "inputs"),
+    ),
+    ("cells", "spectral_norm", "tasks"),
     ("rollout", "recurrence", "clipping"),
     ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),

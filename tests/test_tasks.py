@@ -1,6 +1,7 @@
 """What every task promises: shapes, dtypes, equal keys, chance levels; and how answers are judged."""
 
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,41 +10,36 @@ import pytest
 from scipy.special import log_softmax
 from task_samples import samples
 
-from gradient_horizon import names
-from gradient_horizon.task_limits import SHORTEST_STEPS, refusal
+from gradient_horizon import names, task_limits
+from gradient_horizon.task_limits import PIXELS, SHORTEST_STEPS, refusal
 from gradient_horizon.tasks import error_of, loss_of, make_task
 
-TASKS = [make_task(name, SHORTEST_STEPS[name] + 10) for name in names.TASKS]
+AVAILABLE = [name for name in names.TASKS if refusal(name, PIXELS.get(name, 100)) is None]
+TASKS = [make_task(name, PIXELS[name] // 4 if name in PIXELS else SHORTEST_STEPS[name] + 10) for name in AVAILABLE]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
 
 @every_task
-def test_a_sample_has_the_shapes_and_dtypes_that_the_task_states(task):
-    for dtype in (jnp.float32, jnp.float64):
-        xs, targets = samples(task, 3, dtype=dtype)
-        assert xs.shape == (3, task.steps, task.input_size)
-        assert xs.dtype == dtype
-        assert targets.shape == (3, task.answers)
-        assert targets.dtype == (np.int32 if task.kind == "classes" else dtype)
-
-
-@every_task
-def test_a_key_means_one_sequence_in_either_precision_and_under_vmap(task):
-    xs, targets = samples(task, 3)
-    fine_xs, fine_targets = samples(task, 3, dtype=jnp.float64)
+def test_samples_are_as_stated_and_a_key_means_one_sequence_in_either_precision(task):
+    (xs, targets), (fine_xs, fine_targets) = samples(task, 40), samples(task, 40, dtype=jnp.float64)
+    assert xs.shape == fine_xs.shape == (40, task.steps, task.input_size)
+    assert targets.shape == fine_targets.shape == (40, task.answers)
+    assert (xs.dtype, fine_xs.dtype) == (np.float32, np.float64)
+    is_classes = task.kind == "classes"
+    assert (targets.dtype, fine_targets.dtype) == ((np.int32, np.int32) if is_classes else (np.float32, np.float64))
     np.testing.assert_array_equal(xs, fine_xs)
     # a mean or a product of two float32 numbers, rounded to float32
-    np.testing.assert_allclose(targets, fine_targets, rtol=2**-23, atol=0)
-    key = jax.random.split(jax.random.key(3), 3)[1]
-    alone = task.sample(key, task.data(), test=False, dtype=jnp.float32)
-    np.testing.assert_array_equal(alone.xs, xs[1])
-    np.testing.assert_array_equal(alone.targets, targets[1])
+    np.testing.assert_allclose(targets, fine_targets, rtol=0 if is_classes else 2**-23, atol=0)
+    assert len({x.tobytes() for x in xs}) > 15, "different keys, different sequences (noiseless memorisation has 32)"
+    assert not is_classes or 0 <= targets.min() <= targets.max() < task.output_size
 
 
-@every_task
-def test_different_keys_mean_different_sequences(task):
-    xs, _ = samples(task, 200)
-    assert len({x.tobytes() for x in xs}) > 100
+def test_a_key_means_one_sequence_alone_and_among_others():
+    task = make_task("temporal_order", 10)
+    xs, targets = samples(task, 40)
+    alone = task.sample(jax.random.split(jax.random.key(3), 40)[7], None, test=False, dtype=jnp.float32)
+    np.testing.assert_array_equal(alone.xs, xs[7])
+    np.testing.assert_array_equal(alone.targets, targets[7])
 
 
 @every_task
@@ -53,13 +49,53 @@ def test_equal_tasks_share_a_compiled_program(task):
     assert hash(again) == hash(task)
 
 
-@pytest.mark.parametrize("name", names.TASKS)
+@pytest.mark.parametrize("name", SHORTEST_STEPS)
 def test_a_sequence_too_short_for_the_task_is_refused(name):
     shortest = SHORTEST_STEPS[name]
     make_task(name, shortest)
     with pytest.raises(ValueError, match=f"steps: {shortest - 1}; allowed: at least {shortest}"):
         make_task(name, shortest - 1)
     assert refusal(name, shortest) is None
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_an_image_is_cut_into_equal_parts(name, monkeypatch):
+    monkeypatch.setattr(task_limits, "_missing", lambda task: None)
+    for steps in (-1, 0, 3, 63, 2 * PIXELS[name]):
+        with pytest.raises(ValueError, match=f"steps: {steps}; allowed: a divisor of {PIXELS[name]}"):
+            make_task(name, steps)
+    for steps in (PIXELS[name], PIXELS[name] // 4, 1):
+        assert refusal(name, steps) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("digits", {"importlib.util.find_spec": lambda name: None}, "scikit-learn is not installed"),
+        ("fashion", {"FASHION_FILES": (Path("nowhere/images.gz"),)}, "nowhere lacks its files .apt install"),
+        ("characters", {"LIBRARY_MODULES": ("heapq", "perpetual")}, "lacks the sources of perpetual$"),
+    ],
+)
+def test_data_that_are_not_installed_are_named(name, change, says, monkeypatch):
+    for attribute, value in change.items():
+        monkeypatch.setattr(f"gradient_horizon.task_limits.{attribute}", value)
+    with pytest.raises(ValueError, match=f"task: '{name}'; allowed: any other, as .*{says}"):
+        make_task(name, 16)
+
+
+def test_a_distance_belongs_to_the_story_and_fits_it():
+    assert make_task("story", 50).distance == 26
+    assert make_task("story", 50, distance=26) == make_task("story", 50) != make_task("story", 50, distance=25)
+    for distance in (8, 27):
+        with pytest.raises(ValueError, match=f"distance: {distance}; allowed: from 9 to 26"):
+            make_task("story", 50, distance=distance)
+    with pytest.raises(ValueError, match="distance: 9; allowed: null where task=adding"):
+        make_task("adding", 50, distance=9)
+
+
+def test_every_task_has_limits_and_a_maker():
+    assert {*SHORTEST_STEPS, *PIXELS} == set(names.TASKS)
+    assert not set(SHORTEST_STEPS) & set(PIXELS)
 
 
 def test_an_unknown_task_is_refused():
@@ -69,7 +105,7 @@ def test_an_unknown_task_is_refused():
 
 def test_the_loss_of_classes_is_the_mean_cross_entropy():
     task = make_task("temporal_order", 10)
-    outputs = np.float32([[900.0, -300.0, 4.0, 0.0]])
+    outputs = np.array([[900.0, -300.0, 4.0, 0.0]], np.float32)
     for target in range(4):
         loss = loss_of(task, jnp.asarray(outputs), jnp.asarray([target], jnp.int32))
         np.testing.assert_allclose(loss, -log_softmax(outputs[0])[target], rtol=1e-6)

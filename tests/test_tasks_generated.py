@@ -55,3 +55,54 @@ def test_temporal_order_asks_for_the_letters_in_order(name, windows, steps):
         assert_uniform(place - int(window * steps), int(0.1 * steps))
     assert_uniform(symbols[symbols >= 2] - 2, 4)
     assert_uniform(targets, task.output_size)
+
+
+def test_multiplication_asks_for_the_product_of_the_two_marked_numbers():
+    task = make_task("multiplication", 39)
+    xs, targets = samples(task, COUNT)
+    places = np.array([np.flatnonzero(marker) for marker in xs[..., 1]])
+    np.testing.assert_allclose(targets[:, 0], np.take_along_axis(xs[..., 0], places, 1).prod(1), rtol=2**-23)
+    assert_uniform(places[:, 0], 3)
+    assert_uniform(places[:, 1] - 3, 15)
+    assert_chance_of_values(task, targets, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "values", "lead", "steps"),
+    [
+        ("copy_memory", 10, 8, 1, 21),
+        ("copy_memory", 10, 8, 1, 40),
+        ("noiseless_memorisation", 5, 2, 0, 10),
+        ("noiseless_memorisation", 5, 2, 0, 33),
+    ],
+)
+def test_recall_asks_for_the_pattern_that_came_first(name, count, values, lead, steps):
+    xs, targets = samples(make_task(name, steps), COUNT)
+    symbols = symbols_of(xs)
+    np.testing.assert_array_equal(targets, symbols[:, :count])
+    later = np.full(steps - count, values)
+    later[steps - count - lead - count] = values + 1
+    np.testing.assert_array_equal(symbols[:, count:], np.tile(later, (COUNT, 1)))
+    for k in range(count):
+        assert_uniform(targets[:, k], values)
+
+
+@pytest.mark.parametrize(("steps", "delay"), [(3, 1), (5, 1), (30, 10)])
+def test_delayed_xor_compares_the_bits_one_and_two_delays_back(steps, delay):
+    task = make_task("delayed_xor", steps)
+    xs, targets = samples(task, COUNT)
+    bits = xs[..., 0]
+    assert set(np.unique(bits)) == {0, 1}
+    expected = [[row[t - delay] != row[t - 2 * delay] for t in range(2 * delay, steps)] for row in bits]
+    np.testing.assert_array_equal(targets, np.array(expected))
+    assert_uniform(bits.astype(int), 2)
+    assert_uniform(targets[:, 0], 2)
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_random_permutation_asks_for_the_first_symbol(steps):
+    xs, targets = samples(make_task("random_permutation", steps), COUNT)
+    symbols = symbols_of(xs)
+    np.testing.assert_array_equal(targets, symbols[:, :1])
+    assert_uniform(symbols[:, 0], 2)
+    assert_uniform(symbols[:, 1:] - 2, 98)

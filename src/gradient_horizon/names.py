@@ -15,7 +15,11 @@ NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")
 METHODS = ("auto", "jacrev", "pushforward", "pullback")
 INPUTS = ("none", "noise", "digits")
-TASKS = ("adding", "temporal_order", "temporal_order_3")
+TASKS = (
+    *("adding", "multiplication", "temporal_order", "temporal_order_3", "copy_memory", "delayed_xor"),
+    *("noiseless_memorisation", "random_permutation", "story"),
+    *("digits", "permuted_digits", "fashion", "characters"),
+)
 CLIP_RULES = ("none", "book", "pseudocode", "optax", "pascanu", "value", "adaptive")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PRECISIONS = ("float32", "float64")

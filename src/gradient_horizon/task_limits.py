@@ -1,16 +1,74 @@
-"""What each task asks of its settings. Nothing here imports JAX, so a wrong one is told before JAX is loaded."""
+"""What each task asks of its settings and of the machine. Nothing here imports JAX, so a wish that cannot be granted
+is told before JAX is loaded."""
+
+import importlib.util
+import sysconfig
+from pathlib import Path
 
 from gradient_horizon import names
 
-# The smallest number of steps at which every position that a task draws has at least one place to be.
-SHORTEST_STEPS = {"adding": 10, "temporal_order": 10, "temporal_order_3": 10}
+# A story's words: its clue, and at least what comes after it.
+STORY_CLUE, STORY_END = 24, 9
+# The smallest number of steps at which every position that a task draws has a place to be.
+SHORTEST_STEPS = {
+    "adding": 10,
+    "multiplication": 10,
+    "temporal_order": 10,
+    "temporal_order_3": 10,
+    "copy_memory": 21,
+    "delayed_xor": 3,
+    "noiseless_memorisation": 10,
+    "random_permutation": 2,
+    "story": STORY_CLUE + STORY_END,
+    "characters": 1,
+}
+# An image is cut into equal parts, one a step.
+PIXELS = {"digits": 64, "permuted_digits": 64, "fashion": 784}
+
+FASHION_FILES = tuple(
+    Path("/usr/share/datasets/fashion-mnist") / f"{part}-{kind}-ubyte.gz"
+    for part in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
+)
+
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+LIBRARY_MODULES = (
+    *("argparse", "ast", "bdb", "calendar", "cmd", "codecs", "codeop", "configparser", "contextlib", "copy", "csv"),
+    *("dataclasses", "dis", "enum", "filecmp", "fileinput", "fnmatch", "ftplib", "functools", "gettext", "hashlib"),
+    *("imaplib", "inspect", "ipaddress", "mailbox", "optparse", "pdb", "pickle", "pickletools", "platform", "plistlib"),
+    *("pprint", "pstats", "pydoc", "queue", "random", "sched", "selectors", "shelve", "shlex", "smtplib", "socket"),
+    *("socketserver", "statistics", "subprocess", "tarfile", "tempfile", "threading", "timeit", "tokenize"),
+    *("traceback", "typing", "uuid", "webbrowser"),
+)
+HELD_OUT_MODULES = ("bisect", "difflib", "doctest", "fractions", "heapq", "shutil", "textwrap", "trace")
 
 
-def refusal(task: str, steps: int) -> tuple[str, object, str] | None:
+def _missing(task: str) -> str | None:
+    """What the data of `task` lack on this machine, and what to do about it; None if they are there."""
+    if task in ("digits", "permuted_digits") and importlib.util.find_spec("sklearn") is None:
+        return "scikit-learn is not installed (pip install gradient-horizon[data])"
+    if task == "fashion" and not all(file.is_file() for file in FASHION_FILES):
+        return f"{FASHION_FILES[0].parent} lacks its files (apt install dataset-fashion-mnist)"
+    if task == "characters":
+        lacking = [name for name in (*LIBRARY_MODULES, *HELD_OUT_MODULES) if not (LIBRARY / f"{name}.py").is_file()]
+        return f"{LIBRARY} lacks the sources of {', '.join(lacking)}" if lacking else None
+    return None
+
+
+def refusal(task: str, steps: int, distance: int | None = None) -> tuple[str, object, str] | None:
     """The first setting that `task` does not allow: its name, its value and what is allowed; None if all fit."""
     if task not in names.TASKS:
         return "task", task, ", ".join(names.TASKS)
-    shortest = SHORTEST_STEPS[task]
-    if steps < shortest:
-        return "steps", steps, f"at least {shortest} where task={task}"
+    if task in PIXELS and (steps < 1 or PIXELS[task] % steps):
+        return "steps", steps, f"a divisor of {PIXELS[task]}, the number of pixels, where task={task}"
+    if task not in PIXELS and steps < SHORTEST_STEPS[task]:
+        return "steps", steps, f"at least {SHORTEST_STEPS[task]} where task={task}"
+    if task != "story" and distance is not None:
+        return "distance", distance, f"null where task={task}"
+    if distance is not None and not STORY_END <= distance <= steps - STORY_CLUE:
+        allowed = f"from {STORY_END} to {steps - STORY_CLUE}, the steps without the {STORY_CLUE} words of the clue"
+        return "distance", distance, f"{allowed}, or null for the longest"
+    missing = _missing(task)
+    if missing is not None:
+        return "task", task, f"any other, as {missing}"
     return None

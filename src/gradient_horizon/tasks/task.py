@@ -29,6 +29,7 @@ class Task:
     - `chance_loss`, `chance_error`: the smallest mean of `loss_of` and of `error_of` that a network can reach without
       reading its input: the same answers to every sequence, the best ones by each of the two measures.
     - `draw(task, key, data, test, dtype)`: what `sample` returns; `load()`: what `data` returns.
+    - `distance`: the number of words between the clue and the answer of a `story`; None for every other task.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Task:
     chance_error: float
     draw: "Callable[[Task, RandomKey, Any, bool, DTypeLike], Sample]"
     load: Callable[[], PyTree] = lambda: None
+    distance: int | None = None
 
     def data(self) -> PyTree:
         """The NumPy arrays that `sample` draws from, or None: an argument of compiled programs, never a constant."""

@@ -1,0 +1,71 @@
+"""Characters: the sources of the interpreter's own standard library, of which each next character is to be told.
+
+The modules of `task_limits.LIBRARY_MODULES` follow each other in one text to learn from, those of
+`HELD_OUT_MODULES` in another. A sequence begins anywhere in its text; at each of its T steps one character is
+shown, one-hot, and the next one asked for. The printable characters of ASCII and the end of the line have a class
+each, 96 in all; every other character shares one class. The text, and so the chance level, is that of the version of
+Python that runs.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, UInt8
+
+from gradient_horizon.arrays import RandomKey
+from gradient_horizon.randomness import named_key
+from gradient_horizon.task_limits import HELD_OUT_MODULES, LIBRARY, LIBRARY_MODULES
+from gradient_horizon.tasks.task import Sample, Task
+
+ALPHABET = "".join(map(chr, range(32, 127))) + "\n"
+CLASSES = len(ALPHABET) + 1
+
+
+class Texts(NamedTuple):
+    """Class numbers of the characters to learn from, and of the held-out ones."""
+
+    characters: UInt8[np.ndarray | Array, " M"]
+    held_out: UInt8[np.ndarray | Array, " H"]
+
+
+def encode(text: str) -> UInt8[np.ndarray, " M"]:
+    """The class of each character: its place in `ALPHABET`, or the last class."""
+    points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+    table = np.full(128, CLASSES - 1, np.uint8)
+    table[[ord(character) for character in ALPHABET]] = np.arange(len(ALPHABET))
+    return table[np.minimum(points, 127)]
+
+
+def _read(modules: tuple[str, ...]) -> UInt8[np.ndarray, " M"]:
+    return encode("".join((LIBRARY / f"{module}.py").read_text(encoding="utf-8") for module in modules))
+
+
+@cache
+def library_texts() -> Texts:
+    """Both texts."""
+    return Texts(_read(LIBRARY_MODULES), _read(HELD_OUT_MODULES))
+
+
+def _draw(task: Task, key: RandomKey, data: Texts, test: bool, dtype: DTypeLike) -> Sample:
+    text = jnp.asarray(data.held_out if test else data.characters)
+    start = jax.random.randint(named_key(key, "start"), (), 0, len(text) - task.steps, jnp.int32)
+    window = jax.lax.dynamic_slice(text, (start,), (task.steps + 1,)).astype(jnp.int32)
+    return Sample(jax.nn.one_hot(window[:-1], CLASSES, dtype=dtype), window[1:])
+
+
+def characters(steps: int) -> Task:
+    """One class a character, one answer a step.
+
+    Chance: the best constant answer is the frequency p of each character, in the held-out text: the loss is the
+    entropy -Σ p log p, the error that of the most frequent character alone (the space), 1 - max p.
+    """
+    counts = np.bincount(library_texts().held_out)
+    p = counts[counts > 0] / counts.sum()
+    chance_loss, chance_error = float(-np.sum(p * np.log(p))), float(1 - p.max())
+    return Task(
+        "characters", steps, CLASSES, CLASSES, steps, "classes", chance_loss, chance_error, _draw, library_texts
+    )
