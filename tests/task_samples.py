@@ -12,12 +12,16 @@ from gradient_horizon.tasks import Task
 MISTAKE = 1e-6  # the probability that a right program fails one of these bounds, had the seed not been fixed
 
 
+def keys(count: int) -> jax.Array:
+    """Of so many sequences."""
+    return jax.random.split(jax.random.key(3), count)
+
+
 @cache
-def samples(task: Task, count: int, test: bool = False, dtype=jnp.float32) -> tuple[np.ndarray, np.ndarray]:
+def samples(task: Task, count: int, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """`xs` (`count`, T, D) and `targets` (`count`, L)."""
-    keys = jax.random.split(jax.random.key(3), count)
-    draw = jax.jit(jax.vmap(lambda key, data: task.sample(key, data, test=test, dtype=dtype), (0, None)))
-    xs, targets = draw(keys, task.data())
+    draw = jax.jit(jax.vmap(lambda key, data: task.sample(key, data, test=test, dtype=jnp.float32), (0, None)))
+    xs, targets = draw(keys(count), task.data())
     return np.asarray(xs), np.asarray(targets)
 
 

@@ -1,6 +1,7 @@
 """What every task promises: shapes, dtypes, equal keys, chance levels; and how answers are judged."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
-from task_samples import samples
+from task_samples import keys, samples
 
 from gradient_horizon import names, task_limits
 from gradient_horizon.task_limits import PIXELS, SHORTEST_STEPS, refusal
@@ -21,7 +22,10 @@ every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
 @every_task
 def test_samples_are_as_stated_and_a_key_means_one_sequence_in_either_precision(task):
-    (xs, targets), (fine_xs, fine_targets) = samples(task, 40), samples(task, 40, dtype=jnp.float64)
+    draw = jax.vmap(partial(task.sample, test=False, dtype=jnp.float32), (0, None))
+    draw_fine = jax.vmap(partial(task.sample, test=False, dtype=jnp.float64), (0, None))
+    both = jax.jit(lambda keys, data: (draw(keys, data), draw_fine(keys, data)))
+    (xs, targets), (fine_xs, fine_targets) = jax.tree.map(np.asarray, both(keys(40), task.data()))
     assert xs.shape == fine_xs.shape == (40, task.steps, task.input_size)
     assert targets.shape == fine_targets.shape == (40, task.answers)
     assert (xs.dtype, fine_xs.dtype) == (np.float32, np.float64)
@@ -37,7 +41,7 @@ def test_samples_are_as_stated_and_a_key_means_one_sequence_in_either_precision(
 def test_a_key_means_one_sequence_alone_and_among_others():
     task = make_task("temporal_order", 10)
     xs, targets = samples(task, 40)
-    alone = task.sample(jax.random.split(jax.random.key(3), 40)[7], None, test=False, dtype=jnp.float32)
+    alone = jax.jit(partial(task.sample, data=None, test=False, dtype=jnp.float32))(keys(40)[7])
     np.testing.assert_array_equal(alone.xs, xs[7])
     np.testing.assert_array_equal(alone.targets, targets[7])
 
@@ -96,6 +100,32 @@ def test_a_distance_belongs_to_the_story_and_fits_it():
 def test_every_task_has_limits_and_a_maker():
     assert {*SHORTEST_STEPS, *PIXELS} == set(names.TASKS)
     assert not set(SHORTEST_STEPS) & set(PIXELS)
+
+
+def documented() -> dict[str, list[str]]:
+    """The rows of the table in docs/tasks.md, by the task's name."""
+    text = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_the_table_of_tasks_is_complete():
+    assert set(documented()) == set(names.TASKS)
+
+
+@every_task
+def test_the_table_of_tasks_says_what_they_are(task):
+    steps, inputs, outputs, answers, loss, error, _ = documented()[task.name]
+    of_steps = {"T": task.steps, "T - 2⌊T/3⌋": task.steps - 2 * (task.steps // 3)}
+    if task.name in PIXELS:
+        assert (steps, inputs) == (f"a divisor of {PIXELS[task.name]}", f"{PIXELS[task.name]}/T")
+        assert task.input_size * task.steps == PIXELS[task.name]
+    else:
+        assert (steps, inputs) == (f"≥ {SHORTEST_STEPS[task.name]}", str(task.input_size))
+    assert outputs == ("values" if task.kind == "values" else str(task.output_size))
+    assert of_steps.get(answers, answers) in (task.answers, str(task.answers))
+    if task.name != "characters":
+        assert (loss, error) == (f"{task.chance_loss:.4f}", f"{task.chance_error:.4f}")
 
 
 def test_an_unknown_task_is_refused():

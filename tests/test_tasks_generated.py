@@ -42,8 +42,8 @@ def test_adding_asks_for_the_mean_of_the_two_marked_numbers(steps):
 @pytest.mark.parametrize(
     ("name", "windows"), [("temporal_order", (0.1, 0.5)), ("temporal_order_3", (0.1, 0.3, 0.6))], ids=["2", "3"]
 )
-@pytest.mark.parametrize("steps", [10, 57])
-def test_temporal_order_asks_for_the_letters_in_order(name, windows, steps):
+def test_temporal_order_asks_for_the_letters_in_order(name, windows):
+    steps = 57
     task = make_task(name, steps)
     xs, targets = samples(task, COUNT)
     symbols = symbols_of(xs)
@@ -71,7 +71,6 @@ def test_multiplication_asks_for_the_product_of_the_two_marked_numbers():
     ("name", "count", "values", "lead", "steps"),
     [
         ("copy_memory", 10, 8, 1, 21),
-        ("copy_memory", 10, 8, 1, 40),
         ("noiseless_memorisation", 5, 2, 0, 10),
         ("noiseless_memorisation", 5, 2, 0, 33),
     ],
@@ -87,7 +86,7 @@ def test_recall_asks_for_the_pattern_that_came_first(name, count, values, lead, 
         assert_uniform(targets[:, k], values)
 
 
-@pytest.mark.parametrize(("steps", "delay"), [(3, 1), (5, 1), (30, 10)])
+@pytest.mark.parametrize(("steps", "delay"), [(5, 1), (30, 10)])
 def test_delayed_xor_compares_the_bits_one_and_two_delays_back(steps, delay):
     task = make_task("delayed_xor", steps)
     xs, targets = samples(task, COUNT)
@@ -99,9 +98,8 @@ def test_delayed_xor_compares_the_bits_one_and_two_delays_back(steps, delay):
     assert_uniform(targets[:, 0], 2)
 
 
-@pytest.mark.parametrize("steps", [2, 30])
-def test_random_permutation_asks_for_the_first_symbol(steps):
-    xs, targets = samples(make_task("random_permutation", steps), COUNT)
+def test_random_permutation_asks_for_the_first_symbol():
+    xs, targets = samples(make_task("random_permutation", 30), COUNT)
     symbols = symbols_of(xs)
     np.testing.assert_array_equal(targets, symbols[:, :1])
     assert_uniform(symbols[:, 0], 2)
