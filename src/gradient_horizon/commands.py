@@ -60,11 +60,9 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
     if not todo:
         _conclude(screen, sweep.folder, redraw=redraw)
         return DONE
-    runtime.prepare()
     finished_before = len(sweep.jobs) - len(todo)
     try:
-        with terminal.watching(screen, todo) as watch:
-            outcome = sweeps.run(todo, watch)
+        outcome = _compute(screen, sweep, todo)
     except KeyboardInterrupt:
         forced = any(job.config.force for job in todo)
         done = finished_before if forced else len(sweep.jobs) - len(sweeps.unfinished(sweep))
@@ -82,6 +80,23 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
     if len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs):
         _conclude(screen, sweep.folder, redraw=True)
     return FAILED if outcome.failed else DONE
+
+
+def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
+    from gradient_horizon import sweep as sweeps
+    from gradient_horizon import terminal
+
+    if sweep.launcher is None:
+        runtime.prepare()
+        with terminal.watching(screen, todo) as watch:
+            return sweeps.run(todo, watch)
+    from gradient_horizon import launch
+
+    try:
+        with terminal.telling(screen, todo) as tell:
+            return launch.run(sweep, todo, todo[0].config.pack, tell)
+    finally:
+        runtime.prepare()  # for the figures; before, the tasks would inherit its settings
 
 
 def _plan_line(sweep: Any, todo: list[Any]) -> str:

@@ -178,6 +178,7 @@ class Config:
     memory_budget: float | None = _setting(
         None, _POSITIVE_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
     )
+    pack: int = _setting(1, _whole(1), "jobs that one task of a launcher computes one after the other")
     quick_look: bool = _setting(True, _SWITCH, "draw each job's result beside it")
     force: bool = _setting(False, _SWITCH, "compute again and overwrite what is finished")
 
@@ -185,7 +186,7 @@ class Config:
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 
 # What does not decide the numbers and so stays out of the hash.
-HOUSEKEEPING = ("name", "output", "memory_budget", "quick_look", "force")
+HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
 
 # Settings whose values run side by side in one compiled program; a job that is too large is cut along the first first.
 AXES = ("seeds", "weight_scales", "learning_rates", "clip_thresholds")

@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from gradient_horizon import provenance, records, runtime
-from gradient_horizon.config import Config, as_dict, content_hash, cut, deciding, networks_of, spelt_short
+from gradient_horizon.config import Config, as_dict, checked, content_hash, cut, deciding, networks_of, spelt_short
 from gradient_horizon.parts import Parts, TooManyNetworksError
 from gradient_horizon.progress import Tally
 
@@ -122,6 +122,33 @@ def _now(record: records.Record, tally: Tally) -> records.Record:
     return replace(record, changed=time.time(), done=tally.done, left=tally.left)
 
 
+def write_settings(job: Job) -> None:
+    """Write every setting of the job into its folder."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    settings = OmegaConf.to_yaml(OmegaConf.create(spelt_short(as_dict(job.config))))
+    records.write_atomically(job.folder / SETTINGS, settings.encode())
+
+
+def leave_to_others(job: Job, memory_budget: float | None) -> None:
+    """Write down all that another process needs to compute the job, unless its settings say `memory_budget` GiB.
+
+    What is known of earlier tries is forgotten, and with `force` what they have measured; whoever is at it stays.
+    """
+    record = records.read_record(job.folder)
+    if record is None or record.state != records.RUNNING or not records.is_alive(record):
+        (job.folder / records.RECORD).unlink(missing_ok=True)
+        if job.config.force:
+            shutil.rmtree(job.folder / PARTS, ignore_errors=True)
+    budget = job.config.memory_budget or memory_budget
+    write_settings(replace(job, config=replace(job.config, force=False, memory_budget=budget)))
+
+
+def read_job(folder: Path, keys: Sequence[str]) -> Job:
+    """The job whose settings were written there; `keys` are those that the sweep sweeps."""
+    settings = checked(OmegaConf.to_container(OmegaConf.load(folder / SETTINGS)))  # type: ignore[arg-type]
+    return Job(folder, settings, {key: getattr(settings, key) for key in keys})
+
+
 def execute(job: Job, report: Callable[[float], None]) -> None:
     """Compute `job` and write its folder; whatever goes wrong is recorded there before it is raised again."""
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +185,7 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
 def _compute(job: Job, report: Callable[[float], None], begun: float) -> str:
     from gradient_horizon import results
 
-    settings = OmegaConf.to_yaml(OmegaConf.create(spelt_short(as_dict(job.config))))
-    records.write_atomically(job.folder / SETTINGS, settings.encode())
+    write_settings(job)
     parts = job.folder / PARTS
     if job.config.force:
         shutil.rmtree(parts, ignore_errors=True)

@@ -5,13 +5,12 @@ import platform
 import resource
 import subprocess
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from gradient_horizon import __version__
-from gradient_horizon.config import Config, as_dict, spelt_short
+from gradient_horizon.config import HOUSEKEEPING, Config, as_dict, spelt_short
 
 
 @cache
@@ -43,6 +42,10 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _told(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in spelt_short(as_dict(config)).items() if key not in HOUSEKEEPING}
+
+
 def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: float) -> dict[str, Any]:
     """The attributes of a result; `settings` is their hash, `wall_time` in seconds."""
     import jax
@@ -50,7 +53,7 @@ def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: 
     return {
         "title": f"Gradient Horizon: {config.experiment}",
         "experiment": config.experiment,
-        "config": json.dumps(spelt_short(as_dict(replace(config, output="", name=None, force=False)))),
+        "config": json.dumps(_told(config)),
         "config_hash": settings,
         "swept": json.dumps(swept),
         "package_version": __version__,

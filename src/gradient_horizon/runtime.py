@@ -12,8 +12,10 @@ _log = logging.getLogger(__name__)
 
 
 def cpu_count() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use; of a SLURM job, those it asked for, which the system need not enforce."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    return min(cores, int(granted)) if granted else cores
 
 
 def free_memory() -> int:

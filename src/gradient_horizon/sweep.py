@@ -8,7 +8,8 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gradient_horizon import config, jobs, records
+from gradient_horizon import config, jobs, launchers, records
 from gradient_horizon.config import SettingError
 
 LONGEST_JOB_NAME = 120
@@ -33,6 +34,7 @@ class Sweep:
     folder: Path
     jobs: list[jobs.Job]
     axes: dict[str, list[Any]]
+    launcher: dict[str, Any] | None = None  # settings of one of Hydra's; None: this process
 
 
 def _root() -> Path:
@@ -63,22 +65,29 @@ def _line(error: BaseException) -> str:
 
 def _check_override(override: Override) -> None:
     key = override.key_or_group
-    if key == "sweeps" or key.startswith(("hydra.", "hydra/")):
-        if "_target_" in key or "_target_" in str(override.value()):
-            raise SettingError(key, str(override.value()), "settings that name no code")
+    if key == "hydra/launcher":
+        launchers.check_name(override.value())
+        return
+    if key.startswith(("hydra.", "hydra/")):
+        if not key.startswith("hydra.launcher.") or "_target_" in f"{key}{override.value()}":
+            raise SettingError(key, str(override.value()), "hydra/launcher and hydra.launcher.NAME, which name no code")
+        return
+    if key == "sweeps":
         return
     config.check_key(key, override.value())
     if override.is_delete():
         raise SettingError(f"~{key}", override.value(), "settings can be changed but not deleted")
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+@contextmanager
+def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """A function that composes the settings of these overrides, with Hydra's own."""
     ConfigStore.instance().store(name="settings", node=config.Config)
     root = _root()
     places = [f"file://{place}" for place in dict.fromkeys((root, Path.cwd()))]
     search = f"hydra.searchpath=[{','.join(json.dumps(place) for place in places)}]"
     with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="gradient-horizon"):
-        return compose("config", [*overrides, search], return_hydra_config=True)
+        yield lambda overrides: compose("config", [*overrides, search], return_hydra_config=True)
 
 
 def presets() -> list[str]:
@@ -117,7 +126,8 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     # Lists and ranges replace each other here; OmegaConf merges a list with a list alone.
     spelt = [override for override in fixed if override.key_or_group in config.AXES]
     try:
-        composed = _compose([override.input_line or "" for override in fixed if override not in spelt])
+        with initialised() as composing:
+            composed = composing([override.input_line or "" for override in fixed if override not in spelt])
     except HydraException as error:
         raise SettingError("override", " ".join(overrides), _line(error)) from None
     hydra = composed.hydra
@@ -140,7 +150,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
             raise SettingError(override.key_or_group, "a sweep", "one value a command")
     axes = {override.key_or_group: _axis(override) for override in swept}
     _check_read(base.experiment, [*axes, *(key for key in on_line if key in config.FIELDS)], base)
-    return _sweep(base, axes)
+    return _sweep(base, axes, launchers.checked(hydra.launcher))
 
 
 def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> None:
@@ -154,7 +164,7 @@ def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> No
             )
 
 
-def _sweep(base: config.Config, axes: dict[str, list[Any]]) -> Sweep:
+def _sweep(base: config.Config, axes: dict[str, list[Any]], launcher: dict[str, Any] | None) -> Sweep:
     values = config.as_dict(base)
     name = base.name or f"{base.experiment}-{config.content_hash({**config.deciding(base), 'axes': axes})[:8]}"
     folder = Path(base.output) / name
@@ -166,7 +176,7 @@ def _sweep(base: config.Config, axes: dict[str, list[Any]]) -> Sweep:
         swept = {key: getattr(checked, key) for key in keys if key not in config.JOINED}
         job = jobs.Job(folder / job_name(at), checked, swept)
         found.setdefault(job.name, job)
-    return Sweep(folder, list(found.values()), axes)
+    return Sweep(folder, list(found.values()), axes, launcher)
 
 
 def job_name(swept: dict[str, Any]) -> str:

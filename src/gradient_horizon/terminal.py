@@ -1,6 +1,6 @@
 """What a person sees while a sweep runs: a bar with the time left on a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -10,9 +10,18 @@ from rich.text import Text
 
 from gradient_horizon.jobs import Job
 from gradient_horizon.progress import Tally
+from gradient_horizon.records import FAILED, FINISHED, MISSING, RUNNING
 from gradient_horizon.status import Standing
 
 Watch = Callable[[Job], Callable[[float], None]]
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("networks"),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 def console() -> Console:
@@ -51,15 +60,7 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
     if not screen.is_terminal:
         yield _lines(screen, len(jobs))
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("networks"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen) as progress:
+    with Progress(*_COLUMNS, console=screen) as progress:
         bar = progress.add_task("starting", total=total)
 
         def watch(job: Job) -> Callable[[float], None]:
@@ -67,6 +68,37 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
             return lambda networks: progress.advance(bar, networks)
 
         yield watch
+
+
+@contextmanager
+def telling(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[Standing]], None]]:
+    """A function to tell the standings of `jobs` to, which other processes compute."""
+    if not screen.is_terminal:
+        yield _news(screen, len(jobs))
+        return
+    with Progress(*_COLUMNS, console=screen) as progress:
+        bar = progress.add_task("waiting", total=sum(job.networks for job in jobs))
+
+        def tell(told: list[Standing]) -> None:
+            running = sum(job.state == RUNNING for job in told)
+            description = f"{running} jobs running" if running else "waiting"
+            progress.update(bar, description=description, completed=sum(job.done for job in told))
+
+        yield tell
+
+
+def _news(screen: Console, count: int) -> Callable[[list[Standing]], None]:
+    known: dict[str, str] = {}
+
+    def tell(told: list[Standing]) -> None:
+        ended = sum(job.state in (FINISHED, FAILED) for job in told)
+        for job in told:
+            if job.state not in (MISSING, known.get(job.job)):
+                why = f": {job.why}" if job.why else ""
+                screen.print(f"[{ended}/{count}] {job.job}: {job.state}{why}", markup=False)
+                known[job.job] = job.state
+
+    return tell
 
 
 @contextmanager

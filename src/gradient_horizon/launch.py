@@ -1,0 +1,151 @@
+"""Jobs in other processes and on other machines, by Hydra's launchers: joblib, submitit (SLURM) and Ray.
+
+The settings of every job stand in its folder before anything is launched; a task is told the sweep's folder and the
+names of its jobs, and needs no more than a shared file system. What became of a job is read from its record.
+"""
+
+import _thread
+import importlib
+import json
+import logging
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gradient_horizon import jobs, launchers, records, runtime, status, sweep
+from gradient_horizon.sweep import Outcome, Sweep
+
+FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
+SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; for a lost job to be started again
+Tell = Callable[[list[status.Standing]], None]
+
+
+class _LostError(Exception):
+    """Jobs are lost, and nobody starts them again."""
+
+
+def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig) -> None:
+    """Compute the jobs that `task.jobs` names, one after the other: what a launcher runs in a process of its own.
+
+    Ends without an error whatever becomes of them, since that is in their records.
+    """
+    if "jax" not in sys.modules:  # the first task of this process
+        runtime.prepare(devices=cores)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # an engine's own handler stays
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    todo = [jobs.read_job(Path(folder) / name, swept) for name in task.jobs]
+    sweep.run(todo, lambda job: lambda networks: None)
+
+
+def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outcome:
+    """Launch `todo`, `pack` jobs a task, and wait for them; `tell` hears of their standings again and again."""
+    assert planned.launcher is not None
+    names = [job.name for job in todo]
+    tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
+    cores, memory = _share(planned.launcher, len(tasks))
+    for job in todo:
+        jobs.leave_to_others(job, memory)
+    folder = planned.folder.resolve()
+    error = ""
+    if planned.launcher["_target_"] == launchers.SLURM.target:
+        importlib.import_module("submitit")
+        # it warns every few seconds where SLURM keeps no accounts
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+    try:
+        with _following(todo, tell):
+            task = partial(work, str(folder), list(todo[0].swept), cores)
+            launcher = _launcher(planned.launcher, folder / FOLDER, task)
+            launcher.launch([[f"+jobs={json.dumps(task)}"] for task in tasks], 0)
+    except _LostError:
+        pass
+    except Exception as raised:  # of the engine; the jobs' own are in their records
+        error = f"{type(raised).__name__}: {raised}".splitlines()[0]
+    outcome = _outcome(todo, error)
+    if not outcome.failed and not outcome.elsewhere:
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    return outcome
+
+
+@contextmanager
+def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
+    """`tell` the standing of the jobs, meanwhile; raises `_LostError` when nobody is at the lost ones for long.
+
+    An engine may not notice that a task of its own was killed.
+    """
+    ended, gave_up = threading.Event(), threading.Event()
+
+    def look() -> set[str]:
+        told = [status.standing_of(job.folder, job.networks) for job in todo]
+        tell(told)
+        return {job.state for job in told}
+
+    def follow() -> None:
+        quiet = 0.0
+        while not ended.wait(SECONDS):
+            states = look()
+            quiet = quiet + SECONDS if records.LOST in states and records.RUNNING not in states else 0.0
+            if quiet > PATIENCE:
+                gave_up.set()
+                _thread.interrupt_main()
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if gave_up.is_set():
+            raise _LostError from None
+        raise
+    finally:
+        ended.set()
+        thread.join()
+        look()
+
+
+def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | None]:
+    """The cores and the GiB of memory of one task where several share a machine, or where the engine is told them."""
+    gibibytes = runtime.memory_budget(None) / 2**30
+    if launcher["_target_"] == launchers.JOBLIB.target:
+        asked = launcher["n_jobs"]
+        workers = min(tasks, asked if asked > 0 else max(1, runtime.cpu_count() + 1 + asked))
+        return max(1, runtime.cpu_count() // workers), gibibytes / workers
+    if launcher["_target_"] == launchers.RAY.target:
+        cores = int(launcher["ray"]["remote"].get("num_cpus") or 1)
+        return cores, gibibytes * min(1.0, cores / runtime.cpu_count())
+    return None, 0.6 * launcher["mem_gb"] if launcher.get("mem_gb") else None
+
+
+def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig], None]) -> Any:
+    with sweep.initialised() as composing:
+        master = composing([f"hydra.sweep.dir={json.dumps(str(folder))}", "hydra.sweep.subdir=tasks"])
+        with open_dict(master):
+            kept = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}
+            master.hydra.launcher = OmegaConf.create({**settings, **kept})
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
+
+
+def _outcome(todo: Sequence[jobs.Job], error: str) -> Outcome:
+    outcome = Outcome([], [])
+    for job in todo:
+        told = status.standing_of(job.folder, job.networks)
+        if told.state == records.RUNNING:
+            outcome.elsewhere.append(job)
+        elif told.state != records.FINISHED:
+            why = told.why or error or "it was not started"
+            outcome.failed.append((job, f"{told.state}: {why}" if told.state != records.FAILED else why))
+    return outcome

@@ -1,0 +1,176 @@
+"""A sweep has the same bytes whoever computes it: this process, workers of joblib, a cluster, any number of devices."""
+
+import hashlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import slurm
+
+import gradient_horizon as gh
+from gradient_horizon import jobs, launch, launchers, records, runtime, status, sweep
+
+SWEEP = shlex.split(
+    "run -m cell=tanh,relu hidden_size=12 steps=20 seeds=40 weight_scales=[0.8,1.2,1.5] quick_look=false"
+)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    dataset = gh.load(folder)
+    return {name: hashlib.sha256(dataset[name].values.tobytes()).hexdigest() for name in sorted(dataset.data_vars)}
+
+
+def command(*arguments: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gradient_horizon", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """That of a person's shell, with a cache of compiled programs for these tests."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    return {**kept, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+
+def test_neither_devices_nor_workers_change_a_bit_of_a_sweep(tmp_path, environment):
+    made = {}
+    for devices in (1, 2, 4):
+        several = {**environment, "JAX_NUM_CPU_DEVICES": str(devices)}
+        ran = command(*SWEEP, f"name=on-{devices}", folder=tmp_path, environment=several)
+        assert ran.returncode == 0, ran.stderr
+        folder = tmp_path / f"results/on-{devices}"
+        assert gh.load(folder).attrs["device"].startswith(f"{devices} x ")
+        made[devices] = digests(folder)
+    assert made[1] == made[2] == made[4]
+
+    workers = [*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=joblib"]
+    ran = command(*workers, folder=tmp_path, environment=environment)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+    assert ran.stdout.splitlines()[0] == "results/joblib: 2 jobs; computing 2 (240 networks)"
+    assert "[2/2] cell=relu: finished" in ran.stdout.splitlines()
+    folder = tmp_path / "results/joblib"
+    assert digests(folder) == made[1]
+    assert gh.load(folder).attrs["device"].startswith(f"{max(1, runtime.cpu_count() // 2)} x ")  # each its share
+    assert not (folder / "launcher").exists()
+    again = command(*workers, folder=tmp_path, environment=environment)
+    assert again.stdout.startswith("results/joblib: all 2 jobs are finished already; nothing to compute")
+
+
+LONG = shlex.split("run -m seeds=4000,5000 hidden_size=12 steps=100 weight_scales=[0.8,1.2,1.5] quick_look=false")
+
+
+def wait_until(holds, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it does not come to pass"
+        time.sleep(0.2)
+
+
+def preempt(task: int, environment: dict[str, str]) -> None:
+    """Ask the task to leave, as a scheduler does before it takes its node, and spare us the two minutes of its rest."""
+
+    def asked(*words: str) -> str:
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+    queue = dict(line.split()[::-1] for line in asked("squeue", "--noheader", "--format=%A %K").splitlines())
+    asked("scancel", "--signal=USR2", queue[str(task)])
+    wait_until(lambda: "PENDING" in asked("squeue", "--noheader", "--format=%T", f"--jobs={queue[str(task)]}"))
+    asked("scontrol", "update", f"JobId={queue[str(task)]}", "StartTime=now")
+
+
+@pytest.fixture
+def cluster(tmp_path, environment):
+    with slurm.one_node(tmp_path, environment) as within:
+        yield within
+
+
+def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(tmp_path, cluster, environment):
+    whole = command(*LONG, "name=whole", folder=tmp_path, environment=environment)
+    assert whole.returncode == 0, whole.stderr
+    program = "import sys; from gradient_horizon import cli, launch; launch.PATIENCE = 20; sys.exit(cli.main())"
+    launcher = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "name=cut"]
+    folder = tmp_path / "results/cut"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *LONG, *launcher],
+        cwd=tmp_path,
+        env=cluster,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            wait_until(lambda: status.counts(status.standings(folder)) == {"running": 2})
+            preempted, killed = status.standings(folder)
+            assert killed.process is not None
+            os.kill(killed.process, signal.SIGKILL)
+            preempt(0, cluster)
+            said, wrong = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 1, said + wrong
+    assert "failed: results/cut/seeds=5000: lost: no sign of process" in said
+    assert "[1/2] seeds=4000: finished" in said
+    made_by = records.read_record(folder / "seeds=4000")
+    assert made_by is not None
+    assert made_by.process != preempted.process
+    again = command(*LONG, *launcher, folder=tmp_path, environment=cluster)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.startswith("results/cut: 2 jobs, 1 finished already; computing 1 ")
+    assert digests(folder) == digests(tmp_path / "results/whole")
+    assert gh.load(folder).attrs["device"].startswith("1 x ")
+
+
+def test_a_task_computes_as_many_jobs_as_a_pack_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned = sweep.plan(
+        ["hydra/launcher=joblib", "steps=3,4,5,6,7", "name=packs", "pack=2", "force=true"], multirun=True
+    )
+    sweep.prepare_folder(planned)
+    launched = []
+
+    class Engine:
+        def launch(self, overrides, first):
+            launched.extend(overrides)
+
+    def engine(settings, folder, task):
+        assert settings["_target_"] == launchers.JOBLIB.target
+        return Engine()
+
+    monkeypatch.setattr(launch, "_launcher", engine)
+    outcome = launch.run(planned, planned.jobs, 2, lambda told: None)
+    assert launched == [
+        ['+jobs=["steps=3", "steps=4"]'],
+        ['+jobs=["steps=5", "steps=6"]'],
+        ['+jobs=["steps=7"]'],
+    ]
+    assert [why for _, why in outcome.failed] == ["missing: it was not started"] * 5
+    told = jobs.read_job(planned.jobs[0].folder, ["steps"])
+    assert told.config.memory_budget is not None  # its share of the machine's
+    assert told == replace(
+        planned.jobs[0], config=replace(planned.jobs[0].config, force=False, memory_budget=told.config.memory_budget)
+    )
+
+
+def test_what_an_engine_complains_of_is_told_of_the_jobs_that_it_did_not_compute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned = sweep.plan(["hydra/launcher=joblib", "steps=3,4", "name=broken"], multirun=True)
+    sweep.prepare_folder(planned)
+
+    def broken(*_):
+        raise RuntimeError("no such partition\nand more")
+
+    monkeypatch.setattr(launch, "_launcher", broken)
+    outcome = launch.run(planned, planned.jobs, 1, lambda told: None)
+    assert [why for _, why in outcome.failed] == ["missing: RuntimeError: no such partition"] * 2
