@@ -106,9 +106,10 @@ def training_block(n: int, steps: int, batch_size: int, *, precision: str = "flo
 
     A function of the network's own settings and the backend alone, as `block_size`. Measured for float32 on a CPU with
     1 MiB of second-level cache a core: 4 networks of 50 units at 100 steps of 20 sequences; 16 take half as long again.
+    Never more than 4 on a CPU: jobs of a few networks would wait for padding.
     """
     states = n * steps * batch_size * (2 if precision == "float64" else 1)
-    sizes, most = ((16, 8, 4, 2), 400_000) if backend == "cpu" else ((256, 64, 16, 4), 2**28)
+    sizes, most = ((4, 2), 400_000) if backend == "cpu" else ((256, 64, 16, 4), 2**28)
     return next((size for size in sizes if size * states <= most), 1)
 
 

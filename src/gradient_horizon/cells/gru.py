@@ -120,6 +120,6 @@ class GRUCell:
         """What is read from the state: all of it."""
         return h
 
-    def slopes(self, a: Factors) -> Float[Array, "... 3N"]:
+    def slopes(self, a: Factors) -> Float[Array, "..."]:
         """The derivatives at the pre-activations of z, r and the candidate, each as a share of its largest value."""
         return jnp.concatenate([self._gate.slopes((a[0],)), self._candidate.slopes((a[1],))], axis=-1)

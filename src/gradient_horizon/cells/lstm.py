@@ -131,7 +131,7 @@ class LSTMCell:
         """What is read from the state: the hidden state."""
         return h.h
 
-    def slopes(self, a: Factors) -> Float[Array, "... 4N"]:
+    def slopes(self, a: Factors) -> Float[Array, "..."]:
         """The derivatives at the pre-activations of i, f, o and g, each as a share of its largest value."""
         i, f, o, g = jnp.split(a[0], 4, axis=-1)
         gates = [self._gate.slopes((gate,)) for gate in (i, f, o)]

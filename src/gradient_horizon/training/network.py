@@ -57,7 +57,7 @@ def answers(spec: TrainSpec, readout: Readout, states: PyTree) -> Float[Array, "
     return affine(spec.cell.output(states)[-spec.task.answers :], readout.matrix, readout.bias)
 
 
-def test_sequence(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, Scalar]:
+def answered(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, Scalar]:
     """Loss and error of one sequence, inputs (T, D), by the cell's own step."""
 
     def advance(h, x):

@@ -18,7 +18,7 @@ from gradient_horizon.recurrence import preactivations
 from gradient_horizon.rollout import rollout
 from gradient_horizon.tasks import Sample, loss_of
 from gradient_horizon.training.learning import Learner
-from gradient_horizon.training.network import Params, answers, sequences, test_sequence
+from gradient_horizon.training.network import Params, answered, answers, sequences
 from gradient_horizon.training.spec import Member, TrainSpec
 
 PROBES = 4  # sequences, the same throughout, on which a network's gradients are followed through time
@@ -91,7 +91,7 @@ def _tested(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> 
 
     def one(key):
         sample = spec.task.sample(key, data, test=True, dtype=jnp.dtype(spec.precision))
-        return test_sequence(spec, learner.params, sample)
+        return answered(spec, learner.params, sample)
 
     keys = jax.random.split(key, spec.test_size)
     losses, errors = lax.map(one, keys, batch_size=min(TEST_CHUNK, spec.test_size))

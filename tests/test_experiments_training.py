@@ -1,0 +1,133 @@
+"""experiment=training: labelled histories, the same for a network whatever else is trained, and resumed from parts."""
+
+import numpy as np
+import pytest
+
+from gradient_horizon import experiments, results
+from gradient_horizon.config import SettingError, checked, networks_of
+from gradient_horizon.experiments import training
+from gradient_horizon.parts import Parts
+
+SMALL = {
+    "experiment": "training",
+    "hidden_size": 4,
+    "steps": 10,
+    "updates": 5,
+    "record_every": 2,
+    "test_size": 20,
+    "batch_size": 3,
+    "weight_scales": [0.5, 1.0],
+    "learning_rates": [0.1, 1.0],
+    "clip_thresholds": [0.01, 1.0],
+    "seeds": 3,
+}
+
+
+def trained(parts=None, report=lambda _: None, **settings):
+    return experiments.measure(checked({**SMALL, **settings}), report, parts)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    heard = []
+    found = trained(report=heard.append)
+    assert sum(heard) == pytest.approx(24)
+    return found
+
+
+def test_histories_lie_along_the_axes_of_networks_and_the_updates(dataset):
+    axes = ("learning_rate", "clip_threshold", "weight_scale", "seed")
+    assert networks_of(checked(SMALL)) == 24
+    assert dataset.loss.dims == (*axes, "update")
+    assert dataset.update.values.tolist() == [0, 2, 4, 5]
+    assert dataset.state_gradient_norm.dims == (*axes, "update", "time")
+    assert dataset.log_norm.dims == (*axes, "update", "lag")
+    assert dataset.solved_at.dims == dataset.diverged_at.dims == axes
+    for name, variable in dataset.variables.items():
+        assert variable.attrs.get("long_name"), name
+        assert "units" in variable.attrs, name
+    np.testing.assert_allclose(np.log(dataset.state_gradient_norm), dataset.log_state_gradient_norm, rtol=1e-12)
+
+
+def test_a_network_is_the_same_whatever_else_is_trained(dataset):
+    alone = trained(weight_scales=[1.0], learning_rates=[0.1], seeds=[2])
+    same = dataset.sel(weight_scale=[1.0], learning_rate=[0.1], seed=[2])
+    for name in alone.data_vars:
+        np.testing.assert_array_equal(alone[name], same[name], err_msg=name)
+
+
+def test_the_clip_fraction_counts_the_gradients_since_the_last_record(dataset):
+    fraction = dataset.clip_fraction
+    assert np.isnan(fraction.isel(update=0)).all()
+    assert (fraction.sel(clip_threshold=0.01).isel(update=slice(1, None)) == 1).all()
+    clipped = dataset.clipped_gradient_norm.sel(clip_threshold=0.01).isel(update=-1)
+    np.testing.assert_allclose(clipped, 0.01, rtol=2e-4)  # book: c n/(n + 1e-6), n above 0.01
+
+
+def test_without_a_rule_one_threshold_stands_for_all(dataset):
+    plain = trained(clip="none", learning_rates=[0.1], seeds=1)
+    assert plain.clip_threshold.values.tolist() == [0.01, 1.0]
+    np.testing.assert_array_equal(*(plain.loss.sel(clip_threshold=c) for c in (0.01, 1.0)))
+    np.testing.assert_array_equal(plain.gradient_norm, plain.clipped_gradient_norm)
+    assert (plain.clip_fraction.isel(update=slice(1, None)) == 0).all()
+
+
+def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
+    first = Parts(tmp_path, "same", budget=2**33, seconds=0.0)
+    calls = []
+    train = training._Trainer.__call__
+
+    def once(self, networks, data):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return train(self, networks, data)
+
+    monkeypatch.setattr(training._Trainer, "__call__", once)
+    with pytest.raises(KeyboardInterrupt):
+        trained(first)
+    monkeypatch.undo()
+    heard = []
+    again = trained(Parts(tmp_path, "same", budget=2**33, seconds=0.0), heard.append)
+    assert sum(heard) == pytest.approx(24)
+    assert heard[0] == 8  # a block of 4 on each of two devices, read
+    assert again.identical(dataset)
+
+
+def test_records_end_where_a_task_is_solved():
+    solved = trained(solved_below=2.0, until_solved=True, weight_scales=[1.0], learning_rates=[0.1], seeds=1)
+    assert (solved.solved_at == 0).all()
+    assert np.isfinite(solved.loss.isel(update=0)).all()
+    assert np.isnan(solved.loss.isel(update=slice(1, None))).all()
+
+
+def test_histories_are_joined_along_learning_rates_and_updates(dataset):
+    def of(**settings):
+        found = trained(weight_scales=[1.0], clip_thresholds=[1.0], seeds=1, **settings)
+        return found.assign_attrs(swept="{}", config="{}")
+
+    joined = results.join([of(learning_rates=[1.0]), of(learning_rates=[0.1], updates=2)])
+    assert joined.learning_rate.values.tolist() == [0.1, 1.0]
+    assert joined.update.values.tolist() == [0, 2, 4, 5]
+    assert np.isnan(joined.loss.sel(learning_rate=0.1, update=4)).all()
+    np.testing.assert_array_equal(
+        joined.loss.sel(learning_rate=1.0).squeeze(),
+        dataset.loss.sel(learning_rate=1.0, clip_threshold=1.0, weight_scale=1.0, seed=0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 9}, "steps: 9 is not allowed; allowed: at least 10 where task=temporal_order"),
+        ({"clip_thresholds": [0.0]}, "clip_thresholds: .* allowed: a finite number above 0"),
+        ({"learning_rates": [float("inf")]}, "learning_rates: .* allowed: a finite number above 0"),
+        ({"batch_size": 0}, "batch_size: 0 is not allowed; allowed: a whole number of at least 1"),
+        ({"record_every": 6}, "record_every: 6 is not allowed; allowed: at most updates=5"),
+        ({"cell": "gru", "omega": 1.0}, "cell: 'gru' is not allowed; allowed: .* where omega is above 0"),
+        ({"task": "chess"}, "task: 'chess' is not allowed; allowed: adding"),
+    ],
+)
+def test_wrong_settings_are_told(settings, message):
+    with pytest.raises(SettingError, match=message):
+        checked({**SMALL, **settings})

@@ -1,0 +1,64 @@
+"""The recurrence with its own backward pass against `jax.grad` through a scan of the cell's step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from gradient_horizon import make_cell, names
+from gradient_horizon.recurrence import preactivations, recur
+
+N, T, B, D = 5, 7, 3, 2
+
+
+def setting(name, dtype="float64"):
+    cell = make_cell(name, N, D, forget_bias=0.5)
+    key = jax.random.key(1)
+    params = cell.init(key, 1.1, bias_scale=0.3, dtype=dtype)
+    h0 = jax.vmap(lambda k: cell.initial_state(k, dtype=dtype))(jax.random.split(key, B))
+    taps = jax.tree.map(lambda leaf: jnp.zeros((T, *leaf.shape), leaf.dtype), h0)
+    return cell, params, jax.random.normal(key, (T, B, D), dtype), h0, taps
+
+
+def by_step(cell, params, xs, h0, taps):
+    def advance(h, inputs):
+        x, tap = inputs
+        h = jax.tree.map(jnp.add, jax.vmap(cell.step, in_axes=(None, 0, 0))(params, h, x), tap)
+        return h, h
+
+    return lax.scan(advance, h0, (xs, taps))[1]
+
+
+def by_recurrence(cell, params, xs, h0, taps):
+    return recur(cell, cell.matrices(params), cell.drives(params, xs), h0, taps)
+
+
+@pytest.mark.parametrize("name", names.CELLS)
+def test_states_and_every_derivative_are_those_of_the_step(name):
+    cell, *arguments = setting(name)
+    target = jax.random.normal(jax.random.key(2), (T, B, cell.state_size), jnp.float64)
+
+    def value(states_of, *arguments):
+        states = jnp.concatenate(jax.tree.leaves(states_of(cell, *arguments)), axis=-1)
+        return jnp.sum(jnp.sin(states) * target), states
+
+    found, reference = (
+        jax.jit(jax.value_and_grad(lambda *a, f=f: value(f, *a), argnums=(0, 1, 2, 3), has_aux=True))(*arguments)
+        for f in (by_recurrence, by_step)
+    )
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(reference), strict=True):
+        # T steps of products with norms of order 1, N terms each
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["leaky_tanh", "gru", "lstm"])
+def test_the_step_put_together_from_its_parts(name):
+    cell, params, xs, h0, taps = setting(name)
+    a = preactivations(cell, cell.matrices(params), cell.drives(params, xs), h0)
+    states = by_step(cell, params, xs, h0, taps)
+    before = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), h0, states)
+    for ours, theirs in zip(jax.tree.leaves(cell.respond(a, before)), jax.tree.leaves(states), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-14)
+    assert cell.slopes(a).max() <= 1
+    assert cell.slopes(a).min() > 0
