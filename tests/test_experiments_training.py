@@ -39,7 +39,7 @@ def test_histories_lie_along_the_axes_of_networks_and_the_updates(dataset):
     axes = ("learning_rate", "clip_threshold", "weight_scale", "seed")
     assert networks_of(checked(SMALL)) == 24
     assert dataset.loss.dims == (*axes, "update")
-    assert dataset.update.values.tolist() == [0, 2, 4, 5]
+    assert dataset["update"].values.tolist() == [0, 2, 4, 5]
     assert dataset.state_gradient_norm.dims == (*axes, "update", "time")
     assert dataset.log_norm.dims == (*axes, "update", "lag")
     assert dataset.solved_at.dims == dataset.diverged_at.dims == axes
@@ -108,7 +108,7 @@ def test_histories_are_joined_along_learning_rates_and_updates(dataset):
 
     joined = results.join([of(learning_rates=[1.0]), of(learning_rates=[0.1], updates=2)])
     assert joined.learning_rate.values.tolist() == [0.1, 1.0]
-    assert joined.update.values.tolist() == [0, 2, 4, 5]
+    assert joined["update"].values.tolist() == [0, 2, 4, 5]
     assert np.isnan(joined.loss.sel(learning_rate=0.1, update=4)).all()
     np.testing.assert_array_equal(
         joined.loss.sel(learning_rate=1.0).squeeze(),
