@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from jax import monitoring
 
 from gradient_horizon import experiments, records, results
 from gradient_horizon.config import SettingError, checked, cut, networks_of
@@ -73,6 +74,25 @@ def test_finished_slabs_are_not_measured_again(tmp_path, whole, small_slabs, mon
     heard = []
     assert_same(run(tmp_path, heard.append, **settings), whole)
     assert (measured, sum(heard)) == ([15, 10], 25)
+
+
+def test_jobs_of_equal_shapes_share_their_compiled_programs(tmp_path, whole, small_slabs):
+    compiled = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(duration_secs)
+
+    monitoring.register_event_duration_secs_listener(listen)
+    try:
+        same = {"norms": ["spectral", "frobenius"], "recheck": True}
+        run(tmp_path / "other seeds", **same, seeds=[9, 8], weight_scales=[0.4])
+        run(tmp_path / "other names", **same, seeds=40, weight_scales=[0.7], memory_budget=1.0)
+        assert not compiled
+        run(tmp_path / "other shapes", **same, steps=11)
+        assert compiled
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(25, [25]), (15, [15, 10]), (14, [10, 10, 5]), (4, [4, 1] * 5), (1, 25)])

@@ -41,6 +41,7 @@ class Program:
             return mapped(jax.tree.unflatten(tree, leaves), constants)
 
         self._compiled = jax.jit(unflattened, static_argnums=0)
+        self._memory: dict[Any, int] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What `measure` gives for each of the networks."""
@@ -54,11 +55,13 @@ class Program:
     def memory(self, networks: PyTree, constants: PyTree) -> int:
         """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
         leaves, tree = jax.tree.flatten(networks)
-        taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
-        if taken is None:
-            return 0
-        each = taken.argument_size_in_bytes + taken.output_size_in_bytes + taken.temp_size_in_bytes
-        return each * jax.device_count()
+        key = tree, *((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self._memory:
+            taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
+            sizes = ("argument", "output", "temp")
+            each = sum(getattr(taken, f"{size}_size_in_bytes") for size in sizes) if taken else 0
+            self._memory[key] = each * jax.device_count()
+        return self._memory[key]
 
 
 def map_blocks(
@@ -66,7 +69,7 @@ def map_blocks(
     block: int,
     networks: PyTree,
     constants: PyTree = None,
-    check: Callable[[int], None] = lambda _: None,
+    check: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[slice, PyTree]]:
     """Run `stages` over `networks` (leaves with one leading axis), yielding finished chunks in order.
 
@@ -81,7 +84,7 @@ def map_blocks(
         places = np.minimum(np.arange(start, start + chunk), rows.stop - 1)
         values = jax.tree.map(lambda leaf, places=places: leaf[places], networks)
         for stage in stages:
-            if start == 0:
+            if check is not None and start == 0:
                 check(stage.memory(values, constants))
             values = jax.block_until_ready(stage(values, constants))
         size = rows.stop - rows.start

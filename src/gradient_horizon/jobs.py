@@ -1,5 +1,6 @@
 """One job: from a checked `Config` to a folder with its result, its record, its log and a quick look."""
 
+import json
 import logging
 import shutil
 import threading
@@ -125,8 +126,9 @@ def _now(record: records.Record, tally: Tally) -> records.Record:
 def write_settings(job: Job) -> None:
     """Write every setting of the job into its folder."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    settings = OmegaConf.to_yaml(OmegaConf.create(spelt_short(as_dict(job.config))))
-    records.write_atomically(job.folder / SETTINGS, settings.encode())
+    settings = spelt_short(as_dict(job.config))
+    lines = "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items())
+    records.write_atomically(job.folder / SETTINGS, lines.encode())
 
 
 def leave_to_others(job: Job, memory_budget: float | None) -> None:
