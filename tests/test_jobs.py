@@ -1,5 +1,7 @@
 """One job: measured at once or in slabs, with the same result; refused where memory is too small."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -74,6 +76,27 @@ def test_finished_slabs_are_not_measured_again(tmp_path, whole, small_slabs, mon
     heard = []
     assert_same(run(tmp_path, heard.append, **settings), whole)
     assert (measured, sum(heard)) == ([15, 10], 25)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few pages, which takes no result."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "tests", str(tmp_path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted: {mounted.stderr.decode().strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_fails_the_job_in_one_line_and_it_goes_on_when_there_is_room(small_disk, whole):
+    settings = {"norms": ["spectral", "frobenius"], "recheck": True}
+    with pytest.raises(OSError, match="No space left on device"):
+        run(small_disk / "job", **settings)
+    record = records.read_record(small_disk / "job")
+    assert record is None or record.state == records.RUNNING or record.error.startswith("OSError: [Errno 28] No space")
+    assert not list((small_disk / "job").glob("*result*"))
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+    assert_same(run(small_disk / "job", **settings), whole)
 
 
 def test_jobs_of_equal_shapes_share_their_compiled_programs(tmp_path, whole, small_slabs):

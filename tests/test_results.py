@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +119,20 @@ def test_what_cannot_be_loaded(tmp_path):
     assert issubclass(ResultError, ValueError)
 
 
-def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatch):
+@pytest.mark.parametrize("large", [False, True])
+def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatch, large):
     path = tmp_path / "result.nc"
     save(made({}), path)
     old = path.read_bytes()
+    if large:
+        monkeypatch.setattr(results, "LARGE", 20)
+        monkeypatch.setattr(results.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    else:
 
-    def full(self, target, **_):
-        Path(target).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        def full(_):
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+        monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save(made({"cell": "relu"}), path)
     assert path.read_bytes() == old

@@ -3,10 +3,13 @@
 `horizon_kind` is a word in memory and a CF flag on disk. Nothing is ever pickled.
 """
 
+import errno
+import hashlib
 import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,15 +61,26 @@ def _decoded(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def save(dataset: xr.Dataset, path: Path) -> str:
-    """Write `dataset` to `path` under a temporary name, flush, rename; returns the file's SHA-256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write `dataset` to `path` under a temporary name, flush, rename; returns the file's SHA-256.
+
+    What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
+    """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
+    content = bytes(_encoded(dataset.drop_vars(large)).to_netcdf(engine="h5netcdf"))
+    if not large:
+        records.write_atomically(path, content)
+        return hashlib.sha256(content).hexdigest()
+    room = shutil.disk_usage(path.parent).free
+    if room < 1.01 * dataset.nbytes:
+        raise OSError(
+            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes, {room} are free", str(path)
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _encoded(dataset.drop_vars(large)).to_netcdf(temporary, engine="h5netcdf")
-        if large:
-            with h5netcdf.File(temporary, "a") as file:
-                for name in large:
-                    _append(file, str(name), dataset[name].variable)
+        temporary.write_bytes(content)
+        with h5netcdf.File(temporary, "a") as file:
+            for name in large:
+                _append(file, str(name), dataset[name].variable)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         checksum = records.file_checksum(temporary)
