@@ -40,13 +40,13 @@ def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("whole"), norms=["spectral", "frobenius"], recheck=True)
+    return run(tmp_path_factory.mktemp("whole"), recheck=True)
 
 
 def test_a_job_measured_in_slabs_has_the_same_result(tmp_path, whole, small_slabs, monkeypatch):
     monkeypatch.setattr(results, "LARGE", 2**10)
     heard = []
-    found = run(tmp_path, heard.append, norms=["spectral", "frobenius"], recheck=True)
+    found = run(tmp_path, heard.append, recheck=True)
     assert sum(heard) == 25
     assert found.attrs["recheck_networks"] == 8 + 8  # a block of each slab
     assert 0 <= found.attrs["recheck_difference"] < 1e-3
@@ -66,7 +66,7 @@ def test_finished_slabs_are_not_measured_again(tmp_path, whole, small_slabs, mon
         return dataset
 
     monkeypatch.setattr(experiments, "measure", counted)
-    settings = {"norms": ["spectral", "frobenius"], "recheck": True}
+    settings = {"recheck": True}
     fails = True
     with pytest.raises(FloatingPointError):
         run(tmp_path, **settings)
@@ -89,7 +89,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_fails_the_job_in_one_line_and_it_goes_on_when_there_is_room(small_disk, whole):
-    settings = {"norms": ["spectral", "frobenius"], "recheck": True}
+    settings = {"recheck": True}
     with pytest.raises(OSError, match="No space left on device"):
         run(small_disk / "job", **settings)
     record = records.read_record(small_disk / "job")
@@ -108,7 +108,7 @@ def test_jobs_of_equal_shapes_share_their_compiled_programs(tmp_path, whole, sma
 
     monitoring.register_event_duration_secs_listener(listen)
     try:
-        same = {"norms": ["spectral", "frobenius"], "recheck": True}
+        same = {"recheck": True}
         run(tmp_path / "other seeds", **same, seeds=[9, 8], weight_scales=[0.4])
         run(tmp_path / "other names", **same, seeds=40, weight_scales=[0.7], memory_budget=1.0)
         assert not compiled
@@ -150,6 +150,6 @@ def test_less_memory_makes_smaller_slabs_and_changes_no_number(tmp_path, whole, 
         return measure(config, report, parts)
 
     monkeypatch.setattr(experiments, "measure", heard)
-    found = run(tmp_path, norms=["spectral", "frobenius"], recheck=True, memory_budget=0.1)
+    found = run(tmp_path, recheck=True, memory_budget=0.1)
     assert sizes == [25, 15, 10]
     np.testing.assert_array_equal(found.log_norm, whole.log_norm)

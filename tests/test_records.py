@@ -1,6 +1,5 @@
 """A job's fate is read from its folder alone; a file is the old one or the new one, never a part."""
 
-import json
 import os
 import subprocess
 import sys
@@ -119,12 +118,12 @@ def test_a_plan_only_grows(tmp_path):
     records.write_record(tmp_path / "unplanned", record(FINISHED))
     (tmp_path / "no job").mkdir()
     assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "unplanned"]
-    for broken in (b"{", b"[]", b'{"jobs": ["a"]}', b'{"jobs": {"a": null}}', b"\xff"):
+    for broken in (b"{", b"[]", b'{"jobs": {"a": 1}}', b"\xff"):
         (tmp_path / records.PLAN).write_bytes(broken)
         assert records.read_plan(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", ".", "a/b", ""])
 def test_a_plan_does_not_lead_out_of_its_folder(tmp_path, name):
-    (tmp_path / records.PLAN).write_text(json.dumps({"jobs": {name: 1, "a": 1}}))
+    records.write_plan(tmp_path, {name: 1, "a": 1})
     assert records.job_folders(tmp_path) == [tmp_path / "a"]

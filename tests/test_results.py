@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,25 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, how):
             read(folder)
     with pytest.raises(ResultError, match=str(folder / records.RESULT)):
         load(tmp_path)
+
+
+def test_every_damage_to_a_stored_file_is_found(tmp_path):
+    """Bytes altered at random places, and files cut short, of results and of records."""
+    rng = random.Random(1)
+    job = write(tmp_path / "job", made({}))
+    assert records.is_finished(job, "0" * 64)
+    intact = {name: (job / name).read_bytes() for name in (records.RESULT, records.RECORD)}
+    for attempt in range(50):
+        for name, content in intact.items():
+            place = rng.randrange(len(content))
+            altered = bytearray(content)
+            altered[place] ^= 1 << rng.randrange(8)
+            (job / name).write_bytes(altered if attempt % 2 else content[:place])
+            assert not records.is_finished(job, "0" * 64), (name, attempt, place)
+            with pytest.raises(ResultError, match=str(job)):
+                load(tmp_path)
+            (job / name).write_bytes(content)
+    assert records.is_finished(job, "0" * 64)
 
 
 @pytest.mark.parametrize("content", [b"", b"no netCDF file", b"\x89HDF\r\n\x1a\n and then nothing"])

@@ -62,15 +62,34 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Write values as text, with a checksum of their own."""
+    write_atomically(path, json.dumps({**values, "seal": _seal(values)}, indent=1).encode())
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    """What `_write_sealed` wrote; empty where that is missing, cut short or altered."""
+    try:
+        values = json.loads(path.read_bytes())
+        intact = values.pop("seal") == _seal(values)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return {}
+    return values if intact else {}
+
+
+def _seal(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
 def write_record(folder: Path, record: Record) -> None:
-    write_atomically(folder / RECORD, json.dumps(dataclasses.asdict(record), indent=1).encode())
+    _write_sealed(folder / RECORD, dataclasses.asdict(record))
 
 
 def read_record(folder: Path) -> Record | None:
     """The record of a job's folder; None where there is none that can be read."""
     try:
-        return Record(**json.loads((folder / RECORD).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return Record(**_read_sealed(folder / RECORD))
+    except TypeError:  # nothing, or what another version wrote
         return None
 
 
@@ -126,17 +145,14 @@ def write_plan(sweep: Path, jobs: Mapping[str, int]) -> None:
     known = read_plan(sweep)
     every = {**known, **jobs}
     if every != known:
-        write_atomically(sweep / PLAN, json.dumps({"jobs": every}, indent=1).encode())
+        _write_sealed(sweep / PLAN, {"jobs": every})
 
 
 def read_plan(sweep: Path) -> dict[str, int]:
     """The jobs that belong to a sweep's folder, in the order in which they were asked for, and their networks."""
-    try:
-        jobs = json.loads((sweep / PLAN).read_bytes())["jobs"].items()
-        # a folder from somebody else must not lead out of itself
-        return {name: int(networks) for name, networks in jobs if Path(name).name == name not in ("", "..")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    jobs = _read_sealed(sweep / PLAN).get("jobs", {})
+    # a folder from somebody else must not lead out of itself
+    return {name: networks for name, networks in jobs.items() if Path(name).name == name not in ("", "..")}
 
 
 def job_folders(sweep: Path) -> list[Path]:
