@@ -18,18 +18,17 @@ of the share.
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from gradient_horizon import __version__, runtime
+import machine
+from machine import seconds
+
+from gradient_horizon import runtime
 
 _GIVEN_FLAGS = os.environ.get("XLA_FLAGS", "")
 runtime.prepare()
@@ -47,7 +46,6 @@ from gradient_horizon.jacobian import log_jacobian_norms  # noqa: E402
 STEPS = 100
 NETWORKS = {16: 4096, 32: 2048, 64: 512, 128: 128, 256: 16}
 ON_DEVICES, ON_THREADS = "one product a device", "one product on all threads"
-SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
 
 
 @dataclass
@@ -64,13 +62,6 @@ class Timing:
     def work(self) -> float:
         """Floating point operations."""
         return 2.0 * self.n**3 * STEPS * self.networks
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
 
 
 def norms_of(n: int, networks: int, block: int) -> Callable[[], Any]:
@@ -163,16 +154,6 @@ def measure(sizes: list[int], repeats: int, product_size: int, fraction: int) ->
     return timings
 
 
-def cpu_model() -> str:
-    """As the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.processor() or platform.machine()
-
-
 def report(screen: Console, timings: list[Timing], product_size: int) -> None:
     """The machine's rate, and each size's share of it."""
     work = {ON_DEVICES: 2.0 * product_size**3 * jax.device_count(), ON_THREADS: 2.0 * product_size**3}
@@ -223,19 +204,8 @@ def main() -> None:
         parser.error(f"--sizes: {min(options.sizes)} is not allowed; allowed: whole numbers of at least 1")
     repeats, product_size, fraction = (7, 1024, 4) if options.quick else (options.repeats, 2048, 1)
 
-    screen = Console(highlight=False)
-    if not screen.is_terminal:
-        screen = Console(highlight=False, width=120)
-    screen.print(f"{cpu_model()}, {runtime.cpu_count()} cores, {platform.system()} {platform.machine()}", markup=False)
-    screen.print(
-        f"gradient-horizon {__version__}, jax {jax.__version__}, jaxlib {version('jaxlib')}, numpy {np.__version__},"
-        f" Python {platform.python_version()}",
-        markup=False,
-    )
-    screen.print(f"{jax.device_count()} x {jax.devices()[0].device_kind}; {repeats} repeats", markup=False)
-    for name in SETTINGS:
-        if name in os.environ:
-            screen.print(f"{name}={os.environ[name]}", markup=False)
+    screen = machine.console()
+    machine.describe(screen, repeats)
     report(screen, measure(options.sizes, repeats, product_size, fraction), product_size)
 
 

@@ -1,0 +1,58 @@
+"""What every benchmark says of the machine, and how it takes the time."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gradient_horizon import __version__, runtime
+
+SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """How long one call takes."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def cpu_model() -> str:
+    """As the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.processor() or platform.machine()
+
+
+def console() -> Console:
+    """The standard output, of one width where it is no terminal."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=120)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def describe(screen: Console, repeats: int, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> None:
+    """The machine, the versions, the devices and the settings of threads."""
+    import jax
+
+    versions = ", ".join(f"{name} {_version(name)}" for name in packages)
+    screen.print(f"{cpu_model()}, {runtime.cpu_count()} cores, {platform.system()} {platform.machine()}", markup=False)
+    screen.print(f"gradient-horizon {__version__}, {versions}, Python {platform.python_version()}", markup=False)
+    screen.print(f"{jax.device_count()} x {jax.devices()[0].device_kind}; {repeats} repeats", markup=False)
+    for name in SETTINGS:
+        if name in os.environ:
+            screen.print(f"{name}={os.environ[name]}", markup=False)
