@@ -10,8 +10,9 @@ run: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: .venv/installed-dev
+bench: .venv/installed-bench
 	$(BIN)/python benchmarks/jacobian_norms.py $(ARGS)
+	$(BIN)/python benchmarks/training.py $(ARGS)
 
 figures: .venv/installed
 	$(BIN)/gradient-horizon figures $(ARGS)
@@ -32,6 +33,10 @@ lint: .venv/installed-dev
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/installed
+
+.venv/installed-bench: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@ .venv/installed-dev .venv/installed
 
 clean:
 	rm -rf .venv

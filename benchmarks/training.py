@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,8 @@ def plain(updates: int, start: Arrays) -> Callable[[], Arrays]:
 
 def one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
     """`nn.RNN`, network after network."""
-    import torch
-    from torch import nn
+    torch: Any = import_module("torch")
+    nn = torch.nn
 
     def train(index: int) -> list[np.ndarray]:
         rnn, readout = nn.RNN(start["input"].shape[2], N), nn.Linear(N, start["matrix"].shape[1])
@@ -170,7 +171,7 @@ def one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
 
 def batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
     """The whole ensemble as batched matrix products in PyTorch, U x_t taken for all steps at once."""
-    import torch
+    torch: Any = import_module("torch")
 
     def call() -> Arrays:
         params = [torch.from_numpy(start[name].copy()).requires_grad_() for name in NAMES]
@@ -187,7 +188,7 @@ def batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
             # the sum over networks of each one's mean
             loss = torch.nn.functional.cross_entropy(outputs, targets, reduction="sum") / BATCH
             grads = torch.autograd.grad(loss, params)
-            norm = torch.sqrt(sum((g * g).reshape(NETWORKS, -1).sum(1) for g in grads))  # type: ignore[arg-type]
+            norm = torch.sqrt(sum((g * g).reshape(NETWORKS, -1).sum(1) for g in grads))
             rate = RATE * torch.clamp(THRESHOLD / (norm + 1e-6), max=1.0)
             with torch.no_grad():
                 for p, g in zip(params, grads, strict=True):
@@ -207,8 +208,7 @@ def serve(peer: str, updates: int, folder: Path) -> None:
     call = _MADE_BY[peer](updates, start)
     best = None
     if peer.startswith("PyTorch"):
-        import torch
-
+        torch: Any = import_module("torch")
         taken = {}
         for threads in {1, runtime.cpu_count()}:
             torch.set_num_threads(threads)

@@ -156,6 +156,9 @@ class Config:
     method: str = _setting("auto", _one_of(names.METHODS), "how the product is formed; jacrev is the reference")
     recheck: bool = _setting(False, _SWITCH, "measure one block again with method=jacrev and record the difference")
     task: str = _setting("temporal_order", _one_of(names.TASKS), "training: what is learned")
+    distance: int | None = _setting(
+        None, _whole_or_null(1), "training: story: words from the clue to the question; null: as many as fit"
+    )
     updates: int = _setting(1000, _whole(1), "training: how many")
     record_every: int | None = _setting(
         None, _whole_or_null(1), "training: updates between two records; null: a twentieth of them"
@@ -214,7 +217,17 @@ _READ_BY = {
     "notes": ("experiment", "hidden_size", "batch_size", "steps", "seeds", "weight_scales"),
     "training": (
         *("experiment", "cell", "leak", "forget_bias", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
-        *("bias_scale", "input_scale", "output_scale", "task", "batch_size", "updates", "record_every", "test_size"),
+        *(
+            "bias_scale",
+            "input_scale",
+            "output_scale",
+            "task",
+            "distance",
+            "batch_size",
+            "updates",
+            "record_every",
+            "test_size",
+        ),
         *("optimizer", "learning_rates", "clip", "clip_thresholds", "solved_below", "until_solved"),
         *("omega", "omega_squared", "floss_updates", "floss_exponents", "floss_rate", "floss_every", "precision"),
     ),
@@ -347,7 +360,7 @@ def _check_together(config: Config) -> None:
 
 
 def _check_training(config: Config) -> None:
-    refused = task_limits.refusal(config.task, config.steps)
+    refused = task_limits.refusal(config.task, config.steps, config.distance)
     if refused is not None:
         raise SettingError(*refused)
     if config.record_every is not None and config.record_every > config.updates:

@@ -29,7 +29,7 @@ from gradient_horizon.training import (
 
 def spec_of(config: Config) -> TrainSpec:
     """What the settings say of the training run."""
-    task = make_task(config.task, config.steps)
+    task = make_task(config.task, config.steps, distance=config.distance)
     cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
     floss = Flossing(config.floss_updates, config.floss_exponents, config.floss_rate, config.floss_every)
     return TrainSpec(
