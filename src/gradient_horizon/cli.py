@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import argcomplete
 import argcomplete.shell_integration
@@ -47,8 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG, f"gradient-horizon: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gradient-horizon",
         description="How far back in time can the gradient of a recurrent network reach?",
         epilog='Shell completion: eval "$(gradient-horizon completion bash)"; also zsh and fish.',

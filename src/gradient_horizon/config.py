@@ -12,6 +12,7 @@ import importlib.util
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,13 +24,15 @@ from omegaconf.errors import OmegaConfBaseException
 from gradient_horizon import names, task_limits
 
 LARGEST_SEED = 2**32 - 1
+MOST_VALUES = 10**7  # of one list
+LONGEST_NAME = 200  # bytes; file systems take 255
 
 
 class SettingError(ValueError):
     """A setting with a value that is not allowed; the message is one line for the user."""
 
     def __init__(self, setting: str, value: Any, allowed: str):
-        super().__init__(f"{setting}: {value!r} is not allowed; allowed: {allowed}")
+        super().__init__(" ".join(f"{setting}: {value!r} is not allowed; allowed: {allowed}".split("\n")))
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Rule:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_whole(value: Any) -> bool:
@@ -81,7 +84,8 @@ _POSITIVE_OR_NULL = Rule(
 _FRACTION = Rule("a number above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1)
 _SWITCH = Rule("true or false", lambda value: isinstance(value, bool), ("true", "false"))
 _SEEDS = Rule(
-    f"a whole number of at least 1 (8 means 0 to 7), or a list of different whole numbers from 0 to {LARGEST_SEED}",
+    f"a whole number of at least 1 and at most {MOST_VALUES} (8 means 0 to 7), or a list of different whole numbers"
+    f" from 0 to {LARGEST_SEED}",
     lambda value: (
         bool(value) and all(_is_whole(s) and 0 <= s <= LARGEST_SEED for s in value) and len(set(value)) == len(value)
     ),
@@ -101,7 +105,12 @@ _RATES = _some_numbers("a finite number above 0", lambda value: _is_number(value
 
 def _is_name(value: Any) -> bool:
     return value is None or (
-        isinstance(value, str) and value == value.strip() and Path(value).name == value and value not in ("", ".", "..")
+        isinstance(value, str)
+        and value == value.strip()
+        and Path(value).name == value
+        and value not in ("", ".", "..")
+        and value.isprintable()
+        and len(value.encode(errors="replace")) <= LONGEST_NAME
     )
 
 
@@ -110,7 +119,10 @@ _FOLDER = Rule("a folder that can be written", lambda value: isinstance(value, s
 
 
 def _is_writable(folder: Path) -> bool:
-    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    try:
+        existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
@@ -258,7 +270,7 @@ def check_key(key: str, value: Any) -> None:
 
 
 def _expanded_seeds(value: Any) -> Any:
-    if _is_whole(value) and value >= 1:
+    if _is_whole(value) and 1 <= value <= MOST_VALUES:
         return list(range(value))
     return value if isinstance(value, list) else []
 
@@ -268,7 +280,9 @@ def _expanded_numbers(value: Any) -> Any:
         try:
             start, stop, num = (value[key] for key in ("start", "stop", "num"))
             spacing = value.get("spacing", "linear")
-            if set(value) - {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log") or num < 1:
+            if set(value) - {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log"):
+                return []
+            if not 1 <= num <= MOST_VALUES:
                 return []
             if spacing == "log":
                 if min(start, stop) <= 0:
@@ -276,7 +290,7 @@ def _expanded_numbers(value: Any) -> Any:
                 start, stop = math.log(start), math.log(stop)
             points = [start + (stop - start) * k / max(num - 1, 1) for k in range(num)]
             value = [math.exp(point) for point in points] if spacing == "log" else points
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return []
     if _is_number(value):
         value = [value]
@@ -303,7 +317,7 @@ _EXPAND: dict[str, Callable[[Any], Any]] = {
 def check_value(key: str, given: Any) -> Any:
     """`given` with lists spelt out, if the setting `key` allows it; else `SettingError`."""
     entry = FIELDS[key]
-    if entry.type in (float, float | None) and _is_whole(given):
+    if entry.type in (float, float | None) and _is_whole(given) and _is_number(given):
         given = float(given)
     value = _EXPAND[key](given) if key in _EXPAND else given
     rule: Rule = entry.metadata["rule"]
@@ -385,7 +399,7 @@ def from_node(node: Any, replaced: Mapping[str, Any]) -> Config:
         if key in FIELDS:
             raise SettingError(key, _value_at(node, key), FIELDS[key].metadata["rule"].allowed) from None
         check_key(key, _value_at(node, key))
-        raise
+        raise SettingError("settings", key, str(error).splitlines()[0]) from None
     assert isinstance(values, dict)
     return checked({**{str(key): value for key, value in values.items()}, **replaced})
 

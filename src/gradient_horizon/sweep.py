@@ -7,6 +7,7 @@ costs no composition of its own (Hydra's own sweeper composes every job twice, s
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from gradient_horizon import config, jobs, launchers, records
 from gradient_horizon.config import SettingError
 
 LONGEST_JOB_NAME = 120
+MOST_JOBS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def _root() -> Path:
 def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
+    except (HydraException, RecursionError) as error:
         bad = next((text for text in overrides if _unreadable(text)), " ".join(overrides))
         raise SettingError("override", bad, f"NAME=VALUE, and for a sweep NAME=VALUE,VALUE ({_line(error)})") from None
 
@@ -54,17 +56,19 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 def _unreadable(text: str) -> bool:
     try:
         OverridesParser.create().parse_overrides([text])
-    except HydraException:
+    except (HydraException, RecursionError):
         return True
     return False
 
 
 def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _check_override(override: Override) -> None:
     key = override.key_or_group
+    if not key:
+        raise SettingError("override", override.input_line, "NAME=VALUE")
     if key == "hydra/launcher":
         launchers.check_name(override.value())
         return
@@ -100,7 +104,10 @@ def _axis(override: Override) -> list[Any]:
     if not override.is_sweep_override():
         return [override.value()]
     key = override.key_or_group
-    values = [_parse([f"{key}={text}"])[0].value() for text in override.sweep_string_iterator()]
+    texts = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+    if len(texts) > MOST_JOBS:
+        raise SettingError(key, f"{texts[0]},{texts[1]},...", f"at most {MOST_JOBS} jobs")
+    values = [_parse([f"{key}={text}"])[0].value() for text in texts]
     # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
     return values if key in config.JOINED else [config.check_value(key, value) for value in values]
 
@@ -128,9 +135,13 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     try:
         with initialised() as composing:
             composed = composing([override.input_line or "" for override in fixed if override not in spelt])
-    except HydraException as error:
-        raise SettingError("override", " ".join(overrides), _line(error)) from None
+    except Exception as error:  # whatever Hydra makes of a preset that is none
+        preset = next((override.value() for override in fixed if override.key_or_group == "sweeps"), None)
+        setting, value = ("sweeps", preset) if preset else ("override", " ".join(overrides))
+        raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
     hydra = composed.hydra
+    if not isinstance(hydra.sweeper.get("params"), DictConfig | None):
+        raise SettingError("hydra.sweeper.params", hydra.sweeper.params, "NAME: VALUE,VALUE")
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     base = config.from_node(settings, {override.key_or_group: override.value() for override in spelt})
 
@@ -169,6 +180,8 @@ def _sweep(base: config.Config, axes: dict[str, list[Any]], launcher: dict[str, 
     name = base.name or f"{base.experiment}-{config.content_hash({**config.deciding(base), 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     keys = sorted(axes)
+    if (count := math.prod(len(values) for values in axes.values())) > MOST_JOBS:
+        raise SettingError(", ".join(keys), f"{count} jobs", f"at most {MOST_JOBS}")
     found: dict[str, jobs.Job] = {}
     for point in itertools.product(*(axes[key] for key in keys)):
         at = dict(zip(keys, point, strict=True))

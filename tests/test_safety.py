@@ -1,0 +1,188 @@
+"""Whatever is typed or stands in a file: one line that names the setting, exit status 2, and nothing is written."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradient_horizon import cli, config
+from gradient_horizon.config import SettingError
+
+FOLDER = "sweeps"
+
+
+def refuses(key: str, value: object) -> bool:
+    """Whether the setting does not allow the value, by its own rule."""
+    try:
+        config.check_value(key, value)
+    except SettingError:
+        return True
+    return False
+
+
+KEYS = st.sampled_from(sorted(config.FIELDS))
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=20)
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,12}", fullmatch=True)
+NUMBERS = st.integers() | st.integers(-3, 3) | st.floats() | st.sampled_from([10**400, 1e308, -0.0])
+PLAIN = st.none() | st.booleans() | NUMBERS | st.from_regex(r"[a-zA-Z_]{1,8}", fullmatch=True)
+VALUES = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=5
+)
+
+
+def typed(value: object) -> str:
+    """The value as it is typed: the grammar of Hydra."""
+    if isinstance(value, list):
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{typed(entry)}' for key, entry in value.items())}}}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+# What is wrong: the words that are typed, and the word that the answer must hold.
+WRONG_VALUES = (
+    st.tuples(KEYS, VALUES)
+    .filter(lambda pair: refuses(*pair))
+    .map(lambda pair: (f"{pair[0]}={typed(pair[1])}", pair[0]))
+)
+UNKNOWN = st.tuples(st.sampled_from(["", "+", "++"]), NAMES, VALUES).filter(
+    lambda parts: parts[1] not in (*config.FIELDS, "sweeps", "hydra")
+)
+UNKNOWN_KEYS = UNKNOWN.map(lambda parts: (f"{parts[0]}{parts[1]}={typed(parts[2])}", parts[1]))
+DELETED = KEYS.map(lambda key: (f"~{key}", key))
+SWEPT = st.sampled_from([("cell=tanh,relu", "cell"), ("steps=range(1,9)", "steps"), ("seeds=[1],[2]", "seeds")])
+CODE = st.sampled_from(
+    [
+        ("+hydra.launcher._target_=os.system", "hydra.launcher"),
+        ("hydra/job_logging=default", "hydra/job_logging"),
+        ("hydra.callbacks={a:{_target_:os.system}}", "hydra.callbacks"),
+        ("hydra/launcher=cloud", "hydra/launcher"),
+        ("hydra.run.dir=/tmp", "hydra.run.dir"),
+        ("cell=${oc.env:HOME}", "cell"),
+        ("steps=${hydra.nothing}", "steps"),
+        ("name=../x", "name"),
+        ("name=/etc", "name"),
+        (f"name={'x' * 300}", "name"),
+        (f"output={'x/' * 5000}", "output"),
+        ("output=/dev/null/x", "output"),
+        ("seeds=99999999999999", "seeds"),
+        ("weight_scales={start:0,stop:1,num:99999999999}", "weight_scales"),
+        ("+sweeps=nothing", "sweeps"),
+        ("experiment=main", "experiment"),
+    ]
+)
+BROKEN = st.sampled_from(
+    ["cell", "=3", "cell=[", "cell={a", "cell=a(", "cell=[a,", "cell='", "a b=3", "cell=" + "[" * 2000]
+)
+UNREADABLE = BROKEN.map(lambda text: (text, "override"))
+FINE = st.sampled_from(
+    ["steps=7", "cell=relu", "seeds=[3,1]", "weight_scales={start:0.5,stop:1,num:2}", "norms=spectral"]
+)
+LISTS = st.tuples(
+    st.lists(FINE, max_size=2, unique=True),
+    st.one_of(WRONG_VALUES, WRONG_VALUES, UNKNOWN_KEYS, DELETED, SWEPT, CODE, UNREADABLE),
+    st.lists(FINE, max_size=2, unique=True),
+)
+
+
+def run(*arguments: str) -> tuple[int | str | None, str, str]:
+    """Exit status, standard output and standard error of the command."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            status = cli.main(arguments)
+        except SystemExit as stop:
+            status = stop.code
+    return status, out.getvalue(), err.getvalue()
+
+
+def files() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def assert_refused(told: tuple[int | str | None, str, str], named: str, before: dict[str, bytes]) -> None:
+    status, out, err = told
+    assert (status, out) == (2, ""), err
+    assert err.startswith("gradient-horizon: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert named in err
+    assert files() == before
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@given(LISTS)
+@settings(max_examples=400, deadline=None)
+def test_a_malformed_list_of_settings_is_refused_in_one_line(parts):
+    before, (wrong, named), after = parts
+    # the last value of a setting counts: what follows must not mend it
+    after = [text for text in after if text.partition("=")[0] != wrong.lstrip("+~").partition("=")[0]]
+    assert_refused(run("run", *before, wrong, *after), named, {})
+
+
+PRESETS = st.one_of(
+    st.tuples(KEYS, VALUES).filter(lambda pair: refuses(*pair)).map(lambda pair: (pair[0], {pair[0]: pair[1]})),
+    st.tuples(NAMES, VALUES)
+    .filter(lambda pair: pair[0] not in (*config.FIELDS, "defaults"))
+    .map(lambda pair: ("", dict([pair]))),
+    st.sampled_from(
+        [
+            ("hydra.launcher", {"hydra": {"launcher": {"_target_": "os.system"}}}),
+            ("bad", {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": ["cell"]}}}),
+            ("cell", {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"cell": "tanh,foo"}}}}),
+            ("depth", {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"depth": "1,2"}}}}),
+            ("", {"hydra": {"sweeper": 3}}),
+            ("", {"defaults": 3}),
+            ("", {"defaults": [{"override /nothing": "x"}]}),
+            ("cell", {"cell": "${oc.env:HOME}"}),
+            ("cell", {"cell": "${steps}"}),
+            ("cell", {"cell": {"_target_": "os.system"}}),
+        ]
+    ),
+).map(lambda pair: (pair[0], "# @package _global_\n" + json.dumps(pair[1])))
+TEXTS = st.sampled_from(
+    ["a: [", "- 1", "3", "a: b: c", "\tx", "a: 1\na: 2", "!!python/object/apply:os.system ['x']", "\x00"]
+)
+
+
+@given(PRESETS | TEXTS.map(lambda text: ("", text)))
+@settings(max_examples=100, deadline=None)
+def test_a_malformed_file_is_refused_in_one_line(preset):
+    named, text = preset
+    Path(FOLDER).mkdir(exist_ok=True)
+    path = Path(FOLDER, "bad.yaml")
+    path.write_text(text)
+    assert_refused(run("run", "-m", "+sweeps=bad"), named, {str(path): text.encode()})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "cell=perceptron"], "cell"),
+        (["run", "steps=-1", "seeds=3"], "steps"),
+        (["run", "+typo=1"], "typo"),
+        (["run", "cell=[" * 500], "override"),
+        (["run", b"name=\xff\xfe"], "name"),
+        (["run", "output=\u202e/\x7f/" + "y" * 5000], "output"),
+        (["run", "--quickly"], "--quickly"),
+        (["run", "-m", "steps=range(1,1000000000)"], "steps"),
+        (["status", "nowhere", "--json"], "DIR"),
+        (["wash"], "wash"),
+    ],
+)
+def test_as_real_processes(arguments, named, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-m", "gradient_horizon", *arguments], cwd=tmp_path, capture_output=True, timeout=60
+    )
+    assert_refused((ran.returncode, ran.stdout.decode(), ran.stderr.decode()), named, {})
