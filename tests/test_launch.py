@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import slurm
+from filelock import FileLock
 
 import gradient_horizon as gh
 from gradient_horizon import jobs, launch, launchers, records, runtime, status, sweep
 
 SWEEP = shlex.split(
-    "run -m cell=tanh,relu hidden_size=12 steps=20 seeds=40 weight_scales=[0.8,1.2,1.5] quick_look=false"
+    "run -m recheck=true,false hidden_size=12 steps=100 seeds=5000 weight_scales=[0.8,1.2,1.5] quick_look=false"
 )
 
 
@@ -41,37 +42,45 @@ def command(*arguments: str, folder: Path, environment: dict[str, str]) -> subpr
 def environment(tmp_path_factory) -> dict[str, str]:
     """That of a person's shell, with a cache of compiled programs for these tests."""
     kept = {key: value for key, value in os.environ.items() if key not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
-    return {**kept, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    return {**kept, "XDG_CACHE_HOME": str(tmp_path_factory.getbasetemp().parent / "cache")}
 
 
-def test_neither_devices_nor_workers_change_a_bit_of_a_sweep(tmp_path, environment):
-    made = {}
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, environment) -> Path:
+    """A folder with the sweep as it is made on 1, 2 and 4 devices; once for all processes that run tests."""
+    folder = tmp_path_factory.getbasetemp().parent / "devices"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            for devices in (1, 2, 4):
+                several = {**environment, "JAX_NUM_CPU_DEVICES": str(devices)}
+                ran = command(*SWEEP, f"name=on-{devices}", folder=folder, environment=several)
+                assert ran.returncode == 0, ran.stderr
+    return folder / "results"
+
+
+def test_the_number_of_devices_changes_no_bit_of_a_sweep(made):
     for devices in (1, 2, 4):
-        several = {**environment, "JAX_NUM_CPU_DEVICES": str(devices)}
-        ran = command(*SWEEP, f"name=on-{devices}", folder=tmp_path, environment=several)
-        assert ran.returncode == 0, ran.stderr
-        folder = tmp_path / f"results/on-{devices}"
-        assert gh.load(folder).attrs["device"].startswith(f"{devices} x ")
-        made[devices] = digests(folder)
-    assert made[1] == made[2] == made[4]
+        assert gh.load(made / f"on-{devices}").attrs["device"].startswith(f"{devices} x ")
+    assert digests(made / "on-1") == digests(made / "on-2") == digests(made / "on-4")
 
+
+def test_workers_change_no_bit_of_a_sweep_and_share_cores_and_programs(tmp_path, environment, made):
     compiled = sorted(Path(environment["XDG_CACHE_HOME"]).rglob("*-cache"))
     workers = [*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name=joblib"]
     ran = command(*workers, folder=tmp_path, environment=environment)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
-    assert ran.stdout.splitlines()[0] == "results/joblib: 2 jobs; computing 2 (240 networks)"
-    assert "[2/2] cell=relu: finished" in ran.stdout.splitlines()
+    assert ran.stdout.splitlines()[0] == "results/joblib: 2 jobs; computing 2 (30000 networks)"
+    assert "[2/2] recheck=true: finished" in ran.stdout.splitlines()
     folder = tmp_path / "results/joblib"
-    assert digests(folder) == made[1]
-    assert gh.load(folder).attrs["device"].startswith(f"{max(1, runtime.cpu_count() // 2)} x ")  # each its share
-    assert not (folder / "launcher").exists()
-    if runtime.cpu_count() // 2 in made:  # what one process compiled for so many devices, others find
+    assert digests(folder) == digests(made / "on-1")
+    cores = max(1, runtime.cpu_count() // 2)
+    assert gh.load(folder).attrs["device"].startswith(f"{cores} x ")
+    if cores in (1, 2, 4):  # what one process compiled for so many devices, others find
         assert sorted(Path(environment["XDG_CACHE_HOME"]).rglob("*-cache")) == compiled
+    assert not (folder / "launcher").exists()
     again = command(*workers, folder=tmp_path, environment=environment)
     assert again.stdout.startswith("results/joblib: all 2 jobs are finished already; nothing to compute")
-
-
-LONG = shlex.split("run -m seeds=4000,5000 hidden_size=12 steps=100 weight_scales=[0.8,1.2,1.5] quick_look=false")
 
 
 def wait_until(holds, seconds: float = 120.0) -> None:
@@ -99,14 +108,12 @@ def cluster(tmp_path, environment):
         yield within
 
 
-def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(tmp_path, cluster, environment):
-    whole = command(*LONG, "name=whole", folder=tmp_path, environment=environment)
-    assert whole.returncode == 0, whole.stderr
+def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(tmp_path, cluster, made):
     program = "import sys; from gradient_horizon import cli, launch; launch.PATIENCE = 20; sys.exit(cli.main())"
     launcher = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "name=cut"]
     folder = tmp_path / "results/cut"
     with subprocess.Popen(
-        [sys.executable, "-c", program, *LONG, *launcher],
+        [sys.executable, "-c", program, *SWEEP, *launcher],
         cwd=tmp_path,
         env=cluster,
         stdout=subprocess.PIPE,
@@ -116,6 +123,7 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
         try:
             wait_until(lambda: status.counts(status.standings(folder)) == {"running": 2})
             preempted, killed = status.standings(folder)
+            assert (preempted.job, killed.job) == ("recheck=true", "recheck=false")
             assert killed.process is not None
             os.kill(killed.process, signal.SIGKILL)
             preempt(0, cluster)
@@ -123,15 +131,15 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
         finally:
             process.kill()
     assert process.returncode == 1, said + wrong
-    assert "failed: results/cut/seeds=5000: lost: no sign of process" in said
-    assert "[1/2] seeds=4000: finished" in said
-    made_by = records.read_record(folder / "seeds=4000")
+    assert "failed: results/cut/recheck=false: lost: no sign of process" in said
+    assert "[1/2] recheck=true: finished" in said
+    made_by = records.read_record(folder / "recheck=true")
     assert made_by is not None
     assert made_by.process != preempted.process
-    again = command(*LONG, *launcher, folder=tmp_path, environment=cluster)
+    again = command(*SWEEP, *launcher, folder=tmp_path, environment=cluster)
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.startswith("results/cut: 2 jobs, 1 finished already; computing 1 ")
-    assert digests(folder) == digests(tmp_path / "results/whole")
+    assert digests(folder) == digests(made / "on-2")
     assert gh.load(folder).attrs["device"].startswith("1 x ")
 
 

@@ -41,7 +41,7 @@ def digests(dataset):
 @pytest.mark.parametrize(
     "settings",
     [
-        {**SETTINGS, "experiment": "jacobian", "norms": ["frobenius", "spectral"]},
+        {**SETTINGS, "experiment": "jacobian"},
         {**SETTINGS, "experiment": "lyapunov", "exponents": 3, "transient": 5},
         {**SETTINGS, "experiment": "nodes"},
     ],
@@ -126,55 +126,70 @@ jobs.Parts = partial(parts.Parts, seconds=0)
 from gradient_horizon.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-OVERRIDES = (
-    *("run", "-m", "cell=tanh,relu", "hidden_size=16", "steps=100", "seeds=1000", "weight_scales=[0.8,1.5]"),
-    *("quick_look=false",),
-)
+EXPERIMENTS = {
+    "jacobian": "forget_bias=0,1 hidden_size=12 steps=100 seeds=1200 weight_scales=[0.8,1.5]",
+    "training": "experiment=training seeds=60,70 hidden_size=8 steps=12 batch_size=4 updates=40 test_size=16",
+}
 
 
-def start(folder, environment):
+def start(experiment, folder, environment):
+    overrides = [*EXPERIMENTS[experiment].split(), f"output={folder}", "name=kept", "quick_look=false"]
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *OVERRIDES, f"output={folder}", "name=kept"],
+        [sys.executable, "-c", COMMAND, "run", "-m", *overrides],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The sweep's digests, how long it took with compiled programs at hand, and the environment of its processes."""
+@pytest.fixture(scope="module", params=["jacobian", pytest.param("training", marks=pytest.mark.slow)])
+def uninterrupted(request, tmp_path_factory):
+    """The experiment, its sweep's digests, and the environment of processes that find its programs compiled."""
     folder = tmp_path_factory.mktemp("whole")
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    for name in ("first", "second"):
-        begun = time.monotonic()
-        assert start(folder / name, environment).wait(timeout=300) == 0
-        seconds = time.monotonic() - begun
-    return digests(gh.load(folder / "second" / "kept")), seconds, environment
+    assert start(request.param, folder, environment).wait(timeout=300) == 0
+    return request.param, digests(gh.load(folder / "kept")), environment
 
 
-def kill_and_resume(moment, folder, uninterrupted):
-    """Kill the sweep `moment` (0 to 1) through, twice; then let it finish."""
-    expected, seconds, environment = uninterrupted
-    for share in (moment, moment / 2):
-        process = start(folder, environment)
-        try:
-            process.wait(timeout=share * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    assert start(folder, environment).wait(timeout=300) == 0
+def resume(folder, uninterrupted):
+    experiment, expected, environment = uninterrupted
+    assert start(experiment, folder, environment).wait(timeout=300) == 0
     assert digests(gh.load(folder / "kept")) == expected
     assert not list(folder.glob("kept/*/parts/*"))
     assert not list(folder.glob("kept/*/.*"))
 
 
-@pytest.mark.parametrize("moment", [0.5, 0.7, 0.9])
-def test_a_killed_sweep_goes_on_bit_for_bit(moment, tmp_path, uninterrupted):
-    kill_and_resume(moment, tmp_path, uninterrupted)
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_killed_sweep_goes_on_bit_for_bit(parts, tmp_path, uninterrupted):
+    """Killed as soon as so many parts are written."""
+    experiment, _, environment = uninterrupted
+    with start(experiment, tmp_path, environment) as process:
+        while len(list(tmp_path.glob("kept/*/parts/*.part"))) < parts:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    resume(tmp_path, uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory, uninterrupted):
+    """How long the sweep takes where its programs are compiled already."""
+    experiment, _, environment = uninterrupted
+    begun = time.monotonic()
+    assert start(experiment, tmp_path_factory.mktemp("again"), environment).wait(timeout=300) == 0
+    return time.monotonic() - begun
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_a_sweep_killed_at_any_moment_goes_on_bit_for_bit(seed, tmp_path, uninterrupted):
-    kill_and_resume(random.Random(seed).uniform(0.1, 1.0), tmp_path, uninterrupted)
+@pytest.mark.parametrize("seed", range(10))
+def test_a_sweep_killed_at_any_two_moments_goes_on_bit_for_bit(seed, tmp_path, uninterrupted, seconds):
+    experiment, _, environment = uninterrupted
+    rng = random.Random(seed)
+    for _ in range(2):
+        process = start(experiment, tmp_path, environment)
+        try:
+            process.wait(timeout=rng.uniform(0.1, 1.0) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    resume(tmp_path, uninterrupted)

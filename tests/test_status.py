@@ -78,13 +78,15 @@ def test_the_pace_is_that_of_the_last_seconds(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     tally = progress.Tally(1000)
+    clock[0] = 30.0  # of compiling
     assert not tally.add(500)  # an interrupted job's parts
     assert tally.left is None
-    clock[0] = 10.0
-    assert tally.add(0)
-    clock[0] = 15.0
+    clock[0] = 35.0
     assert not tally.add(50)
-    clock[0] = 20.0
+    clock[0] = 40.0
     assert tally.add(50)  # 10 networks a second
     assert tally.left == pytest.approx(40.0)
+    clock[0] = 60.0
+    assert tally.add(100)
+    assert tally.left == pytest.approx(60.0)
     assert replace(Record(RUNNING, "", {}, {}), done=tally.done, left=tally.left).left == tally.left
