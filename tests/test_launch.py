@@ -17,6 +17,7 @@ from filelock import FileLock
 import gradient_horizon as gh
 from gradient_horizon import jobs, launch, launchers, records, runtime, status, sweep
 
+ROOT = Path(__file__).parents[1]
 SWEEP = shlex.split(
     "run -m recheck=true,false hidden_size=12 steps=100 seeds=5000 weight_scales=[0.8,1.2,1.5] quick_look=false"
 )
@@ -141,6 +142,34 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
     assert again.stdout.startswith("results/cut: 2 jobs, 1 finished already; computing 1 ")
     assert digests(folder) == digests(made / "on-2")
     assert gh.load(folder).attrs["device"].startswith("1 x ")
+
+
+@pytest.mark.slow
+def test_ray_changes_no_bit_of_a_sweep(tmp_path, environment, made):
+    """In an environment of its own, as its plugin asks for an older cloudpickle: some 400 MB."""
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
+    installed = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", f"{ROOT}[ray]"], capture_output=True, text=True, timeout=900
+    )
+    if installed.returncode:
+        pytest.skip(f"Ray cannot be installed: {installed.stderr.strip().splitlines()[-1:]}")
+    own = {key: value for key, value in environment.items() if key != "PYTHONPATH"}
+    launcher = ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "name=ray"]
+    ran = subprocess.run(
+        [python, "-m", "gradient_horizon", *SWEEP, *launcher],
+        cwd=tmp_path, env=own, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert digests(tmp_path / "results/ray") == digests(made / "on-1")
+
+
+def test_the_commands_of_the_readme_are_sweeps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## On a cluster")[2]
+    commands = [shlex.split(line) for line in section.splitlines() if line.startswith("gradient-horizon run -m")]
+    assert len(commands) == 3
+    assert [len(sweep.plan(words[3:], multirun=True).jobs) for words in commands] == [4, 4, 20]
 
 
 def test_a_task_computes_as_many_jobs_as_a_pack_has(tmp_path, monkeypatch):
