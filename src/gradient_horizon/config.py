@@ -11,122 +11,18 @@ import hashlib
 import importlib.util
 import json
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon import names, task_limits
-
-LARGEST_SEED = 2**32 - 1
-MOST_VALUES = 10**7  # of one list
-LONGEST_NAME = 200  # bytes; file systems take 255
+from gradient_horizon import names, rules, task_limits
+from gradient_horizon.rules import SettingError
 
 
-class SettingError(ValueError):
-    """A setting with a value that is not allowed; the message is one line for the user."""
-
-    def __init__(self, setting: str, value: Any, allowed: str):
-        super().__init__(" ".join(f"{setting}: {value!r} is not allowed; allowed: {allowed}".split("\n")))
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a setting allows: in words, as a test, and as the words that a shell may complete."""
-
-    allowed: str
-    accepts: Callable[[Any], bool]
-    options: tuple[str, ...] = ()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _one_of(options: Sequence[str]) -> Rule:
-    return Rule(", ".join(options), lambda value: value in options, tuple(options))
-
-
-def _some_of(options: Sequence[str]) -> Rule:
-    return Rule(
-        f"one or more of {', '.join(options)}, each once",
-        lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(options),
-        tuple(options),
-    )
-
-
-def _whole(least: int) -> Rule:
-    return Rule(f"a whole number of at least {least}", lambda value: _is_whole(value) and value >= least)
-
-
-def _whole_or_null(least: int) -> Rule:
-    return Rule(
-        f"a whole number of at least {least}, or null",
-        lambda value: value is None or (_is_whole(value) and value >= least),
-    )
-
-
-_FINITE = Rule("a finite number", _is_number)
-_NOT_NEGATIVE = Rule("a finite number of at least 0", lambda value: _is_number(value) and value >= 0)
-_POSITIVE = Rule("a finite number above 0", lambda value: _is_number(value) and value > 0)
-_POSITIVE_OR_NULL = Rule(
-    "a finite number above 0, or null", lambda value: value is None or (_is_number(value) and value > 0)
-)
-_FRACTION = Rule("a number above 0 and at most 1", lambda value: _is_number(value) and 0 < value <= 1)
-_SWITCH = Rule("true or false", lambda value: isinstance(value, bool), ("true", "false"))
-_SEEDS = Rule(
-    f"a whole number of at least 1 and at most {MOST_VALUES} (8 means 0 to 7), or a list of different whole numbers"
-    f" from 0 to {LARGEST_SEED}",
-    lambda value: (
-        bool(value) and all(_is_whole(s) and 0 <= s <= LARGEST_SEED for s in value) and len(set(value)) == len(value)
-    ),
-)
-
-
-def _some_numbers(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
-    return Rule(
-        f"{allowed}, a list of different ones, or {{start: .., stop: .., num: .., spacing: linear or log}}",
-        lambda value: bool(value) and all(accepts(entry) for entry in value) and len(set(value)) == len(value),
-    )
-
-
-_SCALES = _some_numbers("a finite number of at least 0", lambda value: _is_number(value) and value >= 0)
-_RATES = _some_numbers("a finite number above 0", lambda value: _is_number(value) and value > 0)
-
-
-def _is_name(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, str)
-        and value == value.strip()
-        and Path(value).name == value
-        and value not in ("", ".", "..")
-        and value.isprintable()
-        and len(value.encode(errors="replace")) <= LONGEST_NAME
-    )
-
-
-_NAME = Rule("a folder's name, without slashes, or null", _is_name)
-_FOLDER = Rule("a folder that can be written", lambda value: isinstance(value, str) and _is_writable(Path(value)))
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
-    except (OSError, ValueError):  # too long, or with a null byte
-        return False
-    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-
-
-def _setting(default: Any, rule: Rule, description: str) -> Any:
+def _setting(default: Any, rule: rules.Rule, description: str) -> Any:
     metadata = {"rule": rule, "description": description}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -137,65 +33,71 @@ def _setting(default: Any, rule: Rule, description: str) -> Any:
 class Config:
     """Every setting, its default, what it allows and what it means."""
 
-    experiment: str = _setting("jacobian", _one_of(names.EXPERIMENTS), "what is measured")
+    experiment: str = _setting("jacobian", rules.one_of(names.EXPERIMENTS), "what is measured")
     name: str | None = _setting(
-        None, _NAME, "folder of the sweep inside the output folder; null: the experiment and a hash of the command"
+        None, rules.NAME, "folder of the sweep inside the output folder; null: the experiment and a hash of the command"
     )
-    output: str = _setting("results", _FOLDER, "folder that holds all sweeps")
-    cell: str = _setting("tanh", _one_of(names.CELLS), "the recurrent cell")
-    leak: float = _setting(0.5, _FRACTION, "leaky_tanh: how much of the state one step replaces")
-    forget_bias: float = _setting(0.0, _FINITE, "lstm: added to the bias of the forget gate")
-    weights: str = _setting("gaussian", _one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
-    hidden_size: int = _setting(64, _whole(1), "N, hidden units (notes: H)")
-    batch_size: int = _setting(20, _whole(1), "training: sequences of one update; notes: N, the rows of dh")
-    steps: int = _setting(100, _whole(1), "T, steps in time")
-    seeds: Any = _setting(8, _SEEDS, "networks at each weight scale")
-    weight_scales: Any = _setting(None, _SCALES, "g in W = g W0; null: 0.5, 1, 1.5, 2")
-    bias_scale: float = _setting(0.0, _NOT_NEGATIVE, "standard deviation of the bias")
-    input_scale: float = _setting(1.0, _NOT_NEGATIVE, "input weights have variance input_scale^2 / input_size")
-    state_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of the initial state")
-    inputs: str = _setting("none", _one_of(names.INPUTS), "what drives the networks")
+    output: str = _setting("results", rules.FOLDER, "folder that holds all sweeps")
+    cell: str = _setting("tanh", rules.one_of(names.CELLS), "the recurrent cell")
+    leak: float = _setting(0.5, rules.FRACTION, "leaky_tanh: how much of the state one step replaces")
+    forget_bias: float = _setting(0.0, rules.FINITE, "lstm: added to the bias of the forget gate")
+    weights: str = _setting("gaussian", rules.one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
+    hidden_size: int = _setting(64, rules.whole(1), "N, hidden units (notes: H)")
+    batch_size: int = _setting(20, rules.whole(1), "training: sequences of one update; notes: N, the rows of dh")
+    steps: int = _setting(100, rules.whole(1), "T, steps in time")
+    seeds: Any = _setting(8, rules.SEEDS, "networks at each weight scale")
+    weight_scales: Any = _setting(None, rules.SCALES, "g in W = g W0; null: 0.5, 1, 1.5, 2")
+    bias_scale: float = _setting(0.0, rules.NOT_NEGATIVE, "standard deviation of the bias")
+    input_scale: float = _setting(1.0, rules.NOT_NEGATIVE, "input weights have variance input_scale^2 / input_size")
+    state_scale: float = _setting(1.0, rules.NOT_NEGATIVE, "standard deviation of the initial state")
+    inputs: str = _setting("none", rules.one_of(names.INPUTS), "what drives the networks")
     input_size: int | None = _setting(
-        None, _whole_or_null(1), "entries of a noise input; null: as many as hidden units"
+        None, rules.whole_or_null(1), "entries of a noise input; null: as many as hidden units"
     )
-    noise_scale: float = _setting(1.0, _NOT_NEGATIVE, "standard deviation of a noise input")
-    norms: Any = _setting(["frobenius"], _some_of(names.NORMS), "norms of the Jacobian product")
-    block: str = _setting("state", _one_of(names.BLOCKS), "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all")
-    anchors: Any = _setting(["end"], _some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
-    transient: int = _setting(0, _whole(0), "lyapunov: steps that are discarded before counting starts")
-    exponents: int | None = _setting(None, _whole_or_null(1), "lyapunov: how many, from the largest; null: all")
-    horizon_threshold: float = _setting(3.0, _POSITIVE, "decades that the gradient may gain or lose before its horizon")
-    method: str = _setting("auto", _one_of(names.METHODS), "how the product is formed; jacrev is the reference")
-    recheck: bool = _setting(False, _SWITCH, "measure one block again with method=jacrev and record the difference")
-    task: str = _setting("temporal_order", _one_of(names.TASKS), "training: what is learned")
+    noise_scale: float = _setting(1.0, rules.NOT_NEGATIVE, "standard deviation of a noise input")
+    norms: Any = _setting(["frobenius"], rules.some_of(names.NORMS), "norms of the Jacobian product")
+    block: str = _setting("state", rules.one_of(names.BLOCKS), "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all")
+    anchors: Any = _setting(["end"], rules.some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
+    transient: int = _setting(0, rules.whole(0), "lyapunov: steps that are discarded before counting starts")
+    exponents: int | None = _setting(None, rules.whole_or_null(1), "lyapunov: how many, from the largest; null: all")
+    horizon_threshold: float = _setting(
+        3.0, rules.POSITIVE, "decades that the gradient may gain or lose before its horizon"
+    )
+    method: str = _setting("auto", rules.one_of(names.METHODS), "how the product is formed; jacrev is the reference")
+    recheck: bool = _setting(
+        False, rules.SWITCH, "measure one block again with method=jacrev and record the difference"
+    )
+    task: str = _setting("temporal_order", rules.one_of(names.TASKS), "training: what is learned")
     distance: int | None = _setting(
-        None, _whole_or_null(1), "training: story: words from the clue to the question; null: as many as fit"
+        None, rules.whole_or_null(1), "training: story: words from the clue to the question; null: as many as fit"
     )
-    updates: int = _setting(1000, _whole(1), "training: how many")
+    updates: int = _setting(1000, rules.whole(1), "training: how many")
     record_every: int | None = _setting(
-        None, _whole_or_null(1), "training: updates between two records; null: a twentieth of them"
+        None, rules.whole_or_null(1), "training: updates between two records; null: a twentieth of them"
     )
-    test_size: int = _setting(1000, _whole(1), "training: fresh sequences that each record is made on")
-    optimizer: str = _setting("sgd", _one_of(names.OPTIMIZERS), "training: what turns gradients into updates")
-    learning_rates: Any = _setting([0.01], _RATES, "training: networks at each learning rate")
-    clip: str = _setting("book", _one_of(names.CLIP_RULES), "training: what shortens a gradient that is too long")
-    clip_thresholds: Any = _setting([1.0], _RATES, "training: networks at each threshold of the clip rule")
-    output_scale: float = _setting(1.0, _NOT_NEGATIVE, "training: readout weights have variance output_scale^2 / N")
-    solved_below: float = _setting(0.01, _POSITIVE, "training: the error under which the task counts as solved")
-    until_solved: bool = _setting(False, _SWITCH, "training: record nothing once a network has solved its task")
-    omega: float = _setting(0.0, _NOT_NEGATIVE, "training: weight of Pascanu's regulariser; 0: none")
-    omega_squared: bool = _setting(True, _SWITCH, "training: the regulariser of squared norms (else of norms)")
-    floss_updates: int = _setting(0, _whole(0), "training: updates of gradient flossing before training; 0: none")
-    floss_exponents: int = _setting(1, _whole(1), "training: Lyapunov exponents that flossing pushes to zero")
-    floss_rate: float = _setting(0.001, _POSITIVE, "training: learning rate of flossing")
-    floss_every: int = _setting(0, _whole(0), "training: floss again before every so many updates; 0: never")
-    precision: str = _setting("float32", _one_of(names.PRECISIONS), "floating point numbers of the networks")
+    test_size: int = _setting(1000, rules.whole(1), "training: fresh sequences that each record is made on")
+    optimizer: str = _setting("sgd", rules.one_of(names.OPTIMIZERS), "training: what turns gradients into updates")
+    learning_rates: Any = _setting([0.01], rules.RATES, "training: networks at each learning rate")
+    clip: str = _setting("book", rules.one_of(names.CLIP_RULES), "training: what shortens a gradient that is too long")
+    clip_thresholds: Any = _setting([1.0], rules.RATES, "training: networks at each threshold of the clip rule")
+    output_scale: float = _setting(
+        1.0, rules.NOT_NEGATIVE, "training: readout weights have variance output_scale^2 / N"
+    )
+    solved_below: float = _setting(0.01, rules.POSITIVE, "training: the error under which the task counts as solved")
+    until_solved: bool = _setting(False, rules.SWITCH, "training: record nothing once a network has solved its task")
+    omega: float = _setting(0.0, rules.NOT_NEGATIVE, "training: weight of Pascanu's regulariser; 0: none")
+    omega_squared: bool = _setting(True, rules.SWITCH, "training: the regulariser of squared norms (else of norms)")
+    floss_updates: int = _setting(0, rules.whole(0), "training: updates of gradient flossing before training; 0: none")
+    floss_exponents: int = _setting(1, rules.whole(1), "training: Lyapunov exponents that flossing pushes to zero")
+    floss_rate: float = _setting(0.001, rules.POSITIVE, "training: learning rate of flossing")
+    floss_every: int = _setting(0, rules.whole(0), "training: floss again before every so many updates; 0: never")
+    precision: str = _setting("float32", rules.one_of(names.PRECISIONS), "floating point numbers of the networks")
     memory_budget: float | None = _setting(
-        None, _POSITIVE_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
+        None, rules.POSITIVE_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
     )
-    pack: int = _setting(1, _whole(1), "jobs that one task of a launcher computes one after the other")
-    quick_look: bool = _setting(True, _SWITCH, "draw each job's result beside it")
-    force: bool = _setting(False, _SWITCH, "compute again and overwrite what is finished")
+    pack: int = _setting(1, rules.whole(1), "jobs that one task of a launcher computes one after the other")
+    quick_look: bool = _setting(True, rules.SWITCH, "draw each job's result beside it")
+    force: bool = _setting(False, rules.SWITCH, "compute again and overwrite what is finished")
 
 
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
@@ -270,7 +172,7 @@ def check_key(key: str, value: Any) -> None:
 
 
 def _expanded_seeds(value: Any) -> Any:
-    if _is_whole(value) and 1 <= value <= MOST_VALUES:
+    if rules.is_whole(value) and 1 <= value <= rules.MOST_VALUES:
         return list(range(value))
     return value if isinstance(value, list) else []
 
@@ -282,7 +184,7 @@ def _expanded_numbers(value: Any) -> Any:
             spacing = value.get("spacing", "linear")
             if set(value) - {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log"):
                 return []
-            if not 1 <= num <= MOST_VALUES:
+            if not 1 <= num <= rules.MOST_VALUES:
                 return []
             if spacing == "log":
                 if min(start, stop) <= 0:
@@ -292,12 +194,12 @@ def _expanded_numbers(value: Any) -> Any:
             value = [math.exp(point) for point in points] if spacing == "log" else points
         except (KeyError, TypeError, ValueError, OverflowError):
             return []
-    if _is_number(value):
+    if rules.is_number(value):
         value = [value]
     if not isinstance(value, list):
         return []
     # Twelve digits: 1.05 is the same network whether it was typed or came from a range.
-    return [float(f"{scale:.12g}") if _is_number(scale) else scale for scale in value]
+    return [float(f"{scale:.12g}") if rules.is_number(scale) else scale for scale in value]
 
 
 def _expanded_names(value: Any) -> Any:
@@ -317,10 +219,10 @@ _EXPAND: dict[str, Callable[[Any], Any]] = {
 def check_value(key: str, given: Any) -> Any:
     """`given` with lists spelt out, if the setting `key` allows it; else `SettingError`."""
     entry = FIELDS[key]
-    if entry.type in (float, float | None) and _is_whole(given) and _is_number(given):
+    if entry.type in (float, float | None) and rules.is_whole(given) and rules.is_number(given):
         given = float(given)
     value = _EXPAND[key](given) if key in _EXPAND else given
-    rule: Rule = entry.metadata["rule"]
+    rule: rules.Rule = entry.metadata["rule"]
     try:
         accepted = rule.accepts(value)
     except TypeError:  # entries that cannot be compared or hashed

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon.config import SettingError
+from gradient_horizon.rules import SettingError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from gradient_horizon import config, jobs, launchers, records
-from gradient_horizon.config import SettingError
+from gradient_horizon.rules import SettingError
 
 LONGEST_JOB_NAME = 120
 MOST_JOBS = 100_000

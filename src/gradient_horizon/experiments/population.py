@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon import ensemble
-from gradient_horizon.config import SettingError
 from gradient_horizon.parts import Parts, TooManyNetworksError
+from gradient_horizon.rules import SettingError
 
 # How many networks are measured before they are labelled and written: as many as give `SLAB` bytes, but at least
 # `SLAB_CHUNKS` chunks, as the last chunk is padded. Meanwhile each byte is held `HELD` times: in parts, logs and files.

@@ -1,0 +1,116 @@
+"""What a setting may be: rules in words and as tests, and the error of a value that breaks one. Loads no JAX."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LARGEST_SEED = 2**32 - 1
+MOST_VALUES = 10**7  # of one list
+LONGEST_NAME = 200  # bytes; file systems take 255
+
+
+class SettingError(ValueError):
+    """A setting with a value that is not allowed; the message is one line for the user."""
+
+    def __init__(self, setting: str, value: Any, allowed: str):
+        super().__init__(" ".join(f"{setting}: {value!r} is not allowed; allowed: {allowed}".split("\n")))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting allows: in words, as a test, and as the words that a shell may complete."""
+
+    allowed: str
+    accepts: Callable[[Any], bool]
+    options: tuple[str, ...] = ()
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def one_of(options: Sequence[str]) -> Rule:
+    """One of these words."""
+    return Rule(", ".join(options), lambda value: value in options, tuple(options))
+
+
+def some_of(options: Sequence[str]) -> Rule:
+    """A list of these words."""
+    return Rule(
+        f"one or more of {', '.join(options)}, each once",
+        lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(options),
+        tuple(options),
+    )
+
+
+def whole(least: int) -> Rule:
+    """A whole number that is not too small."""
+    return Rule(f"a whole number of at least {least}", lambda value: is_whole(value) and value >= least)
+
+
+def whole_or_null(least: int) -> Rule:
+    """The same, or null."""
+    return Rule(
+        f"a whole number of at least {least}, or null",
+        lambda value: value is None or (is_whole(value) and value >= least),
+    )
+
+
+FINITE = Rule("a finite number", is_number)
+NOT_NEGATIVE = Rule("a finite number of at least 0", lambda value: is_number(value) and value >= 0)
+POSITIVE = Rule("a finite number above 0", lambda value: is_number(value) and value > 0)
+POSITIVE_OR_NULL = Rule(
+    "a finite number above 0, or null", lambda value: value is None or (is_number(value) and value > 0)
+)
+FRACTION = Rule("a number above 0 and at most 1", lambda value: is_number(value) and 0 < value <= 1)
+SWITCH = Rule("true or false", lambda value: isinstance(value, bool), ("true", "false"))
+SEEDS = Rule(
+    f"a whole number of at least 1 and at most {MOST_VALUES} (8 means 0 to 7), or a list of different whole numbers"
+    f" from 0 to {LARGEST_SEED}",
+    lambda value: (
+        bool(value) and all(is_whole(s) and 0 <= s <= LARGEST_SEED for s in value) and len(set(value)) == len(value)
+    ),
+)
+
+
+def _some_numbers(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
+    return Rule(
+        f"{allowed}, a list of different ones, or {{start: .., stop: .., num: .., spacing: linear or log}}",
+        lambda value: bool(value) and all(accepts(entry) for entry in value) and len(set(value)) == len(value),
+    )
+
+
+SCALES = _some_numbers("a finite number of at least 0", lambda value: is_number(value) and value >= 0)
+RATES = _some_numbers("a finite number above 0", lambda value: is_number(value) and value > 0)
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, str)
+        and value == value.strip()
+        and Path(value).name == value
+        and value not in ("", ".", "..")
+        and value.isprintable()
+        and len(value.encode(errors="replace")) <= LONGEST_NAME
+    )
+
+
+NAME = Rule("a folder's name, without slashes, or null", _is_name)
+FOLDER = Rule("a folder that can be written", lambda value: isinstance(value, str) and _is_writable(Path(value)))
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), None)
+    except (OSError, ValueError):  # too long, or with a null byte
+        return False
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
