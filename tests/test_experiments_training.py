@@ -131,3 +131,34 @@ def test_histories_are_joined_along_learning_rates_and_updates(dataset):
 def test_wrong_settings_are_told(settings, message):
     with pytest.raises(SettingError, match=message):
         checked({**SMALL, **settings})
+
+
+def test_unfinished_training_goes_on_from_its_last_checkpoint(dataset, tmp_path, monkeypatch):
+    class StoppedError(Exception):
+        pass
+
+    heard = []
+
+    def stop(networks):
+        heard.append(networks)
+        if len(heard) == 4 + 2:  # three records and the end of the first chunk, two records of the second
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        trained(Parts(tmp_path, "these settings", seconds=0), stop)
+    advanced = []
+    program = training.program
+
+    def counted(function, *arguments):
+        if function is training._advance:
+            advanced.append(function)
+        return program(function, *arguments)
+
+    monkeypatch.setattr(training, "program", counted)
+    monkeypatch.setattr(training._Trainer, "memory", lambda *_: 0)
+    heard.clear()
+    resumed = trained(Parts(tmp_path, "these settings", seconds=0), heard.append)
+    assert len(advanced) == 2 + 3  # the first record of the second chunk was kept
+    assert sum(heard) == pytest.approx(24)
+    for name in dataset.data_vars:
+        assert resumed[name].values.tobytes() == dataset[name].values.tobytes(), name

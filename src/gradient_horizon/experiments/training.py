@@ -1,5 +1,6 @@
 """Networks that learn a task, and what becomes of their gradients through time meanwhile."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -72,10 +73,15 @@ def _observe(spec: TrainSpec, network: tuple[dict[str, Any], Learner], data: Any
 
 
 class _Trainer:
-    """The stage that trains a chunk of networks from record to record, and says how far it is."""
+    """The stage that trains a chunk of networks from record to record, and says how far it is.
 
-    def __init__(self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None]):
-        self.spec, self.left, self.chunk, self.report = spec, total, chunk, report
+    With `parts` it keeps checkpoints there, and goes on from the last one.
+    """
+
+    def __init__(
+        self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None], parts: Parts | None = None
+    ):
+        self.spec, self.left, self.chunk, self.report, self.parts = spec, total, chunk, report, parts
         self.ahead = 0.0  # what has been reported of the present chunk
 
     def finished(self, networks: float) -> None:
@@ -88,16 +94,25 @@ class _Trainer:
         spec = self.spec
         learner = program(_begin, spec)(networks, data)
         records = [_on_host(program(_observe, spec)((networks, learner), data))]
-        for count in np.diff(spec.recorded):
+        work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
+        if kept := self.parts and self.parts.checkpointed(work):
+            learner, records = _restored(learner, records[0], kept)
+            self._advanced(len(records) - 1)
+        for count in np.diff(spec.recorded)[len(records) - 1 :]:
             if self._is_over(records):
                 records.append(_blank(records[-1]))
             else:
                 learner = program(_advance, spec)((networks, learner), (data, np.int32(count)))
                 records.append(_on_host(program(_observe, spec)((networks, learner), data)))
-            share = min(self.chunk, self.left) / len(spec.recorded)
-            self.report(share)
-            self.ahead += share
-        return jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *records)
+            self._advanced(1)
+            if self.parts:
+                self.parts.checkpoint(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
+        return _stacked(records, 1)
+
+    def _advanced(self, records: int) -> None:
+        share = records * min(self.chunk, self.left) / len(self.spec.recorded)
+        self.report(share)
+        self.ahead += share
 
     def shapes(self, networks: Any, data: Any) -> Record:
         """What a call gives, without its values."""
@@ -126,6 +141,23 @@ class _Trainer:
 
 def _on_host(record: Record) -> Record:
     return jax.tree.map(np.asarray, record)
+
+
+def _leaves(values: Any) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
+
+
+def _stacked(records: list[Record], axis: int) -> Record:
+    return jax.tree.map(lambda *leaves: np.stack(leaves, axis=axis), *records)
+
+
+def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple[Learner, list[Record]]:
+    """The learner and the records of a checkpoint; those given are of the same structure."""
+    count = len(jax.tree.leaves(learner))
+    places = [jax.device_put(new, old.sharding) for new, old in zip(kept, jax.tree.leaves(learner), strict=False)]
+    structure = jax.tree.structure(record)
+    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*kept[count:], strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(learner), places), records
 
 
 def _blank(record: Record) -> Record:
@@ -180,7 +212,7 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         constants=spec.task.data(),
         parts=parts,
     )
-    trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report)
+    trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
     history = population.every([trainer], trainer.finished)
     if spec.until_solved:
         history = _until_solved(spec, history)
