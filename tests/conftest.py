@@ -19,10 +19,12 @@ CHECKED = (
     "horizon",
     "inputs",
     "jacobian",
+    "outcomes",
     "randomness",
     "recurrence",
     "rollout",
     "scaling",
+    "statistics",
     "tasks",
     "weights",
 )

@@ -1,0 +1,63 @@
+"""What a few networks tell of many: intervals for a share of them, and for how well a number foretells success."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import optimize, stats
+
+LEVEL = 0.95  # of every interval
+
+
+class Interval(NamedTuple):
+    """An estimate between its limits."""
+
+    estimate: float
+    lower: float
+    upper: float
+
+
+def share(successes: int, trials: int) -> Interval:
+    """`successes` / `trials` with Wilson's score interval (1927); NaN between 0 and 1 where nothing was tried."""
+    if not trials:
+        return Interval(math.nan, 0.0, 1.0)
+    limits = stats.binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
+    return Interval(successes / trials, float(limits.low), float(limits.high))
+
+
+def area_under_curve(scores: Float[np.ndarray, " S"], succeeds: Bool[np.ndarray, " S"]) -> Interval | None:
+    """The probability θ that a network which succeeds has a higher score than one which fails; a tie counts half.
+
+    This is the area under the receiver operating characteristic, U/(mn) of Mann and Whitney. None where all m + n
+    networks succeed, or all fail. The limits are Newcombe's (2006, Statistics in Medicine 25:559, method 5), those θ
+    from which the estimate lies just as far as the score interval's quantile times the root of `area_variance`: like
+    Wilson's they stay within 0 and 1 and do not shrink to nothing where the two groups lie apart. They take the
+    networks to be independent.
+    """
+    m, n = int(np.sum(succeeds)), int(np.sum(~succeeds))
+    if not m or not n:
+        return None
+    ranks = stats.rankdata(scores)
+    area = float(np.sum(ranks[succeeds]) - m * (m + 1) / 2) / (m * n)
+    quantile = float(stats.norm.ppf((1 + LEVEL) / 2))
+
+    def excess(theta: float) -> float:
+        return (area - theta) ** 2 - quantile**2 * area_variance(theta, m, n)
+
+    def limit(first: float, last: float) -> float:
+        return float(optimize.root_scalar(excess, bracket=(first, last)).root)
+
+    nearly = 1e-12  # at an end of the range the excess is 0 as well, of an estimate that lies there
+    lower = limit(0.0, min(area, 1 - nearly)) if area > 0 else 0.0
+    upper = limit(max(area, nearly), 1.0) if area < 1 else 1.0
+    return Interval(area, lower, upper)
+
+
+def area_variance(theta: float, m: int, n: int) -> float:
+    """The variance of U/(mn) around θ for exponential scores (Hanley and McNeil 1982), m and n taken as their mean.
+
+    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), N = (m + n)/2 - 1.
+    """
+    more = (m + n) / 2 - 1
+    return theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)) / (m * n)
