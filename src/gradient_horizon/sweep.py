@@ -255,4 +255,4 @@ def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[float], 
                     jobs.execute(job, report)
         except Exception as error:
             outcome.failed.append((job, f"{type(error).__name__}: {error}".splitlines()[0]))
-    return outcome
+    return Outcome(outcome.failed, [job for job in outcome.elsewhere if not job.is_finished()])
