@@ -1,8 +1,82 @@
 """Gradient flossing: the leading Lyapunov exponents are pushed to zero, so that some gradients neither vanish nor
-explode (Engelken 2023, arXiv:2312.17306)."""
+explode.
+
+Source: R. Engelken, "Gradient flossing: improving gradient descent through dynamic control of Jacobians", NeurIPS 2023
+(arXiv:2312.17306), and the code of that paper: the mean of λ_i², along one sequence an update, by an Adam of its own.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from gradient_horizon.arrays import PyTree
+from gradient_horizon.cells import Cell
+from gradient_horizon.randomness import named_key
+from gradient_horizon.rollout import flatten_step, push
+from gradient_horizon.training.network import Params
+from gradient_horizon.training.spec import Member, TrainSpec
+from gradient_horizon.weights import unit_weights
 
 
-def flossed(spec, member, params, data: PyTree, update):
-    return params
+def _orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"]]:
+    """Q and log R_ii of `matrix` = Q R, by Gram-Schmidt twice over: no LAPACK, and it can be differentiated."""
+
+    def column(q, inputs):
+        vector, place = inputs
+        for _ in range(2):
+            vector = vector - jnp.matmul(q, jnp.matmul(q.T, vector))
+        norm = jnp.sqrt(jnp.sum(jnp.square(vector)))
+        return q + jnp.outer(vector / norm, place), jnp.log(norm)
+
+    return lax.scan(column, jnp.zeros_like(matrix), (matrix.T, jnp.eye(matrix.shape[1], dtype=matrix.dtype)))
+
+
+def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count: int) -> Float[Array, " k"]:
+    """The first `count` Lyapunov exponents from h_0 = 0, differentiable in `params`; natural logs per step, unsorted.
+
+    Those of `lyapunov_exponents` with a transient of T // 5 steps. A direction that dies gives -inf, and a NaN as
+    derivative; so does a state that is not finite.
+    """
+    flat_step, start = flatten_step(cell.step, cell.initial_state(dtype=xs.dtype))
+    basis, _ = _orthonormalised(unit_weights("gaussian", jax.random.key(0), start.size, xs.dtype)[:, :count])
+
+    @jax.checkpoint
+    def advance(carry, x):
+        h, basis = carry
+        basis, logs = _orthonormalised(push(flat_step, params, h, x, basis))
+        return (flat_step(params, h, x), basis), logs
+
+    _, logs = lax.scan(advance, (start, basis), xs)
+    return jnp.mean(logs[xs.shape[0] // 5 :], axis=0)
+
+
+def flossed(
+    spec: TrainSpec, member: Member, params: Params, data: PyTree, update: Int[Array, ""], due: ArrayLike = True
+) -> Params:
+    """`params` after the updates of flossing that come before update number `update` of training; as they are, unless
+    `due`. The readout is not touched.
+
+    (Updates that are not due are not computed, under `jax.vmap` either, where `lax.cond` would compute both sides.)
+    """
+    settings = spec.flossing
+    if settings is None:
+        return params
+    optimizer = optax.adam(settings.learning_rate)
+    keys = jax.random.fold_in(named_key(member.key, "floss"), update)
+
+    def loss(cell_params, xs):
+        return jnp.mean(jnp.square(leading_exponents(spec.cell, cell_params, xs, settings.exponents)))
+
+    def once(number, carry):
+        cell_params, state = carry
+        xs, _ = spec.task.sample(jax.random.fold_in(keys, number), data, test=False, dtype=jnp.dtype(spec.precision))
+        changes, state = optimizer.update(jax.grad(loss)(cell_params, xs), state, cell_params)
+        return optax.apply_updates(cell_params, changes), state
+
+    cell_params: PyTree = params.cell
+    count = jnp.where(due, settings.updates, 0)
+    cell_params, _ = lax.fori_loop(0, count, once, (cell_params, optimizer.init(cell_params)))
+    return Params(cell_params, params.readout)

@@ -72,7 +72,7 @@ def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> L
     params: PyTree = learner.params
     if spec.flossing is not None and spec.flossing.every:
         due = (learner.updates > 0) & (learner.updates % spec.flossing.every == 0)
-        params = lax.cond(due, lambda p: flossed(spec, member, p, data, learner.updates), lambda p: p, params)
+        params = flossed(spec, member, params, data, learner.updates, due)
     _, grads = loss_and_gradient(spec, params, next_batch(spec, member, learner, data))
     changes, state = optimizer(spec, member).update(grads, learner.optimizer, params)
     params = jax.tree.map(jnp.add, params, changes)

@@ -80,6 +80,11 @@ class TrainSpec:
             raise ValueError(f"cell: takes {self.cell.input_size} inputs; allowed: {self.task.input_size}, as the task")
         if self.omega is not None and self.cell.name not in names.ONE_PATH_CELLS:
             raise ValueError(f"cell: {self.cell.name!r} with omega; allowed: {', '.join(names.ONE_PATH_CELLS)}")
+        if self.flossing is not None and not 1 <= self.flossing.exponents <= self.cell.state_size:
+            raise ValueError(
+                f"flossing: {self.flossing.exponents} exponents; allowed: from 1 to {self.cell.state_size}, the size of"
+                " the state"
+            )
 
     @property
     def recorded(self) -> tuple[int, ...]:
