@@ -58,9 +58,12 @@ def test_np_rnn_is_positive_with_largest_eigenvalue_one():
 
 
 @pytest.mark.parametrize("n", [7, 40])
-def test_sparse_has_few_entries_and_spectral_radius_one(n):
-    matrix = drawn("sparse", n)
-    assert np.all((matrix != 0).sum(axis=1) == min(n, SPARSE_ENTRIES))
+@pytest.mark.parametrize(("name", "along"), [("sparse", 1), ("sparse_outgoing", 0)])
+def test_sparse_has_few_entries_and_spectral_radius_one(name, along, n):
+    matrix = drawn(name, n)
+    assert np.all((matrix != 0).sum(axis=along) == min(n, SPARSE_ENTRIES))
+    if n > SPARSE_ENTRIES:
+        assert np.ptp((matrix != 0).sum(axis=1 - along)) > 0
     assert np.abs(np.linalg.eigvals(matrix)).max() == pytest.approx(1.0, abs=1e-12)
 
 

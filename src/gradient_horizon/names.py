@@ -10,7 +10,7 @@ ONE_PATH_CELLS = tuple(cell for cell in VANILLA_CELLS if cell != "leaky_tanh")
 HOMOGENEOUS_CELLS = ("linear", "relu")
 STATES_OF_CELL = {"lstm": 2}  # vectors of hidden_size in a state, where there are several
 BLOCKS = ("state", "hidden", "cell")  # the part of the state that is derived by itself; of an lstm h or c
-WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse")
+WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse", "sparse_outgoing")
 NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")
 METHODS = ("auto", "jacrev", "pushforward", "pullback")

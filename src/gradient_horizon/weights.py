@@ -7,7 +7,8 @@
 | identity | I (Le, Jaitly, Hinton 2015) |
 | unit_normal | N(0, 1) entries |
 | np_rnn | (RᵀR/N + I) / its largest eigenvalue, R standard normal (Talathi, Vartak 2015) |
-| sparse | min(15, N) Gaussian entries a row, rescaled to spectral radius 1 (after Pascanu, Mikolov, Bengio 2013) |
+| sparse | min(15, N) Gaussian entries a row, rescaled to spectral radius 1: after Pascanu, Mikolov, Bengio 2013 |
+| sparse_outgoing | as many a column: each unit's outgoing weights, as the code of that paper has it |
 """
 
 from collections.abc import Callable
@@ -55,6 +56,10 @@ def _sparse(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
     return matrix / linalg.spectral_radius(matrix)
 
 
+def _sparse_outgoing(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
+    return _sparse(key, n, dtype).T
+
+
 _ENSEMBLES: dict[str, Callable[[RandomKey, int, DTypeLike], Matrix]] = {
     "gaussian": _gaussian,
     "orthogonal": _orthogonal,
@@ -62,6 +67,7 @@ _ENSEMBLES: dict[str, Callable[[RandomKey, int, DTypeLike], Matrix]] = {
     "unit_normal": _unit_normal,
     "np_rnn": _np_rnn,
     "sparse": _sparse,
+    "sparse_outgoing": _sparse_outgoing,
 }
 
 
