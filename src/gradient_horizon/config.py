@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradient_horizon import names, rules, task_limits
+from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.rules import SettingError
 
 
@@ -76,6 +77,11 @@ class Config:
         None, rules.whole_or_null(1), "training: updates between two records; null: a twentieth of them"
     )
     test_size: int = _setting(1000, rules.whole(1), "training: fresh sequences that each record is made on")
+    initialisation: str | None = _setting(
+        None,
+        rules.one_of_or_null(tuple(PUBLISHED)),
+        "training: a published one, which fixes cell, ensemble and the other weights; null: by these settings",
+    )
     optimizer: str = _setting("sgd", rules.one_of(names.OPTIMIZERS), "training: what turns gradients into updates")
     learning_rates: Any = _setting([0.01], rules.RATES, "training: networks at each learning rate")
     clip: str = _setting("book", rules.one_of(names.CLIP_RULES), "training: what shortens a gradient that is too long")
@@ -131,17 +137,8 @@ _READ_BY = {
     "notes": ("experiment", "hidden_size", "batch_size", "steps", "seeds", "weight_scales"),
     "training": (
         *("experiment", "cell", "leak", "forget_bias", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
-        *(
-            "bias_scale",
-            "input_scale",
-            "output_scale",
-            "task",
-            "distance",
-            "batch_size",
-            "updates",
-            "record_every",
-            "test_size",
-        ),
+        *("bias_scale", "input_scale", "output_scale", "initialisation", "task", "distance", "batch_size"),
+        *("updates", "record_every", "test_size"),
         *("optimizer", "learning_rates", "clip", "clip_thresholds", "solved_below", "until_solved"),
         *("omega", "omega_squared", "floss_updates", "floss_exponents", "floss_rate", "floss_every", "precision"),
     ),
@@ -242,7 +239,24 @@ def checked(values: Mapping[str, Any]) -> Config:
     defaults = Config()
     plain = {key: check_value(key, values.get(key, getattr(defaults, key))) for key in FIELDS}
     config = Config(**plain)
+    if config.experiment == "training" and config.initialisation is not None:
+        config = _initialised(config, values)
     _check_together(config)
+    return config
+
+
+def _initialised(config: Config, values: Mapping[str, Any]) -> Config:
+    """`config` with what its published initialisation fixes; other values of the same settings are refused."""
+    chosen = PUBLISHED[config.initialisation or ""]
+    fixed = {"cell": (chosen.cell,), "weights": chosen.weights, "bias_scale": (0.0,)}
+    fixed |= {"input_scale": (1.0,), "output_scale": (1.0,)}  # not read: the entries have `chosen.std`
+    for name, allowed in fixed.items():
+        value = getattr(config, name)
+        if value not in (FIELDS[name].default, *allowed):
+            words = " or ".join(str(entry) for entry in allowed)
+            raise SettingError(name, values.get(name), f"{words} where initialisation={config.initialisation}")
+        if value not in allowed:
+            config = replace(config, **{name: allowed[0]})
     return config
 
 

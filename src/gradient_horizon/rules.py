@@ -43,6 +43,11 @@ def one_of(options: Sequence[str]) -> Rule:
     return Rule(", ".join(options), lambda value: value in options, tuple(options))
 
 
+def one_of_or_null(options: Sequence[str]) -> Rule:
+    """One of these words, or null."""
+    return Rule(f"{', '.join(options)}, or null", lambda value: value is None or value in options, tuple(options))
+
+
 def some_of(options: Sequence[str]) -> Rule:
     """A list of these words."""
     return Rule(

@@ -12,6 +12,7 @@ from gradient_horizon import runtime
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.population import Population, program
+from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.parts import Parts
 from gradient_horizon.tasks import make_task
 from gradient_horizon.training import (
@@ -32,14 +33,20 @@ def spec_of(config: Config) -> TrainSpec:
     """What the settings say of the training run."""
     task = make_task(config.task, config.steps, distance=config.distance)
     cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
+    gain, input_scale, output_scale = 1.0, config.input_scale, config.output_scale
+    if config.initialisation is not None:
+        chosen = PUBLISHED[config.initialisation]
+        gain, std = chosen.gain, chosen.std
+        input_scale, output_scale = std * task.input_size**0.5, std * config.hidden_size**0.5
     floss = Flossing(config.floss_updates, config.floss_exponents, config.floss_rate, config.floss_every)
     return TrainSpec(
         cell=cell,
         task=task,
         weights=config.weights,
+        gain=gain,
         bias_scale=config.bias_scale,
-        input_scale=config.input_scale,
-        output_scale=config.output_scale,
+        input_scale=input_scale,
+        output_scale=output_scale,
         optimizer=config.optimizer,
         clip=config.clip,
         batch_size=config.batch_size,

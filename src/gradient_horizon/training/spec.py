@@ -41,8 +41,8 @@ class Flossing:
 class TrainSpec:
     """A cell that learns a task.
 
-    - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`); the readout's matrix V, shape
-      (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
+    - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`), W `gain` times as large; the
+      readout's matrix V, shape (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
     - `updates`: how many, each on `batch_size` fresh sequences; every `record_every` of them, and after the last, a
       record is made, on `test_size` fresh sequences.
     - `solved_below`: the error under which a network counts as having solved its task. `until_solved`: records end
@@ -52,6 +52,7 @@ class TrainSpec:
     cell: Cell
     task: Task
     weights: str = "gaussian"
+    gain: float = 1.0
     bias_scale: float = 0.0
     input_scale: float = 1.0
     output_scale: float = 1.0
