@@ -1,12 +1,17 @@
 """experiment=training: labelled histories, the same for a network whatever else is trained, and resumed from parts."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gradient_horizon import experiments, results
 from gradient_horizon.config import SettingError, checked, networks_of
 from gradient_horizon.experiments import training
+from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.parts import Parts
+from gradient_horizon.training import Member
+from gradient_horizon.training.network import drawn
 
 SMALL = {
     "experiment": "training",
@@ -116,6 +121,30 @@ def test_histories_are_joined_along_learning_rates_and_updates(dataset):
     )
 
 
+@pytest.mark.parametrize(("name", "std"), [("sigmoid", 0.01), ("basic_tanh", 0.1), ("irnn", 0.001)])
+def test_a_published_initialisation_has_the_published_entries(name, std):
+    config = checked({**SMALL, "initialisation": name, "hidden_size": 200})
+    spec = training.spec_of(config)
+    params = drawn(spec, Member(jax.random.key(0), jnp.float32(1), jnp.float32(1), jnp.float32(1)))
+    samples = [params.cell.input, params.readout.matrix]
+    if name == "irnn":
+        np.testing.assert_array_equal(params.cell.recurrent, np.eye(200))
+    else:
+        samples.append(params.cell.recurrent)
+    for entries in samples:
+        # the standard error of a standard deviation from m normal numbers is σ/√(2m); five of them
+        assert abs(np.std(entries) / std - 1) < 5 / np.sqrt(2 * entries.size)
+    assert (config.cell, spec.cell.name) == (PUBLISHED[name].cell, PUBLISHED[name].cell)
+
+
+def test_a_smart_tanh_network_has_few_entries_and_spectral_radius_095():
+    spec = training.spec_of(checked({**SMALL, "initialisation": "smart_tanh", "hidden_size": 50}))
+    params = drawn(spec, Member(jax.random.key(0), jnp.float32(1), jnp.float32(1), jnp.float32(1)))
+    matrix = np.asarray(params.cell.recurrent, np.float64)
+    assert (np.count_nonzero(matrix, axis=1) == 15).all()
+    np.testing.assert_allclose(np.abs(np.linalg.eigvals(matrix)).max(), 0.95, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -125,6 +154,12 @@ def test_histories_are_joined_along_learning_rates_and_updates(dataset):
         ({"batch_size": 0}, "batch_size: 0 is not allowed; allowed: a whole number of at least 1"),
         ({"record_every": 6}, "record_every: 6 is not allowed; allowed: at most updates=5"),
         ({"cell": "gru", "omega": 1.0}, "cell: 'gru' is not allowed; allowed: .* where omega is above 0"),
+        (
+            {"initialisation": "irnn", "cell": "gru"},
+            "cell: 'gru' is not allowed; allowed: relu where initialisation=irnn",
+        ),
+        ({"initialisation": "irnn", "input_scale": 2.0}, "input_scale: 2.0 is not allowed; allowed: 1.0 where"),
+        ({"distance": 9}, "distance: 9 is not allowed; allowed: null where task=temporal_order"),
         ({"task": "chess"}, "task: 'chess' is not allowed; allowed: adding"),
     ],
 )

@@ -89,7 +89,9 @@ class Config:
     output_scale: float = _setting(
         1.0, rules.NOT_NEGATIVE, "training: readout weights have variance output_scale^2 / N"
     )
-    solved_below: float = _setting(0.01, rules.POSITIVE, "training: the error under which the task counts as solved")
+    solved_below: float | None = _setting(
+        None, rules.POSITIVE_OR_NULL, "training: the error under which the task counts as solved; null: the task's own"
+    )
     until_solved: bool = _setting(False, rules.SWITCH, "training: record nothing once a network has solved its task")
     omega: float = _setting(0.0, rules.NOT_NEGATIVE, "training: weight of Pascanu's regulariser; 0: none")
     omega_squared: bool = _setting(True, rules.SWITCH, "training: the regulariser of squared norms (else of norms)")

@@ -25,6 +25,10 @@ SHORTEST_STEPS = {
 # An image is cut into equal parts, one a step.
 PIXELS = {"digits": 64, "permuted_digits": 64, "fashion": 784}
 
+# The error under which a network counts as having solved its task: 1 % where every answer can be known.
+SOLVED_BELOW = {"digits": 0.1, "permuted_digits": 0.1, "fashion": 0.2, "characters": 0.5}
+SOLVED_BELOW_OTHERS = 0.01
+
 FASHION_FILES = tuple(
     Path("/usr/share/datasets/fashion-mnist") / f"{part}-{kind}-ubyte.gz"
     for part in ("train", "t10k")

@@ -14,6 +14,7 @@ from gradient_horizon.config import Config
 from gradient_horizon.experiments.population import Population, program
 from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.parts import Parts
+from gradient_horizon.task_limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
 from gradient_horizon.tasks import make_task
 from gradient_horizon.training import (
     Flossing,
@@ -53,7 +54,7 @@ def spec_of(config: Config) -> TrainSpec:
         updates=config.updates,
         record_every=config.record_every or -(-config.updates // 20),
         test_size=config.test_size,
-        solved_below=config.solved_below,
+        solved_below=config.solved_below or SOLVED_BELOW.get(config.task, SOLVED_BELOW_OTHERS),
         until_solved=config.until_solved,
         omega=Omega(config.omega, config.omega_squared) if config.omega else None,
         flossing=floss if floss.updates else None,
