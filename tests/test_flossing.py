@@ -88,6 +88,17 @@ def test_flossing_brings_exponents_to_zero_and_spares_the_readout_and_the_neighb
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_an_update_without_a_finite_gradient_is_left_out():
+    """Some of 8 ReLU units are shut at every step, so of 8 directions one dies: no update can be made."""
+    task = make_task("adding", T)
+    flossing = Flossing(updates=3, exponents=N, learning_rate=0.01)
+    spec = TrainSpec(make_cell("relu", N, task.input_size), task, precision="float64", flossing=flossing)
+    with jax.numpy_dtype_promotion("standard"):
+        before, after = jax.jit(lambda: (drawn(spec, member()), begin(spec, member(), None).params))()
+    for ours, theirs in zip(*map(jax.tree.leaves, (after, before)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_more_exponents_than_the_state_has_are_refused():
     with pytest.raises(ValueError, match="flossing: 9 exponents; allowed: from 1 to 8"):
         spec_of(flossing=Flossing(updates=1, exponents=9))

@@ -16,7 +16,7 @@ from gradient_horizon.arrays import PyTree
 from gradient_horizon.cells import Cell
 from gradient_horizon.randomness import named_key
 from gradient_horizon.rollout import flatten_step, push
-from gradient_horizon.training.network import Params
+from gradient_horizon.training.network import Params, all_finite
 from gradient_horizon.training.spec import Member, TrainSpec
 from gradient_horizon.weights import unit_weights
 
@@ -59,6 +59,8 @@ def flossed(
     """`params` after the updates of flossing that come before update number `update` of training; as they are, unless
     `due`. The readout is not touched.
 
+    An update whose gradient is not finite, as where a direction dies in a ReLU network, is left out.
+
     (Updates that are not due are not computed, under `jax.vmap` either, where `lax.cond` would compute both sides.)
     """
     settings = spec.flossing
@@ -73,8 +75,10 @@ def flossed(
     def once(number, carry):
         cell_params, state = carry
         xs, _ = spec.task.sample(jax.random.fold_in(keys, number), data, test=False, dtype=jnp.dtype(spec.precision))
-        changes, state = optimizer.update(jax.grad(loss)(cell_params, xs), state, cell_params)
-        return optax.apply_updates(cell_params, changes), state
+        gradient = jax.grad(loss)(cell_params, xs)
+        changes, state = optimizer.update(gradient, state, cell_params)
+        after, is_usable = (optax.apply_updates(cell_params, changes), state), all_finite(gradient)
+        return jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), after, carry)
 
     cell_params: PyTree = params.cell
     count = jnp.where(due, settings.updates, 0)

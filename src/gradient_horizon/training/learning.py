@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from gradient_horizon.arrays import PyTree
 from gradient_horizon.clipping import ClipState, clipping
 from gradient_horizon.randomness import named_key
 from gradient_horizon.tasks import Sample
 from gradient_horizon.training.flossing import flossed
-from gradient_horizon.training.network import Params, drawn, loss_and_gradient, sequences
+from gradient_horizon.training.network import Params, all_finite, drawn, loss_and_gradient, sequences
 from gradient_horizon.training.spec import Member, TrainSpec
 
 _OPTIMIZERS = {
@@ -63,10 +63,6 @@ def next_batch(spec: TrainSpec, member: Member, learner: Learner, data: PyTree) 
     return sequences(spec, key, spec.batch_size, data)
 
 
-def _is_finite(params: Params) -> Bool[Array, ""]:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
-
-
 def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> Learner:
     """One update."""
     params: PyTree = learner.params
@@ -77,7 +73,7 @@ def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> L
     changes, state = optimizer(spec, member).update(grads, learner.optimizer, params)
     params = jax.tree.map(jnp.add, params, changes)
     updates = learner.updates + 1
-    diverges = (learner.diverged_at < 0) & ~_is_finite(params)
+    diverges = (learner.diverged_at < 0) & ~all_finite(params)
     return Learner(params, state, updates, jnp.where(diverges, updates, learner.diverged_at))
 
 

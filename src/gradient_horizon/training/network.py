@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.cells.vanilla import affine
@@ -31,6 +31,11 @@ class Params(NamedTuple):
 
     cell: Any
     readout: Readout
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every entry is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def drawn(spec: TrainSpec, member: Member) -> Params:
