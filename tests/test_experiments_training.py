@@ -133,7 +133,7 @@ def test_a_published_initialisation_has_the_published_entries(name, std):
         samples.append(params.cell.recurrent)
     for entries in samples:
         # the standard error of a standard deviation from m normal numbers is σ/√(2m); five of them
-        assert abs(np.std(entries) / std - 1) < 5 / np.sqrt(2 * entries.size)
+        assert abs(np.std(np.asarray(entries)) / std - 1) < 5 / np.sqrt(2 * entries.size)
     assert (config.cell, spec.cell.name) == (PUBLISHED[name].cell, PUBLISHED[name].cell)
 
 
