@@ -96,14 +96,14 @@ def test_the_gradient_is_that_of_finite_differences_of_the_formula(cell, squared
             activations = []
             for x, tap in zip(batch.xs, taps, strict=True):
                 a = states @ params.cell.recurrent.T + x @ params.cell.input.T + params.cell.bias[None]
-                states = ACTIVATIONS["tanh"].value(a) + tap
+                states = ACTIVATIONS[spec.cell.name].value(a) + tap
                 activations.append(a)
             outputs = states @ params.readout.matrix.T + params.readout.bias[None]
             losses = jax.vmap(lambda o, t: loss_of(task, o[None], t))(outputs, batch.targets)
             return jnp.mean(losses), jnp.stack(activations)
 
         gradients, activations = jax.jacrev(loss, has_aux=True)(jnp.zeros((T, B, N), jnp.float64))
-        slopes = ACTIVATIONS["tanh"].derivative(activations)
+        slopes = ACTIVATIONS[spec.cell.name].derivative(activations)
         plain, more = loss_and_gradient(spec, params, batch), loss_and_gradient(regularised, params, batch)
         return params.cell.recurrent, slopes * gradients, gradients, plain, more
 
