@@ -52,6 +52,7 @@ def log_jacobian_norms_all_pairs(
     return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
 
 
+@jax.jit(static_argnums=1)
 def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> Float[Array, "T T"]:
     n = jacobians.shape[1]
     halvings = max(0, (steps // LEAF).bit_length() - 1)
@@ -98,7 +99,6 @@ def _grams(factors: Float[Array, "k n n"], *, left: bool) -> tuple[Float[Array, 
     return lax.scan(advance, start, factors)[1]
 
 
-@jax.jit(static_argnums=1)
 def _across(jacobians: Float[Array, "L n n"], half: int) -> Float[Array, "S H H"]:
     """For each stretch of 2 · `half` steps, the pairs on either side of its middle."""
     n = jacobians.shape[1]
@@ -116,7 +116,6 @@ def _across(jacobians: Float[Array, "L n n"], half: int) -> Float[Array, "S H H"
     return lax.map(pairs, jacobians.reshape(-1, 2 * half, n, n))
 
 
-@jax.jit(static_argnums=1)
 def _within(jacobians: Float[Array, "L n n"], leaf: int) -> Float[Array, "S K K"]:
     """For each leaf, all its pairs by direct products."""
     n = jacobians.shape[1]

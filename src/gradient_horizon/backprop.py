@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from gradient_horizon import names
 from gradient_horizon.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.cells import Cell, VanillaCell
-from gradient_horizon.rollout import Trajectory, flatten_step, pull, rollout
+from gradient_horizon.rollout import Trajectory, ever, flatten_step, pull, rollout
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import add, normalise
 
@@ -54,7 +54,7 @@ def log_state_gradient_norms(
     start = (jnp.zeros_like(read[0]), jnp.zeros((), jnp.int32))
     # the step from h_t to h_{t+1} is linearised at h_t; nothing is pulled back below h_1
     _, norms = lax.scan(retreat, start, (trajectory.states[:-1], xs, read), reverse=True)
-    touches_bad = lax.associative_scan(jnp.logical_or, ~trajectory.finite[1:][::-1])[::-1]
+    touches_bad = ever(~trajectory.finite[1:][::-1])[::-1]
     return jnp.where(touches_bad, jnp.nan, norms)
 
 
@@ -113,5 +113,5 @@ def node_split(
 
     start, _ = normalise(gradient)
     _, split = lax.scan(retreat, start, (before, xs), reverse=True, unroll=unroll(h0.size))
-    touches_bad = lax.associative_scan(jnp.logical_or, ~trajectory.finite[::-1])[1:]
+    touches_bad = ever(~trajectory.finite[::-1])[1:]
     return {node: jnp.where(touches_bad, jnp.nan, added[::-1]) for node, added in split.items()}

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import linalg, names
 from gradient_horizon.arrays import IntSeries, PyTree, Series, Step
-from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, pull, push, rollout, sequence_length
+from gradient_horizon.rollout import FlatStep, Trajectory, ever, flatten_step, pull, push, rollout, sequence_length
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import collapsed, normalise
 from gradient_horizon.spectral_norm import fresh_directions, largest_singular_value
@@ -146,7 +146,7 @@ def scaled_norms(
         reverse=anchor == "end",
         unroll=1 if "spectral" in norms else unroll(n),  # a search in each copy would take long to compile
     )
-    touches_bad = lax.associative_scan(jnp.logical_or, _outward(~trajectory.finite, anchor))[1:]
+    touches_bad = ever(_outward(~trajectory.finite, anchor))[1:]
     mantissa, exponent = _outward((mantissa, exponent), anchor)
     mantissa = {name: jnp.where(touches_bad, jnp.nan, value) for name, value in mantissa.items()}
     return ScaledNorms(mantissa, exponent, suspect & ~jnp.any(touches_bad))

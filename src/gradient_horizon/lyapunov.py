@@ -22,9 +22,9 @@ from jaxtyping import Array, Float
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
+from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, rollout, sequence_length
 from gradient_horizon.scaling import normalise
-from gradient_horizon.weights import unit_weights
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
@@ -42,7 +42,8 @@ class LyapunovSpectrum(NamedTuple):
       or there are fewer than 4 steps.
     - `sum_rule_error`: |Σ_i λ_i - mean_t log|det J_t|| / n, per step and unit. NaN where some J_t is singular (both
       sides are -inf then, and the finite exponents stand alone), or where k < n. With every exponent at hand it tells
-      of a lost tail, not of what neighbouring exponents have taken from each other.
+      of a lost tail, not of what neighbouring exponents have taken from each other; inf where `every` is so large that
+      a direction was lost altogether.
     - `kaplan_yorke_dimension`: j + Σ_{i≤j} λ_i / |λ_{j+1}|, j the largest number with Σ_{i≤j} λ_i ≥ 0; 0 where λ_1 < 0,
       n where even the whole sum is not negative. NaN where the k exponents do not reach that far.
     - `entropy_rate`: the sum of the positive exponents (the bound of Ruelle, and Pesin's value). NaN where k < n and
@@ -198,7 +199,7 @@ def lyapunov_exponents(
     counted = jax.tree.map(lambda leaf: leaf[transient:], window)
     length -= transient
 
-    basis = unit_weights("orthogonal", jax.random.key(0), n, start.dtype)[:, :count]
+    basis = jnp.asarray(fixed_orthogonal(n)[:, :count], start.dtype)
     growth = _Growth(basis, jnp.zeros(count, start.dtype), jnp.ones(count, bool))
     dead = jnp.zeros(count, bool)
     if transient:
@@ -223,6 +224,8 @@ def lyapunov_exponents(
     exponents, error = exponents[order], error[order]
     if count == n:
         violation = _sum_rule_error(flat_step, params, h0, counted, exponents, log_det)
+        if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
+            violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
         violation = jnp.asarray(jnp.nan, start.dtype)
     limit = 100 * n**0.5 * float(jnp.finfo(start.dtype).eps)
@@ -257,8 +260,7 @@ def largest_lyapunov_exponent(
         exponent = exponent + gained
         return (vector, exponent), jnp.log(jnp.sqrt(jnp.sum(vector * vector))) + exponent.astype(vector.dtype) * _LOG_2
 
-    start = unit_weights("gaussian", jax.random.key(0), before.shape[1], before.dtype)[0]
-    start, _ = normalise(start)
+    start, _ = normalise(jnp.asarray(fixed_normal(before.shape[1]), before.dtype))
     begun = jnp.log(jnp.sqrt(jnp.sum(start * start)))
     _, grown = lax.scan(advance, (start, jnp.zeros((), jnp.int32)), (before, xs))
     logs = jnp.concatenate([begun[None], grown])
@@ -282,5 +284,4 @@ def _sum_rule_error(
     else:
         _, unravel = ravel_pytree(h0)
         logs = jax.vmap(lambda h, x: log_det(params, unravel(h), x))(*counted)
-    violation = jnp.abs(jnp.mean(exponents) - jnp.mean(logs) / n)
-    return jnp.where(jnp.isfinite(violation), violation, jnp.nan)
+    return jnp.abs(jnp.mean(exponents) - jnp.mean(logs) / n)

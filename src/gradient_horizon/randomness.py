@@ -4,8 +4,9 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from gradient_horizon.arrays import RandomKey
 
@@ -24,3 +25,13 @@ def normal(key: RandomKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     JAX draws different numbers in float32 and in float64; one seed must mean one network in both.
     """
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+
+
+def fixed_normal(*shape: int) -> Float[np.ndarray, "..."]:
+    """Standard normal numbers, always the same: where a search may start. Drawn on the host: nothing to compile."""
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+def fixed_orthogonal(n: int) -> Float[np.ndarray, "n n"]:
+    """An orthogonal matrix, always the same, in float64."""
+    return np.linalg.qr(fixed_normal(n, n))[0]

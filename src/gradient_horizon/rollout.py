@@ -42,6 +42,11 @@ class Trajectory(NamedTuple):
         return jnp.where(jnp.any(bad), jnp.argmax(bad), -1).astype(jnp.int32)
 
 
+def ever(flags: Bool[Array, " times"]) -> Bool[Array, " times"]:
+    """Whether each flag or one before it is set. (As one operation: outside `jax.jit` that compiles once.)"""
+    return lax.cummax(flags.astype(jnp.int32)) > 0
+
+
 def sequence_length(xs: PyTree, steps: int | None) -> int:
     """T, from the leading axis of `xs` or from `steps`; `ValueError` where neither or both disagree."""
     lengths = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(xs)}

@@ -21,9 +21,9 @@ from jaxtyping import Array, Float, Int
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
+from gradient_horizon.randomness import fixed_orthogonal
 from gradient_horizon.rollout import flatten_step, pull, push, rollout
 from gradient_horizon.scaling import normalise, power_of_two
-from gradient_horizon.weights import unit_weights
 
 _LOG_2 = 0.6931471805599453
 _ZERO = -(2**30)  # the exponent of a row of zeros
@@ -163,7 +163,7 @@ def log_singular_values(
         basis, r = linalg.graded_qr(push(flat_step, params, h, x, basis))
         return (basis, graded_product(jnp.triu(r), product)), None
 
-    rows, _ = lax.scan(align, unit_weights("orthogonal", jax.random.key(0), n, dtype), window, reverse=True)
+    rows, _ = lax.scan(align, jnp.asarray(fixed_orthogonal(n), dtype), window, reverse=True)
     identity = Graded(jnp.eye(n, dtype=dtype), jnp.zeros(n, jnp.int32))
     (_, product), _ = lax.scan(advance, (rows.T, identity), window)
     return jnp.where(jnp.all(trajectory.finite), graded_log_singular_values(product), jnp.nan)

@@ -8,13 +8,13 @@ LAPACK's SVD takes 6 to 100 matrix products; this a fraction of one to two.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import Scalar
+from gradient_horizon.randomness import fixed_normal
 
 MOST_STEPS = 200  # then LAPACK: some 5 are needed, the first lags of a wide network take up to 80
 FRESH = 0.3  # how much of each start is a new random direction
@@ -48,7 +48,7 @@ def _unit(vector: Array) -> Array:
 
 def fresh_directions(n: int, dtype) -> Float[Array, "k n"]:
     """Random directions of about unit length, always the same ones; to be taken in turn."""
-    return (jax.random.normal(jax.random.key(0), (_FRESH_DIRECTIONS, n), jnp.float32) / n**0.5).astype(dtype)
+    return jnp.asarray(fixed_normal(_FRESH_DIRECTIONS, n) / n**0.5, dtype)
 
 
 def _leading_of_three(gram: list[list[Scalar]]) -> list[Scalar]:
