@@ -35,27 +35,36 @@ EDGE_BIAS = 0.5
 LYAPUNOV_SIZES = {False: (128, 256), True: (256, 512)}
 
 
-def _growth(activation: str, points: Any, networks: dict[str, Any]) -> Any:
-    """log(‖∂h_T/∂h_0‖_F / √N) / T of stationary networks at each (g, σ_b): (points, networks).
+def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, Any]) -> dict[str, Any]:
+    """log(‖∂h_T/∂h_0‖_F / √N) / T of stationary networks at each activation's (g, σ_b): (points, networks) each.
 
     h_0 ~ N(0, ⟨φ²⟩), so that the pre-activations have the fixed point's variance from the first step on.
     """
     width = networks["state"].shape[1]
-    cell = make_cell(activation, width)
-    spreads = [math.sqrt(max(mean_field(activation, g, bias).q - bias**2, 0.0)) / g for g, bias in points]
-    inputs = jnp.asarray([(g, bias, spread) for (g, bias), spread in zip(points, spreads, strict=True)], jnp.float32)
+    steps_of = [make_cell(activation, width).step for activation in points]
+    places = np.repeat(np.arange(len(points)), [len(own) for own in points.values()])
+    scales = [
+        (g, bias, math.sqrt(max(mean_field(activation, g, bias).q - bias**2, 0.0)) / g)
+        for activation, own in points.items()
+        for g, bias in own
+    ]
 
     def measure(network: dict[str, Any], _: Any) -> Any:
-        def one(scales: Any) -> Any:
-            g, bias, spread = scales
+        def one(point: Any) -> Any:
+            place, (g, bias, spread) = point
+
+            def step(params: Any, h: Any, x: Any) -> Any:  # one program for all activations
+                return jax.lax.switch(place, steps_of, params, h, x)
+
             params = VanillaParams(g * network["weights"], jnp.zeros((width, 0), jnp.float32), bias * network["bias"])
             h = spread * network["state"]
-            logs = log_jacobian_norms(cell.step, params, h, steps=STEPS, anchor="start")["frobenius"]
+            logs = log_jacobian_norms(step, params, h, steps=STEPS, anchor="start")["frobenius"]
             return (logs[-1] - 0.5 * jnp.log(network["size"])) / STEPS
 
-        return jax.lax.map(one, inputs)
+        return jax.lax.map(one, (jnp.asarray(places), jnp.asarray(scales, jnp.float32)))
 
-    return over_networks(measure, networks, 16).T
+    grown = over_networks(measure, networks, 16).T
+    return {activation: grown[places == place] for place, activation in enumerate(points)}
 
 
 def growth(full: bool) -> Iterator[Item]:
@@ -64,9 +73,10 @@ def growth(full: bool) -> Iterator[Item]:
     networks = unit_networks((small, large), seeds)
     origin = ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N")
     found = {}
+    edges_of = {"tanh": [(critical_line("tanh", EDGE_BIAS), EDGE_BIAS)]}
+    measured = _growth({name: [*points, *edges_of.get(name, [])] for name, points in POINTS.items()}, networks)
     for activation, points in POINTS.items():
-        edge = [(critical_line("tanh", EDGE_BIAS), EDGE_BIAS)] if activation == "tanh" else []
-        samples = _growth(activation, [*points, *edge], networks)
+        samples = measured[activation]
         limit, tolerance = extrapolated(samples[:, :seeds], samples[:, seeds:], 1.0)
         found[activation] = (points, limit, tolerance)
         g, bias = points[0]
@@ -74,7 +84,7 @@ def growth(full: bool) -> Iterator[Item]:
             f"{activation}, g = {g:g}{f', σ_b = {bias:g}' if bias else ''}: log‖M‖_F grows by ½ log χ a step", SOURCE,
             mean_field(activation, g, bias).log_growth, limit[0], tolerance[0], origin,
         )  # fmt: skip
-        for g, bias in edge:
+        for g, bias in edges_of.get(activation, []):
             yield Line(
                 f"tanh, σ_b = {bias:g}: at the predicted edge, g = {g:.4f}, log‖M‖_F does not grow",
                 "χ = 1: Schoenholz et al. 2017", 0.0, limit[-1], tolerance[-1], origin,
