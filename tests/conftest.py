@@ -1,8 +1,20 @@
 """Two CPU devices, float64 allowed, strict promotion, and shapes in signatures checked."""
 
+import atexit
+import os
+import shutil
+import tempfile
+
 from jaxtyping import install_import_hook
 
 from gradient_horizon import runtime
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # One cache of compiled programs for all that a run starts: most tests compile what another has compiled before.
+    cache = tempfile.mkdtemp(prefix="gradient-horizon-tests-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 runtime.prepare(devices=2, compile_cache=False)
 

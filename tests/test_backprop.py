@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from gradient_horizon import log_jacobian_norms, make_cell, names, node_split
 
@@ -26,17 +27,23 @@ def test_nodes_and_steps_sum_to_the_gradient_of_the_whole_rollout(name, dtype):
     cell, params, h0, xs = network(name, steps=steps, dtype=jnp.dtype(dtype))
     assert xs is not None
     gradient = jnp.linspace(-1, 2, h0.size, dtype=h0.dtype)
-    split = node_split(cell, params, h0, xs, gradient=gradient)
+
+    @jax.jit
+    def measure(params, h0, xs):
+        def loss(nudges):
+            def advance(h, inputs):
+                x, nudge = inputs
+                return cell.step(params, h, x) + nudge, None
+
+            return gradient @ lax.scan(advance, h0 + nudges[0], (xs, nudges[1:]))[0]
+
+        split = node_split(cell, params, h0, xs, gradient=gradient)
+        return split, jax.grad(loss)(jnp.zeros((steps + 1, h0.size), h0.dtype))
+
+    split, reached = measure(params, h0, xs)
     assert set(split) == {"activation", "matrix"}
     assert all(added.shape == (steps,) and added.dtype == dtype for added in split.values())
-
-    def loss(nudges):
-        h = h0 + nudges[0]
-        for x, nudge in zip(xs, nudges[1:], strict=True):
-            h = cell.step(params, h, x) + nudge
-        return gradient @ h
-
-    reached = np.asarray(jax.jit(jax.grad(loss))(jnp.zeros((steps + 1, h0.size), h0.dtype)), np.float64)
+    reached = np.asarray(reached, np.float64)
     logs = np.log(np.linalg.norm(reached, axis=1))[::-1]
     total = np.cumsum(split["activation"] + split["matrix"])
     # a step rounds by some √n eps, times the cancellation of a vector in a random matrix

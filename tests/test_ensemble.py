@@ -116,9 +116,10 @@ def test_a_network_that_overflows_is_flagged_and_disturbs_no_other():
     assert not together.finite.sel(weight_scale=huge).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3])
 def test_dead_units_give_minus_infinity_and_never_nan(size):
-    found = measured(cell="relu", hidden_size=size, seeds=40, weight_scales=[0.5, 1.0], norms=list(names.NORMS))
+    same = {"cell": "relu", "hidden_size": size, "seeds": 40, "weight_scales": [0.5, 1.0], "norms": list(names.NORMS)}
+    found = measured(**same)
     for name in ("log_norm", "log_norm_from_start"):
         values = found[name]
         assert not values.isnull().any()
@@ -127,9 +128,7 @@ def test_dead_units_give_minus_infinity_and_never_nan(size):
         # once a product is 0 it stays 0
         assert (dead.astype(int).diff("lag") >= 0).all()
     assert found.finite.all()
-    exact = measured(
-        cell="relu", hidden_size=size, seeds=40, weight_scales=[0.5, 1.0], norms=list(names.NORMS), precision="float64"
-    )
+    exact = measured(**{**same, "precision": "float64", "anchors": ["end"]})
     np.testing.assert_array_equal(np.isneginf(found.log_norm), np.isneginf(exact.log_norm))
     assert 0 <= found.attrs["products_in_float64"] <= 80 == exact.attrs["products_in_float64"]
 

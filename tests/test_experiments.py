@@ -9,6 +9,7 @@ from gradient_horizon import experiments, names
 from gradient_horizon.backprop import node_split
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import SettingError, checked
+from gradient_horizon.rollout import rollout
 
 
 def measured(experiment, **settings):
@@ -41,28 +42,22 @@ class TestBlocks:
             checked({"cell": "gru", "block": "cell"})
 
 
+# One size and length, so that the tests share their compiled programs.
+LYAPUNOV = {"hidden_size": 32, "steps": 1300, "transient": 300}
+
+
 class TestLyapunov:
     @pytest.mark.parametrize(("precision", "most"), [("float32", 1e-4), ("float64", 1e-10)])
     def test_the_sum_rule_holds_at_every_scale(self, precision, most):
         scales = [0.5, 1.0, 2.0, 4.0, 10.0]
-        found = measured(
-            "lyapunov", hidden_size=32, steps=250, transient=50, seeds=2, weight_scales=scales, precision=precision
-        )
+        found = measured("lyapunov", **LYAPUNOV, seeds=2, weight_scales=scales, precision=precision)
         assert float(found.sum_rule_error.max()) < most
         assert bool(found.finite.all())
 
     def test_below_the_edge_the_exponents_are_those_of_w(self):
         """|λ_i - log|eig_i(W)|| ≤ log κ(V) / T, V the eigenvectors of W, after the state has died away."""
-        n, counted = 32, 1000
-        found = measured(
-            "lyapunov",
-            hidden_size=n,
-            steps=counted + 300,
-            transient=300,
-            seeds=4,
-            weight_scales=0.8,
-            precision="float64",
-        )
+        n, counted = LYAPUNOV["hidden_size"], LYAPUNOV["steps"] - LYAPUNOV["transient"]
+        found = measured("lyapunov", **LYAPUNOV, seeds=4, weight_scales=0.8, precision="float64")
         for seed in range(4):
             _, params, _ = network("tanh", n, seed, 0.8, "float64")
             values, vectors = np.linalg.eig(np.asarray(params.recurrent))
@@ -74,7 +69,7 @@ class TestLyapunov:
 
     def test_a_few_exponents_are_among_all(self):
         # (in finite time a later one may overtake the last of them)
-        settings = {"hidden_size": 20, "steps": 60, "transient": 10, "seeds": 1, "precision": "float64"}
+        settings = {**LYAPUNOV, "seeds": 1, "precision": "float64"}
         few, every = measured("lyapunov", exponents=4, **settings), measured("lyapunov", **settings)
         apart = np.abs(few.lyapunov_exponent.values[..., :, None] - every.lyapunov_exponent.values[..., None, :])
         assert apart.min(axis=-1).max() < 1e-10
@@ -121,11 +116,9 @@ class TestNodes:
             np.testing.assert_allclose(found.log_growth.sel(node=node).squeeze(), split[node], atol=1e-12)
 
         def last(h):
-            for _ in range(steps):
-                h = made.step(params, h, None)
-            return jnp.sum(h)
+            return jnp.sum(rollout(made.step, params, h, steps=steps).states[-1])
 
-        whole = np.linalg.norm(jax.grad(last)(h0)) / np.sqrt(n)
+        whole = np.linalg.norm(jax.jit(jax.grad(last))(h0)) / np.sqrt(n)
         np.testing.assert_allclose(float(found.log_growth.sum()), np.log(whole), atol=1e-10)
 
     def test_a_cell_with_a_second_path_is_refused(self):

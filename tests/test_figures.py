@@ -346,8 +346,10 @@ class TestOneJob:
                 **({"updates": 4, "test_size": 50} if experiment == "training" else {}),
             }
         )
+        # (another bias is the same programs, another size is not)
+        over, values = ("hidden_size", (5, 6)) if experiment in ("notes", "lyapunov") else ("bias_scale", (0.0, 0.1))
         jobs = []
-        for swept in ({"hidden_size": 5}, {"hidden_size": 6}):
+        for swept in ({over: value} for value in values):
             dataset = experiments.measure(dataclasses.replace(config, **swept), lambda _: None)
             settings = json.dumps(dataclasses.asdict(config) | swept)
             dataset.attrs.update(experiment=experiment, swept=json.dumps(swept), config=settings)

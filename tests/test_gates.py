@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cell_families import whole_rollout
 from jax.flatten_util import ravel_pytree
 
 from gradient_horizon import log_jacobian_norms, make_cell, names
 from gradient_horizon.cells import LSTMState
-from gradient_horizon.rollout import rollout
 from gradient_horizon.weights import unit_weights
 
 KEY = jax.random.key(4)
@@ -150,7 +150,8 @@ def test_a_gru_without_weights_halves_its_state(dtype):
     steps, n = 2000, 7
     cell = make_cell("gru", n)
     params, state = cell.init(KEY, 0.0, dtype=jnp.dtype(dtype)), cell.initial_state(KEY, dtype=jnp.dtype(dtype))
-    found = log_jacobian_norms(cell.step, params, state, steps=steps, norms=names.NORMS)
+    measure = jax.jit(lambda params: log_jacobian_norms(cell.step, params, state, steps=steps, norms=names.NORMS))
+    found = measure(params)
     expected = -np.arange(1, steps + 1) * np.log(2)
     tolerance = 2 * np.finfo(dtype).eps * (np.abs(expected) + 2)  # halving is exact; only the log rounds
     frobenius, spectral = (np.asarray(found[norm], np.float64) for norm in names.NORMS)
@@ -175,29 +176,32 @@ def test_closed_gates_have_a_small_derivative_and_not_none(name):
         assert abs(float(jax.grad(slope)(jnp.float32(bias)))) == pytest.approx(np.exp(-abs(bias)), rel=1e-5)
 
 
-@pytest.mark.parametrize("anchor", names.ANCHORS)
-@pytest.mark.parametrize("part", ["h", "c"])
-def test_the_block_of_a_product_is_that_of_the_whole_rollout(part, anchor):
-    steps = 12
-    cell = make_cell("lstm", 6, 2, forget_bias=1.0)
+def test_the_block_of_a_product_is_that_of_the_whole_rollout():
+    steps, n = 12, 6
+    cell = make_cell("lstm", n, 2, forget_bias=1.0)
     params = cell.init(KEY, 1.5, bias_scale=0.3, dtype=jnp.float64)
     state = cell.initial_state(KEY, dtype=jnp.float64)
     xs = jax.random.normal(KEY, (steps, 2), jnp.float64)
-    flat, unravel = ravel_pytree(state)
-    states = rollout(cell.step, params, state, xs).states
+    blocks = {"h": (lambda state: state.h, slice(0, n)), "c": (lambda state: state.c, slice(n, 2 * n))}
 
-    def final(kept, start, inputs):
-        begin = unravel(start)._replace(**{part: kept})
-        return getattr(unravel(rollout(cell.step, params, begin, inputs).states[-1]), part)
+    @jax.jit
+    def measure(params, state, xs):
+        found = {
+            (part, anchor): log_jacobian_norms(
+                cell.step, params, state, xs, anchor=anchor, norms=names.NORMS, block=block
+            )
+            for part, (block, _) in blocks.items()
+            for anchor in names.ANCHORS
+        }
+        return found, whole_rollout(cell.step, params, state, xs)
 
-    found = log_jacobian_norms(
-        cell.step, params, state, xs, anchor=anchor, norms=names.NORMS, block=lambda state: getattr(state, part)
-    )
-    for lag in (2, steps):
-        begin, inputs = (states[steps - lag], xs[steps - lag :]) if anchor == "end" else (flat, xs[:lag])
-        matrix = jax.jit(jax.jacrev(final))(getattr(unravel(begin), part), begin, inputs)
-        assert float(found["frobenius"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(matrix)), abs=1e-12)
-        assert float(found["spectral"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(matrix, 2)), abs=1e-12)
+    found, whole = measure(params, state, xs)
+    for part, (_, places) in blocks.items():
+        for lag in range(1, steps + 1):
+            for anchor, matrix in (("end", whole[steps, :, steps - lag]), ("start", whole[lag, :, 0])):
+                kept, logs = np.asarray(matrix[places, places]), found[part, anchor]
+                assert float(logs["frobenius"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(kept)), abs=1e-12)
+                assert float(logs["spectral"][lag - 1]) == pytest.approx(np.log(np.linalg.norm(kept, 2)), abs=1e-12)
 
 
 def test_a_block_far_smaller_than_the_whole_is_measured():
@@ -220,15 +224,15 @@ def test_a_block_that_selects_nothing_is_refused():
 @pytest.mark.parametrize("name", GATED)
 def test_networks_are_batched(name):
     cell = make_cell(name, 4)
-    seeds = jnp.arange(3, dtype=jnp.uint32)
+    networks = [(cell.init(key, 1.2), cell.initial_state(key)) for key in jax.random.split(KEY, 3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
 
-    def measured(seed):
-        key = jax.random.key(seed)
-        return log_jacobian_norms(cell.step, cell.init(key, 1.2), cell.initial_state(key), steps=6)["frobenius"]
+    def measured(network):
+        return log_jacobian_norms(cell.step, *network, steps=6)["frobenius"]
 
     alone = jax.jit(measured)
-    for seed, one in zip(seeds, jax.jit(jax.vmap(measured))(seeds), strict=True):
-        np.testing.assert_allclose(one, alone(seed), atol=30 * 6 * EPS)
+    for network, one in zip(networks, jax.jit(jax.vmap(measured))(stacked), strict=True):
+        np.testing.assert_allclose(one, alone(network), atol=30 * 6 * EPS)
 
 
 @pytest.mark.parametrize(("dtype", "bias"), [("float32", 12.0), ("float32", 60.0), ("float64", 30.0)])
@@ -239,7 +243,7 @@ def test_a_gru_keeps_the_digits_of_a_nearly_open_update_gate(dtype, bias):
     update = replace(params.update_gate, bias=jnp.full(2, bias, dtype))
     params = replace(params, update_gate=update)
     h = jnp.ones(2, dtype)
-    found = log_jacobian_norms(cell.step, params, h, steps=20, norms=("spectral",))["spectral"]
+    found = jax.jit(lambda h: log_jacobian_norms(cell.step, params, h, steps=20, norms=("spectral",))["spectral"])(h)
     lag, eps = np.arange(1, 21), np.finfo(dtype).eps
     exact = -lag * np.logaddexp(0, bias)
     np.testing.assert_allclose(found, exact, rtol=0, atol=eps * np.max(8 * lag + np.abs(exact)))

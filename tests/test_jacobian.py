@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cell_families import FAMILIES, any_of, whole_rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.flatten_util import ravel_pytree
 
 from gradient_horizon import log_jacobian_norms, make_cell, names
+from gradient_horizon.jacobian import resolve_method
 from gradient_horizon.rollout import flatten_step, push, rollout
 
 BOTH = ("frobenius", "spectral")
@@ -21,40 +22,47 @@ def network(cell, seed=0, scale=1.3, steps=9, dtype=jnp.float64, weights="gaussi
     return params, cell.initial_state(key, dtype=dtype), xs
 
 
-def oracle(cell, params, h, xs, steps, anchor):
-    """Log norms of jacrev of the whole rollout, by a nudge added to every state at once."""
-    flat, unravel = ravel_pytree(h)
-
-    def states(nudges):
-        visited = [flat + nudges[0]]
-        for t in range(steps):
-            state = cell.step(params, unravel(visited[-1]), None if xs is None else xs[t])
-            visited.append(ravel_pytree(state)[0] + nudges[t + 1])
-        return jnp.stack(visited)
-
-    whole = np.asarray(jax.jit(jax.jacrev(states))(jnp.zeros((steps + 1, flat.size), flat.dtype)), np.float64)
+def log_norms_of(whole, anchor):
+    steps = len(whole) - 1
     lags = range(1, steps + 1)
     matrices = [whole[steps, :, steps - lag] if anchor == "end" else whole[lag, :, 0] for lag in lags]
-    with np.errstate(divide="ignore"):
-        logs = [[np.log(np.linalg.norm(matrix)), np.log(np.linalg.norm(matrix, 2))] for matrix in matrices]
+    logs = [[np.log(np.linalg.norm(matrix)), np.log(np.linalg.norm(matrix, 2))] for matrix in matrices]
     return dict(zip(BOTH, np.array(logs).T, strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("anchor", names.ANCHORS)
-@pytest.mark.parametrize("name", names.CELLS)
-def test_oracle_jacrev_of_the_whole_rollout(name, anchor, dtype):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_oracle_jacrev_of_the_whole_rollout(family, dtype):
     steps = 7
-    cell = make_cell(name, 6, 2)
-    params, h, xs = network(cell, scale=1.3, steps=steps, dtype=jnp.dtype(dtype))
-    expected = oracle(cell, params, h, xs, steps, anchor)
-    for method in ("auto", names.METHOD_OF_ANCHOR[anchor], "jacrev"):
-        found = log_jacobian_norms(cell.step, params, h, xs, anchor=anchor, norms=BOTH, method=method)
-        for norm in BOTH:
-            assert found[norm].dtype == dtype
-            # a step rounds by some √n eps; a product of random matrices cancels by ‖A‖‖B‖/‖AB‖ ≲ n
-            tolerance = 30 * steps * np.finfo(dtype).eps
-            np.testing.assert_allclose(found[norm], expected[norm], atol=tolerance, rtol=0)
+    cells, step = any_of(family, 6, 2)
+    ways = [(anchor, method) for anchor in names.ANCHORS for method in ("auto", "jacrev")]
+
+    @jax.jit
+    def measure(chosen, h, xs):
+        found = {
+            (anchor, method): log_jacobian_norms(step, chosen, h, xs, anchor=anchor, norms=BOTH, method=method)
+            for anchor, method in ways
+        }
+        return found, whole_rollout(step, chosen, h, xs)
+
+    for place, cell in enumerate(cells.values()):
+        params, h, xs = network(cell, scale=1.3, steps=steps, dtype=jnp.dtype(dtype))
+        found, whole = measure((place, params), h, xs)
+        whole = np.asarray(whole, np.float64)
+        for anchor, method in ways:
+            expected = log_norms_of(whole, anchor)
+            for norm in BOTH:
+                measured = found[anchor, method][norm]
+                assert measured.dtype == dtype
+                # a step rounds by some √n eps; a product of random matrices cancels by ‖A‖‖B‖/‖AB‖ ≲ n
+                tolerance = 30 * steps * np.finfo(dtype).eps
+                np.testing.assert_allclose(measured, expected[norm], atol=tolerance, rtol=0, err_msg=cell.name)
+
+
+@pytest.mark.parametrize("anchor", names.ANCHORS)
+def test_auto_is_the_method_that_fits_the_anchor(anchor):
+    assert resolve_method("auto", anchor) == names.METHOD_OF_ANCHOR[anchor]
+    assert resolve_method("jacrev", anchor) == "jacrev"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -65,22 +73,33 @@ def test_orthogonal_weights_scale_every_singular_value_by_g(n, scale, dtype):
     params, _, _ = network(cell, scale=scale, dtype=jnp.dtype(dtype), weights="orthogonal", bias=0.0)
     h = cell.initial_state(dtype=jnp.dtype(dtype))  # zero: a linear state that grows overflows
     lag = np.arange(1, steps + 1)
-    for anchor in names.ANCHORS:
-        found = log_jacobian_norms(cell.step, params, h, steps=steps, anchor=anchor, norms=BOTH)
+
+    @jax.jit
+    def measure(params, h):
+        return [
+            log_jacobian_norms(cell.step, params, h, steps=steps, anchor=anchor, norms=BOTH) for anchor in names.ANCHORS
+        ]
+
+    for found in measure(params, h):
         # Q is orthogonal to √n eps, and every step adds as much
         tolerance = 4 * np.sqrt(n) * steps * np.finfo(dtype).eps
         np.testing.assert_allclose(found["spectral"], lag * np.log(scale), atol=tolerance)
         np.testing.assert_allclose(found["frobenius"], 0.5 * np.log(n) + lag * np.log(scale), atol=tolerance)
 
 
+@jax.jit
+def norms_of_powers(params):
+    cell = make_cell("linear", len(params.recurrent))
+    h = cell.initial_state(dtype=jnp.float64)  # zero: a linear state that grows overflows
+    return log_jacobian_norms(cell.step, params, h, steps=2000)["frobenius"]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.8])
 def test_gelfand_powers_of_one_matrix_follow_its_eigenvalues(seed, scale):
     steps, n = 2000, 12
-    cell = make_cell("linear", n)
-    params, _, _ = network(cell, seed, scale, bias=0.0)
-    h = cell.initial_state(dtype=jnp.float64)  # zero: a linear state that grows overflows
-    found = log_jacobian_norms(cell.step, params, h, steps=steps)["frobenius"]
+    params, _, _ = network(make_cell("linear", n), seed, scale, bias=0.0)
+    found = norms_of_powers(params)
     matrix = np.asarray(params.recurrent)
     eigenvalues, vectors = np.linalg.eig(matrix)
     radius = np.abs(eigenvalues).max()
@@ -115,33 +134,55 @@ def test_the_jacobian_is_taken_at_the_state_that_the_step_starts_from():
     np.testing.assert_allclose(found, np.cumsum(np.log(2 * states)), atol=1e-13)
 
 
-@pytest.mark.parametrize("name", names.CELLS)
-def test_both_anchors_agree_at_full_lag(name):
-    cell = make_cell(name, 10, 1)
-    params, h, xs = network(cell, scale=1.1, steps=60)
-    start, end = (log_jacobian_norms(cell.step, params, h, xs, anchor=a, norms=BOTH) for a in ("start", "end"))
-    for norm in BOTH:
-        np.testing.assert_allclose(start[norm][-1], end[norm][-1], atol=1e-13 * 60)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_anchors_agree_at_full_lag(family):
+    cells, step = any_of(family, 10, 1)
+
+    @jax.jit
+    def measure(chosen, h, xs):
+        trajectory = rollout(step, chosen, h, xs)
+        return [
+            log_jacobian_norms(step, chosen, h, xs, anchor=anchor, norms=BOTH, trajectory=trajectory)
+            for anchor in ("start", "end")
+        ]
+
+    for place, cell in enumerate(cells.values()):
+        params, h, xs = network(cell, scale=1.1, steps=60)
+        start, end = measure((place, params), h, xs)
+        for norm in BOTH:
+            np.testing.assert_allclose(start[norm][-1], end[norm][-1], atol=1e-13 * 60, err_msg=cell.name)
+
+
+@jax.jit
+def factors_and_norms(seed, scale):
+    """J_1 .. J_12 of a tanh network, and the norms of their products from the start."""
+    cell = make_cell("tanh", 8)
+    params, h, _ = network(cell, seed, scale)
+    flat_step, _ = flatten_step(cell.step, h)
+    trajectory = rollout(cell.step, params, h, steps=12)
+    eye = jnp.eye(8, dtype=jnp.float64)
+    factors = jax.vmap(lambda h: push(flat_step, params, h, None, eye))(trajectory.states[:-1])
+    norms = log_jacobian_norms(
+        cell.step, params, h, steps=12, anchor="start", norms=BOTH, trajectory=trajectory, method="pushforward"
+    )
+    return factors, norms
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.2, 2.5), st.integers(1, 11))
 @settings(deadline=None, max_examples=15)
 def test_cocycle(seed, scale, split):
     steps = 12
-    cell = make_cell("tanh", 8)
-    params, h, _ = network(cell, seed, scale)
-    flat_step, _ = flatten_step(cell.step, h)
-    states = rollout(cell.step, params, h, steps=steps).states
+    factors, found = factors_and_norms(np.uint32(seed), scale)
+    factors = np.asarray(factors)
 
     def product(first, last):
-        matrix = jnp.eye(8, dtype=jnp.float64)
-        for t in range(first, last):
-            matrix = push(flat_step, params, states[t], None, matrix)
-        return np.asarray(matrix)
+        matrix = np.eye(8)
+        for factor in factors[first:last]:
+            matrix = factor @ matrix
+        return matrix
 
     late, early = product(split, steps), product(0, split)
     whole = late @ early
-    found = log_jacobian_norms(cell.step, params, h, steps=steps, anchor="start", norms=BOTH)
     lost = np.linalg.norm(late) * np.linalg.norm(early) / np.linalg.norm(whole)  # cancellation
     assert float(found["frobenius"][-1]) == pytest.approx(
         np.log(np.linalg.norm(whole)), abs=float(1e-13 * steps * lost)

@@ -1,6 +1,7 @@
 """Laws of Lyapunov spectra. Where a limit is meant, the tolerance is the law's own 1/T; identities hold to rounding."""
 
 import logging
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,12 @@ from gradient_horizon.rollout import rollout
 
 def linear(matrix, h, x):
     return (matrix if x is None else x) @ h
+
+
+@partial(jax.jit, static_argnames=("steps", "transient", "count", "every"))
+def spectrum(matrix, h0, xs=None, **settings):
+    """Of h ← W h, or h ← x h, as one compiled program for matrices of one shape."""
+    return lyapunov_exponents(linear, matrix, h0, xs, **settings)
 
 
 def gaussian(n, seed=0, scale=1.0, shape=()):
@@ -50,20 +57,18 @@ def by_sorted_qr(jacobians):
 @pytest.mark.parametrize(("n", "seed"), [(3, 0), (8, 1), (15, 2)])
 def test_a_fixed_matrix_has_the_logs_of_its_eigenvalues_moduli(n, seed):
     matrix, transient, counted = gaussian(n, seed), 500, 4000
-    found = lyapunov_exponents(
-        linear, jnp.asarray(matrix), jnp.zeros(n), steps=transient + counted, transient=transient
-    )
+    found = spectrum(jnp.asarray(matrix), jnp.zeros(n), steps=transient + counted, transient=transient)
     eigenvalues, vectors = np.linalg.eig(matrix)
     expected = np.sort(np.log(np.abs(eigenvalues)))[::-1]
-    # log R_ii over T steps and T log|λ_i| differ by at most 2 log κ(V), V the eigenvectors
-    np.testing.assert_allclose(found.exponents, expected, atol=2 * np.log(np.linalg.cond(vectors)) / counted)
+    # log R_ii over T steps and T log|λ_i| differ by at most log κ(V), V the eigenvectors
+    np.testing.assert_allclose(found.exponents, expected, atol=np.log(np.linalg.cond(vectors)) / counted)
     assert float(found.sum_rule_error) < 1e-13
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 2e-14)])
 def test_orthogonal_matrices_stretch_every_direction_by_g(dtype, tolerance):
-    cell, params, _ = network("linear", 24, 1.3, jnp.dtype(dtype), weights="orthogonal")
-    found = lyapunov_exponents(cell.step, params, jnp.zeros(24, dtype), steps=300)
+    _, params, _ = network("linear", 24, 1.3, jnp.dtype(dtype), weights="orthogonal")
+    found = spectrum(params.recurrent, jnp.zeros(24, dtype), steps=300)
     np.testing.assert_allclose(found.exponents, np.log(1.3), atol=tolerance)
     np.testing.assert_allclose(found.standard_error, 0, atol=tolerance)
     assert found.exponents.dtype == found.sum_rule_error.dtype == dtype
@@ -75,7 +80,7 @@ def test_orthogonal_matrices_stretch_every_direction_by_g(dtype, tolerance):
 def test_fresh_gaussian_matrices_follow_newman(n, g):
     steps = 4000
     xs = jnp.asarray(gaussian(n, 5, g, (steps,)))
-    found = lyapunov_exponents(linear, None, jnp.zeros(n), xs, transient=100)
+    found = spectrum(None, jnp.zeros(n), xs, transient=100)
     rank = np.arange(1, n + 1)
     expected = np.log(g) + 0.5 * (np.log(2) + digamma((n - rank + 1) / 2)) - 0.5 * np.log(n)
     error = np.asarray(found.standard_error)
@@ -96,19 +101,21 @@ def test_one_tanh_unit(w):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("n", [16, 64])
-def test_sum_rule(n, dtype):
+@pytest.mark.parametrize(("n", "by_elimination"), [(16, True), (64, False)])
+def test_sum_rule(n, by_elimination, dtype):
     cell = make_cell("tanh", n)
+    log_det = None if by_elimination else cell_log_det(cell)
 
-    def measure(g, log_det):
+    @jax.jit
+    @jax.vmap
+    def measure(g):
         _, params, h = network("tanh", n, g, jnp.dtype(dtype))
         return lyapunov_exponents(cell.step, params, h, steps=100, transient=20, log_det=log_det)
 
-    for log_det in (None, cell_log_det(cell)):
-        found = jax.vmap(lambda g, log_det=log_det: measure(g, log_det))(jnp.array([0.8, 1.5, 3.0, 10.0], dtype))
-        assert np.all(np.isfinite(found.exponents))
-        # each pivot rounds by some √n eps κ(W) / n of its row; the logs themselves by eps Σ|λ| / n
-        assert np.all(np.asarray(found.sum_rule_error) < 100 * np.sqrt(n) * np.finfo(dtype).eps)
+    found = measure(jnp.array([0.8, 1.5, 3.0, 10.0], dtype))
+    assert np.all(np.isfinite(found.exponents))
+    # each pivot rounds by some √n eps κ(W) / n of its row; the logs themselves by eps Σ|λ| / n
+    assert np.all(np.asarray(found.sum_rule_error) < 100 * np.sqrt(n) * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 5e-3), ("float64", 1e-10)])
@@ -119,11 +126,11 @@ def test_every_exponent_is_that_of_a_sorted_qr(g, dtype, tolerance):
     states = rollout(cell.step, params, h, steps=steps).states[:-1]
     slopes = np.asarray(cell.activation.derivative(jax.vmap(lambda h: cell.preactivation(params, h))(states)))
     jacobians = (slopes[:, :, None] * np.asarray(params.recurrent)[None]).astype(np.float64)
-    found = lyapunov_exponents(linear, None, jnp.zeros(n, dtype), jnp.asarray(jacobians, dtype))
+    found = spectrum(None, jnp.zeros(n, dtype), jnp.asarray(jacobians, dtype))
     # unrelated starts differ by their volumes, of which each exponent keeps log n / T or so
     start = 4 * np.log(n) / steps
     np.testing.assert_allclose(found.exponents, by_sorted_qr(jacobians), atol=start)
-    aligned = lyapunov_exponents(linear, None, jnp.zeros(n), jnp.asarray(jacobians))
+    aligned = spectrum(None, jnp.zeros(n), jnp.asarray(jacobians))
     np.testing.assert_allclose(found.exponents, aligned.exponents, atol=tolerance)
 
 
@@ -131,8 +138,8 @@ def test_every_exponent_is_that_of_a_sorted_qr(g, dtype, tolerance):
 def test_rarer_elimination_changes_nothing_where_steps_are_well_conditioned(every):
     n = 8
     xs = jnp.asarray(gaussian(n, 3, 1.0, (101,)) + np.eye(n)[None])
-    one = lyapunov_exponents(linear, None, jnp.zeros(n), xs, transient=10)
-    other = lyapunov_exponents(linear, None, jnp.zeros(n), xs, transient=10, every=every)
+    one = spectrum(None, jnp.zeros(n), xs, transient=10)
+    other = spectrum(None, jnp.zeros(n), xs, transient=10, every=every)
     np.testing.assert_allclose(one.exponents, other.exponents, atol=1e-10)
     np.testing.assert_allclose(one.standard_error, other.standard_error, atol=1e-10)
 
@@ -140,8 +147,8 @@ def test_rarer_elimination_changes_nothing_where_steps_are_well_conditioned(ever
 def test_the_first_few_are_the_whole_spectrums_first():
     n, count = 20, 6
     xs = jnp.asarray(gaussian(n, 7, 1.4, (400,)))
-    whole = lyapunov_exponents(linear, None, jnp.zeros(n), xs)
-    few = lyapunov_exponents(linear, None, jnp.zeros(n), xs, count=count)
+    whole = spectrum(None, jnp.zeros(n), xs)
+    few = spectrum(None, jnp.zeros(n), xs, count=count)
     np.testing.assert_allclose(few.exponents, whole.exponents[:count], atol=1e-11)
     assert few.exponents.shape == few.standard_error.shape == (count,)
     assert np.isnan(few.sum_rule_error)
@@ -150,8 +157,8 @@ def test_the_first_few_are_the_whole_spectrums_first():
 def test_dead_units_are_minus_infinity_and_leave_the_others():
     masks = np.ones((50, 5))
     masks[20, 3] = 0
-    xs = jnp.asarray(masks * 0.5)
-    found = lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(5), xs)
+    xs = jnp.asarray(0.5 * masks[:, :, None] * np.eye(5))
+    found = spectrum(None, jnp.zeros(5), xs)
     # the projection takes its share of every volume once; after it nothing but the halving is left
     assert np.all(np.isfinite(found.exponents[:4]) & (found.exponents[:4] <= np.log(0.5) + 1e-13))
     assert found.exponents[4] == -np.inf
@@ -159,7 +166,7 @@ def test_dead_units_are_minus_infinity_and_leave_the_others():
     assert np.isnan(found.sum_rule_error)
     assert float(found.kaplan_yorke_dimension) == 0
     assert float(found.entropy_rate) == 0
-    early = lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(5), xs, transient=30)
+    early = spectrum(None, jnp.zeros(5), xs, transient=30)
     np.testing.assert_allclose(early.exponents[:4], np.log(0.5), atol=1e-13)
     assert early.exponents[4] == -np.inf
 
@@ -176,13 +183,13 @@ def test_a_relu_network_never_gives_nan():
 def test_weights_of_low_rank_leave_as_many_exponents(dtype):
     rng = np.random.default_rng(3)
     matrix = rng.standard_normal((12, 3)) @ rng.standard_normal((3, 12)) / 6
-    found = lyapunov_exponents(linear, jnp.asarray(matrix, dtype), jnp.zeros(12, dtype), steps=200)
+    found = spectrum(jnp.asarray(matrix, dtype), jnp.zeros(12, dtype), steps=200)
     assert np.sum(np.isfinite(found.exponents)) == 3
     assert np.isnan(found.sum_rule_error)
 
 
 def test_a_state_that_is_not_finite_gives_nan():
-    found = lyapunov_exponents(linear, jnp.eye(2) * 1e30, jnp.ones(2), steps=20)
+    found = spectrum(jnp.eye(2) * 1e30, jnp.ones(2), steps=20)
     assert np.all(np.isnan(found.exponents))
     assert np.isnan(found.kaplan_yorke_dimension)
     assert np.isnan(found.entropy_rate)
@@ -196,7 +203,7 @@ def test_a_pytree_state_is_raveled():
         return {"a": joined[:2], "b": joined[2:]}
 
     pair = lyapunov_exponents(step, matrix, {"a": jnp.zeros(2), "b": jnp.zeros(3)}, steps=50)
-    np.testing.assert_allclose(pair.exponents, lyapunov_exponents(linear, matrix, jnp.zeros(5), steps=50).exponents)
+    np.testing.assert_allclose(pair.exponents, spectrum(matrix, jnp.zeros(5), steps=50).exponents, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +238,9 @@ def test_vmap_equals_a_loop():
         return lyapunov_exponents(cell.step, params, cell.initial_state(key, dtype=jnp.float64), steps=30)
 
     seeds = np.arange(3)
-    together = jax.jit(jax.vmap(measure))(seeds)
+    together, alone = jax.jit(jax.vmap(measure))(seeds), jax.jit(measure)
     for i in seeds:
-        for one, many in zip(measure(i), together, strict=True):
+        for one, many in zip(alone(i), together, strict=True):
             # chaos: rounding of one step grows by e^λ a step, λ about 0.2 here
             np.testing.assert_allclose(many[i], one, atol=1e-9)
 
@@ -258,8 +265,8 @@ def test_a_broken_sum_rule_is_told(caplog):
     with caplog.at_level(logging.WARNING):
         lyapunov_exponents(cell.step, params, h, steps=60)
         assert not caplog.records
-        found = lyapunov_exponents(cell.step, params, h, steps=60, every=6)
-    assert float(found.sum_rule_error) > 1e-2
+        found = lyapunov_exponents(cell.step, params, h, steps=60, every=20)
+    assert float(found.sum_rule_error) > 1e-2  # inf, where a direction was lost altogether
     assert "sum rule broken" in caplog.text
 
 

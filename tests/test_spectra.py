@@ -12,9 +12,13 @@ from gradient_horizon.rollout import rollout
 from gradient_horizon.spectra import log_singular_values
 
 
+@jax.jit
+def of_product(factors):
+    return log_singular_values(lambda _, h, x: x @ h, None, jnp.zeros(factors.shape[1], factors.dtype), factors)
+
+
 def spectrum(factors, dtype="float64"):
-    factors = jnp.asarray(factors, dtype)
-    return np.asarray(log_singular_values(lambda _, h, x: x @ h, None, jnp.zeros(factors.shape[1], dtype), factors))
+    return np.asarray(of_product(jnp.asarray(factors, dtype)))
 
 
 def exact(factors):
@@ -86,16 +90,22 @@ def test_zeros_are_minus_infinity():
 def test_sum_rule_and_largest(g):
     n, steps = 24, 150
     cell = make_cell("tanh", n)
-    key = jax.random.key(3)
-    params, h = cell.init(key, g, dtype=jnp.float64), cell.initial_state(key, dtype=jnp.float64)
-    found = np.asarray(log_singular_values(cell.step, params, h, steps=steps))
     log_det = cell_log_det(cell)
     assert log_det is not None
-    states = rollout(cell.step, params, h, steps=steps).states[:-1]
-    total = float(jnp.sum(jax.vmap(lambda h: log_det(params, h, None))(states)))
+    key = jax.random.key(3)
+    params, h = cell.init(key, g, dtype=jnp.float64), cell.initial_state(key, dtype=jnp.float64)
+    trajectory = rollout(cell.step, params, h, steps=steps)
+
+    @jax.jit
+    def measure(params, h, trajectory):
+        largest = log_jacobian_norms(cell.step, params, h, steps=steps, norms=("spectral",), trajectory=trajectory)
+        logs = jax.vmap(lambda h: log_det(params, h, None))(trajectory.states[:-1])
+        jacobians = jax.vmap(lambda h: jax.jacfwd(cell.step, argnums=1)(params, h, None))(trajectory.states[:-1])
+        return largest["spectral"][-1], jnp.sum(logs), of_product(jacobians)
+
+    largest, total, found = (np.asarray(values) for values in measure(params, h, trajectory))
     # n steps logs, each right to n eps κ(W), κ(W) some hundreds
     assert abs(found.sum() - total) < 1e-14 * 1000 * steps
-    largest = log_jacobian_norms(cell.step, params, h, steps=steps, norms=("spectral",))["spectral"][-1]
     assert found[0] == pytest.approx(float(largest), abs=1e-11)
     assert np.all(np.diff(found) <= 0)
 
