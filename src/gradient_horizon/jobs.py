@@ -154,6 +154,7 @@ def read_job(folder: Path, keys: Sequence[str]) -> Job:
 def execute(job: Job, report: Callable[[float], None]) -> None:
     """Compute `job` and write its folder; whatever goes wrong is recorded there before it is raised again."""
     job.folder.mkdir(parents=True, exist_ok=True)
+    records.clear_unfinished(job.folder)
     settings = spelt_short(deciding(job.config))
     record = records.Record(records.RUNNING, job.hash, settings, job.swept, networks=job.networks)
     records.write_record(job.folder, record)

@@ -56,6 +56,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left; for the one process that may write there."""
+    for path in folder.glob(".*.*"):
+        if path.suffix[1:].isdigit():
+            path.unlink(missing_ok=True)
+
+
 def file_checksum(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
