@@ -110,7 +110,7 @@ def test_every_damage_to_a_stored_file_is_found(tmp_path):
             altered[place] ^= 1 << rng.randrange(8)
             (job / name).write_bytes(altered if attempt % 2 else content[:place])
             assert not records.is_finished(job, "0" * 64), (name, attempt, place)
-            with pytest.raises(ResultError, match=str(job)):
+            with pytest.raises(ResultError, match=str(tmp_path)):
                 load(tmp_path)
             (job / name).write_bytes(content)
     assert records.is_finished(job, "0" * 64)

@@ -110,7 +110,19 @@ def _is_name(value: Any) -> bool:
 
 
 NAME = Rule("a folder's name, without slashes, or null", _is_name)
-FOLDER = Rule("a folder that can be written", lambda value: isinstance(value, str) and _is_writable(Path(value)))
+FOLDER = Rule(
+    "a folder that can be written, and no number",
+    lambda value: isinstance(value, str) and not _is_other(value) and _is_writable(Path(value)),
+)
+
+
+def _is_other(text: str) -> bool:
+    """Whether this was a number or a switch before it was made a text."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lower() in ("true", "false", "null")
+    return True
 
 
 def _is_writable(folder: Path) -> bool:

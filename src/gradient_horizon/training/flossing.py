@@ -14,11 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from gradient_horizon.arrays import PyTree
 from gradient_horizon.cells import Cell
-from gradient_horizon.randomness import named_key
+from gradient_horizon.randomness import fixed_orthogonal, named_key
 from gradient_horizon.rollout import flatten_step, push
 from gradient_horizon.training.network import Params, all_finite
 from gradient_horizon.training.spec import Member, TrainSpec
-from gradient_horizon.weights import unit_weights
 
 
 def _orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"]]:
@@ -41,7 +40,7 @@ def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count
     derivative; so does a state that is not finite.
     """
     flat_step, start = flatten_step(cell.step, cell.initial_state(dtype=xs.dtype))
-    basis, _ = _orthonormalised(unit_weights("gaussian", jax.random.key(0), start.size, xs.dtype)[:, :count])
+    basis, _ = _orthonormalised(jnp.asarray(fixed_orthogonal(start.size)[:, :count], xs.dtype))
 
     @jax.checkpoint
     def advance(carry, x):
