@@ -148,6 +148,7 @@ PRESETS = st.one_of(
             ("cell", {"cell": "${oc.env:HOME}"}),
             ("cell", {"cell": "${steps}"}),
             ("cell", {"cell": {"_target_": "os.system"}}),
+            ("anchors", {"weight_scales": [0.5], "anchors": {}}),  # a mapping where Hydra expects a list
         ]
     ),
 ).map(lambda pair: (pair[0], "# @package _global_\n" + json.dumps(pair[1])))

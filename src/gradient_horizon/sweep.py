@@ -21,6 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gradient_horizon import config, jobs, launchers, records
 from gradient_horizon.rules import SettingError
@@ -83,6 +85,18 @@ def _check_override(override: Override) -> None:
         raise SettingError(f"~{key}", override.value(), "settings can be changed but not deleted")
 
 
+def _check_preset(name: str) -> None:
+    """`SettingError` for the first setting of a preset whose own value is wrong, which Hydra may not name."""
+    for path in (place / "sweeps" / f"{name}.yaml" for place in (_root(), Path.cwd())):
+        try:
+            values = OmegaConf.to_container(OmegaConf.load(path))
+        except (OSError, YAMLError, OmegaConfBaseException, UnicodeError):
+            continue
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if key in config.FIELDS and "${" not in str(value):
+                config.check_value(str(key), value)
+
+
 @contextmanager
 def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
     """A function that composes the settings of these overrides, with Hydra's own."""
@@ -137,6 +151,8 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
             composed = composing([override.input_line or "" for override in fixed if override not in spelt])
     except Exception as error:  # whatever Hydra makes of a preset that is none
         preset = next((override.value() for override in fixed if override.key_or_group == "sweeps"), None)
+        if preset:
+            _check_preset(preset)
         setting, value = ("sweeps", preset) if preset else ("override", " ".join(overrides))
         raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
     hydra = composed.hydra
