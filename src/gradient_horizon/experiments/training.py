@@ -229,9 +229,19 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         dataset = dataset.isel(clip_threshold=[0] * len(config.clip_thresholds))
         attributes = dataset.clip_threshold.attrs
         dataset = dataset.assign_coords(clip_threshold=("clip_threshold", config.clip_thresholds, attributes))
-    return dataset.assign_attrs(
-        block_size=population.block, chance_loss=spec.task.chance_loss, chance_error=spec.task.chance_error
-    )
+    return dataset.assign_attrs(block_size=population.block)
+
+
+def _given(spec: TrainSpec) -> dict[str, Any]:
+    """What the histories are judged by."""
+    described = {
+        "chance_loss": (spec.task.chance_loss, "smallest loss without reading the input", "nat"),
+        "chance_error": (spec.task.chance_error, "smallest error without reading the input", "1"),
+        "solved_below": (spec.solved_below, "error under which the task counts as solved", "1"),
+    }
+    return {
+        name: ((), value, {"long_name": title, "units": units}) for name, (value, title, units) in described.items()
+    }
 
 
 def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Dataset:
@@ -276,6 +286,7 @@ def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Da
             units="update",
         ),
         "state_size": ((), spec.cell.state_size, {"long_name": "size n of the state", "units": "1"}),
+        **_given(spec),
     }
     steps = np.arange(1, spec.task.steps + 1)
     coordinates = {

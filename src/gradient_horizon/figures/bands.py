@@ -32,9 +32,11 @@ def quantiles(
     return np.stack(found)
 
 
-def is_majority(lost: Bool[np.ndarray, "... S"], measured: Bool[np.ndarray, "... S"]) -> Bool[np.ndarray, "..."]:
+def is_majority(
+    lost: Bool[np.ndarray, "..."], measured: Bool[np.ndarray, "..."], axis: int = -1
+) -> Bool[np.ndarray, "..."]:
     """Where more than half of the networks that were measured are lost: what the rest do says little of them all."""
-    return 2 * np.sum(lost & measured, axis=-1) > np.sum(measured, axis=-1)
+    return 2 * np.sum(lost & measured, axis=axis) > np.sum(measured, axis=axis)
 
 
 def over_seeds(values: Float[np.ndarray, "G S ..."], finite: Float[np.ndarray, "G S"]) -> Float[np.ndarray, "3 G ..."]:

@@ -1,44 +1,71 @@
-"""What was learned: the loss against the update, with the level of chance."""
+"""What was learned: loss and error against the update, with the level of chance."""
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from gradient_horizon.figures import style
-from gradient_horizon.figures.bands import quantiles
-from gradient_horizon.figures.panels import split
+from gradient_horizon.figures import histories, style
 from gradient_horizon.figures.scales import ScaleColours
 
-XLABEL, YLABEL = "update", "loss"
+LOSS, ERROR = "loss", "error"
 
 
-def _draw(ax: Axes, data: xr.Dataset, colours: ScaleColours) -> None:
-    axes = ("weight_scale", "seed", "learning_rate", "clip_threshold")
-    losses = data["loss"].transpose(*axes, "update").values
-    losses = losses.reshape(len(losses), -1, losses.shape[-1])
-    for index, values in enumerate(losses):
-        lower, median, upper = quantiles(np.where(np.isfinite(values), values, np.nan), axis=0)
-        ax.fill_between(data["update"].values, lower, upper, color=colours.of(index), alpha=0.18, linewidth=0)
-        ax.plot(data["update"].values, median, color=colours.of(index))
-    ax.axhline(float(data.attrs["chance_loss"]), **style.REFERENCE)
-    ax.set_yscale("log")
+def draw(axes: list[Axes], panels: list[xr.Dataset], name: str, colours: ScaleColours) -> None:
+    """One panel an Axes: a line a weight scale with its band over seeds; dashed, chance."""
+    drawn = []
+    for ax, data in zip(axes, panels, strict=True):
+        updates, bands = histories.bands_of(data, name)
+        chance = float(data[f"chance_{name}"])
+        ax.axhline(chance, zorder=2.5, **style.REFERENCE)
+        histories.draw_bands(ax, updates, bands, colours)
+        drawn += [bands, np.array([chance])]
+    histories.set_updates(axes, panels)
+    if name == LOSS:
+        histories.set_ordinate(axes, drawn)
+        ends = np.array([ax.get_ylim() for ax in axes])
+        for ax in axes:
+            ax.set_ylim(ends[:, 0].min(), ends[:, 1].max())
+    else:
+        for ax in axes:
+            ax.set_ylim(-0.02, 1.02)
 
 
-def loss_against_update(dataset: xr.Dataset) -> Figure:
-    """The loss on fresh sequences against the update, coloured by weight scale: median and 10–90 % band over the rest.
+def chance_key() -> style.Key:
+    """What the dashed line is."""
+    return [(Line2D([], [], **style.REFERENCE), "chance")]
 
-    One panel a combination of swept settings; dashed, the smallest loss without reading the input. Networks that have
-    diverged are left out from there on.
-    """
+
+def _against_update(dataset: xr.Dataset, name: str) -> Figure:
     dataset = dataset.sortby("weight_scale")
-    grid = split(dataset)
+    grid = histories.split_at_best(dataset)
+    data = [panel.data for panel in grid.panels]
+    chances = [float(panel[f"chance_{name}"]) for panel in data]
+    one_scale = len({*chances}) == 1 or name == ERROR
     with style.applied():
         colours = ScaleColours(dataset["weight_scale"].values)
         figure = grid.new_figure()
-        axes = grid.axes(figure, XLABEL, YLABEL)
-        for ax, panel in zip(axes, grid.panels, strict=True):
-            _draw(ax, panel.data, colours)
+        axes = grid.axes(figure, histories.XLABEL, name, sharey=one_scale)
+        for level in {*chances}:
+            group = [place for place, chance in enumerate(chances) if chance == level]
+            draw([axes[place] for place in group], [data[place] for place in group], name, colours)
         colours.add_bar(figure, axes)
-        style.add_key(figure, style.median_key(dataset.sizes["seed"], colours.remark()), [])
+        key = style.median_key(dataset.sizes["seed"], colours.remark()) + chance_key()
+        style.add_key(figure, key, histories.notes_on(dataset, grid))
     return figure
+
+
+def loss_against_update(dataset: xr.Dataset) -> Figure:
+    """The loss on fresh sequences against the update, coloured by weight scale: median and 10–90 % band over seeds.
+
+    One panel a combination of swept settings, at the learning rate and clip threshold with which most networks solved
+    the task; dashed, the smallest loss without reading the input. Networks that diverge are left out from there on, and
+    counted.
+    """
+    return _against_update(dataset, LOSS)
+
+
+def error_against_update(dataset: xr.Dataset) -> Figure:
+    """The share of wrong answers to fresh sequences against the update, as `loss_against_update`."""
+    return _against_update(dataset, ERROR)

@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradient_horizon.figures import (
+    evolution,
+    gradient_norms,
+    histories,
     horizon,
     learning,
     lyapunov,
@@ -17,8 +20,12 @@ from gradient_horizon.figures import (
     notes,
     pairs,
     panels,
+    prediction,
     scales,
+    state_gradients,
     style,
+    success,
+    success_map,
     theory,
 )
 
@@ -66,6 +73,52 @@ def _spectrum_and_largest(dataset: xr.Dataset) -> Figure:
     return figure
 
 
+def _training(dataset: xr.Dataset) -> Figure:
+    """Loss, error and the norm of the gradient, and ‖∂L/∂h_t‖ as a heat map, each against the update."""
+    dataset = dataset.sortby("weight_scale")
+    grid, mapped = histories.split_at_best(dataset), histories.split_at_best(dataset, state_gradients.CHOSEN)
+    with style.applied():
+        figure = style.new_figure(style.DOUBLE, 4.4)
+        (loss, error), (gradient, heat) = figure.subplots(2, 2)
+        colours = scales.ScaleColours(dataset["weight_scale"].values)
+        data = [panel.data for panel in grid.panels]
+        for ax, name in ((loss, learning.LOSS), (error, learning.ERROR)):
+            learning.draw([ax], data, name, colours)
+            ax.set_ylabel(name)
+        clips = gradient_norms.draw_norms([gradient], data, colours)
+        histories.set_updates([gradient], data)
+        gradient.set(xlabel=histories.XLABEL, ylabel=gradient_norms.LABEL)
+        drawn = state_gradients.Heat([panel.data for panel in mapped.panels])
+        drawn.draw([heat])
+        heat.set(xlabel=histories.XLABEL, ylabel=state_gradients.TIME)
+        heat.set_title(mapped.panels[0].title)
+        loss.set_title(
+            ", ".join(filter(None, [panels.title_of(json.loads(dataset.attrs["swept"])), grid.panels[0].title]))
+        )
+        colours.add_bar(figure, [loss, error])
+        drawn.add_bar(figure, [heat], dataset.sizes["seed"])
+        key = style.median_key(dataset.sizes["seed"], colours.remark()) + learning.chance_key()
+        key += gradient_norms.key_of(clips) + drawn.key()
+        style.add_key(figure, key, histories.notes_on(dataset, mapped))
+    return figure
+
+
+def _of_training(dataset: xr.Dataset) -> dict[str, Figure]:
+    figures = {
+        "loss": learning.loss_against_update(dataset),
+        "error": learning.error_against_update(dataset),
+        "gradient_norm": gradient_norms.gradient_norm_against_update(dataset),
+        "state_gradient": state_gradients.state_gradient_over_training(dataset),
+        "network": evolution.evolution_of_the_network(dataset),
+        "solved": success.share_solved_against(dataset),
+        "accuracy": success.accuracy_against(dataset),
+        "prediction": prediction.solving_against_initial_growth(dataset),
+    }
+    if success_map.axes_of(dataset):
+        figures["solved_map"] = success_map.solved_map(dataset)
+    return figures
+
+
 def _of_norms(dataset: xr.Dataset) -> dict[str, Figure]:
     figures = {"norm_against_lag": norms.norm_against_lag(dataset)}
     if "horizon" in dataset:
@@ -100,7 +153,7 @@ _DRAWN = {
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
     "pairs": _Drawn(pairs.reach_of_every_pair, lambda dataset: {"pairs": pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
-    "training": _Drawn(learning.loss_against_update, lambda dataset: {"loss": learning.loss_against_update(dataset)}),
+    "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }
 

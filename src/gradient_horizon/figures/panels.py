@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,8 @@ from gradient_horizon.figures import style
 from gradient_horizon.results import settings_of
 
 MOST_PANELS, MOST_COLUMNS = 24, 4
-CHARACTERS = 88  # of a title across two columns of a page
-_NAMED = ("cell", "weights")  # settings whose values speak for themselves
+CHARACTERS = 96  # of a title across two columns of a page
+_NAMED = ("cell", "weights", "task")  # settings whose values speak for themselves
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Grid:
         for spare in every[len(self.panels) :]:
             spare.remove()
         for place, (ax, panel) in enumerate(zip(axes, self.panels, strict=True)):
-            fits = len(panel.title) * self.columns <= CHARACTERS
-            ax.set_title(panel.title if fits else panel.title.replace(", ", ",\n"))
+            ax.set_title(wrapped(panel.title, CHARACTERS // self.columns))
             if place % self.columns == 0:
                 ax.set_ylabel(ylabel)
             if place + self.columns >= len(axes):
@@ -77,6 +77,22 @@ def title_of(swept: Mapping[str, Any]) -> str:
         for key, value in swept.items()
         if key not in JOINED
     )
+
+
+def _length(title: str) -> int:
+    """Of what is seen of a title whose symbols are one character each."""
+    return len(re.sub(r"\$[^$]*\$", "x", title))
+
+
+def wrapped(title: str, width: int) -> str:
+    """A title with line breaks after some of its commas, for lines of at most `width` characters where they can be."""
+    lines: list[str] = []
+    for part in title.split(", "):
+        if lines and _length(f"{lines[-1]}, {part}") <= width:
+            lines[-1] += f", {part}"
+        else:
+            lines.append(part)
+    return ",\n".join(lines)
 
 
 def lines_of(data: xr.Dataset) -> dict[str, xr.Dataset]:

@@ -85,7 +85,12 @@ class ScaleColours:
         """A bar beside `axes`, with the strong scales marked; a single scale needs none."""
         if len(self.scales) == 1:
             return
-        aspect = max(30.0, 12 * figure.get_figheight())
+        specs = [ax.get_subplotspec() for ax in axes]
+        rows = {row for spec in specs if spec for row in spec.rowspan}
+        height = figure.get_figheight() * max(
+            (len(rows) / spec.get_gridspec().nrows for spec in specs if spec), default=1
+        )
+        aspect = max(30.0, 12 * height)
         bar = figure.colorbar(ScalarMappable(self._place, self._map), ax=axes, label=LABEL, aspect=aspect, pad=0.02)
         bar.outline.set_visible(False)  # type: ignore[operator]
         if self.is_named:
