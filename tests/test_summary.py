@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from rich.console import Console
+from table_parts import rows_of
 
 from gradient_horizon.results import join
 from gradient_horizon.summary import horizon_table, lyapunov_table, recheck_lines, tables
@@ -46,9 +47,7 @@ def geometric(cell: str, neutral: float, lags: int, **attributes) -> xr.Dataset:
 
 def rows(dataset: xr.Dataset) -> list[list[str]]:
     """The table's cells: the swept settings, the neutral scale, horizons at 0.5, 1 and 2, non-finite networks."""
-    table = horizon_table(dataset)
-    assert table is not None
-    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+    return rows_of(horizon_table(dataset))
 
 
 def test_a_row_a_job_with_its_own_neutral_scale_and_horizons():
@@ -130,9 +129,7 @@ def exponents(swept: dict, scales: list[float] = SCALES, seeds: int = 5, **setti
 
 
 def lyapunov_rows(dataset: xr.Dataset) -> list[list[str]]:
-    table = lyapunov_table(dataset)
-    assert table is not None
-    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+    return rows_of(lyapunov_table(dataset))
 
 
 def test_a_row_a_job_and_weight_scale_beside_its_theory():
