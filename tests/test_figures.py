@@ -363,7 +363,10 @@ class TestOneJob:
             "pairs": {"pairs"},
             "nodes": {"nodes"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
-            "training": {"loss"},
+            "training": {
+                *("loss", "error", "gradient_norm", "state_gradient", "network"),
+                *("solved", "accuracy", "prediction"),
+            },
         }
         assert set(drawn) == expected[experiment]
 
