@@ -69,9 +69,9 @@ class TestHistories:
         np.testing.assert_allclose(bands[1, 1, 2:], np.median([*loss[1, :3, 1], loss[1, 3, 2]]))
 
     def test_a_job_keeps_its_own_updates_in_a_sweep(self):
-        budgets = ((40, 10), (60, 20))
+        budgets = {40: 10, 60: 20}
         dataset = results.join(
-            [trained({"updates": last}, updates=last, record_every=every) for last, every in budgets]
+            [trained({"updates": last}, updates=last, record_every=every) for last, every in budgets.items()]
         )
         found = [
             histories.bands_of(dataset.sel(updates=updates).isel(learning_rate=0, clip_threshold=0), "loss")[0].tolist()

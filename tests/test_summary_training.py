@@ -16,7 +16,7 @@ DIVERGED = [[30, -1, -1, -1], [-1, -1, -1, -1]]
 
 def limits(solved, total):
     found = share(solved, total)
-    return f"{found.lower:.2f}..{found.upper:.2f}"
+    return f"{found.lower:.2f}–{found.upper:.2f}"
 
 
 def test_a_row_a_job_and_weight_scale():
@@ -33,7 +33,7 @@ def test_wilsons_limits_are_the_published_ones():
     """15 of 148: 0.0624 to 0.1605 (Newcombe 1998, Statistics in Medicine 17:857, table I)."""
     data = trained(solved=[10] * 15 + [-1] * 133, seeds=148, weight_scales=(1.0,))
     ((_, solved, interval, _, _, _),) = rows_of(solved_table(data))
-    assert (solved, interval) == ("15/148", "0.06..0.16")
+    assert (solved, interval) == ("15/148", "0.06–0.16")
 
 
 def test_the_best_learning_rate_has_a_row_of_its_own_scale():
@@ -62,7 +62,7 @@ def test_the_initial_horizon_as_a_predictor():
     area = foretold(tanh)
     assert area is not None
     found = rows_of(prediction_table(dataset))
-    assert found == [["tanh", "4/8", f"{area.estimate:.2f}", f"{area.lower:.2f}..{area.upper:.2f}"]]
+    assert found == [["tanh", "4/8", f"{area.estimate:.2f}", f"{area.lower:.2f}–{area.upper:.2f}"]]
 
 
 def test_nothing_is_predicted_where_all_are_alike():

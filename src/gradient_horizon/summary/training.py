@@ -10,7 +10,7 @@ _CHOICES = {"learning_rate": "η", "clip_threshold": "c"}
 
 
 def _interval(lower: float, upper: float) -> str:
-    return f"{lower:.2f}..{upper:.2f}"
+    return f"{lower:.2f}–{upper:.2f}"
 
 
 def solved_table(dataset: xr.Dataset) -> Table | None:
