@@ -6,6 +6,7 @@ BIN := .venv/bin
 .PHONY: run test bench figures lint clean
 run: .venv/installed
 	$(BIN)/gradient-horizon run +sweeps=main $(ARGS)
+	$(BIN)/gradient-horizon run +sweeps=main_training $(ARGS)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(ARGS)

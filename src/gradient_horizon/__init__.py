@@ -17,6 +17,10 @@ _HOME_OF = {
     "node_split": "backprop",
     "gradient_horizon": "horizon",
     "clip_gradients": "clipping",
+    "make_task": "tasks",
+    "make_train": "training",
+    "TrainSpec": "training",
+    "Member": "training",
     "run": "api",
     "load": "results",
 }
