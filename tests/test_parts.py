@@ -142,7 +142,7 @@ def start(experiment, folder, environment):
     )
 
 
-@pytest.fixture(scope="module", params=["jacobian", pytest.param("training", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module")
 def uninterrupted(request, tmp_path_factory):
     """The experiment, its sweep's digests, and the environment of processes that find its programs compiled."""
     folder = tmp_path_factory.mktemp("whole")
@@ -159,7 +159,9 @@ def resume(folder, uninterrupted):
     assert not list(folder.glob("kept/*/.*"))
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize(
+    ("uninterrupted", "parts"), [("jacobian", 1), ("jacobian", 4), ("training", 2)], indirect=["uninterrupted"]
+)
 def test_a_killed_sweep_goes_on_bit_for_bit(parts, tmp_path, uninterrupted):
     """Killed as soon as so many parts are written."""
     experiment, _, environment = uninterrupted
@@ -182,6 +184,7 @@ def seconds(tmp_path_factory, uninterrupted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("uninterrupted", EXPERIMENTS, indirect=True)
 def test_a_sweep_killed_at_any_two_moments_goes_on_bit_for_bit(seed, tmp_path, uninterrupted, seconds):
     experiment, _, environment = uninterrupted
     rng = random.Random(seed)
