@@ -29,7 +29,7 @@ FLOORS = (
     ("verify",),
     ("jobs",),
     ("sweep", "terminal"),
-    ("launch",),
+    ("launch", "publication"),
     ("commands", "api"),
     ("cli",),
     ("__main__",),

@@ -82,11 +82,17 @@ def _parser() -> argparse.ArgumentParser:
 
     figures = add(
         "figures",
-        help="(re)build the figures of presets, running what they need and reusing what stands",
-        description="Run what a preset's figures need, reuse what is finished, and draw them into results/NAME.",
+        help="(re)build paper figures, running what they need and reusing what stands",
+        description="Run what each figure needs and is not finished, and draw into results/figures those whose data,"
+        " code or style has changed: PDF, PNG, the numbers as CSV, and a caption.",
+        epilog="A preset that makes no paper figure can be named too: its own figures are drawn into results/NAME.",
     )
-    names = figures.add_argument("names", nargs="*", metavar="NAME", help="presets under sweeps/; default: all")
+    names = figures.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all of the paper")
     names.completer = lambda prefix, **_: commands.preset_names(prefix)  # type: ignore[attr-defined]
+    figures.add_argument("--quick", action="store_true", help="small versions, into results/quick/figures")
+    figures.add_argument(
+        "--draw-only", action="store_true", help="compute nothing; say what makes data that is missing"
+    )
     figures.set_defaults(command=commands.figures)
 
     status = add("status", help="finished, running, failed, lost and missing jobs of a sweep, and how long is left")

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,63 @@ def run(options: argparse.Namespace) -> int:
 
 
 def figures(options: argparse.Namespace) -> int:
+    """Paper figures into results/figures; of a preset that makes none, its own figures into its folder."""
+    from gradient_horizon.figures.paper import NAMES
+
     unknown = [name for name in options.names if name not in preset_names("")]
     if unknown:
         raise UsageError(f"NAME: {unknown[0]!r} is not allowed; allowed: {', '.join(preset_names(''))}")
-    ends = [_run_sweep([f"+sweeps={name}"], redraw=True) for name in options.names or preset_names("")]
+    names = options.names or NAMES
+    for name in names:
+        if (options.quick or options.draw_only) and name not in NAMES:
+            raise UsageError(
+                f"NAME: {name!r} is no paper figure; allowed with --quick and --draw-only: {', '.join(NAMES)}"
+            )
+    ends = []
+    for name in names:
+        try:
+            if name in NAMES:
+                ends.append(_paper_figure(name, quick=options.quick, draw_only=options.draw_only))
+            else:
+                ends.append(_run_sweep([f"+sweeps={name}"], redraw=True))
+        except Exception as error:  # of one figure, which the others can do without
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            print(f"gradient-horizon: {name}: {why}", file=sys.stderr)
+            ends.append(FAILED)
+        if ends[-1] == INTERRUPTED:
+            return INTERRUPTED
     return max(ends)
+
+
+def _paper_figure(name: str, *, quick: bool, draw_only: bool) -> int:
+    from gradient_horizon import publication, terminal
+    from gradient_horizon import sweep as sweeps
+
+    sweep = sweeps.plan(publication.overrides_of(name, quick=quick), multirun=True)
+    screen = terminal.console()
+    other, todo = sweeps.conflicts(sweep), sweeps.unfinished(sweep)
+    if other or (todo and draw_only):
+        command = publication.command_of(name, quick=quick, force=bool(other))
+        said = f"{name}: {len(todo)} of its {len(sweep.jobs)} jobs are missing or stale; {command} makes them"
+        print(f"gradient-horizon: {said}", file=sys.stderr)
+        return FAILED
+    if todo:
+        sweeps.prepare_folder(sweep)
+        screen.print(_plan_line(sweep, todo), markup=False)
+        end, _ = _computed(screen, sweep, todo)
+        if end != DONE:
+            return end
+    jobs = publication.opened(sweep)
+    now = publication.fingerprint(jobs)
+    changed = publication.changed(publication.stem_of(name, sweep), now)
+    if not changed:
+        screen.print(f"{name}: up to date", markup=False)
+        return DONE
+    _prepare()
+    screen.print(f"{name}: drawing (changed: {', '.join(changed)})", markup=False)
+    for path in publication.build(name, sweep, jobs, now):
+        screen.print(str(path), markup=False)
+    return DONE
 
 
 def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: bool = False, redraw: bool = False) -> int:
@@ -60,6 +113,16 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
     if not todo:
         _conclude(screen, sweep.folder, redraw=redraw)
         return DONE
+    end, some = _computed(screen, sweep, todo)
+    if some:
+        _conclude(screen, sweep.folder, redraw=True)
+    return end
+
+
+def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
+    """Compute `todo` and say what became of it; the exit status, and whether there is anything to show."""
+    from gradient_horizon import sweep as sweeps
+
     finished_before = len(sweep.jobs) - len(todo)
     try:
         outcome = _compute(screen, sweep, todo)
@@ -70,16 +133,15 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
             f"interrupted: {done} of {len(sweep.jobs)} jobs are finished and stay; the same command goes on from there",
             markup=False,
         )
-        return INTERRUPTED
+        return INTERRUPTED, False
     for job, why in outcome.failed:
         screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
     for job in outcome.elsewhere:
         screen.print(
             f"left out: {job.folder}: another process is computing it; once it is done, run this again", markup=False
         )
-    if len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs):
-        _conclude(screen, sweep.folder, redraw=True)
-    return FAILED if outcome.failed else DONE
+    some = len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs)
+    return (FAILED if outcome.failed else DONE), some
 
 
 def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
@@ -87,7 +149,7 @@ def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
     from gradient_horizon import terminal
 
     if sweep.launcher is None:
-        runtime.prepare()
+        _prepare()
         with terminal.watching(screen, todo) as watch:
             return sweeps.run(todo, watch)
     from gradient_horizon import launch
@@ -96,7 +158,13 @@ def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
         with terminal.telling(screen, todo) as tell:
             return launch.run(sweep, todo, todo[0].config.pack, tell)
     finally:
-        runtime.prepare()  # for the figures; before, the tasks would inherit its settings
+        _prepare()  # for the figures; before, the tasks would inherit its settings
+
+
+def _prepare() -> None:
+    """Set JAX up, unless an earlier sweep of this command has."""
+    if "jax" not in sys.modules:
+        runtime.prepare()
 
 
 def _plan_line(sweep: Any, todo: list[Any]) -> str:

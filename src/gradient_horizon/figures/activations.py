@@ -14,10 +14,15 @@ from gradient_horizon.figures import style
 _ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the notes' own
 
 
-def _draw_activation(ax: Axes, name: str, colours: list[str]) -> None:
-    activation = ACTIVATIONS[name]
-    x = np.linspace(-3, 3, 601)
-    value, derivative = (np.asarray(f(jnp.asarray(x))) for f in (activation.value, activation.derivative))
+def curves_of(name: str) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:
+    """x, φ(x) and φ′(x) as they are drawn."""
+    activation, x = ACTIVATIONS[name], np.linspace(-3, 3, 601)
+    return x, np.asarray(activation.value(jnp.asarray(x))), np.asarray(activation.derivative(jnp.asarray(x)))
+
+
+def draw_activation(ax: Axes, name: str, colours: list[str]) -> None:
+    """φ and φ′, with the largest value of φ′."""
+    activation, (x, value, derivative) = ACTIVATIONS[name], curves_of(name)
     jumps = np.flatnonzero(np.abs(np.diff(derivative)) > 0.5)
     ax.axhline(activation.steepest, **style.REFERENCE)
     ax.plot(x, value, color=colours[0], label=R"$\varphi$")
@@ -42,7 +47,7 @@ def activations() -> Figure:
         figure = style.new_figure(style.DOUBLE, 3.6)
         axes = figure.subplots(-(-len(_ORDER) // 3), 3, sharex=True, sharey=True).ravel()
         for ax, name in zip(axes, _ORDER, strict=False):
-            _draw_activation(ax, name, [look["color"] for look in style.line_looks(2)])
+            draw_activation(ax, name, [look["color"] for look in style.line_looks(2)])
         for ax in axes[-3:]:
             ax.set_xlabel("pre-activation $x$")
         style.add_key(figure, style.drawn_key(axes[0]))

@@ -15,6 +15,7 @@ from gradient_horizon.figures import style
 from gradient_horizon.figures.bands import quantiles, thin_band, thin_curve
 from gradient_horizon.figures.panels import MOST_COLUMNS, remarks, split
 
+NORM, LOGARITHM = R"$\Vert dh\Vert_F\,/\,N$", R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$"
 MOST_DOTS = 50
 LINEAR_RANGE = 1e5  # above, a linear axis would show the largest values alone
 _LINEAR, _FLOAT32 = "#0072B2", "#D55E00"
@@ -22,7 +23,7 @@ _THICK: dict[str, Any] = {"linewidth": 3.5, "alpha": 0.55}
 _LAW: dict[str, Any] = {"color": "black", "linewidth": 0.7, "linestyle": (0, (4, 3))}
 
 
-def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+def columns_of(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     """What each column shows and is called: every factor on W_h, largest first, of every swept setting."""
     columns = []
     for panel in split(dataset).panels:
@@ -41,7 +42,8 @@ def _draw_band(ax: Axes, x: np.ndarray, values: Float[np.ndarray, "S T"], color:
     ax.plot(*thin_curve(x, median), color=color, **line)
 
 
-def _draw_norm(ax: Axes, data: xr.Dataset) -> None:
+def draw_norm(ax: Axes, data: xr.Dataset) -> None:
+    """‖dh‖_F / N as the notes plot it."""
     steps, norms = data["step"].values, data["norm"].values
     dots = {"marker": "o", "markersize": 2.5} if len(steps) <= MOST_DOTS else {}
     _draw_band(ax, steps, norms, _LINEAR, linewidth=0.9, **dots)
@@ -54,15 +56,22 @@ def _draw_norm(ax: Axes, data: xr.Dataset) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
 
 
-def _draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
+def logarithms_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "S T"]]:
+    """log10 of ‖dh‖_F / N by seed and step: in float32, in the log domain, and by the law of the largest eigenvalue."""
     steps, logs = data["long_step"].values, data["log_norm"].values / math.log(10.0)
     with np.errstate(divide="ignore"):
         single = np.log10(data["norm_float32"].values.astype(float))
         growth = np.log10(data["spectral_radius"].values)[:, None]
+    return {"float32": single, "log domain": logs, "law": logs[:, :1] + growth * (steps - steps[0])}
+
+
+def draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
+    """`logarithms_of`, over more steps, and where float32 gives out."""
+    steps, logs = data["long_step"].values, logarithms_of(data)
+    single = logs["float32"]
     _draw_band(ax, steps, np.where(np.isfinite(single), single, np.nan), _FLOAT32, **_THICK)
-    _draw_band(ax, steps, logs, _LINEAR)
-    law = quantiles(logs[:, :1] + growth * (steps - steps[0]), (0.5,), axis=0)[0]
-    ax.plot(*thin_curve(steps, law), **_LAW)
+    _draw_band(ax, steps, logs["log domain"], _LINEAR)
+    ax.plot(*thin_curve(steps, quantiles(logs["law"], (0.5,), axis=0)[0]), **_LAW)
     _mark_the_end(ax, steps, np.median(single, axis=0))
     ax.set_xlabel("time step")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
@@ -85,6 +94,15 @@ def _mark_the_end(ax: Axes, steps: np.ndarray, single: Float[np.ndarray, " T"]) 
     )  # fmt: skip
 
 
+def logarithms_key() -> style.Key:
+    """What the lines of `draw_logarithms` mean."""
+    return [
+        (Line2D([], [], color=_FLOAT32, **_THICK), "float32"),
+        (Line2D([], [], color=_LINEAR), "log domain"),
+        (Line2D([], [], **_LAW), R"slope $\log_{10}\,\rho(W_h)$"),
+    ]
+
+
 def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
     """‖dh‖_F / N against the time step, one column a factor on W_h.
 
@@ -92,7 +110,7 @@ def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
     reads 0; in the log domain, where it does neither; and by the law, whose slope is log10 of W_h's spectral radius.
     Of many factors, a few evenly spread ones are drawn.
     """
-    columns = _columns(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the notes
+    columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the notes
     places = np.linspace(0, len(columns) - 1, min(len(columns), MOST_COLUMNS)).round().astype(int)
     with style.applied():
         figure = style.new_figure(style.SINGLE if len(places) == 1 else style.DOUBLE, 3.8)
@@ -100,15 +118,11 @@ def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
         for (above, below), place in zip(axes.T, places, strict=True):
             title, data = columns[place]
             above.set_title(title)
-            _draw_norm(above, data)
-            _draw_logarithms(below, data)
-        axes[0, 0].set_ylabel(R"$\Vert dh\Vert_F\,/\,N$")
-        axes[1, 0].set_ylabel(R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$")
-        key: style.Key = [
-            (Line2D([], [], color=_FLOAT32, **_THICK), "float32"),
-            (Line2D([], [], color=_LINEAR), "log domain"),
-            (Line2D([], [], **_LAW), R"slope $\log_{10}\,\rho(W_h)$"),
-        ]
+            draw_norm(above, data)
+            draw_logarithms(below, data)
+        axes[0, 0].set_ylabel(NORM)
+        axes[1, 0].set_ylabel(LOGARITHM)
+        key = logarithms_key()
         seeds = dataset.sizes["seed"]
         notes = remarks(0, 0, len(columns) - len(places))
         style.add_key(figure, key if seeds == 1 else key + style.median_key(seeds), notes)

@@ -19,13 +19,14 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
 
 SINGLE, DOUBLE = 3.4, 7.0  # widths in inches of one column and of two
+SMALL = 6.5  # points: remarks inside a panel
 GREY = "0.4"
 REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3))}  # a line to compare with
 ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks, times a power of ten
 
 Key = list[tuple[Any, str]]  # what is drawn (artists on top of each other as a tuple) and what it means
 
-_SHEET = Path(__file__).with_name("gradient_horizon.mplstyle")
+SHEET = Path(__file__).with_name("gradient_horizon.mplstyle")
 _WORDS = {"relu": "ReLU", "gru": "GRU", "lstm": "LSTM", "np_rnn": "np-RNN"}
 # matplotlib would write the time into the one and its own version into the other.
 _METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
@@ -37,7 +38,7 @@ _ALONE = threading.RLock()
 @contextmanager
 def applied() -> Iterator[None]:
     """The package's style, from matplotlib's own defaults, whatever the user has set; theirs is back afterwards."""
-    with _ALONE, matplotlib.style.context(_SHEET, after_reset=True):
+    with _ALONE, matplotlib.style.context(SHEET, after_reset=True):
         yield
 
 
@@ -104,7 +105,7 @@ def add_key(figure: Figure, key: Key, notes: Sequence[str] = (), columns: int = 
         loc="outside lower center",
         ncols=_fitting_columns(figure, [label for _, label in key], columns),
         title="\n".join(lines) or None,
-        title_fontsize=6.5,
+        title_fontsize=SMALL,
     )
 
 

@@ -1,0 +1,65 @@
+"""Figure 1: the study notes' own. What one step does to the gradient, and what the same matrix does again and again."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from gradient_horizon.figures import activations, computation_graph, notes, style
+
+TITLE = "What one step does to the gradient, and what the same matrix does to it again and again"
+CAPTION = (
+    "Above, left: the computation graph of one step of a plain recurrent network. Black, forward; orange, the gradient"
+    " δ of the loss, backward, and what each node makes of it. Right: tanh, and its derivative, which is the factor by"
+    " which the node tanh multiplies each entry of δ. Below: dh ← dh Wₕᵀ from dh = ones((2, 3)), Wₕ = randn(3, 3) of"
+    " NumPy's seed 3 and half of it: ‖dh‖_F/N, N = 2, for 20 steps, and its logarithm for 400. float32 overflows or"
+    " reads zero; the log domain does neither. Dashed, the law: the logarithm's slope is that of the spectral radius ρ"
+    " of Wₕ, the modulus of its largest eigenvalue."
+)
+QUICK = ()
+
+
+def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    if not {"norm", "norm_float32", "log_norm"} <= {*dataset.data_vars} or dataset.sizes["weight_scale"] != 2:
+        raise ValueError("dataset: is not the notes' experiment; gradient-horizon run +sweeps=notes makes it")
+    return notes.columns_of(dataset.sortby("weight_scale", ascending=False))
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """The computation graph, tanh with its derivative, and growth and decay."""
+    columns = _columns(dataset)
+    with style.applied():
+        figure = style.new_figure(style.DOUBLE, 4.2)
+        parts: Any = figure.subfigures(2, 1)
+        above, below = parts
+        graph, tanh = above.subplots(1, 2, width_ratios=(2.6, 1))
+        computation_graph.draw(graph)
+        graph.set_title("one step: forward, and what each node does to the gradient")
+        colours = [look["color"] for look in style.line_looks(2)]
+        activations.draw_activation(tanh, "tanh", colours)
+        tanh.set(title="tanh and its derivative", xlabel="pre-activation $a$")
+        tanh.legend(loc="lower right", handlelength=1.2)
+        axes = below.subplots(1, 2 * len(columns))
+        for (title, data), norm, logarithm in zip(columns, axes[::2], axes[1::2], strict=True):
+            notes.draw_norm(norm, data)
+            notes.draw_logarithms(logarithm, data)
+            norm.set(title=f"times {title}", ylabel=notes.NORM)
+            logarithm.set(title="its logarithm", ylabel=notes.LOGARITHM)
+        style.add_key(figure, notes.logarithms_key())
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """Every curve, by panel: `x` is the pre-activation, or the step."""
+    x, value, derivative = activations.curves_of("tanh")
+    curves = [("tanh", "value", x, value), ("tanh", "derivative", x, derivative)]
+    for _, data in _columns(dataset):
+        panel = f"{data['weight_scale'].item():g} W_h"
+        curves.append((panel, "norm", data["step"].values, data["norm"].values[0]))
+        for name, logs in notes.logarithms_of(data).items():
+            curves.append((panel, f"log10 norm, {name}", data["long_step"].values, logs[0]))
+    return pd.concat(
+        [pd.DataFrame({"panel": panel, "curve": curve, "x": x, "y": np.asarray(y)}) for panel, curve, x, y in curves]
+    )
