@@ -9,6 +9,7 @@ from gradient_horizon import experiments, names
 from gradient_horizon.backprop import node_split
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import SettingError, checked
+from gradient_horizon.experiments.singular_values import round_lags
 from gradient_horizon.rollout import rollout
 
 
@@ -94,6 +95,57 @@ class TestLyapunov:
     def test_settings_that_do_not_fit(self, settings, said):
         with pytest.raises(SettingError, match=said):
             checked({"experiment": "lyapunov", **settings})
+
+
+# One size, length and set of lags, for the same reason.
+SINGULAR = {"hidden_size": 16, "steps": 30, "seeds": 2, "precision": "float64"}
+
+
+def log_singular_values(**settings):
+    found = measured("singular_values", **SINGULAR, **settings)
+    return found, found.log_singular_value.transpose("weight_scale", "seed", "lag", "index").values
+
+
+class TestSingularValues:
+    def test_squares_sum_to_the_frobenius_norm(self):
+        scales = [0.8, 1.5]
+        found, logs = log_singular_values(weight_scales=scales)
+        norms = measured("jacobian", **SINGULAR, weight_scales=scales).log_norm.sel(norm="frobenius")
+        assert found.lag.values.tolist() == [1, 2, 5, 10, 20, 30]
+        # each step is off by some n eps κ(J_t), κ(J_t) some hundreds
+        np.testing.assert_allclose(
+            0.5 * np.log(np.exp(2 * logs).sum(axis=-1)), norms.sel(lag=found.lag), atol=30 * 16 * 1e3 * 2e-16
+        )
+        assert (np.diff(logs, axis=-1) <= 0).all()
+
+    def test_logs_sum_to_the_determinants(self):
+        """Σ_i log σ_i(M) = τ log|det W| + Σ_t Σ_i log φ'(a_t,i), over the last τ steps."""
+        found, logs = log_singular_values(weight_scales=1.5)
+        for seed in range(2):
+            made, params, h0 = network("tanh", 16, seed, 1.5, "float64")
+            states = np.asarray(rollout(made.step, params, h0, steps=30).states)
+            _, log_det = np.linalg.slogdet(np.asarray(params.recurrent))
+            by_step = log_det + np.log1p(-(states[1:] ** 2)).sum(axis=1)
+            expected = [by_step[-lag:].sum() for lag in found.lag.values]
+            # n logs a step, each right to n eps κ(W): below 16² · 2e-16 · 1e3 · 30
+            np.testing.assert_allclose(logs[0, seed].sum(axis=-1), expected, atol=2e-9)
+
+    def test_an_orthogonal_linear_network_scales_every_direction_by_g(self):
+        scales = [0.5, 1.5]
+        found, logs = log_singular_values(cell="linear", weights="orthogonal", weight_scales=scales)
+        expected = np.log(scales)[:, None, None, None] * found.lag.values[:, None]
+        np.testing.assert_allclose(logs, np.broadcast_to(expected, logs.shape), atol=1e-12)
+
+    def test_lags_are_those_asked_for_and_agree_with_all(self):
+        """(A lag's start is aligned by the lags before it, which changes the rounding alone.)"""
+        few, of_few = log_singular_values(lags=[30, 2], weight_scales=1.5)
+        every, of_all = log_singular_values(weight_scales=1.5)
+        assert few.lag.values.tolist() == [2, 30]
+        np.testing.assert_allclose(of_few, of_all[:, :, np.isin(every.lag, [2, 30])], atol=1e-10)
+
+    @pytest.mark.parametrize(("steps", "lags"), [(1, [1]), (10, [1, 2, 5, 10]), (30, [1, 2, 5, 10, 20, 30])])
+    def test_round_lags(self, steps, lags):
+        assert round_lags(steps) == lags
 
 
 class TestPairs:

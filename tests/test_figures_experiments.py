@@ -204,6 +204,63 @@ class TestLargest:
         assert right.get_xlabel() == scales.LABEL
 
 
+LAGS = (1, 3, 10)
+
+
+def singular_values_job(swept=None, weight_scales=(0.5, 1.5), seeds=3, lags=LAGS, change=None, **settings):
+    """log σ_i / τ: log g - i/N, exactly for the median seed."""
+    growth = np.log(weight_scales)[:, None, None] - np.arange(1, N + 1) / N
+    growth = growth + 0.1 * (np.arange(seeds) - seeds // 2)[:, None]
+    logs = growth[:, :, None] * np.asarray(lags)[:, None]
+    if change is not None:
+        change(logs)
+    variables = {"log_singular_value": ((*NETWORK, "lag", "index"), logs)}
+    rows = {"lag": list(lags), "index": np.arange(1, N + 1)}
+    return labelled("singular_values", variables, rows, swept or {}, list(weight_scales), seeds, **settings)
+
+
+def lag_panels_of(figure):
+    return [ax for ax in figure.axes if title_of(ax)]
+
+
+class TestSingularValues:
+    def test_lines_are_medians_per_step(self):
+        figure = figures.growth_of_every_direction(singular_values_job())
+        for ax, scale in zip(lag_panels_of(figure), (0.5, 1.5), strict=True):
+            assert title_of(ax) == f"$g$ = {scale:g}"
+            for line in coloured_of(ax):
+                np.testing.assert_allclose(line.get_xdata(), np.arange(1, N + 1) / N)
+                np.testing.assert_allclose(line.get_ydata(), np.log(scale) - np.arange(1, N + 1) / N)
+            (diamond,) = diamonds_of(ax)
+            assert diamond.get_ydata()[0] == mean_field("tanh", scale).log_growth
+
+    def test_exact_zeros_leave_at_the_bottom_and_lost_networks_are_counted(self, tmp_path):
+        def change(logs):
+            logs[0, :, 1:, 5:] = -np.inf
+            logs[1, :2] = np.nan
+
+        dataset = singular_values_job(change=change)
+        dataset["finite"][1, :2] = False
+        figure = figures.growth_of_every_direction(dataset)
+        dead, lost = lag_panels_of(figure)
+        for line in coloured_of(dead)[1:]:
+            assert (line.get_ydata()[5:] < dead.get_ylim()[0]).all()
+        assert all(np.isnan(line.get_ydata()).all() for line in coloured_of(lost))
+        assert words_of(figure)[1].startswith("2 of 6 networks")
+        figures.save(figure, tmp_path / "dead", ("png",))
+
+    def test_a_row_a_setting_and_the_lags_of_each_job(self):
+        jobs = [singular_values_job({"steps": steps}, lags=lags) for steps, lags in ((3, (1, 3)), (10, (1, 5, 10)))]
+        axes = lag_panels_of(figures.growth_of_every_direction(results.join(jobs)))
+        assert len(axes) == 4
+        drawn = [[not np.isnan(line.get_ydata()).all() for line in coloured_of(ax)] for ax in axes[::2]]
+        assert drawn == [[True, True, False, False], [True, False, True, True]]
+
+    @pytest.mark.parametrize("settings", [{"seeds": 1}, {"lags": (4,)}, {"weight_scales": (1.0,)}, {"cell": "gru"}])
+    def test_one_of_anything_still_draws(self, settings, tmp_path):
+        figures.save(figures.quick_look(singular_values_job(**settings)), tmp_path / "one", ("png",))
+
+
 T = 12
 
 

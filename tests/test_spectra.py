@@ -9,7 +9,7 @@ import pytest
 from gradient_horizon import ensemble, log_jacobian_norms, make_cell
 from gradient_horizon.lyapunov import cell_log_det
 from gradient_horizon.rollout import rollout
-from gradient_horizon.spectra import log_singular_values
+from gradient_horizon.spectra import log_singular_values, log_singular_values_at_lags
 
 
 @jax.jit
@@ -121,12 +121,33 @@ def test_blocks_on_two_devices_equal_a_loop():
         np.testing.assert_allclose(found[i], spectrum(factors[i]), atol=1e-11)
 
 
+def test_lags_are_products_of_the_last_factors():
+    factors = np.random.default_rng(2).standard_normal((9, 4, 4))
+    step, start = (lambda _, h, x: x @ h), jnp.zeros(4)
+    found = log_singular_values_at_lags(step, None, start, jnp.asarray(factors), lags=(1, 3, 9))
+    for logs, lag in zip(np.asarray(found), (1, 3, 9), strict=True):
+        np.testing.assert_allclose(logs, exact(factors[-lag:]), atol=1e-11)
+
+
+def test_a_lag_is_nan_where_its_product_touches_a_state_that_is_not_finite():
+    def step(_, h, x):
+        return jnp.where(h > 1e300, 1.0, h) * x  # overflows at the second step, and recovers
+
+    found = log_singular_values_at_lags(
+        step, None, jnp.ones(2), jnp.array([1e200, 1e200, 1.0, 1.0, 1.0])[:, None], lags=(1, 2, 3, 4, 5)
+    )
+    assert np.isnan(found).all(axis=1).tolist() == [False, False, True, True, True]
+
+
 def test_a_state_that_is_not_finite_gives_nan():
     found = log_singular_values(lambda p, h, x: h * 1e200, None, jnp.ones(2), steps=4)
     assert np.all(np.isnan(found))
 
 
 def test_wrong_settings_are_refused():
+    for lags in ((), (0, 1), (2, 1), (1, 1), (1, 5)):
+        with pytest.raises(ValueError, match=r"lags: .* allowed: whole numbers from 1 to T = 4, ascending"):
+            log_singular_values_at_lags(lambda p, h, x: h, None, jnp.ones(2), steps=4, lags=lags)
     with pytest.raises(ValueError, match="steps: 0; allowed"):
         log_singular_values(lambda p, h, x: h, None, jnp.ones(2), steps=0)
     with pytest.raises(ValueError, match=r"step: returns a state of \(3,\)"):

@@ -131,7 +131,10 @@ def test_every_preset_is_a_sweep(name):
         (["steps="], "steps: '' is not allowed; allowed: a whole number"),
         (["cell="], "cell: '' is not allowed; allowed: linear, tanh"),
         (["weight_scales=nan"], "weight_scales: nan is not allowed; allowed: a finite number"),
-        (["experiment=main"], "experiment: 'main' is not allowed; allowed: jacobian, lyapunov, pairs, nodes, notes"),
+        (
+            ["experiment=main"],
+            "experiment: 'main' is not allowed; allowed: jacobian, singular_values, lyapunov",
+        ),
         (["+sweeps=nothing"], "sweeps: 'nothing' is not allowed; allowed: the presets .*main"),
         (["experiment=notes", "cell=relu"], "cell: 'relu' is not allowed; allowed: nothing: experiment=notes does not"),
         (["method=pullback", "anchors=end,start", "-m"], "method: 'pullback' is not allowed"),

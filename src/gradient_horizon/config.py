@@ -61,6 +61,9 @@ class Config:
     anchors: Any = _setting(["end"], rules.some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
     transient: int = _setting(0, rules.whole(0), "lyapunov: steps that are discarded before counting starts")
     exponents: int | None = _setting(None, rules.whole_or_null(1), "lyapunov: how many, from the largest; null: all")
+    lags: Any = _setting(
+        None, rules.LAGS, "singular_values: steps back from T, at most T; null: 1, 2, 5, 10, 20, 50, ... and T"
+    )
     horizon_threshold: float = _setting(
         3.0, rules.POSITIVE, "decades that the gradient may gain or lose before its horizon"
     )
@@ -124,6 +127,7 @@ JOINED = {
     "clip_thresholds": "clip_threshold",
     "norms": "norm",
     "anchors": "anchor",
+    "lags": "lag",
 }
 
 # What decides the networks of every experiment but the notes'.
@@ -133,6 +137,7 @@ _DRAWN = (
 )
 _READ_BY = {
     "jacobian": (*_DRAWN, "norms", "block", "anchors", "horizon_threshold", "method", "recheck"),
+    "singular_values": (*_DRAWN, "lags"),
     "lyapunov": (*_DRAWN, "transient", "exponents"),
     "pairs": _DRAWN,
     "nodes": _DRAWN,
@@ -201,6 +206,11 @@ def _expanded_numbers(value: Any) -> Any:
     return [float(f"{scale:.12g}") if rules.is_number(scale) else scale for scale in value]
 
 
+def _expanded_lags(value: Any) -> Any:
+    value = [value] if rules.is_whole(value) else value
+    return sorted(value) if isinstance(value, list) and all(map(rules.is_whole, value)) else value
+
+
 def _expanded_names(value: Any) -> Any:
     return [value] if isinstance(value, str) else value if isinstance(value, list) else []
 
@@ -210,6 +220,7 @@ _EXPAND: dict[str, Callable[[Any], Any]] = {
     "weight_scales": lambda value: _expanded_numbers([0.5, 1.0, 1.5, 2.0] if value is None else value),
     "learning_rates": _expanded_numbers,
     "clip_thresholds": _expanded_numbers,
+    "lags": _expanded_lags,
     "norms": _expanded_names,
     "anchors": _expanded_names,
 }
@@ -276,6 +287,8 @@ def _check_together(config: Config) -> None:
         size = config.hidden_size * names.STATES_OF_CELL.get(config.cell, 1)
         if config.exponents is not None and config.exponents > size:
             raise SettingError("exponents", config.exponents, f"at most {size}, the size of the state")
+    if config.experiment == "singular_values" and config.lags is not None and config.lags[-1] > config.steps:
+        raise SettingError("lags", config.lags, f"at most steps={config.steps}")
     if config.experiment == "nodes" and config.cell not in names.ONE_PATH_CELLS:
         raise SettingError("cell", config.cell, f"{', '.join(names.ONE_PATH_CELLS)} where experiment=nodes")
     if config.experiment == "training":

@@ -23,7 +23,7 @@ TASKS = (
 CLIP_RULES = ("none", "book", "pseudocode", "optax", "pascanu", "value", "adaptive")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PRECISIONS = ("float32", "float64")
-EXPERIMENTS = ("jacobian", "lyapunov", "pairs", "nodes", "notes", "training")
+EXPERIMENTS = ("jacobian", "singular_values", "lyapunov", "pairs", "nodes", "notes", "training")
 HORIZON_KINDS = ("vanished", "exploded", "beyond", "nonfinite")
 
 # The method that carries the product outward from each anchor, at one matrix product a step.

@@ -86,6 +86,14 @@ SEEDS = Rule(
     ),
 )
 
+LAGS = Rule(
+    "a list of different whole numbers of at least 1, or null",
+    lambda value: (
+        value is None
+        or (bool(value) and all(is_whole(lag) and lag >= 1 for lag in value) and len(set(value)) == len(value))
+    ),
+)
+
 
 def _some_numbers(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
     return Rule(

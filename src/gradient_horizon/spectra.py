@@ -11,6 +11,7 @@ Here the product is never formed as one matrix of numbers:
    neighbours that have not separated) is done here to the last digit.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.randomness import fixed_orthogonal
-from gradient_horizon.rollout import flatten_step, pull, push, rollout
+from gradient_horizon.rollout import Trajectory, ever, flatten_step, pull, push, rollout, sequence_length
 from gradient_horizon.scaling import normalise, power_of_two
 
 _LOG_2 = 0.6931471805599453
@@ -147,23 +148,66 @@ def log_singular_values(
 
     **Raises:** `ValueError` for a wrong length or a step that changes its state's shape or dtype.
     """
-    trajectory = rollout(step, params, h0, xs, steps=steps)
+    length = sequence_length(xs, steps)
+    return log_singular_values_at_lags(step, params, h0, xs, steps=length, lags=(length,))[0]
+
+
+def log_singular_values_at_lags(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    xs: PyTree = None,
+    *,
+    lags: Sequence[int],
+    steps: int | None = None,
+    trajectory: Trajectory | None = None,
+) -> Float[Array, "lags n"]:
+    """Natural logs of all n singular values of ∂h_T/∂h_{T-τ} at each lag τ: `log_singular_values` of the last τ steps.
+
+    The way back from T aligns the starts of all lags at once; each lag has its own way forward. So the work grows with
+    T and the sum of the lags.
+
+    **Arguments:** those of `log_singular_values`, and
+
+    - `lags`: whole numbers from 1 to T, ascending.
+    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
+
+    **Returns:** (number of lags, n), in the state's dtype; -inf where a singular value is exactly zero, NaN at every
+    lag whose product touches a state that is not finite.
+
+    **Raises:** `ValueError` as `log_singular_values`, and for other lags.
+    """
+    length = sequence_length(xs, steps)
+    if not lags or list(lags) != sorted(set(lags)) or lags[0] < 1 or lags[-1] > length:
+        raise ValueError(f"lags: {list(lags)}; allowed: whole numbers from 1 to T = {length}, ascending")
     flat_step, start = flatten_step(step, h0)
+    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     n, dtype = start.size, start.dtype
-    window = (trajectory.states[:-1], xs)
-
-    def align(rows, inputs):
-        h, x = inputs
-        q, _ = linalg.qr(pull(flat_step, params, h, x, rows).T)
-        return q.T, None
-
-    def advance(carry, inputs):
-        basis, product = carry
-        h, x = inputs
-        basis, r = linalg.graded_qr(push(flat_step, params, h, x, basis))
-        return (basis, graded_product(jnp.triu(r), product)), None
-
-    rows, _ = lax.scan(align, jnp.asarray(fixed_orthogonal(n), dtype), window, reverse=True)
+    window = jax.tree.map(jnp.asarray, (trajectory.states[:-1], xs))
     identity = Graded(jnp.eye(n, dtype=dtype), jnp.zeros(n, jnp.int32))
-    (_, product), _ = lax.scan(advance, (rows.T, identity), window)
-    return jnp.where(jnp.all(trajectory.finite), graded_log_singular_values(product), jnp.nan)
+
+    def at(time):
+        return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), window)
+
+    def align(back, rows):
+        h, x = at(length - 1 - back)
+        q, _ = linalg.qr(pull(flat_step, params, h, x, rows).T)
+        return q.T
+
+    def advance(time, carry):
+        basis, product = carry
+        h, x = at(time)
+        basis, r = linalg.graded_qr(push(flat_step, params, h, x, basis))
+        return basis, graded_product(jnp.triu(r), product)
+
+    def measure(rows, stretch):
+        shorter, lag = stretch
+        rows = lax.fori_loop(shorter, lag, align, rows)
+        _, product = lax.fori_loop(length - lag, length, advance, (rows.T, identity))
+        return rows, graded_log_singular_values(product)
+
+    whole = np.asarray(lags, np.int32)
+    stretches = (np.concatenate([np.zeros(1, np.int32), whole[:-1]]), whole)
+    _, logs = lax.scan(measure, jnp.asarray(fixed_orthogonal(n), dtype), stretches)
+    touches_bad = ever(~trajectory.finite[::-1])[whole]
+    return jnp.where(touches_bad[:, None], jnp.nan, logs)

@@ -13,6 +13,7 @@ _HOME_OF = {
     "save": "style",
     "norm_against_lag": "norms",
     "horizon_against_scale": "horizon",
+    "growth_of_every_direction": "singular_values",
     "lyapunov_spectrum": "lyapunov",
     "largest_exponent_against_scale": "lyapunov",
     "reach_of_every_pair": "pairs",

@@ -27,7 +27,13 @@ _AT_REST: dict[str, Any] = {
     "linestyle": (0, (4, 3)),
     "gid": "exact",
 }  # not in viridis
-_LIMIT: dict[str, Any] = {"marker": "D", "markersize": 3, "markeredgecolor": "black", "markeredgewidth": 0.6}
+_LIMIT: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "D",
+    "markersize": 3,
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.6,
+}
 
 
 def spectra_of(data: xr.Dataset) -> Float[np.ndarray, "3 G K"]:
@@ -80,11 +86,16 @@ def draw_spectra(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Sc
                 dashed = True
             if law is not None:
                 limit = law.log_growth(float(colours.scales[index]))
-                ax.plot(0, limit, color=colours.of(index), linestyle="none", clip_on=False, zorder=3, **_LIMIT)
+                draw_limit(ax, limit, colours.of(index))
         ax.set(xlim=(0, 1), ylim=(bottom - room, top + room))
         ax.yaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
         ax.xaxis.set_major_locator(MaxNLocator(5, steps=style.ROUND))
     return [(Line2D([], [], **_AT_REST), "exact (eigenvalues of $W$)")] if dashed else []
+
+
+def draw_limit(ax: Axes, exponent: float, color: Any) -> None:
+    """A diamond at index 0: the largest exponent by mean field."""
+    ax.plot(0, exponent, color=color, clip_on=False, zorder=3, **_LIMIT)
 
 
 def _draw_lines(ax: Axes, x: Float[np.ndarray, " K"], bands: Float[np.ndarray, "3 G K"], colours: ScaleColours) -> None:
@@ -100,7 +111,7 @@ def _draw_lines(ax: Axes, x: Float[np.ndarray, " K"], bands: Float[np.ndarray, "
 
 def limit_key(panels: Sequence[xr.Dataset]) -> style.Key:
     """`theory.key_of`, for a law that stands as a diamond in the spectra and as a dotted line elsewhere."""
-    diamond = Line2D([], [], color=style.GREY, linestyle="none", **_LIMIT)
+    diamond = Line2D([], [], color=style.GREY, **_LIMIT)
     return [((line, diamond), words) for line, words in theory.key_of(panels)]
 
 

@@ -22,6 +22,7 @@ from gradient_horizon.figures import (
     panels,
     prediction,
     scales,
+    singular_values,
     state_gradients,
     style,
     success,
@@ -150,6 +151,10 @@ class _Drawn(NamedTuple):
 
 _DRAWN = {
     "jacobian": _Drawn(_norms_and_horizon, _of_norms),
+    "singular_values": _Drawn(
+        singular_values.growth_of_every_direction,
+        lambda dataset: {"singular_values": singular_values.growth_of_every_direction(dataset)},
+    ),
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
     "pairs": _Drawn(pairs.reach_of_every_pair, lambda dataset: {"pairs": pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),

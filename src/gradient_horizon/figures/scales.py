@@ -51,10 +51,10 @@ def draw_band(
 
 
 class ScaleColours:
-    """A colour a weight scale, and the bar that explains them."""
+    """A colour a weight scale, or a value of what else `label` says, and the bar that explains them."""
 
-    def __init__(self, scales: Float[np.ndarray, " G"]):
-        self.scales = scales
+    def __init__(self, scales: Float[np.ndarray, " G"], label: str = LABEL):
+        self.scales, self._label = scales, label
         self.is_named = len(scales) <= MOST_NAMED
         # Viridis is even to the eye and safe for any colour vision; its palest end is lost on white paper.
         shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(scales) if self.is_named else 256))
@@ -79,7 +79,8 @@ class ScaleColours:
 
     def remark(self) -> str:
         """What a key adds to the median: the one scale, or that only strong lines have a band."""
-        return f", $g$ = {self.scales[0]:g}" if len(self.scales) == 1 else "" if self.is_named else " (bold lines)"
+        name = self._label.split()[-1]
+        return f", {name} = {self.scales[0]:g}" if len(self.scales) == 1 else "" if self.is_named else " (bold lines)"
 
     def add_bar(self, figure: Figure, axes: list[Axes]) -> None:
         """A bar beside `axes`, with the strong scales marked; a single scale needs none."""
@@ -91,7 +92,9 @@ class ScaleColours:
             (len(rows) / spec.get_gridspec().nrows for spec in specs if spec), default=1
         )
         aspect = max(30.0, 12 * height)
-        bar = figure.colorbar(ScalarMappable(self._place, self._map), ax=axes, label=LABEL, aspect=aspect, pad=0.02)
+        bar = figure.colorbar(
+            ScalarMappable(self._place, self._map), ax=axes, label=self._label, aspect=aspect, pad=0.02
+        )
         bar.outline.set_visible(False)  # type: ignore[operator]
         if self.is_named:
             bar.set_ticks(list(range(len(self.scales))), labels=[f"{scale:g}" for scale in self.scales])

@@ -1,0 +1,58 @@
+"""In how many directions the gradient reaches: all singular values of ∂h_T/∂h_(T-lag), over seeds and weight scales."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from gradient_horizon.config import Config
+from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.parts import Parts
+from gradient_horizon.spectra import log_singular_values_at_lags
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is measured; seeds and weight scales are arguments of the compiled program."""
+
+    cell: CellSpec
+    lags: tuple[int, ...]
+
+
+def round_lags(steps: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50, ... below `steps`, and `steps`."""
+    powers = (10**power for power in range(len(str(steps))))
+    return [*(lag for ten in powers for lag in (ten, 2 * ten, 5 * ten) if lag < steps), steps]
+
+
+def _measure(spec: Spec, network: Network) -> dict[str, Any]:
+    params, h0, xs, trajectory = network
+    logs = log_singular_values_at_lags(
+        spec.cell.make().step, params, h0, xs, lags=spec.lags, steps=trajectory.length, trajectory=trajectory
+    )
+    return {"logs": logs, "first_bad_step": trajectory.first_bad_step}
+
+
+def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
+    """The singular values of every network of `config`, labelled by lag and by their place, the largest first."""
+    networks = Networks(config, parts)
+    lags = round_lags(config.steps) if config.lags is None else config.lags
+    measured = networks.every(_measure, Spec(networks.cell, tuple(lags)), report)
+    described = {
+        "log_singular_value": networks.per_network(
+            measured["logs"],
+            "lag",
+            "index",
+            title="log singular value of ∂h_T/∂h_(T-lag)",
+            comment="natural logarithm; -inf where it is exactly zero",
+        ),
+        **networks.descriptions(measured["first_bad_step"], networks.eigenvalues()),
+    }
+    index = np.arange(1, networks.state_size + 1)
+    coordinates = {
+        **networks.coordinates(),
+        "lag": ("lag", lags, {"long_name": "lag", "units": "step"}),
+        "index": ("index", index, {"long_name": "number of the singular value, from the largest", "units": "1"}),
+    }
+    return xr.Dataset(described, coords=coordinates).assign_attrs(block_size=networks.block)

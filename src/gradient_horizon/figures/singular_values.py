@@ -1,0 +1,76 @@
+"""The singular values of the Jacobian product: in how many directions the gradient grows, and in how many it decays."""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from gradient_horizon.figures import style, theory
+from gradient_horizon.figures.bands import over_seeds, thin_band, thin_curve
+from gradient_horizon.figures.lyapunov import INDEX, draw_limit, limit_key
+from gradient_horizon.figures.panels import MOST_COLUMNS, remarks, split_scales
+from gradient_horizon.figures.scales import ScaleColours
+
+LAG = R"lag $\tau$"
+GROWTH = R"$\log\,\sigma_i\,/\,\tau$ (1/step)"
+
+
+def logs_of(data: xr.Dataset) -> Float[np.ndarray, "3 L N"]:
+    """10 %, median and 90 % over seeds of each log σ_i, by lag and index, natural; of one weight scale.
+
+    NaN where most networks overflow, at lags that were not measured, and beyond the state of a smaller network.
+    """
+    logs = data["log_singular_value"].transpose("seed", "lag", "index").values
+    return over_seeds(logs[None], data["finite"].values[None])[:, 0]
+
+
+def draw_lines(ax: Axes, bands: Float[np.ndarray, "3 L N"], colours: ScaleColours, below: float) -> None:
+    """A line a lag against the index over n, with its band; what is -inf is drawn at `below`, out of sight."""
+    measured = np.flatnonzero(~np.isnan(bands[1]).all(axis=0))
+    n = int(measured[-1]) + 1 if measured.size else bands.shape[2]
+    x = np.arange(1, n + 1) / n
+    for index, (lower, median, upper) in enumerate(np.moveaxis(np.where(np.isneginf(bands), below, bands), 1, 0)):
+        if not np.array_equal(lower, upper, equal_nan=True):
+            places, low, high = thin_band(x, lower[:n], upper[:n])
+            ax.fill_between(places, low, high, color=colours.of(index), alpha=0.25, linewidth=0)
+        marker = "." if n == 1 else ""
+        ax.plot(*thin_curve(x, median[:n]), color=colours.of(index), linewidth=1.1, marker=marker)
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=style.ROUND))
+
+
+def growth_of_every_direction(dataset: xr.Dataset) -> Figure:
+    """log σ_i / τ of ∂h_T/∂h_(T-τ) against the index over n, a line a lag: median and 10–90 % band over seeds.
+
+    One panel a weight scale, at most four; one row of them a combination of swept settings. With the lag the lines come
+    to rest at the Lyapunov exponents; on the left, the largest of them by mean field. A σ that is exactly zero leaves
+    the axis at the bottom.
+    """
+    dataset = dataset.sortby("weight_scale")
+    grid = split_scales(dataset, MOST_COLUMNS)
+    finite, lags = dataset["finite"], dataset["lag"].values
+    with style.applied():
+        figure = grid.new_figure()
+        axes = grid.axes(figure, INDEX, GROWTH)
+        colours = ScaleColours(lags, LAG)
+        growth = [logs_of(panel.data) / lags[:, None] for panel in grid.panels]
+        every = np.concatenate([bands[np.isfinite(bands)] for bands in growth])
+        bottom, top = (min(0.0, every.min()), max(0.0, every.max())) if every.size else (-1.0, 1.0)
+        room = 0.04 * max(top - bottom, 0.1)
+        for ax, panel, bands in zip(axes, grid.panels, growth, strict=True):
+            ax.axhline(0, **style.REFERENCE)
+            draw_lines(ax, bands, colours, 2 * bottom - top - 2 * room)
+            law = theory.law_of(panel.data)
+            limit = law.log_growth(float(panel.data["weight_scale"])) if law else np.nan
+            if np.isfinite(limit):
+                draw_limit(ax, limit, style.GREY)
+            ax.set_ylim(bottom - room, top + room)
+            ax.yaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
+        colours.add_bar(figure, axes)
+        key = style.median_key(dataset.sizes["seed"], colours.remark())
+        key += limit_key([panel.data for panel in grid.panels])
+        notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
+        style.add_key(figure, key, notes, 1 if len(axes) == 1 else 4)
+    return figure
