@@ -1,12 +1,18 @@
 """The paper's figures: they look as approved on small fixed data, and their numbers are those that are drawn."""
 
+import dataclasses
+import json
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from figure_parts import assert_looks_as_approved
 
-from gradient_horizon import experiments
+from gradient_horizon import experiments, results
 from gradient_horizon.config import checked
-from gradient_horizon.figures.paper import notes
+from gradient_horizon.figures.paper import edge, gates, notes, triangle
 
 
 def measured(**settings):
@@ -15,7 +21,7 @@ def measured(**settings):
     return dataset.assign_attrs(experiment=settings["experiment"], swept="{}")
 
 
-def curves(frame, *keys):
+def curves(frame, *keys) -> dict[Any, pd.DataFrame]:
     """The points of each curve of a table, in order, by the values of `keys`."""
     return dict(iter(frame.groupby([*keys], sort=False)))
 
@@ -45,3 +51,144 @@ class TestNotes:
     def test_another_result_is_refused(self, of_notes):
         with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=notes"):
             notes.draw(of_notes.isel(weight_scale=[0]))
+
+
+def job(name, log_norm, swept, **settings):
+    """A result of norms as its experiment labels it; `log_norm` by weight scale, seed and lag, or pair of times."""
+    config = checked({"seeds": log_norm.shape[1], **settings, **swept})
+    dims = {"log_norm": ("lag",), "log_norm_of_pair": ("late", "early")}[name]
+    network, times = ("weight_scale", "seed"), np.arange(1, config.steps + 1)
+    places = {"lag": times, "late": times, "early": times - 1}
+    variable = ((*network, *dims), log_norm)
+    if name == "log_norm":
+        variable = (("norm", *network, *dims), log_norm[None])
+    return xr.Dataset(
+        {
+            name: variable,
+            "finite": (network, np.ones(log_norm.shape[:2], bool)),
+            "state_size": ((), config.hidden_size),
+        },
+        coords={
+            **({"norm": ["frobenius"]} if name == "log_norm" else {}),
+            "weight_scale": config.weight_scales,
+            "seed": config.seeds,
+            **{dim: places[dim] for dim in dims},
+        },
+        attrs={
+            "experiment": config.experiment,
+            "swept": json.dumps(swept),
+            "config": json.dumps(dataclasses.asdict(config)),
+        },
+    )
+
+
+SPREAD = np.linspace(-0.01, 0.01, 11)[:, None]  # of the growth, from seed to seed
+
+
+def growing(rates, steps):
+    """log(‖M‖_F/√n) by weight scale, seed and lag: rate times lag, with `SPREAD`."""
+    return (np.asarray(rates)[:, None, None] + SPREAD) * np.arange(1, steps + 1)
+
+
+class TestEdge:
+    SCALES = sorted([*edge.MULTIPLES, *(float(f"{2**0.5 * multiple:.9g}") for multiple in edge.MULTIPLES)])
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls):
+        logs = growing(np.log(cls.SCALES), 40) + 0.5 * np.log(64)
+        return results.join(
+            [job("log_norm", logs, {"cell": cell}, weight_scales=cls.SCALES, steps=40) for cell in ("tanh", "relu")]
+        )
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(edge.draw(dataset), "edge", tmp_path)
+
+    def test_each_cell_is_shown_at_multiples_of_its_own_edge(self, dataset):
+        found = curves(edge.numbers(dataset), "cell", "multiple_of_the_edge")
+        assert [*found] == [(cell, multiple) for cell in ("tanh", "relu") for multiple in edge.MULTIPLES]
+        for (cell, multiple), curve in found.items():
+            scale = multiple * {"tanh": 1, "relu": 2**0.5}[cell]
+            for name, spread in {"lower": -0.008, "median": 0.0, "upper": 0.008}.items():
+                expected = (np.log(scale) + spread) * curve.lag / np.log(10)
+                np.testing.assert_allclose(curve[name], expected, atol=1e-6)
+            if cell == "relu" or multiple <= 1:  # χ = g²/2, and below the edge of tanh g²
+                np.testing.assert_allclose(curve.mean_field, np.log10(multiple) * curve.lag, atol=1e-12)
+            else:
+                assert 0 < curve.mean_field.iloc[0] < np.log10(multiple)
+
+    def test_a_result_without_the_edge_is_refused(self, dataset):
+        for part in (dataset.isel(weight_scale=slice(4)), dataset.isel(cell=0), dataset.drop_vars("log_norm")):
+            with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=edge"):
+                edge.draw(part)
+
+
+class TestTriangle:
+    SCALES = (0.8, 1.0, 2.5)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls):
+        lag = np.arange(1, 41)[:, None] - np.arange(40)
+        rates = (np.log(cls.SCALES)[:, None] + SPREAD[:, 0])[..., None, None]
+        logs = np.where(lag > 0, 0.5 * np.log(64) + rates * lag, np.nan)
+        return job("log_norm_of_pair", logs, {}, experiment="pairs", weight_scales=list(cls.SCALES), steps=40)
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(triangle.draw(dataset), "triangle", tmp_path)
+
+    def test_every_pair_is_a_row(self, dataset):
+        found = curves(triangle.numbers(dataset), "weight_scale")
+        assert [key for (key,) in found] == [*self.SCALES]
+        for (scale,), pairs in found.items():
+            assert len(pairs) == 40 * 41 / 2
+            np.testing.assert_allclose(pairs["median"], np.log10(scale) * (pairs.late - pairs.early), atol=1e-12)
+        horizons = [pairs.mean_field_horizon.iloc[0] for pairs in found.values()]
+        assert horizons[0] == pytest.approx(3 / -np.log10(0.8))  # χ = g² below the edge
+        assert horizons[1] == np.inf
+        assert horizons[2] > 3 / np.log10(2.5)
+
+    def test_another_result_is_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=triangle"):
+            triangle.draw(dataset.drop_vars("log_norm_of_pair"))
+
+
+class TestGates:
+    CELLS, BIASES, SCALES = ("tanh", "gru", "lstm"), (0.0, 2.0), (0.5, 2.0)
+
+    @classmethod
+    def rate(cls, cell, bias):
+        """A growth for each cell, and for the LSTM one that falls short of its forget line by a tenth."""
+        return np.log(1 / (1 + np.exp(-bias))) - 0.1 if cell == "lstm" else -0.05 * (1 + cls.CELLS.index(cell))
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls):
+        jobs = []
+        for cell in cls.CELLS:
+            for bias in cls.BIASES:
+                size = 64 * (2 if cell == "lstm" else 1)
+                logs = growing(cls.rate(cell, bias) + np.log(cls.SCALES) / 10, 20) + 0.5 * np.log(size)
+                swept = {"cell": cell, "forget_bias": bias}
+                data = job("log_norm", logs, swept, weight_scales=list(cls.SCALES), steps=20)
+                jobs.append(data.assign(state_size=((), size)))
+        return results.join(jobs)
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(gates.draw(dataset), "gates", tmp_path)
+
+    def test_cells_without_a_forget_bias_and_the_lstm_with_several(self, dataset):
+        found = curves(gates.numbers(dataset), "row", "cell", "forget_bias", "weight_scale")
+        expected = [("cells", cell, 0.0) for cell in self.CELLS] + [("forget bias", "lstm", b) for b in self.BIASES]
+        assert [*found] == [(*key, scale) for key in expected for scale in self.SCALES]
+        for (row, cell, bias, scale), curve in found.items():
+            growth = (self.rate(cell, bias) + np.log(scale) / 10) / np.log(10)
+            np.testing.assert_allclose(curve["median"], growth * curve.lag, atol=1e-12)
+            if row == "forget bias":
+                np.testing.assert_allclose(curve.forget_line, -np.log10(1 + np.exp(-bias)) * curve.lag)
+            else:
+                assert curve.forget_line.isna().all()
+
+    def test_another_result_is_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=gates"):
+            gates.draw(dataset.isel(forget_bias=0))

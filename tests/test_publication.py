@@ -1,6 +1,9 @@
 """Paper figures are built where data, code or style has changed, alike each time, and say what makes missing data."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,15 @@ def test_a_figure_is_a_picture_its_numbers_and_a_caption(here):
     caption = (FIGURES / "notes.md").read_text()
     for words in (notes.TITLE, notes.CAPTION, "| weight_scales | [1.0, 0.5] |", "2 networks in 1 jobs", "JAX 0."):
         assert words in caption
+
+
+def test_a_figure_sets_jax_up_before_it_loads_it(tmp_path):
+    call = [sys.executable, "-W", "error", "-m", "gradient_horizon", "figures", "notes", "--quick"]
+    ran = subprocess.run(
+        call, cwd=tmp_path, env={**os.environ, "JAX_NUM_CPU_DEVICES": "3"}, capture_output=True, text=True, timeout=180
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert " on 3 x cpu" in (tmp_path / FIGURES / "notes.md").read_text()
 
 
 def test_a_second_call_does_nothing_and_says_so(here, capsys):

@@ -46,6 +46,7 @@ def figures(options: argparse.Namespace) -> int:
             raise UsageError(
                 f"NAME: {name!r} is no paper figure; allowed with --quick and --draw-only: {', '.join(NAMES)}"
             )
+    _prepare()  # before the first figure, which may load JAX
     ends = []
     for name in names:
         try:
@@ -86,7 +87,6 @@ def _paper_figure(name: str, *, quick: bool, draw_only: bool) -> int:
     if not changed:
         screen.print(f"{name}: up to date", markup=False)
         return DONE
-    _prepare()
     screen.print(f"{name}: drawing (changed: {', '.join(changed)})", markup=False)
     for path in publication.build(name, sweep, jobs, now):
         screen.print(str(path), markup=False)
@@ -162,7 +162,7 @@ def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
 
 
 def _prepare() -> None:
-    """Set JAX up, unless an earlier sweep of this command has."""
+    """Set JAX up, unless this process has loaded it."""
     if "jax" not in sys.modules:
         runtime.prepare()
 

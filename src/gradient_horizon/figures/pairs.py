@@ -1,6 +1,7 @@
 """The triangle of all pairs of times as a heat map: from which time to which the gradient reaches."""
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib
@@ -35,7 +36,7 @@ def decades_of(data: xr.Dataset) -> Float[np.ndarray, "T T"]:
     return over_seeds(decades[None], data["finite"].values[None])[1, 0]
 
 
-def _draw(ax: Axes, decades: Float[np.ndarray, "T T"], threshold: float, norm: Normalize) -> set[str]:
+def draw_triangle(ax: Axes, decades: Float[np.ndarray, "T T"], threshold: float, norm: Normalize) -> set[str]:
     """One triangle; which of `zero`, `missing` and `threshold` it shows."""
     steps = len(decades)
     extent = (-0.5, steps - 0.5, 0.5, steps + 0.5)
@@ -62,6 +63,32 @@ def _draw(ax: Axes, decades: Float[np.ndarray, "T T"], threshold: float, norm: N
     return shown
 
 
+def colours_of(images: Sequence[Float[np.ndarray, "T T"]], threshold: float) -> tuple[Normalize, bool]:
+    """The colours of these triangles, which end at twice the threshold, and whether some lie beyond that."""
+    largest = max([1.0, *(float(np.abs(image[np.isfinite(image)]).max(initial=0)) for image in images)])
+    end = min(largest, 2 * threshold)
+    return Normalize(-end, end), largest > end
+
+
+def add_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, seeds: int, *, is_cut: bool) -> None:
+    """The bar that explains the colours."""
+    drawn = ScalarMappable(norm, matplotlib.colormaps[_COLOURS])
+    label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
+    bar = figure.colorbar(drawn, ax=list(axes), label=label, extend="both" if is_cut else "neither", pad=0.02)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
+
+
+def key_of(shown: Collection[str], threshold: float) -> style.Key:
+    """What the contour and the colours beside the bar's mean."""
+    entries = {
+        "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"±{threshold:g} decades, the horizon"),
+        "zero": (Patch(facecolor=_ZERO), "exactly zero"),
+        "missing": (Patch(facecolor=_MISSING), "no value"),
+    }
+    return [entry for name, entry in entries.items() if name in shown]
+
+
 def reach_of_every_pair(dataset: xr.Dataset) -> Figure:
     """log10 of ‖∂h_t/∂h_s‖_F / √n for every pair s < t as a heat map, the median over seeds.
 
@@ -77,23 +104,12 @@ def reach_of_every_pair(dataset: xr.Dataset) -> Figure:
         axes = grid.axes(figure, EARLY, LATE, sharex=same, sharey=same)
         thresholds = [setting(panel.data, "horizon_threshold") or Config().horizon_threshold for panel in grid.panels]
         images = [decades_of(panel.data) for panel in grid.panels]
-        largest = max([1.0, *(float(np.abs(image[np.isfinite(image)]).max(initial=0)) for image in images)])
-        end = min(largest, 2 * max(thresholds))
-        norm = Normalize(-end, end)
+        norm, is_cut = colours_of(images, max(thresholds))
         shown = set()
         for ax, image, threshold in zip(axes, images, thresholds, strict=True):
-            shown |= _draw(ax, image[: _steps(image), : _steps(image)], threshold, norm)
-        drawn = ScalarMappable(norm, matplotlib.colormaps[_COLOURS])
-        label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
-        bar = figure.colorbar(drawn, ax=axes, label=label, extend="both" if largest > end else "neither", pad=0.02)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
-        entries = {
-            "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"±{thresholds[0]:g} decades, the horizon"),
-            "zero": (Patch(facecolor=_ZERO), "exactly zero"),
-            "missing": (Patch(facecolor=_MISSING), "no value"),
-        }
-        key = [entry for name, entry in entries.items() if name in shown]
+            shown |= draw_triangle(ax, image[: _steps(image), : _steps(image)], threshold, norm)
+        add_bar(figure, axes, norm, seeds, is_cut=is_cut)
+        key = key_of(shown, thresholds[0])
         notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
         style.add_key(figure, key, notes)
     return figure

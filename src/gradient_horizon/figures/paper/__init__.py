@@ -7,7 +7,7 @@ sweep in, a Figure out) and `numbers` (the same in, what is plotted out, a row a
 from importlib import import_module
 from typing import Any
 
-NAMES = ("notes",)
+NAMES = ("notes", "edge", "triangle", "gates")
 
 
 def paper_figure(name: str) -> Any:
