@@ -60,7 +60,7 @@ def sequences(spec: TrainSpec, key: RandomKey, count: int, data: PyTree, *, test
 
 
 def answers(spec: TrainSpec, readout: Readout, states: PyTree) -> Float[Array, "L B K"]:
-    """What is read from the last L states, leaves (T, B, N)."""
+    """What is read from the last L states: leaves (T, B, N), or those L alone."""
     return affine(spec.cell.output(states)[-spec.task.answers :], readout.matrix, readout.bias)
 
 
@@ -92,7 +92,7 @@ def loss_and_gradient(spec: TrainSpec, params: Params, batch: Sample) -> tuple[S
         return cell.matrices(params), cell.drives(params, batch.xs)
 
     def loss(readout, matrices, drives, taps):
-        outputs = answers(spec, readout, recur(cell, matrices, drives, start, taps))
+        outputs = answers(spec, readout, recur(cell, spec.task.answers, matrices, drives, start, taps))
         return jnp.mean(jax.vmap(lambda o, t: loss_of(spec.task, o, t), in_axes=(1, 0))(outputs, batch.targets))
 
     (matrices, drives), put_together = jax.vjp(taken_apart, params.cell)
