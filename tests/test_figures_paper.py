@@ -1,6 +1,7 @@
 """The paper's figures: they look as approved on small fixed data, and their numbers are those that are drawn."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -9,10 +10,21 @@ import pandas as pd
 import pytest
 import xarray as xr
 from figure_parts import assert_looks_as_approved
+from training_results import trained
 
 from gradient_horizon import experiments, results
 from gradient_horizon.config import checked
-from gradient_horizon.figures.paper import edge, gates, notes, triangle
+from gradient_horizon.figures.paper import (
+    edge,
+    gates,
+    main_training,
+    notes,
+    pascanu_temporal_order,
+    prediction,
+    story,
+    thresholds,
+    triangle,
+)
 
 
 def measured(**settings):
@@ -192,3 +204,168 @@ class TestGates:
     def test_another_result_is_refused(self, dataset):
         with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=gates"):
             gates.draw(dataset.isel(forget_bias=0))
+
+
+def comparison(cells=("tanh", "relu"), clips=("none", "book"), **settings):
+    """Training of each cell with each rule; of the clipped tanh networks most solve the task, at g = 1."""
+    fates = {("tanh", "book"): [[-1, 10, 20, -1], [10, 10, 40, -1]]}
+    return results.join(
+        [
+            trained({"cell": cell, "clip": clip}, solved=fates.get((cell, clip), -1), **settings)
+            for cell in cells
+            for clip in clips
+        ]
+    )
+
+
+class TestMainTraining:
+    def test_it_looks_as_approved(self, tmp_path):
+        assert_looks_as_approved(main_training.draw(comparison()), "main_training", tmp_path)
+
+    def test_the_numbers_are_medians_over_seeds(self):
+        dataset = comparison()
+        found = curves(main_training.numbers(dataset), "quantity", "cell", "clip", "weight_scale")
+        data = dataset.sel(cell="tanh", clip="book").isel(learning_rate=0, clip_threshold=0)
+        for name in ("loss", "gradient_norm", "clipped_gradient_norm"):
+            for scale in (0.5, 1.0):
+                curve = found[name, "tanh", "book", scale]
+                recorded = data[name].sel(weight_scale=scale, update=curve["update"].to_numpy())
+                expected = recorded.quantile([0.1, 0.5, 0.9], "seed")
+                np.testing.assert_allclose(curve[["lower", "median", "upper"]].T, expected, err_msg=name)
+        (best,) = [key for key in found if key[:3] == ("log10_state_gradient_norm", "tanh", "book")]
+        assert best[-1] == 1.0  # three of four solve the task there, two of four at 0.5
+        decades = data["log_state_gradient_norm"].sel(weight_scale=1.0).median("seed") / np.log(10)
+        points = found[best]
+        where = {"time": xr.DataArray(points.time), "update": xr.DataArray(points["update"])}
+        np.testing.assert_allclose(points["median"], decades.sel(where))
+
+    def test_another_result_is_refused(self):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=main_training"):
+            main_training.draw(comparison().isel(clip=0))
+
+
+class TestThresholds:
+    RATES, THRESHOLDS = (0.01, 0.1), (0.1, 1.0)
+    SOLVED = np.array([[[-1, 10, 20, 20], [-1, -1, 20, 30]], [[10, 10, 10, 10], [-1, -1, 20, -1]]])[:, :, None]
+
+    @classmethod
+    def dataset(cls):
+        given = {"learning_rates": cls.RATES, "clip_thresholds": cls.THRESHOLDS, "weight_scales": (1.0,)}
+        diverged = np.array([[20, 30, -1, -1], [-1] * 4])[:, None, None]
+        none = trained({"clip": "none"}, solved=-1, diverged=diverged, **given)
+        return results.join([none, trained({"clip": "book"}, solved=cls.SOLVED, **given)])
+
+    def test_it_looks_as_approved(self, tmp_path):
+        assert_looks_as_approved(thresholds.draw(self.dataset()), "thresholds", tmp_path)
+
+    def test_success_and_speed_of_every_pair(self):
+        found = thresholds.numbers(self.dataset()).set_index(["learning_rate", "clip_threshold"])
+        assert found.solved.to_dict() == {
+            (0.01, "0.1"): 3, (0.01, "1"): 2, (0.01, "none"): 0, (0.1, "0.1"): 4, (0.1, "1"): 1, (0.1, "none"): 0,
+        }  # fmt: skip
+        assert found.networks.eq(4).all()
+        assert found.diverged.tolist() == [0, 0, 2, 0, 0, 0]
+        # -1 counts as the slowest: of 10, 20, 20 and never half solve it by 20, of 20, 30 and never twice only later
+        np.testing.assert_array_equal(found.median_update, [20, np.nan, np.nan, 10, np.nan, np.nan])
+
+    def test_another_result_is_refused(self):
+        for dataset in (trained(), self.dataset().sel(clip=["none"])):
+            with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=thresholds"):
+                thresholds.draw(dataset)
+
+
+class TestPascanu:
+    @staticmethod
+    def dataset():
+        """Of four seeds as many solve it as the number of remedies says, one fewer at the greater length."""
+
+        def job(initialisation, clip, omega, steps):
+            number = 1 + (clip != "none") + 2 * (omega > 0) - (steps == 24)
+            swept = {"initialisation": initialisation, "clip": clip, "omega": omega}
+            data = trained(swept, steps=steps, solved=[10] * number + [-1] * (4 - number), weight_scales=(1.0,))
+            return data.assign_attrs(swept=json.dumps({**swept, "steps": steps}))
+
+        grid = itertools.product(("basic_tanh", "sigmoid"), ("none", "pascanu"), (0.0, 4.0), (12, 24))
+        return results.join([job(*point) for point in grid])
+
+    def test_it_looks_as_approved(self, tmp_path):
+        assert_looks_as_approved(pascanu_temporal_order.draw(self.dataset()), "pascanu_temporal_order", tmp_path)
+
+    def test_the_methods_have_the_papers_names(self):
+        table = pascanu_temporal_order.numbers(self.dataset())
+        found = curves(table, "initialisation", "method")
+        assert [*dict.fromkeys(table.initialisation)] == ["sigmoid", "basic_tanh"]
+        for index, method in enumerate(("SGD", "SGD-C", "SGD-R", "SGD-CR")):
+            assert found["sigmoid", method].share_solved.tolist() == [(index + 1) / 4, index / 4]
+        assert (table.lower <= table.share_solved).all()
+        assert (table.upper >= table.share_solved).all()
+
+    def test_another_result_is_refused(self):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=pascanu_temporal_order"):
+            pascanu_temporal_order.draw(trained())
+
+
+class TestStory:
+    @staticmethod
+    def dataset():
+        """Of four networks so many answer well as the cell and the distance say; the others stay at chance."""
+        return results.join(
+            [
+                trained(
+                    {"cell": cell, "distance": distance},
+                    task="story",
+                    steps=60,
+                    solved=[10] * n + [-1] * (4 - n),
+                    weight_scales=(1.0,),
+                )
+                for cell, counts in {"tanh": (3, 0), "lstm": (4, 4)}.items()
+                for distance, n in zip((9, 27), counts, strict=True)
+            ]
+        )
+
+    def test_it_looks_as_approved(self, tmp_path):
+        assert_looks_as_approved(story.draw(self.dataset()), "story", tmp_path)
+
+    def test_medians_and_chance(self):
+        table = story.numbers(self.dataset())
+        assert table[["cell", "distance", "accuracy", "chance"]].to_numpy().tolist() == [
+            ["tanh", 9, 1.0, 0.25], ["tanh", 27, 0.25, 0.25], ["lstm", 9, 1.0, 0.25], ["lstm", 27, 1.0, 0.25],
+        ]  # fmt: skip
+
+    def test_another_result_is_refused(self):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=story"):
+            story.draw(trained())
+
+
+class TestPrediction:
+    SCALES = (0.3, 0.5, 0.8, 1.0)
+
+    @classmethod
+    def dataset(cls):
+        """Growth log g + 0.01 seed, per step; the networks that lose fewer than 3 decades in 20 steps solve it."""
+        solved = [[-1] * 4, [-1] * 4, [10, -1, 20, 20], [40, 10, 10, 10]]
+        return trained(steps=20, weight_scales=cls.SCALES, solved=solved)
+
+    def test_it_looks_as_approved(self, tmp_path):
+        assert_looks_as_approved(prediction.draw(self.dataset()), "prediction", tmp_path)
+
+    def test_every_network_and_the_shares(self):
+        table = prediction.numbers(self.dataset())
+        networks = table[table.panel == "networks"]
+        growth = np.log(np.repeat(self.SCALES, 4)) + 0.01 * np.tile(np.arange(4), 4)
+        np.testing.assert_allclose(networks.initial_growth, growth)
+        with np.errstate(divide="ignore"):
+            first = np.floor(3 * np.log(10) / np.abs(growth)) + 1
+        np.testing.assert_array_equal(networks.initial_horizon, np.minimum(first, 21))
+        by_scale = table[table.panel == "by weight scale"]
+        assert by_scale.share_solved.tolist() == [0, 0, 0.75, 1]
+        by_horizon = table[table.panel == "by initial horizon"]
+        assert by_horizon.networks.sum() == 16
+        assert by_horizon.initial_horizon.iloc[-1] == 21
+        assert by_horizon.share_solved.iloc[-1] == 7 / 8
+        # of 7 that solve it, all at the end, and 9 that do not, 8 of which have a shorter horizon and one the same
+        assert table[table.panel == "networks, AUC"].auc.item() == pytest.approx((8 + 0.5) / 9)
+
+    def test_another_result_is_refused(self):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=prediction"):
+            prediction.draw(trained(weight_scales=(1.0,)))

@@ -1,5 +1,7 @@
 """What was learned: loss and error against the update, with the level of chance."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -12,7 +14,7 @@ from gradient_horizon.figures.scales import ScaleColours
 LOSS, ERROR = "loss", "error"
 
 
-def draw(axes: list[Axes], panels: list[xr.Dataset], name: str, colours: ScaleColours) -> None:
+def draw(axes: Sequence[Axes], panels: Sequence[xr.Dataset], name: str, colours: ScaleColours) -> None:
     """One panel an Axes: a line a weight scale with its band over seeds; dashed, chance."""
     drawn = []
     for ax, data in zip(axes, panels, strict=True):

@@ -1,6 +1,6 @@
 """What the first Jacobian predicts: the growth of the gradient before training, against whether and when it helped."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,10 @@ from gradient_horizon.outcomes import exists, foretold, has_diverged, has_solved
 
 XLABEL = "initial growth (1/step)"
 GROWTH = R"Initial growth: $\log(\Vert\partial h_T/\partial h_0\Vert_F/\sqrt{n})\,/\,T$ before the first update."
+AREA = (
+    "AUC: probability that a network that solves its task has the longer initial gradient horizon"
+    f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by Newcombe's method 5."
+)
 YLABEL = "solved after (updates)"
 _UNSOLVED, _DIVERGED = 1.12, 1.25  # of the last update
 _POINT: dict[str, Any] = {"linestyle": "none", "markersize": 3.4, "markeredgewidth": 0.7}
@@ -39,7 +43,8 @@ def _points(data: xr.Dataset, last: int) -> dict[str, tuple[np.ndarray, np.ndarr
     }
 
 
-def _draw(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> tuple[set[str], int]:
+def draw_points(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> tuple[set[str], int]:
+    """A point a network; which kinds of mark there are, and how many networks' gradient is exactly zero."""
     shown: set[str] = set()
     off = 0
     last = max(setting(data, "updates") or int(data["update"].values[-1]) for data in panels)
@@ -73,6 +78,17 @@ def _verdict(data: xr.Dataset) -> str:
     return "all solved" if has_solved(data).any() else "none solved"
 
 
+def key_of(shown: Collection[str]) -> style.Key:
+    """What the marks mean."""
+    marks = {kind: mark for kind, mark in _MARKS.items() if kind in shown}
+    return [(Line2D([], [], color=style.GREY, **_POINT, **mark), kind) for kind, mark in marks.items()]
+
+
+def zero_note(off: int) -> list[str]:
+    """Where networks stand that have no logarithm."""
+    return [f"{off} networks whose gradient is exactly zero stand at the left end."] if off else []
+
+
 def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
     """When each network solved its task against the growth of its gradient before training, coloured by weight scale.
 
@@ -87,19 +103,16 @@ def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
         colours = ScaleColours(dataset["weight_scale"].values)
         figure = grid.new_figure()
         axes = grid.axes(figure, XLABEL, YLABEL)
-        shown, off = _draw(axes, panels, colours)
+        shown, off = draw_points(axes, panels, colours)
         colours.add_bar(figure, axes)
-        marks = {kind: mark for kind, mark in _MARKS.items() if kind in shown}
-        key: style.Key = [(Line2D([], [], color=style.GREY, **_POINT, **mark), kind) for kind, mark in marks.items()]
+        key = key_of(shown)
         notes = [
             budget(dataset),
             GROWTH,
-            f"AUC: probability that a network that solves its task has the longer initial gradient horizon"
-            f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by Newcombe's method 5.",
+            AREA,
             *histories.chosen_note(dataset, ("learning_rate", "clip_threshold")),
         ]
-        if off:
-            notes.append(f"{off} networks whose gradient is exactly zero stand at the left end.")
+        notes += zero_note(off)
         if grid.left_out:
             notes.append(f"{grid.left_out} more panels are not shown.")
         style.add_key(figure, key, notes)

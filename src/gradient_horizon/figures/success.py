@@ -121,9 +121,10 @@ def _set_abscissa(axes: Sequence[Axes], values: np.ndarray, abscissa: str) -> Ca
     return lambda x, part: x + part * ((last - first) or 1.0)
 
 
-def _draw(
+def draw_lines(
     axes: Sequence[Axes], grid: Grid, lines: Sequence[Line], abscissa: str, measure: Measure, values: np.ndarray
 ) -> None:
+    """What `measure` gives along every line, with its interval; one panel an Axes."""
     moved = _set_abscissa(axes, values, abscissa)
     for ax, panel in zip(axes, grid.panels, strict=True):
         for index, line in enumerate(lines):
@@ -137,7 +138,8 @@ def _draw(
         ax.set_ylim(-0.03, 1.03)
 
 
-def _key(lines: Sequence[Line], bars: str) -> style.Key:
+def key_of(lines: Sequence[Line], bars: str) -> style.Key:
+    """What the lines and their bars mean."""
     key: style.Key = [(Line2D([], [], linewidth=0.9, **line.look), line.name) for line in lines if line.name]
     return [*key, (Line2D([], [], color=style.GREY, linestyle="none", marker="|", markersize=9), bars)]
 
@@ -170,15 +172,16 @@ def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, ch
         lines = lines_of(dataset, abscissa)
         figure = grid.new_figure()
         axes = grid.axes(figure, LABELS.get(abscissa, style.in_words(abscissa)), label)
-        _draw(axes, grid, lines, abscissa, measure, dataset[abscissa].values)
-        key = _key(lines, bars)
+        draw_lines(axes, grid, lines, abscissa, measure, dataset[abscissa].values)
+        key = key_of(lines, bars)
         if chance:
-            key += _draw_chance(axes, grid, abscissa)
+            key += draw_chance(axes, grid, abscissa)
         style.add_key(figure, key, notes, 7 if len(axes) > 1 else 2)
     return figure
 
 
-def _draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
+def draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
+    """The accuracy at chance, and what explains it."""
     for ax, panel in zip(axes, grid.panels, strict=True):
         chance = 1.0 - panel.data["chance_error"]
         known = chance.max([dim for dim in chance.dims if dim != abscissa])
@@ -189,14 +192,18 @@ def _draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
     return chance_key()
 
 
+def intervals(seeds: int) -> str:
+    """What the bars of a share of networks are."""
+    return f"Wilson's 95 % interval, {seeds} seeds" if seeds > 1 else "Wilson's 95 % interval, one seed"
+
+
 def share_solved_against(dataset: xr.Dataset) -> Figure:
     """The share of networks that solved their task, with Wilson's 95 % intervals, one line a method.
 
     Against steps, distance, weight scale or what else a sweep varies (`abscissa_of`); one panel a combination of the
     other swept settings. What a job varies beside that is at its best, and the budget of updates is stated.
     """
-    seeds = dataset.sizes["seed"]
-    bars = f"Wilson's 95 % interval, {seeds} seeds" if seeds > 1 else "Wilson's 95 % interval, one seed"
+    bars = intervals(dataset.sizes["seed"])
     return _against(dataset, share_solved, "share solved", bars, chance=False)
 
 

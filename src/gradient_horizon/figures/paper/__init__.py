@@ -7,7 +7,17 @@ sweep in, a Figure out) and `numbers` (the same in, what is plotted out, a row a
 from importlib import import_module
 from typing import Any
 
-NAMES = ("notes", "edge", "triangle", "gates")
+NAMES = (
+    "notes",
+    "edge",
+    "triangle",
+    "gates",
+    "main_training",
+    "thresholds",
+    "pascanu_temporal_order",
+    "story",
+    "prediction",
+)
 
 
 def paper_figure(name: str) -> Any:

@@ -1,0 +1,76 @@
+"""Figure 9: training, for tanh and ReLU, each with and without a clipped gradient."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from gradient_horizon.figures import gradient_norms, histories, learning, state_gradients, style, tables
+from gradient_horizon.figures.panels import Grid
+from gradient_horizon.figures.scales import ScaleColours
+
+TITLE = "Training tanh and ReLU networks, each with and without a clipped gradient"
+CAPTION = (
+    "Against the update, one column a cell and clip rule: above, the loss on fresh sequences; dashed, chance: the"
+    " smallest loss that does not read the input. Middle, the norm ‖∇L‖ of the gradient of all parameters before"
+    " clipping, and dashed after it: g ← g·c/(‖g‖ + 10⁻⁶) where that is shorter. Both by weight scale g, median (line)"
+    " and 10–90 % (band) over seeds. Below, log₁₀ of ‖∂L/∂h_t‖, root mean square over sequences, for every time t: the"
+    " loss is read at the top, and below it stands what of it reaches back; the median over seeds at the weight scale"
+    " with which most networks solved the task."
+)
+QUICK = ("updates=200", "record_every=20", "test_size=200", "seeds=4", "hidden_size=24", "steps=20")
+_ROWS = ("loss", gradient_norms.LABEL, state_gradients.TIME)
+
+
+def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
+    """One panel a cell and clip rule: with every weight scale, and at the best one."""
+    if "loss" not in dataset or not {"cell", "clip"} <= {*dataset.dims}:
+        raise ValueError(
+            "dataset: is no training over cells and clip rules; gradient-horizon run +sweeps=main_training makes it"
+        )
+    dataset = dataset.sortby("weight_scale")
+    return histories.split_at_best(dataset), histories.split_at_best(dataset, state_gradients.CHOSEN)
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """A column a cell and clip rule; loss, gradient norm and the gradient of every state below each other."""
+    curves, maps = (histories.cut_to(grid, len(_ROWS)) for grid in _grids(dataset))
+    data, mapped = ([panel.data for panel in grid.panels] for grid in (curves, maps))
+    with style.applied():
+        colours = ScaleColours(data[0]["weight_scale"].values)
+        figure, columns = histories.stacked(curves, _ROWS)
+        losses, gradients, heats = zip(*columns, strict=True)
+        learning.draw(losses, data, learning.LOSS, colours)
+        clips = gradient_norms.draw_norms(gradients, data, colours)
+        heat = state_gradients.Heat(mapped)
+        heat.draw(heats)
+        for ax, panel in zip(losses, data, strict=True):
+            clipped = "not clipped" if panel["clip"].item() == "none" else "clipped"
+            ax.set_title(f"{style.in_words(panel['cell'].item())}, {clipped}")
+        for ax, panel in zip(heats, mapped, strict=True):
+            ax.set_title(f"$g$ = {panel['weight_scale'].item():g}", fontsize=style.SMALL)
+        histories.set_updates([ax for column in columns for ax in column], data)
+        colours.add_bar(figure, [*losses, *gradients])
+        heat.add_bar(figure, heats, dataset.sizes["seed"])
+        key = style.median_key(dataset.sizes["seed"], colours.remark()) + learning.chance_key()
+        key += gradient_norms.key_of(clips) + heat.key()
+        style.add_key(figure, key, histories.notes_on(dataset, curves))
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """Every curve, and every point of the maps: `quantity` tells which."""
+    curves, maps = _grids(dataset)
+    rows = []
+    for panel, mapped in zip(curves.panels, maps.panels, strict=True):
+        place = {key: panel.data[key].item() for key in ("cell", "clip")}
+        for name in ("loss", "gradient_norm", "clipped_gradient_norm"):
+            updates, bands = histories.bands_of(panel.data, name)
+            for index, scale in enumerate(panel.data["weight_scale"].values.tolist()):
+                at = {"quantity": name, **place, "weight_scale": scale}
+                rows.append(tables.band(at, "update", updates, bands[:, index]))
+        updates, decades = state_gradients.decades_of(mapped.data)
+        at = {"quantity": "log10_state_gradient_norm", **place, "weight_scale": mapped.data["weight_scale"].item()}
+        time, update = (part.ravel() for part in np.indices(decades.shape))
+        rows.append(tables.curve(at, update=updates[update], time=time + 1, median=decades.ravel()))
+    return tables.stacked(rows)

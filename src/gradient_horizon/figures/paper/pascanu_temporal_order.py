@@ -1,0 +1,72 @@
+"""Figure 11: how many networks learn temporal order, against its length, as Pascanu, Mikolov and Bengio asked."""
+
+from dataclasses import replace
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from gradient_horizon.figures import histories, style, success
+from gradient_horizon.figures.panels import split
+from gradient_horizon.outcomes import share_solved
+
+TITLE = "Temporal order: success against length, for plain gradient descent, clipping, regularisation and both"
+CAPTION = (
+    "Share of networks that solve the temporal order problem against the length T of its sequences, with Wilson's 95 %"
+    " intervals; one panel an initialisation of Pascanu, Mikolov, Bengio 2013. SGD, plain gradient descent; C, with the"
+    " gradient clipped by its norm; R, with their regulariser Ω of weight 4, which keeps the gradient from vanishing;"
+    " CR, with both. Points are moved sideways where they would hide each other. The paper gave each network up to five"
+    " million updates."
+)
+QUICK = (
+    "updates=300", "record_every=100", "test_size=200", "seeds=2", "hidden_size=16", "learning_rates=[0.1]",
+    "initialisation=basic_tanh,smart_tanh", "steps=10,20", "omega=0,4",
+)  # fmt: skip
+_INITIALISATIONS = ("sigmoid", "basic_tanh", "smart_tanh")
+_NAMES = {(False, False): "SGD", (True, False): "SGD-C", (False, True): "SGD-R", (True, True): "SGD-CR"}
+
+
+def _ordered(dataset: xr.Dataset) -> xr.Dataset:
+    needed = ("initialisation", "clip", "omega", "steps")
+    if "solved_at" not in dataset or not {*needed} <= {*dataset.dims}:
+        raise ValueError(
+            f"dataset: is no training over {', '.join(needed)};"
+            " gradient-horizon run +sweeps=pascanu_temporal_order makes it"
+        )
+    return dataset.sel(initialisation=[name for name in _INITIALISATIONS if name in dataset["initialisation"]])
+
+
+def _lines(dataset: xr.Dataset) -> list[success.Line]:
+    lines = success.lines_of(dataset, "steps")
+    return [replace(line, name=_NAMES[line.place["clip"] != "none", line.place["omega"] > 0]) for line in lines]
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """One panel an initialisation, one line a method."""
+    dataset = _ordered(dataset)
+    grid = split(dataset, within=("clip", "omega", "steps"))
+    with style.applied():
+        lines, figure = _lines(dataset), style.new_figure(style.DOUBLE, 2.6)
+        axes = grid.axes(figure, success.LABELS["steps"], "share of networks that solve it")
+        for ax, name in zip(axes, dataset["initialisation"].values.tolist(), strict=True):
+            ax.set_title(style.in_words(name))
+        success.draw_lines(axes, grid, lines, "steps", share_solved, dataset["steps"].values)
+        bars = success.intervals(dataset.sizes["seed"])
+        notes = [success.budget(dataset), *histories.chosen_note(dataset, success.CHOICES)]
+        style.add_key(figure, success.key_of(lines, bars), notes)
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """Every point: the share and its interval."""
+    dataset = _ordered(dataset)
+    with style.applied():
+        lines = _lines(dataset)
+    rows = []
+    for name in dataset["initialisation"].values.tolist():
+        for line in lines:
+            points = success.points_of(dataset.sel(initialisation=name), line, "steps", share_solved)
+            for steps, (share, lower, upper) in points.items():
+                place = {"initialisation": name, "method": line.name, "steps": steps}
+                rows.append({**place, "share_solved": share, "lower": lower, "upper": upper})
+    return pd.DataFrame(rows)

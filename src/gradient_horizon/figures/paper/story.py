@@ -1,0 +1,67 @@
+"""Figure 12: who was in the room? Accuracy against how many words ago that was told, for each cell."""
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from gradient_horizon.figures import histories, style, success
+from gradient_horizon.figures.panels import split
+from gradient_horizon.outcomes import exists, has_diverged
+
+TITLE = "Mary says hi to whom? Accuracy against how many words ago that was told"
+CAPTION = (
+    "One of four people watches TV in a room and the others walk out of it; many words later Mary comes in, and the"
+    " question is to whom she says hi. Share of right answers to fresh stories after training, against the distance:"
+    " the number of words from what tells the answer to the question's end. Points, the median over seeds; bars,"
+    " 10–90 % of them. Dashed, chance: one of four. Points are moved sideways where they would hide each other."
+)
+QUICK = (
+    "updates=150",
+    "record_every=50",
+    "test_size=200",
+    "seeds=2",
+    "hidden_size=24",
+    "cell=tanh,lstm",
+    "distance=9,27",
+)
+
+
+def _checked(dataset: xr.Dataset) -> xr.Dataset:
+    if "chance_error" not in dataset or not {"cell", "distance"} <= {*dataset.dims}:
+        raise ValueError(
+            "dataset: is no training over cells and distances; gradient-horizon run +sweeps=story makes it"
+        )
+    return dataset
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """One line a cell."""
+    dataset = _checked(dataset)
+    grid = split(dataset, within=("cell", "distance"))
+    seeds, diverged = dataset.sizes["seed"], int(has_diverged(dataset).sum())
+    notes = [success.budget(dataset, solved=False), *histories.chosen_note(dataset, success.CHOICES)]
+    if diverged:
+        notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are left out.")
+    with style.applied():
+        lines, figure = success.lines_of(dataset, "distance"), style.new_figure(style.SINGLE, 3.0)
+        axes = grid.axes(figure, "distance from the clue to the answer (words)", "accuracy")
+        success.draw_lines(axes, grid, lines, "distance", success.accuracy, dataset["distance"].values)
+        bars = "one seed" if seeds == 1 else f"10–90 % of {seeds} seeds"
+        key = success.key_of(lines, bars) + success.draw_chance(axes, grid, "distance")
+        style.add_key(figure, key, notes, 3)
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """Every point: the median of the accuracy, its band, and chance."""
+    dataset = _checked(dataset)
+    with style.applied():
+        lines = success.lines_of(dataset, "distance")
+    rows = []
+    for line in lines:
+        points = success.points_of(dataset, line, "distance", success.accuracy)
+        for distance, (accuracy, lower, upper) in points.items():
+            chance = 1 - float(dataset["chance_error"].sel({**line.place, "distance": distance}))
+            place = {"cell": line.place["cell"], "distance": distance}
+            rows.append({**place, "accuracy": accuracy, "lower": lower, "upper": upper, "chance": chance})
+    return pd.DataFrame(rows)

@@ -1,0 +1,129 @@
+"""Figure 10: at which threshold to clip. Success and speed over threshold and learning rate."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from gradient_horizon.figures import style, success
+from gradient_horizon.outcomes import exists, has_diverged, has_solved
+from gradient_horizon.statistics import share
+
+TITLE = "At which threshold to clip: success and speed over threshold and learning rate"
+CAPTION = (
+    "Left: how many networks of how many solve the task, over the learning rate η and the threshold c of the clip rule"
+    " g ← g·c/(‖g‖ + 10⁻⁶) where that is shorter; the last column does not clip. Right: the median over all networks of"
+    " the update after which they solve it, to the resolution of the records; networks that never do count as the"
+    " slowest, and there is no median where they are half or more. A number with a star: some of these networks"
+    " diverge."
+)
+QUICK = (
+    "updates=200", "record_every=20", "test_size=200", "seeds=3", "hidden_size=24", "steps=10",
+    "learning_rates=[0.03,0.3]", "clip_thresholds=[0.1,1.0]",
+)  # fmt: skip
+_DARK = 0.55  # of the colours' range: beyond, the numbers are white
+
+
+@dataclass(frozen=True)
+class Map:
+    """By learning rate, ascending, and column: a threshold each, then no clipping where that was trained."""
+
+    learning_rates: list[float]
+    columns: list[str]
+    solved: Int[np.ndarray, "R C"]
+    total: Int[np.ndarray, "R C"]
+    diverged: Int[np.ndarray, "R C"]
+    median_update: Float[np.ndarray, "R C"]
+
+
+def map_of(dataset: xr.Dataset) -> Map:
+    """What became of the networks of every pair."""
+    if "solved_at" not in dataset or "clip" not in dataset.dims or {*dataset["clip"].values} == {"none"}:
+        raise ValueError(
+            "dataset: is no training over clip thresholds; gradient-horizon run +sweeps=thresholds makes it"
+        )
+    dataset = dataset.sortby("learning_rate").sortby("clip_threshold")
+    rule = next(rule for rule in dataset["clip"].values.tolist() if rule != "none")
+    clipped = dataset.sel(clip=rule)
+    columns = {f"{value:g}": clipped.sel(clip_threshold=value) for value in clipped["clip_threshold"].values.tolist()}
+    if "none" in dataset["clip"]:
+        columns["none"] = dataset.sel(clip="none").isel(clip_threshold=0)
+    counted: dict[str, list[Any]] = {"solved": [], "total": [], "diverged": [], "median_update": []}
+    for data in columns.values():
+        networks = [dim for dim in ("weight_scale", "seed") if dim in data.dims]
+        solved, there = has_solved(data), exists(data)
+        counted["solved"].append(solved.sum(networks).values)
+        counted["total"].append(there.sum(networks).values)
+        counted["diverged"].append(has_diverged(data).sum(networks).values)
+        slowest_last = data["solved_at"].where(solved, np.inf).where(there)
+        median = slowest_last.stack(network=networks).quantile(0.5, "network", method="higher").values
+        counted["median_update"].append(np.where(np.isfinite(median), median, np.nan))
+    arrays = {name: np.stack(values, axis=1) for name, values in counted.items()}
+    return Map(dataset["learning_rate"].values.tolist(), [*columns], **arrays)
+
+
+def _draw(
+    ax: Axes, values: Float[np.ndarray, "R C"], words: np.ndarray, found: Map, colours: Any, norm: Normalize
+) -> None:
+    ax.pcolormesh(np.ma.masked_invalid(values), edgecolors="white", linewidth=0.8, cmap=colours, norm=norm)
+    for (row, column), word in np.ndenumerate(words):
+        dark = np.isfinite(values[row, column]) and norm(values[row, column]) > _DARK
+        ax.text(column + 0.5, row + 0.5, word, ha="center", va="center", fontsize=style.SMALL,
+                color="white" if dark else "black")  # fmt: skip
+    ax.set_xticks(np.arange(len(found.columns)) + 0.5, found.columns)
+    ax.set_yticks(np.arange(len(found.learning_rates)) + 0.5, [f"{rate:g}" for rate in found.learning_rates])
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set(xlabel=success.LABELS["clip_threshold"], ylabel=success.LABELS["learning_rate"])
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """Two maps: success and speed."""
+    found = map_of(dataset)
+    star = np.where(found.diverged > 0, "*", "")
+    counts = np.array(
+        [[f"{s}/{t}" for s, t in zip(*row, strict=True)] for row in zip(found.solved, found.total, strict=True)]
+    )
+    updates = np.where(np.isnan(found.median_update), "–", [[f"{u:.0f}" for u in row] for row in found.median_update])
+    finite = found.median_update[np.isfinite(found.median_update)]
+    fastest, slowest = (float(finite.min()), float(finite.max())) if finite.size else (1.0, 2.0)
+    with style.applied():
+        figure = style.new_figure(style.DOUBLE, 2.7)
+        left, right = figure.subplots(1, 2)
+        part = np.where(found.total > 0, found.solved / np.maximum(found.total, 1), np.nan)
+        _draw(left, part, np.char.add(counts, star), found, matplotlib.colormaps["Blues"], Normalize(0, 1))
+        speed = LogNorm(fastest, max(slowest, 1.5 * fastest))
+        _draw(
+            right, found.median_update, updates, found, matplotlib.colormaps["Oranges"].with_extremes(bad="0.93"), speed
+        )
+        left.set_title("networks that solve the task")
+        right.set_title("median update that solves it")
+        style.add_key(figure, [], [success.budget(dataset)])
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """Every place of the maps, with Wilson's interval of the share."""
+    found = map_of(dataset)
+    rows = []
+    for (row, column), solved in np.ndenumerate(found.solved):
+        total = found.total[row, column]
+        rows.append(
+            {
+                "learning_rate": found.learning_rates[row],
+                "clip_threshold": found.columns[column],
+                "solved": solved,
+                "networks": total,
+                "diverged": found.diverged[row, column],
+                **dict(zip(("share_solved", "lower", "upper"), share(int(solved), int(total)), strict=True)),
+                "median_update": found.median_update[row, column],
+            }
+        )
+    return pd.DataFrame(rows)
