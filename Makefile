@@ -12,8 +12,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: .venv/installed-bench
-	$(BIN)/python benchmarks/jacobian_norms.py $(ARGS)
-	$(BIN)/python benchmarks/training.py $(ARGS)
+	$(BIN)/python benchmarks $(ARGS)
 
 figures: .venv/installed
 	$(BIN)/gradient-horizon figures $(ARGS)

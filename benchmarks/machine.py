@@ -1,6 +1,5 @@
 """What every benchmark says of the machine, and how it takes the time."""
 
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -45,14 +44,10 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def describe(screen: Console, repeats: int, packages: tuple[str, ...] = ("jax", "jaxlib", "numpy")) -> None:
-    """The machine, the versions, the devices and the settings of threads."""
-    import jax
-
+def description(packages: tuple[str, ...]) -> list[str]:
+    """The machine and the versions, a line each; JAX is not started."""
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
-    screen.print(f"{cpu_model()}, {runtime.cpu_count()} cores, {platform.system()} {platform.machine()}", markup=False)
-    screen.print(f"gradient-horizon {__version__}, {versions}, Python {platform.python_version()}", markup=False)
-    screen.print(f"{jax.device_count()} x {jax.devices()[0].device_kind}; {repeats} repeats", markup=False)
-    for name in SETTINGS:
-        if name in os.environ:
-            screen.print(f"{name}={os.environ[name]}", markup=False)
+    return [
+        f"{cpu_model()}, {runtime.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        f"gradient-horizon {__version__}, {versions}, Python {platform.python_version()}",
+    ]

@@ -1,36 +1,20 @@
 """Training an ensemble, against what a user would write instead.
 
-    make bench
-    .venv/bin/python benchmarks/training.py                                  (3 min on two cores)
-    .venv/bin/python benchmarks/training.py --quick                          (1 min)
-
 What is timed: updates of 64 tanh networks, N = 50, T = 100, 20 sequences of temporal order an update, cross-entropy,
 the global norm clipped at 1 by c/(n + 1e-6), plain gradient descent, float32. Sequences are drawn beforehand, the
 same for all; compiling and warming up are left out. "drawing too" is this project's own `advance`, which draws fresh
-sequences for every update.
-
-Each peer runs in a process of its own with the settings that suit it (PyTorch with one thread or with all, whichever is
-faster), starts from the same parameters and must end with the same ones before it is timed. The peers are asked in
-turn, so that other work on the machine slows all alike; times are medians, the spread of a ratio is its
-interquartile range.
+sequences for every update. A case names `updates`, and for peers where everything `start`s.
 """
 
-import argparse
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
-from machine import seconds
-from rich.table import Table
+from bench import Bench
+from contestants import JAX, OWN, TORCH, Arrays, Case, Ready, fastest
+from rows import LESS, MORE, Row, row
 
 from gradient_horizon import runtime
 
@@ -39,15 +23,14 @@ RATE, THRESHOLD = 0.01, 1.0
 NAMES = ("recurrent", "input", "bias", "matrix", "offset")
 # at least so many times as long as ours
 PEERS = {
-    "plain vmap(grad(scan))": 4.0,
-    "PyTorch, nn.RNN one by one": 12.0,
-    "PyTorch, batched by hand": 10.0,
+    "plain vmap(grad(scan))": (JAX, "training.plain", 4.0),
+    "PyTorch, nn.RNN one by one": (TORCH, "training.one_by_one", 12.0),
+    "PyTorch, batched by hand": (TORCH, "training.batched", 10.0),
 }
-OWN, DRAWING = "this project", "this project, drawing too"
-Arrays = dict[str, np.ndarray]
+TOLERANCE = 1e-4  # some float32 roundings a step, over a hundred steps and a few updates
 
 
-def own_programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays], Arrays]], Callable[[int], Any]]:
+def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays], Arrays]], Callable[[int], Any]]:
     """What draws the networks and their sequences; what updates them on these; what draws and updates."""
     import jax
     from jax import lax
@@ -109,7 +92,7 @@ def own_programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arra
     )
 
 
-def plain(updates: int, start: Arrays) -> Callable[[], Arrays]:
+def _plain(updates: int, start: Arrays) -> Callable[[], Arrays]:
     """`jax.vmap` of gradient descent through `jax.lax.scan`, every network in one program."""
     import jax
     import jax.numpy as jnp
@@ -141,7 +124,7 @@ def plain(updates: int, start: Arrays) -> Callable[[], Arrays]:
     return lambda: jax.tree.map(np.asarray, program(*arguments))
 
 
-def one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
+def _one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
     """`nn.RNN`, network after network."""
     torch: Any = import_module("torch")
     nn = torch.nn
@@ -169,7 +152,7 @@ def one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
     return call
 
 
-def batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
+def _batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
     """The whole ensemble as batched matrix products in PyTorch, U x_t taken for all steps at once."""
     torch: Any = import_module("torch")
 
@@ -198,49 +181,54 @@ def batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
     return call
 
 
-_MADE_BY = dict(zip(PEERS, (plain, one_by_one, batched), strict=True))
+def start(_: Case) -> Ready:
+    """Parameters and sequences of each network: what all contestants begin with."""
+    begun = _programs()[0]()
+    return Ready(lambda: begun, lambda found: found)
 
 
-def serve(peer: str, updates: int, folder: Path) -> None:
-    """Train once and keep the parameters; then answer each line of the standard input with the seconds of a run."""
-    with np.load(folder / "start.npz") as arrays:
-        start = dict(arrays)
-    call = _MADE_BY[peer](updates, start)
-    best = None
-    if peer.startswith("PyTorch"):
-        torch: Any = import_module("torch")
-        taken = {}
-        for threads in {1, runtime.cpu_count()}:
-            torch.set_num_threads(threads)
-            call()
-            taken[threads] = seconds(call)
-        best = min(taken, key=lambda threads: taken[threads])
-        torch.set_num_threads(best)
-    np.savez(folder / f"{list(PEERS).index(peer)}.npz", **call())  # type: ignore[arg-type]
-    print(best or "", flush=True)
-    for _ in sys.stdin:
-        print(seconds(call), flush=True)
+def _given(case: Case) -> Arrays:
+    with np.load(case["start"]) as arrays:
+        return dict(arrays)
 
 
-@contextmanager
-def served(peer: str, updates: int, folder: Path):
-    """A call that gives the seconds of one run of `peer` in a process of its own, and its number of threads."""
-    mine = {*machine.SETTINGS, "JAX_ENABLE_X64"}  # what `runtime.prepare` has set here
-    environment = {key: value for key, value in os.environ.items() if key not in mine}
-    command = [sys.executable, __file__, "--serve", peer, "--updates", str(updates), "--folder", str(folder)]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        asked, answers = server.stdin, server.stdout
+def own(case: Case) -> Ready:
+    """This project's gradients and clip rule."""
+    updating = _programs()[1](case["updates"])
+    begun = _given(case)
+    return Ready(lambda: updating(begun), lambda found: found)
 
-        def ask() -> float:
-            print(file=asked, flush=True)
-            return float(answers.readline())
 
-        try:
-            yield ask, answers.readline().strip()
-        finally:
-            asked.close()
+def drawing(case: Case) -> Ready:
+    """This project, drawing fresh sequences for every update; no parameters to agree in."""
+    return Ready(_programs()[2](case["updates"]), lambda _: {})
+
+
+def plain(case: Case) -> Ready:
+    """`jax.vmap` of gradient descent through `jax.lax.scan`."""
+    return Ready(_plain(case["updates"], _given(case)), lambda found: found)
+
+
+def _on_threads(call: Callable[[], Arrays]) -> Ready:
+    """PyTorch with one thread or with all, whichever is faster."""
+    torch: Any = import_module("torch")
+
+    def on(threads: int) -> Arrays:
+        torch.set_num_threads(threads)
+        return call()
+
+    name, best = fastest({f"{threads} threads": partial(on, threads) for threads in sorted({1, runtime.cpu_count()})})
+    return Ready(best, lambda found: found, name)
+
+
+def one_by_one(case: Case) -> Ready:
+    """`nn.RNN`, network after network."""
+    return _on_threads(_one_by_one(case["updates"], _given(case)))
+
+
+def batched(case: Case) -> Ready:
+    """The whole ensemble as batched products in PyTorch."""
+    return _on_threads(_batched(case["updates"], _given(case)))
 
 
 def worst_difference(ours: Arrays, theirs: Arrays) -> float:
@@ -248,63 +236,24 @@ def worst_difference(ours: Arrays, theirs: Arrays) -> float:
     return max(float(np.abs(ours[name] - theirs[name]).max() / np.abs(ours[name]).max()) for name in NAMES)
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=11, help="of every measurement (default 11, at least 5)")
-    parser.add_argument("--updates", type=int, default=10, help="of every network in one measurement (default 10)")
-    parser.add_argument("--quick", action="store_true", help="5 repeats of 3 updates")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        serve(options.serve, options.updates, options.folder)
-        return
-    if options.repeats < 5 or options.updates < 1:
-        parser.error(f"--repeats, --updates: {options.repeats}, {options.updates}; allowed: at least 5, at least 1")
-    repeats, updates = (5, 3) if options.quick else (options.repeats, options.updates)
-    runtime.prepare()
-    draw, updating, drawing = own_programs()
-    screen = machine.console()
-    machine.describe(screen, repeats, ("jax", "jaxlib", "numpy", "torch"))
-    start = draw()
-    own = partial(updating(updates), start)
-    taken: dict[str, list[float]] = {name: [] for name in (OWN, DRAWING, *PEERS)}
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        np.savez(folder / "start.npz", **start)  # type: ignore[arg-type]
-        calls: dict[str, Callable[[], float]] = {
-            OWN: partial(seconds, own),
-            DRAWING: partial(seconds, drawing(updates)),
-        }
-        ours = own()
-        for place, peer in enumerate(PEERS):
-            try:
-                calls[peer], threads = stack.enter_context(served(peer, updates, folder))
-                with np.load(folder / f"{place}.npz") as theirs:
-                    difference = worst_difference(ours, dict(theirs))
-            except (OSError, ValueError):
-                raise SystemExit(f"{peer} did not start; PyTorch comes with pip install '.[bench]'") from None
-            of = f", {threads} threads" if threads else ""
-            screen.print(f"{peer}{of}: parameters differ by {difference:.1e} at most", markup=False)
-            if not difference < 1e-4:  # some float32 roundings a step, over a hundred steps and a few updates
-                raise SystemExit(f"{peer} trains another network; not timed")
-        calls[DRAWING]()
-        for _ in range(repeats):
-            for name, call in calls.items():
-                taken[name].append(call())
-    table = Table(
-        "", "ms per update and network", "times ours", "spread", "target",
-        title=f"{NETWORKS} tanh networks, N = {N}, T = {T}, batch {BATCH}, float32",
-    )  # fmt: skip
-    for name, times in taken.items():
-        low, ratio, high = np.percentile(np.array(times) / np.array(taken[OWN]), (25, 50, 75))
-        target = PEERS.get(name)
-        met = "" if target is None else f"at least {target:g}: {'met' if ratio >= target else 'missed'}"
-        each = 1e3 * float(np.median(times)) / updates / NETWORKS
-        table.add_row(name, f"{each:.2f}", f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", met)
-    screen.print(table)
-
-
-if __name__ == "__main__":
-    main()
+def rows(bench: Bench) -> list[Row]:
+    """The ratio to each peer, and this project's own time."""
+    updates = 2 if bench.quick else 10
+    process = bench.process(OWN)
+    case = {"updates": updates, "start": str(process.prepare("training.start", {}).path)}
+    calls = {OWN: process.prepare("training.own", case), "drawing": process.prepare("training.drawing", case)}
+    ours = calls[OWN].arrays()
+    for name, (kind, maker, _) in PEERS.items():
+        calls[name] = bench.process(kind).prepare(maker, case)
+        bench.agreed(name, worst_difference(ours, calls[name].arrays()), TOLERANCE, calls[name].note)
+    taken = bench.alternate(calls)
+    size = f"{NETWORKS} networks, N = {N}, T = {T}"
+    each = {name: 1e3 * taken[name] / updates / NETWORKS for name in (OWN, "drawing")}
+    return [
+        *(
+            row("training", f"training: times as fast as {name}", size, taken[name] / taken[OWN], MORE, target)
+            for name, (_, _, target) in PEERS.items()
+        ),
+        row("training", "training: an update of a network", size, each[OWN], LESS, unit="ms"),
+        row("training", "training: the same, drawing sequences too", size, each["drawing"], LESS, unit="ms"),
+    ]

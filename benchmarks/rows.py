@@ -1,0 +1,134 @@
+"""Rows of the benchmark's table: a measured number, its spread, and the target that it is held to."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+MORE, LESS = "at least", "at most"
+_LEAST_SPREAD = 0.05  # of the median: a few repeats may lie closer together by chance
+
+
+@dataclass(frozen=True)
+class Row:
+    """The median over the repeats of one number, between its quartiles; `sense` is which way is better."""
+
+    part: str
+    what: str
+    size: str
+    median: float
+    low: float
+    high: float
+    repeats: int
+    unit: str
+    sense: str
+    target: float | None = None
+    note: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes rows of two runs the same row."""
+        return self.part, self.what, self.size
+
+    @property
+    def verdict(self) -> str:
+        """`met` or `missed`, or nothing where there is no target."""
+        if self.target is None:
+            return ""
+        met = self.median >= self.target if self.sense == MORE else self.median <= self.target
+        return "met" if met else "missed"
+
+    def fell_from(self, earlier: "Row") -> bool:
+        """Whether it is worse than `earlier` by more than the larger of the two spreads."""
+        loss = earlier.median - self.median if self.sense == MORE else self.median - earlier.median
+        spread = max(self.high - self.low, earlier.high - earlier.low, _LEAST_SPREAD * abs(earlier.median))
+        return loss > spread
+
+
+def row(
+    part: str,
+    what: str,
+    size: str,
+    values: Sequence[float] | np.ndarray,
+    sense: str,
+    target: float | None = None,
+    *,
+    unit: str = "×",
+    note: str = "",
+) -> Row:
+    """The row of a number that was measured once a repeat."""
+    low, median, high = (float(value) for value in np.percentile(np.asarray(values, float), (25, 50, 75)))
+    return Row(part, what, size, median, low, high, len(values), unit, sense, target, note)
+
+
+def shown(value: float, unit: str) -> str:
+    """A number with its unit, to three digits."""
+    if unit == "%":
+        return f"{100 * value:.0f} %"
+    text = f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
+    return f"{text} {unit}".strip() if unit != "×" else f"{text}×"
+
+
+def table(rows: Iterable[Row]) -> Table:
+    """All rows, each with its target and whether that is met."""
+    made = Table("what", "size", "median", "interquartile range", "target", "", title="Benchmark")
+    for column in (2, 3, 4):
+        made.columns[column].justify = "right"
+    part = None
+    for each in rows:
+        if part not in (None, each.part):
+            made.add_section()
+        part = each.part
+        target = "" if each.target is None else f"{each.sense} {shown(each.target, each.unit)}"
+        spread = f"{shown(each.low, each.unit)} to {shown(each.high, each.unit)}"
+        median = shown(each.median, each.unit)
+        made.add_row(each.what, each.size, median, spread if each.repeats > 1 else "one run", target, each.verdict)
+    return made
+
+
+def write(rows: Iterable[Row], path: Path, remarks: Iterable[str] = ()) -> None:
+    """One line a row, after the `remarks` as lines that begin with #."""
+    names = [field.name for field in fields(Row)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(f"# {remark}\n" for remark in remarks)
+        writer = csv.writer(file)
+        writer.writerow([*names, "verdict"])
+        for each in rows:
+            writer.writerow(
+                [*("" if (value := getattr(each, name)) is None else value for name in names), each.verdict]
+            )
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a file that `write` wrote; `ValueError` for any other file."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    try:
+        return [
+            Row(
+                part=line["part"],
+                what=line["what"],
+                size=line["size"],
+                median=float(line["median"]),
+                low=float(line["low"]),
+                high=float(line["high"]),
+                repeats=int(line["repeats"]),
+                unit=line["unit"],
+                sense=line["sense"],
+                target=float(line["target"]) if line["target"] else None,
+                note=line["note"],
+            )
+            for line in csv.DictReader(lines)
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: holds no rows ({error}); allowed: a file that the benchmark wrote") from None
+
+
+def compare(rows: Iterable[Row], earlier: Iterable[Row]) -> tuple[list[tuple[Row, Row]], int]:
+    """Each row that fell, with what it was, and how many rows both runs have."""
+    before = {each.key: each for each in earlier}
+    both = [(each, before[each.key]) for each in rows if each.key in before]
+    return [(each, was) for each, was in both if each.fell_from(was)], len(both)
