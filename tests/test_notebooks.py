@@ -1,0 +1,34 @@
+"""Every notebook runs from start to end, in short form: with small numbers in its cell of parameters."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+SHORT = {"SEEDS": 2, "STEPS": 25, "UPDATES": 8}
+PARAMETERS = re.compile(r'(?<=# %% tags=\["parameters"\]\n)(?:[A-Z]+ = \d+\n)+')
+
+
+def shortened(source: str) -> str:
+    """`source` with small parameters."""
+    assert len(PARAMETERS.findall(source)) == 1
+    return PARAMETERS.sub(lambda cell: re.sub(r"(\w+) = \d+", lambda m: f"{m[1]} = {SHORT[m[1]]}", cell[0]), source)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_it_runs(path, tmp_path):
+    source = shortened(path.read_text(encoding="utf-8"))
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout
