@@ -153,6 +153,20 @@ def test_data_of_other_settings_are_left_alone(here, monkeypatch, capsys, option
     assert state() == before
 
 
+def test_a_figure_that_fails_does_not_stop_the_next(here, monkeypatch, capsys):
+    def fail(dataset):
+        raise RuntimeError("no paper left")
+
+    (FIGURES / "notes.md").unlink()
+    monkeypatch.setattr(notes, "draw", fail)
+    assert main(["figures", "notes", "edge", "--quick", "--draw-only"]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "gradient-horizon: notes: RuntimeError: no paper left"
+    assert second.startswith(
+        "gradient-horizon: edge: 3 of its 3 jobs are missing or stale; gradient-horizon run -m +sweeps=edge"
+    )
+
+
 def test_the_command_of_a_full_figure():
     assert publication.command_of("notes", quick=False) == "gradient-horizon run +sweeps=notes"
 
