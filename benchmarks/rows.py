@@ -26,7 +26,6 @@ class Row:
     unit: str
     sense: str
     target: float | None = None
-    note: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -57,11 +56,10 @@ def row(
     target: float | None = None,
     *,
     unit: str = "×",
-    note: str = "",
 ) -> Row:
     """The row of a number that was measured once a repeat."""
     low, median, high = (float(value) for value in np.percentile(np.asarray(values, float), (25, 50, 75)))
-    return Row(part, what, size, median, low, high, len(values), unit, sense, target, note)
+    return Row(part, what, size, median, low, high, len(values), unit, sense, target)
 
 
 def shown(value: float, unit: str) -> str:
@@ -119,7 +117,6 @@ def read(path: Path) -> list[Row]:
                 unit=line["unit"],
                 sense=line["sense"],
                 target=float(line["target"]) if line["target"] else None,
-                note=line["note"],
             )
             for line in csv.DictReader(lines)
         ]
