@@ -300,6 +300,15 @@ class TestPascanu:
         assert (table.lower <= table.share_solved).all()
         assert (table.upper >= table.share_solved).all()
 
+    def test_what_is_not_swept_is_one_panel_or_one_method(self):
+        def job(steps, solved):
+            return trained({"steps": steps}, initialisation="smart_tanh", omega=4.0, clip="none", solved=solved)
+
+        table = pascanu_temporal_order.numbers(results.join([job(12, 10), job(24, -1)]))
+        assert [*table.initialisation] == ["smart_tanh"] * 2
+        assert [*table.method] == ["SGD-R"] * 2
+        assert [*table.share_solved] == [1, 0]
+
     def test_another_result_is_refused(self):
         with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=pascanu_temporal_order"):
             pascanu_temporal_order.draw(trained())

@@ -7,8 +7,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradient_horizon.figures import histories, style, success
-from gradient_horizon.figures.panels import split
+from gradient_horizon.figures.panels import Grid, Panel
 from gradient_horizon.outcomes import share_solved
+from gradient_horizon.results import settings_of
 
 TITLE = "Temporal order: success against length, for plain gradient descent, clipping, regularisation and both"
 CAPTION = (
@@ -20,17 +21,24 @@ CAPTION = (
 )
 QUICK = (
     "updates=300", "record_every=100", "test_size=200", "seeds=2", "hidden_size=16", "learning_rates=[0.1]",
-    "initialisation=basic_tanh,smart_tanh", "steps=10,20", "omega=0,4",
+    "initialisation=smart_tanh", "steps=10,20", "omega=4",
 )  # fmt: skip
 _INITIALISATIONS = ("sigmoid", "basic_tanh", "smart_tanh")
 _NAMES = {(False, False): "SGD", (True, False): "SGD-C", (False, True): "SGD-R", (True, True): "SGD-CR"}
 
 
 def _ordered(dataset: xr.Dataset) -> xr.Dataset:
-    needed = ("initialisation", "clip", "omega", "steps")
-    if "solved_at" not in dataset or not {*needed} <= {*dataset.dims}:
+    """With the initialisations in the paper's order, and what is not swept as an axis of one value."""
+    told = settings_of(dataset)
+    fixed = {
+        key: [told[key]]
+        for key in ("initialisation", "clip", "omega")
+        if key not in dataset.dims and told.get(key) is not None
+    }
+    dataset = dataset.expand_dims(fixed)
+    if "solved_at" not in dataset or not {"initialisation", "clip", "omega", "steps"} <= {*dataset.dims}:
         raise ValueError(
-            f"dataset: is no training over {', '.join(needed)};"
+            "dataset: is no training over lengths from a published initialisation;"
             " gradient-horizon run +sweeps=pascanu_temporal_order makes it"
         )
     return dataset.sel(initialisation=[name for name in _INITIALISATIONS if name in dataset["initialisation"]])
@@ -44,12 +52,11 @@ def _lines(dataset: xr.Dataset) -> list[success.Line]:
 def draw(dataset: xr.Dataset) -> Figure:
     """One panel an initialisation, one line a method."""
     dataset = _ordered(dataset)
-    grid = split(dataset, within=("clip", "omega", "steps"))
+    names = dataset["initialisation"].values.tolist()
+    grid = Grid([Panel(style.in_words(name), dataset.sel(initialisation=name)) for name in names], len(names))
     with style.applied():
         lines, figure = _lines(dataset), style.new_figure(style.DOUBLE, 2.6)
         axes = grid.axes(figure, success.LABELS["steps"], "share of networks that solve it")
-        for ax, name in zip(axes, dataset["initialisation"].values.tolist(), strict=True):
-            ax.set_title(style.in_words(name))
         success.draw_lines(axes, grid, lines, "steps", share_solved, dataset["steps"].values)
         bars = success.intervals(dataset.sizes["seed"])
         notes = [success.budget(dataset), *histories.chosen_note(dataset, success.CHOICES)]

@@ -16,11 +16,11 @@ CAPTION = (
     " 10–90 % of them. Dashed, chance: one of four. Points are moved sideways where they would hide each other."
 )
 QUICK = (
-    "updates=150",
+    "updates=100",
     "record_every=50",
-    "test_size=200",
+    "test_size=100",
     "seeds=2",
-    "hidden_size=24",
+    "hidden_size=16",
     "cell=tanh,lstm",
     "distance=9,27",
 )
