@@ -159,7 +159,7 @@ class TestNormAgainstLag:
         dataset = sweep({"cell": ["tanh", "relu", "hard_tanh"], "weights": ["gaussian", "orthogonal"]})
         figure = figures.norm_against_lag(dataset)
         assert [title_of(ax) for ax in panels_of(figure)] == [
-            *("tanh, gaussian", "ReLU, gaussian", "hard tanh, gaussian"),
+            *("tanh, Gaussian", "ReLU, Gaussian", "hard tanh, Gaussian"),
             *("tanh, orthogonal", "ReLU, orthogonal", "hard tanh, orthogonal"),
         ]
         for ax, (weights, cell) in zip(

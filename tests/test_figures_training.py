@@ -289,7 +289,7 @@ class TestSuccess:
                 fates = [10] * solved + [-1] * (4 - solved)
                 jobs.append(trained(swept, solved=fates, steps=steps, weight_scales=(1.0,)))
         axes = panels_of(figures.share_solved_against(results.join(jobs)))
-        assert [title_of(ax) for ax in axes] == ["gaussian", "orthogonal"]
+        assert [title_of(ax) for ax in axes] == ["Gaussian", "orthogonal"]
         assert axes[0].get_xlabel() == "steps $T$"
         for ax, solved in zip(axes, ((2, 1), (4, 3)), strict=True):
             plain, clipped = along(ax)

@@ -347,6 +347,40 @@ def test_norms_of_powers_of_one_matrix():
     assert np.all(np.abs(measured.mean(axis=0)[1] / spectral - 1) < 5 * errors[1] / spectral + 2 * n ** (-2 / 3))
 
 
+@pytest.mark.parametrize("lag", [1, 2, 5, 20])
+def test_the_spectrum_of_powers_has_the_moments_of_its_law(lag):
+    share, logs = theory.gaussian_power_spectrum(lag)
+    assert np.all(np.diff(share) > 0)
+    assert np.all(np.diff(logs) < 0)
+    assert logs[0] == pytest.approx(float(np.log(theory.gaussian_power_norms(lag).spectral)), rel=1e-12)
+    share, squares = np.append(share, 1.0), np.append(np.exp(2 * logs), 0.0)
+    for k in (1, 2, 3):  # binom((t+1)k, k) / (tk+1); the trapezoid rule adds some (t/2000)² of k⁴
+        moment = np.trapezoid(squares**k, share)
+        assert moment == pytest.approx(math.comb((lag + 1) * k, k) / (lag * k + 1), rel=3e-5 * k**2)
+
+
+def test_the_spectrum_of_one_matrix_is_the_quarter_circle():
+    share, logs = theory.gaussian_power_spectrum(1)
+    s = np.minimum(np.exp(logs), 2.0)
+    larger = 1 - (s * np.sqrt(4 - s * s) + 4 * np.arcsin(s / 2)) / (2 * np.pi)
+    np.testing.assert_allclose(share, larger, atol=1e-7)  # √(4 - s²) has a rounding of √eps at the edge
+
+
+def test_the_spectrum_of_powers_is_what_powers_have():
+    n, seeds = 200, 4
+    rng = np.random.default_rng(5)
+    for lag in (1, 3):
+        share, logs = theory.gaussian_power_spectrum(lag)
+        expected = np.interp((np.arange(n) + 0.5) / n, share, logs)
+        found = []
+        for _ in range(seeds):
+            w = rng.normal(0, 1 / math.sqrt(n), (n, n))
+            found.append(np.log(np.linalg.svd(np.linalg.matrix_power(w, lag), compute_uv=False)))
+        # singular values are rigid: each lies within some of its neighbours' distances of its place
+        inside = slice(5, -20)
+        assert np.abs(np.mean(found, axis=0) - expected)[inside].max() < 0.1 * lag
+
+
 @pytest.mark.parametrize("weight", [1e-3, 0.5, 1 + 1e-6, 1.001, 1.5, 2.0, 8.0, 30.0, 400.0])
 def test_one_unit_growth_in_twenty_digits(weight):
     w = mp.mpf(weight)
@@ -455,6 +489,8 @@ def test_pascanu_thresholds():
         (lambda: theory.gaussian_log_growth_variance(2.5), "n: 2.5"),  # pyright: ignore[reportArgumentType]
         (lambda: theory.relu_log_growth(0, 1.0), "n: 0"),
         (lambda: theory.gaussian_power_norms([1, -1]), "lags: .*allowed: whole numbers of at least 0"),
+        (lambda: theory.gaussian_power_spectrum(0), "lag: 0"),
+        (lambda: theory.gaussian_power_spectrum(1, 2), "points: 2; allowed: a whole number of at least 3"),
         (lambda: theory.one_unit_log_growth(math.inf), "weight: inf; allowed: any finite number"),
         (lambda: theory.one_unit_critical_log_norm(0.5), "steps: 0.5"),
         (lambda: theory.one_unit_critical_log_norm(5, 1.5), "initial_state: 1.5; allowed: -1 to 1"),

@@ -1,6 +1,6 @@
 """The gradient horizon against the weight scale: how far back the gradient reaches, and what ends it there."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,22 +58,39 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
             if line.sizes["seed"] > 1:
                 scales.draw_band(ax, x, lower, upper, look["color"])
             ax.plot(x, median, linewidth=0.9, **look)
-            for kind, mark in _MARKS.items():
-                at = np.array(kinds) == kind
-                ax.plot(x[at], median[at], color=look["color"], **_MARK, **mark)
+            draw_marks(ax, x, median, kinds, look["color"])
             _draw_law(ax, x, line, look["color"])
             marked.update(kinds)
             shortest = np.nanmin([shortest, last, *lower])
-        ax.axhline(last, **style.REFERENCE)
-        ax.annotate(
-            f"beyond T = {last}", (1, last), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-            ha="right", va="bottom", fontsize=6.5, color=style.GREY,
-        )  # fmt: skip
+        draw_end(ax, last)
         scales.set_axis(ax, x)
         names = [(Line2D([], [], **look), name) for look, name in zip(looks, lines, strict=True) if name]
-    _set_ordinate(axes, float(shortest), longest)
-    marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in marked]
-    return names, [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
+    set_ordinate(axes, float(shortest), longest)
+    return names, marks_key(marked)
+
+
+def draw_marks(
+    ax: Axes, x: Float[np.ndarray, " K"], median: Float[np.ndarray, " K"], kinds: list[str], color: Any
+) -> None:
+    """At each median a marker that tells what ends the gradient there."""
+    for kind, mark in _MARKS.items():
+        at = np.array(kinds) == kind
+        ax.plot(x[at], median[at], color=color, **_MARK, **mark)
+
+
+def marks_key(kinds: Collection[str]) -> style.Key:
+    """What the markers of these kinds mean."""
+    marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in kinds]
+    return [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
+
+
+def draw_end(ax: Axes, last: int) -> None:
+    """The end of the measurement, T = `last`."""
+    ax.axhline(last, **style.REFERENCE)
+    ax.annotate(
+        f"beyond T = {last}", (1, last), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+        ha="right", va="bottom", fontsize=style.SMALL, color=style.GREY,
+    )  # fmt: skip
 
 
 def _draw_law(ax: Axes, x: Float[np.ndarray, " G"], line: xr.Dataset, color: Any) -> None:
@@ -87,7 +104,8 @@ def _draw_law(ax: Axes, x: Float[np.ndarray, " G"], line: xr.Dataset, color: Any
     ax.plot(fine, np.minimum(horizon, 1e9), **theory.look(color))
 
 
-def _set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
+def set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
+    """A logarithmic ordinate from the `shortest` horizon to the `longest` measurement."""
     shortest = min(shortest, max(1.0, longest / 10))
     span = np.log10(longest / shortest)
     for ax in axes:

@@ -27,7 +27,7 @@ ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks, times a power of ten
 Key = list[tuple[Any, str]]  # what is drawn (artists on top of each other as a tuple) and what it means
 
 SHEET = Path(__file__).with_name("gradient_horizon.mplstyle")
-_WORDS = {"relu": "ReLU", "gru": "GRU", "lstm": "LSTM", "np_rnn": "np-RNN"}
+_WORDS = {"relu": "ReLU", "gru": "GRU", "lstm": "LSTM", "np_rnn": "np-RNN", "gaussian": "Gaussian"}
 # matplotlib would write the time into the one and its own version into the other.
 _METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 

@@ -10,6 +10,10 @@ from typing import Any
 NAMES = (
     "notes",
     "edge",
+    "phase",
+    "reach",
+    "isometry",
+    "spectra",
     "triangle",
     "gates",
     "main_training",

@@ -1,0 +1,164 @@
+"""Figure 3: the phase diagram. Where gradients decay and where they grow, over the scales of weights and biases."""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gradient_horizon.figures import lyapunov, scales, style, tables, theory
+from gradient_horizon.horizon import neutral_scale
+from gradient_horizon.results import settings_of
+from gradient_horizon.theory import critical_line
+
+TITLE = "The phase diagram of tanh networks: growth of the gradient over the scales of weights and biases"
+CAPTION = (
+    "Left: the growth per step of the gradient, which is the largest Lyapunov exponent λ₁ (natural logarithm; median"
+    " over seeds), against the weight scale g and the standard deviation σ_b of the biases. Blue, it decays: every"
+    " perturbation dies out and the gradient vanishes; red, it grows: chaos, and the gradient explodes (the colours end"
+    " at the fastest growth). Circles: where the median crosses zero; line: the critical line χ = 1 of mean field,"
+    " N → ∞ (Poole et al. 2016; Schoenholz et al. 2017). Right: cuts at some σ_b with the 10–90 % band over seeds;"
+    " dotted, ½ log χ."
+)
+QUICK = (
+    *("hidden_size=32", "steps=150", "transient=50", "seeds=2", "bias_scale=0.0,0.5,1.0"),
+    "weight_scales={start: 0.5, stop: 3.5, num: 7}",
+)
+BIAS = R"standard deviation $\sigma_b$ of the biases"
+CUTS = 4  # values of σ_b that are drawn as lines
+_FINE = 200
+_COLOURS = "RdBu_r"  # white where the gradient keeps its size
+_LINE: dict[str, Any] = {"color": "black", "linewidth": 1.2}
+_MEASURED: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 4,
+    "markerfacecolor": "white",
+    "markeredgecolor": "black",
+    "markeredgewidth": 0.8,
+}
+
+
+def _growth(dataset: xr.Dataset) -> tuple[xr.Dataset, Float[np.ndarray, "B 3 G"]]:
+    """The data in order, and of λ_1 the 10 %, median and 90 % over seeds, by bias scale and weight scale."""
+    if "lyapunov_exponent" not in dataset or "bias_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
+        raise ValueError(
+            "dataset: has no exponents over bias_scale and weight_scale; gradient-horizon run +sweeps=phase makes it"
+        )
+    dataset = dataset.sortby(["bias_scale", "weight_scale"])
+    return dataset, np.stack([lyapunov.spectra_of(cut)[..., 0] for _, cut in _by_bias(dataset)])
+
+
+def _by_bias(dataset: xr.Dataset) -> list[tuple[float, xr.Dataset]]:
+    return [(float(bias), dataset.sel(bias_scale=bias)) for bias in dataset["bias_scale"].values]
+
+
+def _cuts(dataset: xr.Dataset) -> list[int]:
+    last = dataset.sizes["bias_scale"] - 1
+    return np.unique(np.linspace(0, last, CUTS).round().astype(int)).tolist()
+
+
+def _critical(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The critical line: σ_b, and the g at which χ is 1."""
+    biases, cell = dataset["bias_scale"].values, settings_of(dataset)["cell"]
+    fine = np.linspace(biases[0], biases[-1], _FINE)
+    return fine, np.array([critical_line(cell, bias) for bias in fine.tolist()])
+
+
+def _crossings(dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> Float[np.ndarray, " B"]:
+    """Where the median crosses zero, by bias scale; NaN where it does not."""
+    return np.array([neutral_scale(dataset["weight_scale"].values, bands[1]) for bands in growth])
+
+
+def _law(cut: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    law = theory.law_of(cut)
+    if law is None:
+        return np.empty(0), np.empty(0)
+    fine = theory.grid(cut["weight_scale"].values, law)
+    return fine, np.array([law.log_growth(scale) for scale in fine.tolist()])
+
+
+def _draw_map(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"], norm: Normalize) -> None:
+    g, biases = dataset["weight_scale"].values, dataset["bias_scale"].values
+    ax.pcolormesh(g, biases, growth[:, 1], cmap=_COLOURS, norm=norm, shading="nearest", rasterized=True)
+    fine, critical = _critical(dataset)
+    left, right = ax.get_xlim()
+    shown = critical < right
+    ax.plot(critical[shown], fine[shown], **_LINE)
+    ax.plot(_crossings(dataset, growth), biases, **_MEASURED)
+    for x, y, side, words in ((0.03, 0.95, "left", "vanishing"), (0.97, 0.05, "right", "exploding")):
+        at: dict[str, Any] = {"ha": side, "va": "center", "transform": ax.transAxes}
+        ax.text(x, y, words, color="white", fontweight="bold", **at)
+    ax.set(xlim=(left, right), xlabel=scales.LABEL, ylabel=BIAS)
+
+
+def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> style.Key:
+    g, by_bias, chosen = dataset["weight_scale"].values, _by_bias(dataset), _cuts(dataset)
+    looks = style.line_looks(len(chosen))
+    ax.axhline(0, **style.REFERENCE)
+    for look, place in zip(looks, chosen, strict=True):
+        lower, median, upper = growth[place]
+        scales.draw_band(ax, g, lower, upper, look["color"])
+        ax.plot(g, median, linewidth=1.0, **look)
+        ax.plot(*_law(by_bias[place][1]), **theory.look(look["color"]))
+    scales.set_axis(ax, g)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
+    ax.set(xlabel=scales.LABEL, ylabel=R"$\lambda_1$ (1/step)")
+    return [
+        (Line2D([], [], **look), Rf"$\sigma_b$ = {by_bias[place][0]:g}")
+        for look, place in zip(looks, chosen, strict=True)
+    ]
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """The map with the critical line, and cuts through it with mean field."""
+    dataset, growth = _growth(dataset)
+    finite = growth[:, 1][np.isfinite(growth[:, 1])]
+    end = finite.max(initial=0.1)  # decay may be far faster than growth, and would leave no colour to it
+    norm = Normalize(-end, end)
+    with style.applied():
+        figure = style.new_figure(style.DOUBLE, 3.2)
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        _draw_map(left, dataset, growth, norm)
+        drawn, extend = (
+            ScalarMappable(norm, matplotlib.colormaps[_COLOURS]),
+            "min" if finite.min(initial=0.0) < -end else "neither",
+        )
+        bar = figure.colorbar(drawn, ax=left, label=lyapunov.LARGEST, extend=extend)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        cuts = _draw_cuts(right, dataset, growth)
+        key: style.Key = [
+            (Line2D([], [], **_LINE), R"critical line, $\chi = 1$"),
+            (Line2D([], [], **_MEASURED), R"measured $\lambda_1 = 0$"),
+        ]
+        key += cuts + style.median_key(dataset.sizes["seed"]) + theory.key_of([dataset.isel(bias_scale=0)])
+        style.add_key(figure, key, lyapunov.notes_on(dataset, spectra=False), 4)
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """λ_1 with its band by `bias_scale` and `weight_scale`, the cuts' mean field, critical line and crossings."""
+    dataset, growth = _growth(dataset)
+    g, by_bias = dataset["weight_scale"].values, _by_bias(dataset)
+    rows = [
+        tables.band({"curve": "measured", "bias_scale": bias}, "weight_scale", g, bands)
+        for (bias, _), bands in zip(by_bias, growth, strict=True)
+    ]
+    for bias, cut in (by_bias[place] for place in _cuts(dataset)):
+        fine, law = _law(cut)
+        rows.append(tables.curve({"curve": "mean field", "bias_scale": bias}, weight_scale=fine, growth=law))
+    fine, critical = _critical(dataset)
+    rows.append(tables.curve({"curve": "critical line"}, bias_scale=fine, weight_scale=critical))
+    crossings = _crossings(dataset, growth)
+    rows.append(
+        tables.curve({"curve": "measured crossing"}, bias_scale=dataset["bias_scale"].values, weight_scale=crossings)
+    )
+    return tables.stacked(rows)

@@ -1,0 +1,131 @@
+"""Figure 6: Lyapunov spectra against the weight scale, the dimension of the attractor and the entropy rate."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gradient_horizon.figures import lyapunov, scales, style, tables, theory
+from gradient_horizon.figures.bands import over_seeds
+from gradient_horizon.figures.scales import ScaleColours
+
+TITLE = "Lyapunov spectra of tanh networks, the dimension of their attractors and their entropy rate"
+CAPTION = (
+    "(a) All Lyapunov exponents λ_i (natural logarithm, per step) of the largest networks against their index over N,"
+    " coloured by the weight scale g; the axis ends at -3. Diamonds, the largest by mean field, N → ∞. Dashed, networks"
+    " that are at rest: exact, log |eigenvalue_i of W|. (b) The largest exponent, with ½ log χ of mean field dotted"
+    " (Molgedey, Schuchhardt, Schuster 1992). (c) The Kaplan-Yorke dimension of the attractor over N. (d) The entropy"
+    " rate over N, by the sum of the positive exponents (Pesin). Where sizes agree in (c) and (d) chaos is extensive"
+    " (Engelken, Wolf, Abbott 2023); far above the edge that takes larger N than these. Median and 10–90 % band over"
+    " seeds."
+)
+QUICK = ("hidden_size=16,32", "steps=200", "transient=100", "seeds=3", "weight_scales=[0.8,1.5,2.5,5.0,10.0]")
+LOWEST = -3.0  # exponent that panel (a) shows: saturated networks have far lower ones, and would hide all others
+DIMENSION = R"dimension $D_{KY}\,/\,N$"
+ENTROPY = R"entropy rate $\,/\,N$ (1/step)"
+_OF_UNIT = {"kaplan_yorke_dimension": DIMENSION, "entropy_rate": ENTROPY}
+
+
+def _by_size(dataset: xr.Dataset) -> dict[int, xr.Dataset]:
+    needed = {"lyapunov_exponent", *_OF_UNIT} <= {*dataset.data_vars}
+    if not needed or "hidden_size" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
+        raise ValueError(
+            "dataset: has no exponents over hidden_size and weight_scale; gradient-horizon run +sweeps=spectra makes it"
+        )
+    dataset = dataset.sortby(["hidden_size", "weight_scale"])
+    return {int(size): dataset.sel(hidden_size=size) for size in dataset["hidden_size"].values}
+
+
+def _over_n(data: xr.Dataset, name: str) -> Float[np.ndarray, "3 G"]:
+    """10 %, median and 90 % over seeds of dimension or entropy rate, over the number of units."""
+    values, finite = (data[key].transpose("weight_scale", "seed").values for key in (name, "finite"))
+    return over_seeds(values / float(data["state_size"]), finite)
+
+
+def _law(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The largest exponent of mean field over the weight scales measured."""
+    law = theory.law_of(data)
+    if law is None:
+        return np.empty(0), np.empty(0)
+    fine = theory.grid(data["weight_scale"].values, law)
+    return fine, np.array([law.log_growth(scale) for scale in fine.tolist()])
+
+
+def _curves(sizes: dict[int, xr.Dataset]) -> dict[str, dict[int, Float[np.ndarray, "3 G"]]]:
+    """By the label of the ordinate and the size: bands against the weight scale."""
+    largest = {size: lyapunov.spectra_of(data)[..., 0] for size, data in sizes.items()}
+    per_unit = {label: {size: _over_n(data, name) for size, data in sizes.items()} for name, label in _OF_UNIT.items()}
+    return {lyapunov.LARGEST: largest, **per_unit}
+
+
+def _shown(largest: dict[int, Float[np.ndarray, "3 G"]]) -> tuple[float, float]:
+    """The exponents of panel (a): up to the largest, and a little above."""
+    finite = [bands[np.isfinite(bands)].max(initial=0.0) for bands in largest.values()]
+    return LOWEST, max(finite) + 0.1 * (max(finite) - LOWEST)
+
+
+def _draw_curves(ax: Axes, curves: dict[int, np.ndarray], g: np.ndarray, looks: dict[int, dict[str, Any]]) -> None:
+    for size, bands in curves.items():
+        lower, median, upper = np.where(np.isneginf(bands), np.nan, bands)
+        scales.draw_band(ax, g, lower, upper, looks[size]["color"])
+        ax.plot(g, median, marker="o", markersize=2, linewidth=0.9, **looks[size])
+    scales.set_axis(ax, g)
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=style.ROUND))
+
+
+def draw(dataset: xr.Dataset) -> Figure:
+    """Spectra of the largest networks; largest exponent, dimension and entropy rate of every size."""
+    sizes = _by_size(dataset)
+    biggest = sizes[max(sizes)]
+    g, curves = biggest["weight_scale"].values, _curves(sizes)
+    with style.applied():
+        figure = style.new_figure(style.DOUBLE, 4.6)
+        axes: Any = figure.subplots(2, 2)
+        colours = ScaleColours(g)
+        exact = lyapunov.draw_spectra([axes[0, 0]], [biggest], colours)
+        axes[0, 0].set(xlabel=lyapunov.INDEX, ylabel=lyapunov.SPECTRUM, ylim=_shown(curves[lyapunov.LARGEST]))
+        colours.add_bar(figure, [axes[0, 0]])
+        looks = dict(zip(sizes, style.line_looks(len(sizes)), strict=True))
+        others = (axes[0, 1], axes[1, 0], axes[1, 1])
+        for ax, (label, of_sizes) in zip(others, curves.items(), strict=True):
+            _draw_curves(ax, of_sizes, g, looks)
+            ax.set(xlabel=scales.LABEL, ylabel=label)
+        axes[0, 1].axhline(0, **style.REFERENCE)
+        axes[0, 1].plot(*_law(biggest), **theory.look("black"))
+        for ax in axes[1]:
+            ax.set_ylim(bottom=0)
+        for letter, ax in zip("abcd", axes.ravel(), strict=True):
+            ax.set_title(f"({letter})" + (f" $N$ = {max(sizes)}" if letter == "a" else ""))
+        key: style.Key = [(Line2D([], [], **look), f"$N$ = {size}") for size, look in looks.items()]
+        key += style.median_key(dataset.sizes["seed"]) + lyapunov.limit_key([*sizes.values()]) + exact
+        style.add_key(figure, key, lyapunov.notes_on(dataset), 4)
+    return figure
+
+
+def numbers(dataset: xr.Dataset) -> pd.DataFrame:
+    """Each curve by `hidden_size` and `weight_scale`: spectra also by `index`, and mean field's largest exponent."""
+    sizes = _by_size(dataset)
+    biggest = max(sizes)
+    g = sizes[biggest]["weight_scale"].values
+    names = ("largest exponent", "dimension over N", "entropy rate over N")
+    rows = [
+        tables.band({"curve": name, "hidden_size": size}, "weight_scale", g, bands)
+        for name, curves in zip(names, _curves(sizes).values(), strict=True)
+        for size, bands in curves.items()
+    ]
+    spectra, rest = lyapunov.spectra_of(sizes[biggest]), lyapunov.at_rest_of(sizes[biggest])
+    index = np.arange(1, biggest + 1)
+    for place, scale in enumerate(g.tolist()):
+        here = {"hidden_size": biggest, "weight_scale": scale}
+        rows.append(tables.band({"curve": "spectrum", **here}, "index", index, spectra[:, place, :biggest]))
+        if rest is not None and not np.isnan(rest[place]).any():
+            rows.append(tables.curve({"curve": "spectrum at rest", **here}, index=index, exact=rest[place]))
+    fine, law = _law(sizes[biggest])
+    rows.append(tables.curve({"curve": "mean field"}, weight_scale=fine, law=law))
+    return tables.stacked(rows)
