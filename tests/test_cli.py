@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,7 @@ def test_wrong_input_gets_one_line_and_nothing_is_written(tmp_path, arguments, m
 
 FAILING = """
 import sys
+from functools import partial
 from gradient_horizon import cli, experiments
 measure = experiments.measure
 def failing(config, report, parts):
@@ -212,10 +214,11 @@ sys.exit(cli.main(["run", "-m", "cell=tanh,relu", "name=stopped", "hidden_size=3
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # in the background of a script, SIGTERM alone
 def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, number):
     with subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.argv.append('slow')" + STOPPING],
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_IGN) if number == signal.SIGTERM else None,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

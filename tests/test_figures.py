@@ -361,6 +361,7 @@ class TestOneJob:
             "jacobian": {"norm_against_lag", "horizon"},
             "lyapunov": {"lyapunov_spectrum", "largest_exponent"},
             "pairs": {"pairs"},
+            "singular_values": {"singular_values"},
             "nodes": {"nodes"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
             "training": {
