@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SHORT = {"SEEDS": 2, "STEPS": 25, "UPDATES": 8}
+LONG = ("from_the_notes", "training_and_clipping")  # a minute and more: they run several sweeps
 PARAMETERS = re.compile(r'(?<=# %% tags=\["parameters"\]\n)(?:[A-Z]+ = \d+\n)+')
 
 
@@ -19,7 +20,13 @@ def shortened(source: str) -> str:
     return PARAMETERS.sub(lambda cell: re.sub(r"(\w+) = \d+", lambda m: f"{m[1]} = {SHORT[m[1]]}", cell[0]), source)
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
+        for path in sorted(FOLDER.glob("*.py"))
+    ],
+)
 def test_it_runs(path, tmp_path):
     source = shortened(path.read_text(encoding="utf-8"))
     ran = subprocess.run(
