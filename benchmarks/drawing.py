@@ -39,7 +39,8 @@ def scaling(curves: Sequence[Curve]) -> Figure:
             column[0].legend()
             column[1].plot(curve.places, curve.peak / 2**20, marker="o")
             column[0].set(xscale="log", yscale="log", ylabel="ms a network" if curve.per_network else "ms")
-            column[1].set(xlabel=TITLES[curve.axis], ylabel="memory, MiB", yscale="log")
+            column[1].set(xlabel=TITLES[curve.axis], ylabel="memory of the process, MiB")
+            column[1].set_ylim(bottom=0)
             column[1].set_xticks(curve.places, [f"{place:.0f}" for place in curve.places])
             for ax in column:
                 ax.minorticks_off()
