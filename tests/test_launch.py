@@ -110,7 +110,7 @@ def cluster(tmp_path, environment):
 
 
 def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(tmp_path, cluster, made):
-    program = "import sys; from gradient_horizon import cli, launch; launch.PATIENCE = 20; sys.exit(cli.main())"
+    program = "import sys; from gradient_horizon import cli, launch; launch.PATIENCE = 45; sys.exit(cli.main())"
     launcher = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "name=cut"]
     folder = tmp_path / "results/cut"
     with subprocess.Popen(
