@@ -100,6 +100,7 @@ def preempt(task: int, environment: dict[str, str]) -> None:
     queue = dict(line.split()[::-1] for line in asked("squeue", "--noheader", "--format=%A %K").splitlines())
     asked("scancel", "--signal=USR2", queue[str(task)])
     wait_until(lambda: "PENDING" in asked("squeue", "--noheader", "--format=%T", f"--jobs={queue[str(task)]}"))
+    time.sleep(2)  # the node refuses a task that starts again in the second in which it was ended
     asked("scontrol", "update", f"JobId={queue[str(task)]}", "StartTime=now")
 
 
