@@ -74,8 +74,7 @@ def add_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, seeds: int, *
     """The bar that explains the colours."""
     drawn = ScalarMappable(norm, matplotlib.colormaps[_COLOURS])
     label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
-    bar = figure.colorbar(drawn, ax=list(axes), label=label, extend="both" if is_cut else "neither", pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar = style.add_bar(figure, drawn, axes, label=label, extend="both" if is_cut else "neither", pad=0.02)
     bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
 
 

@@ -92,10 +92,8 @@ class ScaleColours:
             (len(rows) / spec.get_gridspec().nrows for spec in specs if spec), default=1
         )
         aspect = max(30.0, 12 * height)
-        bar = figure.colorbar(
-            ScalarMappable(self._place, self._map), ax=axes, label=self._label, aspect=aspect, pad=0.02
-        )
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        drawn = ScalarMappable(self._place, self._map)
+        bar = style.add_bar(figure, drawn, axes, label=self._label, aspect=aspect, pad=0.02)
         if self.is_named:
             bar.set_ticks(list(range(len(self.scales))), labels=[f"{scale:g}" for scale in self.scales])
             bar.minorticks_off()

@@ -73,10 +73,8 @@ class Heat:
         """The bar that explains the colours."""
         drawn = ScalarMappable(self.norm, matplotlib.colormaps[_COLOURS])
         label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
-        bar = figure.colorbar(
-            drawn, ax=list(axes), label=label, extend="min" if self.is_cut else "neither", pad=0.02, aspect=aspect
-        )
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        extend = "min" if self.is_cut else "neither"
+        bar = style.add_bar(figure, drawn, axes, label=label, extend=extend, pad=0.02, aspect=aspect)
         bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
 
     def key(self) -> style.Key:

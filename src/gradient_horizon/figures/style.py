@@ -70,6 +70,13 @@ def median_key(seeds: int, more: str = "") -> Key:
     return [((Patch(facecolor=GREY, alpha=0.3, linewidth=0), line), f"median, 10–90 % of {seeds} seeds{more}")]
 
 
+def add_bar(figure: Figure, drawn: Any, axes: Sequence[Axes], **settings: Any) -> Any:
+    """A bar beside `axes` that explains the colours of `drawn`, without a frame."""
+    bar = figure.colorbar(drawn, ax=list(axes), **settings)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return bar
+
+
 def drawn_key(ax: Axes) -> Key:
     """The entries of everything on `ax` that has a label."""
     return list(zip(*ax.get_legend_handles_labels(), strict=True))

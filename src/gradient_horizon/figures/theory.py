@@ -39,6 +39,15 @@ def grid(scales: Float[np.ndarray, " G"], law: Prediction) -> Float[np.ndarray, 
     return np.union1d(fine, [edge]) if first < edge < last else fine
 
 
+def growth_of(data: xr.Dataset) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
+    """Weight scales over those measured, and what theory says of the growth per step there; empty without a law."""
+    law = law_of(data)
+    if law is None:
+        return np.empty(0), np.empty(0)
+    fine = grid(data["weight_scale"].values, law)
+    return fine, np.array([law.log_growth(scale) for scale in fine.tolist()])
+
+
 def key_of(panels: Iterable[xr.Dataset]) -> style.Key:
     """What the dotted lines on these panels mean.
 

@@ -78,14 +78,6 @@ def _crossings(dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> Float
     return np.array([neutral_scale(dataset["weight_scale"].values, bands[1]) for bands in growth])
 
 
-def _law(cut: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    law = theory.law_of(cut)
-    if law is None:
-        return np.empty(0), np.empty(0)
-    fine = theory.grid(cut["weight_scale"].values, law)
-    return fine, np.array([law.log_growth(scale) for scale in fine.tolist()])
-
-
 def _draw_map(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"], norm: Normalize) -> None:
     g, biases = dataset["weight_scale"].values, dataset["bias_scale"].values
     ax.pcolormesh(g, biases, growth[:, 1], cmap=_COLOURS, norm=norm, shading="nearest", rasterized=True)
@@ -108,7 +100,7 @@ def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]
         lower, median, upper = growth[place]
         scales.draw_band(ax, g, lower, upper, look["color"])
         ax.plot(g, median, linewidth=1.0, **look)
-        ax.plot(*_law(by_bias[place][1]), **theory.look(look["color"]))
+        ax.plot(*theory.growth_of(by_bias[place][1]), **theory.look(look["color"]))
     scales.set_axis(ax, g)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
     ax.set(xlabel=scales.LABEL, ylabel=R"$\lambda_1$ (1/step)")
@@ -132,8 +124,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             ScalarMappable(norm, matplotlib.colormaps[_COLOURS]),
             "min" if finite.min(initial=0.0) < -end else "neither",
         )
-        bar = figure.colorbar(drawn, ax=left, label=lyapunov.LARGEST, extend=extend)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        style.add_bar(figure, drawn, [left], label=lyapunov.LARGEST, extend=extend)
         cuts = _draw_cuts(right, dataset, growth)
         key: style.Key = [
             (Line2D([], [], **_LINE), R"critical line, $\chi = 1$"),
@@ -153,7 +144,7 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
         for (bias, _), bands in zip(by_bias, growth, strict=True)
     ]
     for bias, cut in (by_bias[place] for place in _cuts(dataset)):
-        fine, law = _law(cut)
+        fine, law = theory.growth_of(cut)
         rows.append(tables.curve({"curve": "mean field", "bias_scale": bias}, weight_scale=fine, growth=law))
     fine, critical = _critical(dataset)
     rows.append(tables.curve({"curve": "critical line"}, bias_scale=fine, weight_scale=critical))

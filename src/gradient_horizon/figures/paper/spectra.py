@@ -48,15 +48,6 @@ def _over_n(data: xr.Dataset, name: str) -> Float[np.ndarray, "3 G"]:
     return over_seeds(values / float(data["state_size"]), finite)
 
 
-def _law(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The largest exponent of mean field over the weight scales measured."""
-    law = theory.law_of(data)
-    if law is None:
-        return np.empty(0), np.empty(0)
-    fine = theory.grid(data["weight_scale"].values, law)
-    return fine, np.array([law.log_growth(scale) for scale in fine.tolist()])
-
-
 def _curves(sizes: dict[int, xr.Dataset]) -> dict[str, dict[int, Float[np.ndarray, "3 G"]]]:
     """By the label of the ordinate and the size: bands against the weight scale."""
     largest = {size: lyapunov.spectra_of(data)[..., 0] for size, data in sizes.items()}
@@ -97,7 +88,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             _draw_curves(ax, of_sizes, g, looks)
             ax.set(xlabel=scales.LABEL, ylabel=label)
         axes[0, 1].axhline(0, **style.REFERENCE)
-        axes[0, 1].plot(*_law(biggest), **theory.look("black"))
+        axes[0, 1].plot(*theory.growth_of(biggest), **theory.look("black"))
         for ax in axes[1]:
             ax.set_ylim(bottom=0)
         for letter, ax in zip("abcd", axes.ravel(), strict=True):
@@ -126,6 +117,6 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
         rows.append(tables.band({"curve": "spectrum", **here}, "index", index, spectra[:, place, :biggest]))
         if rest is not None and not np.isnan(rest[place]).any():
             rows.append(tables.curve({"curve": "spectrum at rest", **here}, index=index, exact=rest[place]))
-    fine, law = _law(sizes[biggest])
+    fine, law = theory.growth_of(sizes[biggest])
     rows.append(tables.curve({"curve": "mean field"}, weight_scale=fine, law=law))
     return tables.stacked(rows)
