@@ -38,6 +38,14 @@ def test_the_product_of_all_axes_whatever_their_order():
         assert job.config.steps == 7
 
 
+def test_each_job_has_as_many_steps_as_are_usual_for_its_task():
+    found = plan(["experiment=training", "task=digits,adding,story"], multirun=True)
+    assert {job.swept["task"]: job.config.steps for job in found.jobs} == {"digits": 64, "adding": 20, "story": 33}
+    asked = plan(["experiment=training", "task=digits,adding", "steps=32"], multirun=True)
+    assert [job.config.steps for job in asked.jobs] == [32, 32]
+    assert plan([]).jobs[0].config.steps == 100
+
+
 def test_one_job_without_a_sweep():
     found = plan(["cell=relu", "steps=5", "output=results"])
     assert [job.name for job in found.jobs] == ["single"]

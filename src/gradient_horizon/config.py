@@ -45,7 +45,9 @@ class Config:
     weights: str = _setting("gaussian", rules.one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
     hidden_size: int = _setting(64, rules.whole(1), "N, hidden units (notes: H)")
     batch_size: int = _setting(20, rules.whole(1), "training: sequences of one update; notes: N, the rows of dh")
-    steps: int = _setting(100, rules.whole(1), "T, steps in time")
+    steps: Any = _setting(
+        None, rules.whole_or_null(1), "T, steps in time; null: 100, and in training as many as are usual for the task"
+    )
     seeds: Any = _setting(8, rules.SEEDS, "networks at each weight scale")
     weight_scales: Any = _setting(None, rules.SCALES, "g in W = g W0; null: 0.5, 1, 1.5, 2")
     bias_scale: float = _setting(0.0, rules.NOT_NEGATIVE, "standard deviation of the bias")
@@ -112,6 +114,8 @@ class Config:
 
 
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
+
+USUAL_STEPS = 100
 
 # What does not decide the numbers and so stays out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
@@ -252,10 +256,16 @@ def checked(values: Mapping[str, Any]) -> Config:
     defaults = Config()
     plain = {key: check_value(key, values.get(key, getattr(defaults, key))) for key in FIELDS}
     config = Config(**plain)
+    if config.steps is None:
+        config = replace(config, steps=_usual_steps(config))
     if config.experiment == "training" and config.initialisation is not None:
         config = _initialised(config, values)
     _check_together(config)
     return config
+
+
+def _usual_steps(config: Config) -> int:
+    return task_limits.USUAL_STEPS[config.task] if config.experiment == "training" else USUAL_STEPS
 
 
 def _initialised(config: Config, values: Mapping[str, Any]) -> Config:

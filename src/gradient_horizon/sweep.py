@@ -177,7 +177,10 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
             raise SettingError(override.key_or_group, "a sweep", "one value a command")
     axes = {override.key_or_group: _axis(override) for override in swept}
     _check_read(base.experiment, [*axes, *(key for key in on_line if key in config.FIELDS)], base)
-    return _sweep(base, axes, launchers.checked(hydra.launcher))
+    values = config.as_dict(base)
+    if settings.steps is None:  # and so as many as each job's task asks for
+        values["steps"] = None
+    return _sweep(base, values, axes, launchers.checked(hydra.launcher))
 
 
 def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> None:
@@ -191,8 +194,9 @@ def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> No
             )
 
 
-def _sweep(base: config.Config, axes: dict[str, list[Any]], launcher: dict[str, Any] | None) -> Sweep:
-    values = config.as_dict(base)
+def _sweep(
+    base: config.Config, values: dict[str, Any], axes: dict[str, list[Any]], launcher: dict[str, Any] | None
+) -> Sweep:
     name = base.name or f"{base.experiment}-{config.content_hash({**config.deciding(base), 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     keys = sorted(axes)

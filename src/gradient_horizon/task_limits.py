@@ -24,6 +24,20 @@ SHORTEST_STEPS = {
 }
 # An image is cut into equal parts, one a step.
 PIXELS = {"digits": 64, "permuted_digits": 64, "fashion": 784}
+# The steps of a sequence where none are asked for: an image pixel by pixel.
+USUAL_STEPS = {
+    **PIXELS,
+    "adding": 20,
+    "multiplication": 20,
+    "temporal_order": 30,
+    "temporal_order_3": 30,
+    "copy_memory": 30,
+    "delayed_xor": 15,
+    "noiseless_memorisation": 20,
+    "random_permutation": 20,
+    "story": STORY_CLUE + STORY_END,
+    "characters": 50,
+}
 
 # The error under which a network counts as having solved its task: 1 % where every answer can be known.
 SOLVED_BELOW = {"digits": 0.1, "permuted_digits": 0.1, "fashion": 0.2, "characters": 0.5}
