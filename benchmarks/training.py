@@ -238,7 +238,7 @@ def worst_difference(ours: Arrays, theirs: Arrays) -> float:
 
 def rows(bench: Bench) -> list[Row]:
     """The ratio to each peer, and this project's own time."""
-    updates = 2 if bench.quick else 10
+    updates = 4 if bench.quick else 20
     process = bench.process(OWN)
     case = {"updates": updates, "start": str(process.prepare("training.start", {}).path)}
     calls = {OWN: process.prepare("training.own", case), "drawing": process.prepare("training.drawing", case)}

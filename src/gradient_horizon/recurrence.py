@@ -1,20 +1,41 @@
 """The states of one network on many sequences, with a backward pass of its own.
 
 `lax.scan` under `jax.grad` adds up dL/dW step by step, an (N, N) array each time. Here the products U x_t + b are taken
-for all steps at once before the scan, and the scan back keeps δ_t = ∂L/∂a_t alone, from which dL/dW = Σ_t δ_t v_tᵀ is
-one matrix product over all steps and sequences: backpropagation through time (Werbos 1990) as it is written by hand.
+for all steps at once before the scan, and the scan back keeps δ_t = ∂L/∂a_t alone, from which the derivatives with
+respect to W, U and b, Σ_t δ_t (v_t, x_t, 1)ᵀ, are one matrix product over all steps and sequences: backpropagation
+through time (Werbos 1990) as it is written by hand.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gradient_horizon import names
 from gradient_horizon.arrays import Factors, PyTree
-from gradient_horizon.cells import Cell
+from gradient_horizon.cells import Affine, Cell
+
+Stack = tuple[Affine, ...]  # `cell.stacked(params)`
+
+
+class Taps(NamedTuple):
+    """Zeros, added to every h_t and to every a_t; leaves of shape (T, B, ...). The derivatives of L with respect to
+    them are ∂L/∂h_t and ∂L/∂a_t, through every later step; where these are not asked for, they cost nothing."""
+
+    states: Any
+    preactivations: Factors
+
+
+def taps(stack: Stack, h0: PyTree, steps: int) -> Taps:
+    """Those of `recur`."""
+    size = len(jax.tree.leaves(h0)[0])
+    return Taps(
+        jax.tree.map(lambda h: jnp.zeros((steps, *h.shape), h.dtype), h0),
+        tuple(jnp.zeros((steps, size, len(part.bias)), part.bias.dtype) for part in stack),
+    )
 
 
 def _advance(cell: Cell, transposed: Factors, h: PyTree, drives: Factors) -> tuple[PyTree, Factors]:
@@ -24,42 +45,47 @@ def _advance(cell: Cell, transposed: Factors, h: PyTree, drives: Factors) -> tup
     return cell.respond(a, h), a
 
 
-def _forward(cell: Cell, matrices: Factors, drives: Factors, h0: PyTree) -> tuple[PyTree, tuple[PyTree, Factors]]:
+def _forward(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) -> tuple[PyTree, tuple[PyTree, Factors]]:
     """h_T; and for every step the state before it and its pre-activations."""
     # A matrix that stands the right way round in memory is multiplied a third faster; XLA would fold `.T` away.
-    transposed = lax.optimization_barrier(tuple(matrix.T for matrix in matrices))
+    transposed = lax.optimization_barrier(tuple(part.recurrent.T for part in stack))
+
+    drives = tuple(jnp.matmul(_with_one(xs), jnp.concatenate([part.input.T, part.bias[None]])) for part in stack)
+    keeps_states = cell.name not in names.ONE_PATH_CELLS  # the others' h_t = φ(a_t) is sooner computed than written
 
     def advance(h, drive):
         after, a = _advance(cell, transposed, h, drive)
-        return after, (h, a)
+        return after, (h if keeps_states else None, a)
 
-    return lax.scan(advance, h0, drives)
+    end, (before, a) = lax.scan(advance, h0, drives)
+    if not keeps_states:
+        before = jnp.concatenate([h0[None], cell.respond(a, h0)[:-1]])
+    return end, (before, a)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def recur(cell: Cell, last: int, matrices: Factors, drives: Factors, h0: PyTree, taps: PyTree) -> PyTree:
+def recur(cell: Cell, last: int, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree, tapped: Taps) -> PyTree:
     """The `last` states of h_1 .. h_T of a batch of B sequences: leaves of shape (`last`, B, N).
 
     **Arguments:**
 
     - `last`: from 1 to T.
-    - `matrices`, `drives`: `cell.matrices(params)`, and `cell.drives(params, xs)` with leading axes (T, B).
+    - `stack`: `cell.stacked(params)`.
     - `h0`: leaves of shape (B, N).
-    - `taps`: zeros of shape (T, B, N). The derivative with respect to them is ∂L/∂h_t, through every later
-      step; where it is not asked for, they cost nothing.
+    - `tapped`: of `taps`.
     """
-    return _recur_forward(cell, last, matrices, drives, h0, taps)[0]
+    return _recur_forward(cell, last, stack, xs, h0, tapped)[0]
 
 
-def preactivations(cell: Cell, matrices: Factors, drives: Factors, h0: PyTree) -> Factors:
+def preactivations(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) -> Factors:
     """a_1 .. a_T of a batch of B sequences, for the arguments of `recur`: leaves of shape (T, B, ...)."""
-    return _forward(cell, matrices, drives, h0)[1][1]
+    return _forward(cell, stack, xs, h0)[1][1]
 
 
-def _recur_forward(cell, last, matrices, drives, h0, taps):
-    end, (before, a) = _forward(cell, matrices, drives, h0)
+def _recur_forward(cell, last, stack, xs, h0, tapped):
+    end, (before, a) = _forward(cell, stack, xs, h0)
     states = jax.tree.map(lambda h, final: jnp.concatenate([h[len(h) - last + 1 :], final[None]]), before, end)
-    return states, (matrices, before, a)
+    return states, (stack, xs, before, a)
 
 
 def _add(a: PyTree, b: PyTree) -> PyTree:
@@ -67,13 +93,13 @@ def _add(a: PyTree, b: PyTree) -> PyTree:
 
 
 def _recur_backward(cell: Cell, last: int, residuals: Any, cotangents: PyTree):
-    matrices, before, a = residuals
+    stack, xs, before, a = residuals
 
     def retreat(gradient, a, h):
         """From ∂L/∂h_t to ∂L/∂a_t, and to what ∂L/∂h_{t-1} has of it."""
         deltas, earlier = jax.vjp(cell.respond, a, h)[1](gradient)
-        for place in reversed(range(len(matrices))):
-            pulled = jnp.matmul(deltas[place], matrices[place])
+        for place in reversed(range(len(stack))):
+            pulled = jnp.matmul(deltas[place], stack[place].recurrent)
             more, through = jax.vjp(partial(cell.operand, place), a[:place], h)[1](pulled)
             deltas = (*_add(deltas[:place], more), *deltas[place:])
             earlier = _add(earlier, through)
@@ -90,7 +116,7 @@ def _recur_backward(cell: Cell, last: int, residuals: Any, cotangents: PyTree):
         return _add(earlier, reads), (deltas, gradient)
 
     gradient = jax.tree.map(lambda leaf: leaf[-1], cotangents)
-    split = len(jax.tree.leaves(before)[0]) - last + 1  # the steps up to here are those before which nothing is read
+    split = len(xs) - last + 1  # the steps up to here are those before which nothing is read
     parts = []
     if last > 1:
         reads, *inputs = jax.tree.map(lambda leaf: leaf[:-1], cotangents), *_steps((a, before), split, None)
@@ -98,10 +124,23 @@ def _recur_backward(cell: Cell, last: int, residuals: Any, cotangents: PyTree):
         parts = [part]
     gradient, part = lax.scan(unread, gradient, _steps((a, before), 0, split), reverse=True)
     deltas, gradients = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), part, *parts) if parts else part
-    weights = tuple(
-        jnp.matmul(_rows(delta).T, _rows(cell.operand(place, a[:place], before))) for place, delta in enumerate(deltas)
+    by_stack = tuple(
+        _by_parameters(delta, cell.operand(place, a[:place], before), xs) for place, delta in enumerate(deltas)
     )
-    return weights, deltas, gradient, gradients
+    by_xs = sum(jnp.matmul(delta, part.input) for delta, part in zip(deltas, stack, strict=True))
+    return by_stack, by_xs, gradient, Taps(gradients, deltas)
+
+
+def _by_parameters(deltas: Float[Array, "T B M"], operands: Float[Array, "T B N"], xs: Float[Array, "T B D"]) -> Affine:
+    """The derivatives with respect to W, U and b; three products of such long and narrow arrays take twice as long."""
+    sides = jnp.concatenate([operands, _with_one(xs)], axis=-1)
+    whole = jnp.matmul(lax.optimization_barrier(_rows(deltas).T), _rows(sides))  # as in `_forward`
+    n = operands.shape[-1]
+    return Affine(whole[:, :n], whole[:, n:-1], whole[:, -1])
+
+
+def _with_one(xs: Float[Array, "T B D"]) -> Float[Array, "T B D+1"]:
+    return jnp.concatenate([xs, jnp.ones_like(xs, shape=(*xs.shape[:-1], 1))], axis=-1)
 
 
 def _rows(leaf: Float[Array, "T B M"]) -> Float[Array, "TB M"]:

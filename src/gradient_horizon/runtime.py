@@ -68,7 +68,9 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
     }
     flags = os.environ.get("XLA_FLAGS", "")
     # XLA's other scheduler spreads one network's small operations over threads, at half the speed.
+    # AVX-512, where there is any, speeds training up by a twentieth; XLA asks for half of it unless it is told.
     for flag, value in (
+        ("xla_cpu_prefer_vector_width", "512"),
         ("xla_cpu_multi_thread_eigen", "false"),
         ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
     ):

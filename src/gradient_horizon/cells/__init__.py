@@ -17,9 +17,10 @@ from gradient_horizon import names
 from gradient_horizon.arrays import Factors, PyTree, RandomKey
 from gradient_horizon.cells.gru import GRUCell, GRUParams
 from gradient_horizon.cells.lstm import LSTMCell, LSTMParams, LSTMState
-from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
+from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell
 
 __all__ = [
+    "Affine",
     "Cell",
     "GRUCell",
     "GRUParams",
@@ -78,15 +79,11 @@ class Cell(Protocol):
         """h_t from h_{t-1} and x_t (None: no input)."""
         ...
 
-    # The same step taken apart, for many sequences at once (leading axes): a = W v + d, h_t = respond(a, h_{t-1}), with
-    # W = matrices, v = operand, d = drives. A second matrix may multiply what the first pre-activation decides.
+    # The same step taken apart, for many sequences at once (leading axes): a = W v + U x_t + b, with W, U, b of stacked
+    # and v = operand; h_t = respond(a, h_{t-1}). A second matrix may multiply what the first pre-activation decides.
 
-    def matrices(self, params: Any) -> Factors:
-        """The recurrent matrices of the step, in the order in which it uses them."""
-        ...
-
-    def drives(self, params: Any, xs: Array) -> Factors:
-        """U x_t + b of each pre-activation."""
+    def stacked(self, params: Any) -> tuple[Affine, ...]:
+        """W, U and b of each pre-activation, in the order in which the step uses them."""
         ...
 
     def operand(self, place: int, a: Factors, h: Any) -> Array:

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.arrays import Factors, RandomKey, Vector
-from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, plain_cell
+from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell, stack
 from gradient_horizon.randomness import named_key
 
 
@@ -92,15 +92,9 @@ class GRUCell:
             (gates, self._candidate.preactivation(params.candidate, self.operand(1, (gates,), h), x)), h
         )
 
-    def matrices(self, params: GRUParams) -> Factors:
-        """The matrices of z and r one above the other, (2N, N), and the candidate's."""
-        gates = jnp.concatenate([params.update_gate.recurrent, params.reset_gate.recurrent])
-        return gates, params.candidate.recurrent
-
-    def drives(self, params: GRUParams, xs: Float[Array, "... D"]) -> Factors:
-        """U x_t + b for many inputs at once: of z and r, (..., 2N), and of the candidate."""
-        gates = [*self._gate.drives(params.update_gate, xs), *self._gate.drives(params.reset_gate, xs)]
-        return (jnp.concatenate(gates, axis=-1), *self._candidate.drives(params.candidate, xs))
+    def stacked(self, params: GRUParams) -> tuple[Affine, Affine]:
+        """Those of z and r one above the other, W of shape (2N, N), and the candidate's."""
+        return stack([params.update_gate, params.reset_gate]), stack([params.candidate])
 
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """What the gates' matrices multiply (`place` 0), h; what the candidate's multiplies (1), r h."""

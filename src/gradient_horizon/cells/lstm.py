@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.arrays import Factors, RandomKey
-from gradient_horizon.cells.vanilla import VanillaCell, VanillaParams, affine, plain_cell
+from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell, stack
 from gradient_horizon.randomness import named_key
 
 
@@ -107,14 +107,9 @@ class LSTMCell:
         a = jnp.concatenate([self._gate.preactivation(part, h.h, x) for part in _in_order(params)])
         return self.respond((a,), h)
 
-    def matrices(self, params: LSTMParams) -> Factors:
-        """The matrices of i, f, o and g one above the other, (4N, N)."""
-        return (jnp.concatenate([part.recurrent for part in _in_order(params)]),)
-
-    def drives(self, params: LSTMParams, xs: Float[Array, "... D"]) -> Factors:
-        """U x_t + b of i, f, o and g for many inputs at once, (..., 4N)."""
-        inputs = jnp.concatenate([part.input for part in _in_order(params)])
-        return (affine(xs, inputs, jnp.concatenate([part.bias for part in _in_order(params)])),)
+    def stacked(self, params: LSTMParams) -> tuple[Affine]:
+        """Those of i, f, o and g one above the other, W of shape (4N, N)."""
+        return (stack(_in_order(params)),)
 
     def operand(self, place: int, a: Factors, h: LSTMState) -> Float[Array, "... N"]:
         """What the matrices multiply: the hidden state."""

@@ -1,6 +1,8 @@
 """Vanilla cells: one matrix and one activation a step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,14 @@ from gradient_horizon.weights import unit_weights
 @dataclass(frozen=True)
 class VanillaParams:
     """W (N, N), U (N, D) and b (N,), each with further leading axes for a batch of networks."""
+
+    recurrent: Array
+    input: Array
+    bias: Array
+
+
+class Affine(NamedTuple):
+    """W (M, N), U (M, D) and b (M,) of M pre-activations a = W v + U x + b."""
 
     recurrent: Array
     input: Array
@@ -81,13 +91,9 @@ class VanillaCell:
         """h_t from h_{t-1} and x_t (None: no input)."""
         return self.respond((self.preactivation(params, h, x),), h)
 
-    def matrices(self, params: VanillaParams) -> Factors:
-        """W, whose product with the operand is a_t but for the drive."""
-        return (params.recurrent,)
-
-    def drives(self, params: VanillaParams, xs: Float[Array, "... D"]) -> Factors:
-        """U x_t + b for many inputs at once."""
-        return (affine(xs, params.input, params.bias),)
+    def stacked(self, params: VanillaParams) -> tuple[Affine]:
+        """W, U and b, as they are."""
+        return (stack([params]),)
 
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """What W multiplies: the state."""
@@ -112,6 +118,11 @@ def affine(
 ) -> Float[Array, "*many N"]:
     """`matrix` x + `bias` of many x at once."""
     return jnp.matmul(xs, matrix.T) + jnp.expand_dims(bias, tuple(range(xs.ndim - 1)))
+
+
+def stack(parts: Sequence[VanillaParams]) -> Affine:
+    """Their matrices and biases one above the other."""
+    return Affine(*(jnp.concatenate(leaves) for leaves in zip(*map(jax.tree.leaves, parts), strict=True)))
 
 
 def plain_cell(activation: str, hidden_size: int, input_size: int) -> VanillaCell:

@@ -1,6 +1,6 @@
 """A recurrent cell with a linear readout, its answers to sequences, and the gradient of its loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from gradient_horizon.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.cells.vanilla import affine
 from gradient_horizon.randomness import named_key, normal
-from gradient_horizon.recurrence import recur
+from gradient_horizon.recurrence import recur, taps
 from gradient_horizon.tasks import Sample, error_of, loss_of
 from gradient_horizon.training.omega import omega_gradient
 from gradient_horizon.training.spec import Member, TrainSpec
@@ -88,21 +88,15 @@ def loss_and_gradient(spec: TrainSpec, params: Params, batch: Sample) -> tuple[S
         lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), cell.initial_state(dtype=jnp.dtype(spec.precision))
     )
 
-    def taken_apart(params):
-        return cell.matrices(params), cell.drives(params, batch.xs)
-
-    def loss(readout, matrices, drives, taps):
-        outputs = answers(spec, readout, recur(cell, spec.task.answers, matrices, drives, start, taps))
+    def loss(params, tapped):
+        states = recur(cell, spec.task.answers, cell.stacked(params.cell), batch.xs, start, tapped)
+        outputs = answers(spec, params.readout, states)
         return jnp.mean(jax.vmap(lambda o, t: loss_of(spec.task, o, t), in_axes=(1, 0))(outputs, batch.targets))
 
-    (matrices, drives), put_together = jax.vjp(taken_apart, params.cell)
-    taps = jax.tree.map(lambda leaf: jnp.zeros((spec.task.steps, *leaf.shape), leaf.dtype), start)
-    asked = (0, 1, 2) if spec.omega is None else (0, 1, 2, 3)
-    value, (by_readout, by_matrices, by_drives, *by_states) = jax.value_and_grad(loss, argnums=asked)(
-        params.readout, matrices, drives, taps
-    )
-    if spec.omega is not None:
-        more = omega_gradient(spec.omega, matrices[0], by_drives[0], by_states[0])
-        by_matrices = (by_matrices[0] + more,)
-    (by_cell,) = put_together((by_matrices, by_drives))
-    return value, Params(by_cell, by_readout)
+    tapped = taps(cell.stacked(params.cell), start, spec.task.steps)
+    if spec.omega is None:
+        return jax.value_and_grad(loss)(params, tapped)
+    value, (by_params, through_time) = jax.value_and_grad(loss, argnums=(0, 1))(params, tapped)
+    more = omega_gradient(spec.omega, params.cell.recurrent, through_time.preactivations[0], through_time.states)
+    by_cell = replace(by_params.cell, recurrent=by_params.cell.recurrent + more)
+    return value, by_params._replace(cell=by_cell)

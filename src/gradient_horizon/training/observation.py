@@ -128,7 +128,7 @@ def _saturation(spec: TrainSpec, params: Params, probes: Sample) -> Scalar:
         lambda leaf: jnp.zeros((PROBES, *leaf.shape), leaf.dtype),
         cell.initial_state(dtype=jnp.dtype(spec.precision)),
     )
-    a = preactivations(cell, cell.matrices(params.cell), cell.drives(params.cell, probes.xs), start)
+    a = preactivations(cell, cell.stacked(params.cell), probes.xs, start)
     slopes = cell.slopes(a)
     shut = jnp.all(slopes == 0, axis=(0, 1)) if cell.name == "relu" else slopes < SATURATED
     return jnp.mean(shut.astype(slopes.dtype))
