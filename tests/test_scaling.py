@@ -1,10 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradient_horizon.scaling import collapsed, normalise, power_of_two
+from gradient_horizon.scaling import collapsed, frobenius_norm, normalise, power_of_two
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("float32", 126), ("float64", 1022)])
@@ -34,8 +35,36 @@ def test_zero_and_non_finite_matrices_keep_exponent_zero(entry):
     np.testing.assert_array_equal(scaled, np.full((2, 2), entry, np.float32))
 
 
+# whose squares are floats, and whose are not
+ORDERS = {
+    "float32": (0, 7, -29, 50, -31, 61, -33, 64, -120, 125),
+    "float64": (0, 99, -249, 500, -260, 520, -1000, 1020),
+}
+
+
+@pytest.mark.parametrize("dtype", ORDERS)
+def test_the_norm_of_a_matrix_of_any_size(dtype):
+    entries = np.random.default_rng(0).normal(size=(5, 5)).astype(dtype)
+    true = float(np.linalg.norm(entries.astype(np.longdouble)))
+    matrices = jnp.stack([jnp.asarray(np.ldexp(entries, exponent)) for exponent in ORDERS[dtype]])
+    together, exponent = jax.vmap(frobenius_norm)(matrices)
+    brought_back = np.ldexp(np.asarray(together, np.float64), np.asarray(exponent) - np.array(ORDERS[dtype]))
+    # 25 squares, their sum and the root, each rounded once
+    np.testing.assert_allclose(brought_back, true, rtol=26 * np.finfo(dtype).eps, atol=0)
+    for matrix, mantissa, found in zip(matrices, together, exponent, strict=True):
+        assert frobenius_norm(matrix) == (mantissa, found), "the others of a block change no bit"
+        assert 1 <= mantissa < 10
+
+
+def test_the_norm_of_matrices_that_have_none_that_is_finite():
+    matrices = jnp.stack([jnp.full((2, 2), entry, jnp.float32) for entry in (0.0, jnp.inf, jnp.nan, 1.0)])
+    mantissa, exponent = jax.vmap(frobenius_norm)(matrices)
+    np.testing.assert_array_equal(mantissa, [0.0, np.inf, np.nan, 1.0])
+    np.testing.assert_array_equal(exponent, [0, 0, 0, 1])
+
+
 def test_a_collapse_is_noticed():
-    whole, nothing = jnp.ones((2, 2), jnp.float32), jnp.zeros((2, 2), jnp.float32)
+    whole, nothing = jnp.float32(1.5), jnp.float32(0)
     assert bool(collapsed(whole, jnp.int32(-101)))
     assert bool(collapsed(nothing, jnp.int32(0)))
     assert not bool(collapsed(whole, jnp.int32(-99)))

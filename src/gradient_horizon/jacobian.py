@@ -20,7 +20,7 @@ from gradient_horizon import linalg, names
 from gradient_horizon.arrays import IntSeries, PyTree, Series, Step
 from gradient_horizon.rollout import FlatStep, Trajectory, ever, flatten_step, pull, push, rollout, sequence_length
 from gradient_horizon.runtime import unroll
-from gradient_horizon.scaling import collapsed, normalise
+from gradient_horizon.scaling import collapsed, frobenius_norm, power_of_two
 from gradient_horizon.spectral_norm import fresh_directions, largest_singular_value
 
 _log = logging.getLogger(__name__)
@@ -113,9 +113,9 @@ def scaled_norms(
     size = n if places is None else len(places)
     fresh = fresh_directions(size, before.dtype)
 
-    def measure(kept, leading, lag):
+    def measure(kept, norm, leading, lag):
         """The norms, and what the next spectral norm starts from; the reference asks LAPACK each time."""
-        found = {"frobenius": jnp.sqrt(jnp.sum(kept * kept))}
+        found = {"frobenius": norm}
         if "spectral" in norms and method == "jacrev":
             found["spectral"] = linalg.singular_values(kept)[0]
         elif "spectral" in norms:
@@ -124,22 +124,29 @@ def scaled_norms(
             found["spectral"], leading = largest_singular_value(matrix, leading, fresh[lag % len(fresh)])
         return {name: found[name] for name in norms}, leading
 
-    def advance(carry, inputs):
-        matrix, exponent, suspect, leading = carry
-        h, x, lag = inputs
-        matrix, gained = normalise(multiply(flat_step, params, h, x, matrix))
-        exponent = exponent + gained
-        suspect = suspect | collapsed(matrix, gained)
-        kept, shift = matrix, exponent
-        if places is not None:
-            kept, below = normalise(matrix[places[:, None], places[None, :]])
-            suspect = suspect | collapsed(kept, below)
-            shift = exponent + below
-        measured, leading = measure(kept, leading, lag)
-        return (matrix, exponent, suspect, leading), (measured, shift)
+    def scaled(matrix, exponent):
+        return matrix * power_of_two(-exponent, matrix.dtype)
 
-    start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool), fresh[0])
-    (_, _, suspect, _), (mantissa, exponent) = lax.scan(
+    def advance(carry, inputs):
+        matrix, gained, exponent, suspect, leading = carry
+        h, x, lag = inputs
+        # the matrix comes unscaled, so that its scaling is no pass of its own
+        matrix = multiply(flat_step, params, h, x, scaled(matrix, gained))
+        norm, gained = frobenius_norm(matrix)
+        exponent = exponent + gained
+        suspect = suspect | collapsed(norm, gained)
+        kept, shift = scaled(matrix, gained), exponent
+        if places is not None:
+            part = kept[places[:, None], places[None, :]]
+            norm, below = frobenius_norm(part)
+            suspect = suspect | collapsed(norm, below)
+            kept, shift = scaled(part, below), exponent + below
+        measured, leading = measure(kept, norm, leading, lag)
+        return (matrix, gained, exponent, suspect, leading), (measured, shift)
+
+    nothing = jnp.zeros((), jnp.int32)
+    start = (jnp.eye(n, dtype=before.dtype), nothing, nothing, jnp.zeros((), bool), fresh[0])
+    (*_, suspect, _), (mantissa, exponent) = lax.scan(
         advance,
         start,
         (before, xs, jnp.arange(len(before))),

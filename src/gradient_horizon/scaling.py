@@ -56,6 +56,33 @@ def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Arr
     return matrix * power_of_two(-exponent, matrix.dtype), exponent
 
 
+def frobenius_norm(matrix: Float[Array, "..."]) -> tuple[Scalar, Int[Array, ""]]:
+    """A mantissa and an exponent, ‖`matrix`‖_F = `mantissa` · 2^`exponent`, that neither over- nor underflow.
+
+    One pass over the matrix finds both, the mantissa in [1, 2), unless squares under- or overflow: then, and only then,
+    it is brought to size by its largest entry first. 0 and 0 for a matrix of zeros; the mantissa is what floats make of
+    one that is not finite.
+    """
+    bits = _bits(matrix.dtype)
+    square = jnp.sum(matrix * matrix)
+    pattern = lax.bitcast_convert_type(square, bits.integer)
+    exponent = ((pattern >> bits.mantissa).astype(jnp.int32) - bits.bias) >> 1
+    # far enough from the least float: entries whose squares are lost add nothing to the sum's last digit
+    plain = (exponent > -bits.bias // 4) & (exponent < bits.bias // 2)
+    exponent = jnp.where(plain, exponent, 0)
+    mantissa = jnp.sqrt(square) * power_of_two(-exponent, matrix.dtype)
+
+    def by_largest_entry(carry):
+        # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
+        scaled, exponent = normalise(lax.optimization_barrier((lax.stop_gradient(matrix), carry))[0])
+        return jnp.zeros((), bool), exponent, jnp.sqrt(jnp.sum(scaled * scaled))
+
+    # a loop of one turn or none: of many networks, too, none of which needs it, where a condition would compute both
+    start = lax.stop_gradient((~(plain | jnp.isnan(square)), exponent, mantissa))
+    _, exponent, other = lax.while_loop(lambda carry: carry[0], by_largest_entry, start)
+    return jnp.where(plain, mantissa, other), exponent
+
+
 def add(
     a: Float[Array, " n"], exponent: Int[Array, ""], b: Float[Array, " n"], other: Int[Array, ""]
 ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
@@ -76,10 +103,10 @@ def add(
     return total, common + gained
 
 
-def collapsed(scaled: Float[Array, "..."], exponent: Int[Array, ""]) -> Bool[Array, ""]:
-    """Whether one step shrank a normalised product to zero or by more than 2^100 (float64: 2^900).
+def collapsed(mantissa: Scalar, exponent: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether one step shrank a product of norm 1 to 2, to zero or by more than 2^100 (float64: 2^900).
 
     Only then can entries that were flushed to zero earlier have become the largest ones.
     """
-    limit = 100 if scaled.dtype == jnp.float32 else 900
-    return (exponent < -limit) | ~jnp.any(scaled != 0)
+    limit = 100 if mantissa.dtype == jnp.float32 else 900
+    return (exponent < -limit) | (mantissa == 0)
