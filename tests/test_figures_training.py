@@ -215,6 +215,12 @@ class TestStateGradients:
         axes = [ax for ax in panels_of(figures.state_gradient_over_training(dataset)) if ax.get_xlabel()]
         assert [ax.get_ylim()[1] for ax in axes] == [12.5, 20.5]
 
+    def test_tasks_keep_their_own_times(self):
+        lengths = {"adding": 12, "story": 40}
+        dataset = results.join([trained({"task": task}, steps=steps) for task, steps in lengths.items()])
+        axes = [ax for ax in panels_of(figures.state_gradient_over_training(dataset)) if ax.get_xlabel()]
+        assert [ax.get_ylim()[1] for ax in axes] == [12.5, 40.5]
+
 
 class TestEvolution:
     def test_the_network_against_the_update(self):

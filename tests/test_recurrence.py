@@ -1,6 +1,7 @@
 """The recurrence with its own backward pass against `jax.grad` through a scan of the cell's step."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -60,6 +61,13 @@ def test_states_and_every_derivative_are_those_of_the_step(name, last):
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(reference), strict=True):
         # T steps of products with norms of order 1, N terms each
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_a_leak_is_seen_whatever_the_name_of_the_cell():
+    cell, *arguments = setting("tanh")
+    leaky = replace(cell, leak=0.3)
+    found, expected = (np.asarray(f(leaky, *arguments)) for f in (partial(by_recurrence, T), by_step))
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", names.CELLS)

@@ -53,7 +53,20 @@ def test_the_norm_of_a_matrix_of_any_size(dtype):
     np.testing.assert_allclose(brought_back, true, rtol=26 * np.finfo(dtype).eps, atol=0)
     for matrix, mantissa, found in zip(matrices, together, exponent, strict=True):
         assert frobenius_norm(matrix) == (mantissa, found), "the others of a block change no bit"
-        assert 1 <= mantissa < 10
+        assert 1 <= mantissa < 2
+
+
+@pytest.mark.parametrize("exponent", [0, -40, -80, 70])
+def test_the_norm_has_its_derivative_at_any_size(exponent):
+    matrix = jnp.asarray(np.ldexp(np.random.default_rng(1).normal(size=(3, 4)), exponent), jnp.float32)
+    norm = lambda m: frobenius_norm(m)[0]  # noqa: E731
+    expected = np.asarray(matrix, np.float64) / np.linalg.norm(np.asarray(matrix, np.float64))
+    found = jax.grad(norm)(matrix)
+    # of the mantissa, so 2^-e times that of the norm
+    np.testing.assert_allclose(
+        np.ldexp(np.asarray(found, np.float64), int(frobenius_norm(matrix)[1])), expected, rtol=1e-5
+    )
+    np.testing.assert_allclose(jax.jvp(norm, (matrix,), (matrix,))[1], norm(matrix), rtol=1e-5)
 
 
 def test_the_norm_of_matrices_that_have_none_that_is_finite():

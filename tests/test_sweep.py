@@ -44,6 +44,19 @@ def test_each_job_has_as_many_steps_as_are_usual_for_its_task():
     asked = plan(["experiment=training", "task=digits,adding", "steps=32"], multirun=True)
     assert [job.config.steps for job in asked.jobs] == [32, 32]
     assert plan([]).jobs[0].config.steps == 100
+    story = plan(["experiment=training", "task=story", "distance=9,15"], multirun=True)
+    assert [job.config.steps for job in story.jobs] == [33, 39]
+    with pytest.raises(SettingError, match="steps: 'a sweep with null' is not allowed"):
+        plan(["steps=null,30"], multirun=True)
+
+
+def test_lengths_that_tasks_decide_make_another_sweep_than_one_length_for_all():
+    usual, asked = (
+        plan(["experiment=training", "task=adding,temporal_order", *more], multirun=True) for more in ([], ["steps=30"])
+    )
+    assert usual.folder != asked.folder
+    alone, spelt_out = (plan(["experiment=training", "task=temporal_order", *more]) for more in ([], ["steps=30"]))
+    assert alone == spelt_out
 
 
 def test_one_job_without_a_sweep():

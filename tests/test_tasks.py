@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 from task_samples import keys, samples
 
 from gradient_horizon import names, task_limits
-from gradient_horizon.task_limits import PIXELS, SHORTEST_STEPS, USUAL_STEPS, refusal
+from gradient_horizon.task_limits import PIXELS, SHORTEST_STEPS, refusal, usual_steps
 from gradient_horizon.tasks import error_of, loss_of, make_task
 
 AVAILABLE = [name for name in names.TASKS if refusal(name, PIXELS.get(name, 100)) is None]
@@ -100,8 +100,8 @@ def test_a_distance_belongs_to_the_story_and_fits_it():
 def test_every_task_has_limits_and_a_maker():
     assert {*SHORTEST_STEPS, *PIXELS} == set(names.TASKS)
     assert not set(SHORTEST_STEPS) & set(PIXELS)
-    assert set(USUAL_STEPS) == set(names.TASKS)
-    assert [refusal(name, USUAL_STEPS[name]) for name in AVAILABLE] == [None] * len(AVAILABLE)
+    assert [refusal(name, usual_steps(name)) for name in AVAILABLE] == [None] * len(AVAILABLE)
+    assert refusal("story", usual_steps("story", 15), 15) is None
 
 
 def documented() -> dict[str, list[str]]:
@@ -118,7 +118,7 @@ def test_the_table_of_tasks_is_complete():
 @every_task
 def test_the_table_of_tasks_says_what_they_are(task):
     steps, usual, inputs, outputs, answers, loss, error, _ = documented()[task.name]
-    assert usual == str(USUAL_STEPS[task.name])
+    assert usual == str(usual_steps(task.name))
     of_steps = {"T": task.steps, "T - 2⌊T/3⌋": task.steps - 2 * (task.steps // 3)}
     if task.name in PIXELS:
         assert (steps, inputs) == (f"a divisor of {PIXELS[task.name]}", f"{PIXELS[task.name]}/T")

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from gradient_horizon import names, rules, task_limits
 from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.rules import SettingError
+
+# The schema allows null, which `checked` spells out: whoever reads a checked setting finds a number.
+if TYPE_CHECKING:
+    Steps: TypeAlias = int
+else:
+    Steps = int | None
 
 
 def _setting(default: Any, rule: rules.Rule, description: str) -> Any:
@@ -45,7 +51,7 @@ class Config:
     weights: str = _setting("gaussian", rules.one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
     hidden_size: int = _setting(64, rules.whole(1), "N, hidden units (notes: H)")
     batch_size: int = _setting(20, rules.whole(1), "training: sequences of one update; notes: N, the rows of dh")
-    steps: Any = _setting(
+    steps: Steps = _setting(
         None, rules.whole_or_null(1), "T, steps in time; null: 100, and in training as many as are usual for the task"
     )
     seeds: Any = _setting(8, rules.SEEDS, "networks at each weight scale")
@@ -115,7 +121,7 @@ class Config:
 
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 
-USUAL_STEPS = 100
+STEPS = 100  # where none are asked for, but in training
 
 # What does not decide the numbers and so stays out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
@@ -265,7 +271,7 @@ def checked(values: Mapping[str, Any]) -> Config:
 
 
 def _usual_steps(config: Config) -> int:
-    return task_limits.USUAL_STEPS[config.task] if config.experiment == "training" else USUAL_STEPS
+    return task_limits.usual_steps(config.task, config.distance) if config.experiment == "training" else STEPS
 
 
 def _initialised(config: Config, values: Mapping[str, Any]) -> Config:

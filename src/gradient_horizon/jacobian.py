@@ -130,7 +130,7 @@ def scaled_norms(
     def advance(carry, inputs):
         matrix, gained, exponent, suspect, leading = carry
         h, x, lag = inputs
-        # the matrix comes unscaled, so that its scaling is no pass of its own
+        # the product comes with the exponent that is still to be taken out of it, which costs no pass of its own here
         matrix = multiply(flat_step, params, h, x, scaled(matrix, gained))
         norm, gained = frobenius_norm(matrix)
         exponent = exponent + gained

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gradient_horizon import names
 from gradient_horizon.arrays import Factors, PyTree
 from gradient_horizon.cells import Affine, Cell
 
@@ -51,7 +50,7 @@ def _forward(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) ->
     transposed = lax.optimization_barrier(tuple(part.recurrent.T for part in stack))
 
     drives = tuple(jnp.matmul(_with_one(xs), jnp.concatenate([part.input.T, part.bias[None]])) for part in stack)
-    keeps_states = cell.name not in names.ONE_PATH_CELLS  # the others' h_t = φ(a_t) is sooner computed than written
+    keeps_states = not cell.forgets  # the state of one that does is sooner computed again than written
 
     def advance(h, drive):
         after, a = _advance(cell, transposed, h, drive)
@@ -134,7 +133,7 @@ def _recur_backward(cell: Cell, last: int, residuals: Any, cotangents: PyTree):
 def _by_parameters(deltas: Float[Array, "T B M"], operands: Float[Array, "T B N"], xs: Float[Array, "T B D"]) -> Affine:
     """The derivatives with respect to W, U and b; three products of such long and narrow arrays take twice as long."""
     sides = jnp.concatenate([operands, _with_one(xs)], axis=-1)
-    whole = jnp.matmul(lax.optimization_barrier(_rows(deltas).T), _rows(sides))  # as in `_forward`
+    whole = jnp.matmul(lax.optimization_barrier(_rows(deltas).T), _rows(sides))  # the barrier: as in `_forward`
     n = operands.shape[-1]
     return Affine(whole[:, :n], whole[:, n:-1], whole[:, -1])
 

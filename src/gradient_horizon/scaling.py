@@ -4,9 +4,11 @@
 are avoided by writing the exponent's bits.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
@@ -56,31 +58,43 @@ def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Arr
     return matrix * power_of_two(-exponent, matrix.dtype), exponent
 
 
+@jax.custom_jvp
 def frobenius_norm(matrix: Float[Array, "..."]) -> tuple[Scalar, Int[Array, ""]]:
-    """A mantissa and an exponent, ‖`matrix`‖_F = `mantissa` · 2^`exponent`, that neither over- nor underflow.
+    """A mantissa in [1, 2) and an exponent, ‖`matrix`‖_F = `mantissa` · 2^`exponent`, that neither over- nor underflow.
 
-    One pass over the matrix finds both, the mantissa in [1, 2), unless squares under- or overflow: then, and only then,
-    it is brought to size by its largest entry first. 0 and 0 for a matrix of zeros; the mantissa is what floats make of
-    one that is not finite.
+    One pass over the matrix finds both. Only where squares under- or overflow, or all entries are zero, it is brought
+    to size by its largest entry first. 0 and 0 for a matrix of zeros; the mantissa is what floats make of one that is
+    not finite.
     """
     bits = _bits(matrix.dtype)
     square = jnp.sum(matrix * matrix)
     pattern = lax.bitcast_convert_type(square, bits.integer)
     exponent = ((pattern >> bits.mantissa).astype(jnp.int32) - bits.bias) >> 1
-    # far enough from the least float: entries whose squares are lost add nothing to the sum's last digit
+    # so far from the ends of the floats that the squares that are lost add nothing to the sum's last digit
     plain = (exponent > -bits.bias // 4) & (exponent < bits.bias // 2)
     exponent = jnp.where(plain, exponent, 0)
     mantissa = jnp.sqrt(square) * power_of_two(-exponent, matrix.dtype)
 
     def by_largest_entry(carry):
         # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
-        scaled, exponent = normalise(lax.optimization_barrier((lax.stop_gradient(matrix), carry))[0])
-        return jnp.zeros((), bool), exponent, jnp.sqrt(jnp.sum(scaled * scaled))
+        scaled, exponent = normalise(lax.optimization_barrier((matrix, carry))[0])
+        mantissa, gained = normalise(jnp.sqrt(jnp.sum(scaled * scaled)))
+        return jnp.zeros((), bool), exponent + gained, mantissa
 
-    # a loop of one turn or none: of many networks, too, none of which needs it, where a condition would compute both
-    start = lax.stop_gradient((~(plain | jnp.isnan(square)), exponent, mantissa))
-    _, exponent, other = lax.while_loop(lambda carry: carry[0], by_largest_entry, start)
-    return jnp.where(plain, mantissa, other), exponent
+    # A loop of at most one turn: under `jax.vmap` of none where no network needs it, while `lax.cond` takes both sides.
+    needs_it = ~(plain | jnp.isnan(square))
+    _, exponent, mantissa = lax.while_loop(lambda carry: carry[0], by_largest_entry, (needs_it, exponent, mantissa))
+    return mantissa, exponent
+
+
+@frobenius_norm.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    """d‖M‖ = ⟨M, dM⟩ / ‖M‖."""
+    (matrix,), (change,) = primals, tangents
+    mantissa, exponent = frobenius_norm(matrix)
+    shrink = power_of_two(-exponent, matrix.dtype)
+    by_matrix = jnp.sum((matrix * shrink) * (change * shrink)) / mantissa
+    return (mantissa, exponent), (by_matrix, np.zeros((), jax.dtypes.float0))
 
 
 def add(

@@ -122,6 +122,8 @@ def _axis(override: Override) -> list[Any]:
     if len(texts) > MOST_JOBS:
         raise SettingError(key, f"{texts[0]},{texts[1]},...", f"at most {MOST_JOBS} jobs")
     values = [_parse([f"{key}={text}"])[0].value() for text in texts]
+    if key == "steps" and None in values:
+        raise SettingError(key, "a sweep with null", "whole numbers; or null alone, each task's usual number")
     # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
     return values if key in config.JOINED else [config.check_value(key, value) for value in values]
 
@@ -197,7 +199,10 @@ def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> No
 def _sweep(
     base: config.Config, values: dict[str, Any], axes: dict[str, list[Any]], launcher: dict[str, Any] | None
 ) -> Sweep:
-    name = base.name or f"{base.experiment}-{config.content_hash({**config.deciding(base), 'axes': axes})[:8]}"
+    deciding = config.deciding(base)
+    if values["steps"] is None and {"task", "distance"} & set(axes):
+        deciding["steps"] = None  # as every job's own
+    name = base.name or f"{base.experiment}-{config.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > MOST_JOBS:

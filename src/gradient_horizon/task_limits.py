@@ -24,8 +24,8 @@ SHORTEST_STEPS = {
 }
 # An image is cut into equal parts, one a step.
 PIXELS = {"digits": 64, "permuted_digits": 64, "fashion": 784}
-# The steps of a sequence where none are asked for: an image pixel by pixel.
-USUAL_STEPS = {
+# The steps of a sequence where none are asked for; of an image as many as it has pixels, of a story what it needs.
+_USUAL_STEPS = {
     **PIXELS,
     "adding": 20,
     "multiplication": 20,
@@ -35,7 +35,6 @@ USUAL_STEPS = {
     "delayed_xor": 15,
     "noiseless_memorisation": 20,
     "random_permutation": 20,
-    "story": STORY_CLUE + STORY_END,
     "characters": 50,
 }
 
@@ -59,6 +58,11 @@ LIBRARY_MODULES = (
     *("traceback", "typing", "uuid", "webbrowser"),
 )
 HELD_OUT_MODULES = ("bisect", "difflib", "doctest", "fractions", "heapq", "shutil", "textwrap", "trace")
+
+
+def usual_steps(task: str, distance: int | None = None) -> int:
+    """The steps of a sequence of `task` where none are asked for."""
+    return STORY_CLUE + max(STORY_END, distance or 0) if task == "story" else _USUAL_STEPS[task]
 
 
 def _missing(task: str) -> str | None:

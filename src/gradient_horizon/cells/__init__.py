@@ -86,6 +86,11 @@ class Cell(Protocol):
         """W, U and b of each pre-activation, in the order in which the step uses them."""
         ...
 
+    @property
+    def forgets(self) -> bool:
+        """Whether `respond` reads a alone, and of h not even its shape."""
+        ...
+
     def operand(self, place: int, a: Factors, h: Any) -> Array:
         """What the matrix at `place` multiplies, given the pre-activations before it; elementwise."""
         ...

@@ -96,6 +96,11 @@ class GRUCell:
         """Those of z and r one above the other, W of shape (2N, N), and the candidate's."""
         return stack([params.update_gate, params.reset_gate]), stack([params.candidate])
 
+    @property
+    def forgets(self) -> bool:
+        """False: gates keep some of the state."""
+        return False
+
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """What the gates' matrices multiply (`place` 0), h; what the candidate's multiplies (1), r h."""
         if place == 0:

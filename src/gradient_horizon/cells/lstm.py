@@ -111,6 +111,11 @@ class LSTMCell:
         """Those of i, f, o and g one above the other, W of shape (4N, N)."""
         return (stack(_in_order(params)),)
 
+    @property
+    def forgets(self) -> bool:
+        """False: gates keep some of the state."""
+        return False
+
     def operand(self, place: int, a: Factors, h: LSTMState) -> Float[Array, "... N"]:
         """What the matrices multiply: the hidden state."""
         return h.h

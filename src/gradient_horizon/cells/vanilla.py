@@ -95,6 +95,11 @@ class VanillaCell:
         """W, U and b, as they are."""
         return (stack([params]),)
 
+    @property
+    def forgets(self) -> bool:
+        """Whether h_t is φ(a_t)."""
+        return self.leak == 1.0
+
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """What W multiplies: the state."""
         return h

@@ -52,6 +52,11 @@ class Heat:
         self.norm = Normalize(max(bottom, top - DECADES), top)
         self.shown: set[str] = set()
 
+    @property
+    def has_one_length(self) -> bool:
+        """Whether all maps have the same times."""
+        return len({len(decades) for _, decades in self.maps}) == 1
+
     def draw(self, axes: Sequence[Axes]) -> None:
         """One map an Axes."""
         for ax, (updates, decades) in zip(axes, self.maps, strict=True):
@@ -97,8 +102,8 @@ def state_gradient_over_training(dataset: xr.Dataset) -> Figure:
     grid = histories.split_at_best(dataset, CHOSEN)
     with style.applied():
         figure = grid.new_figure()
-        axes = grid.axes(figure, histories.XLABEL, TIME, sharex=False, sharey="steps" not in dataset.dims)
         heat = Heat([panel.data for panel in grid.panels])
+        axes = grid.axes(figure, histories.XLABEL, TIME, sharex=False, sharey=heat.has_one_length)
         heat.draw(axes)
         heat.add_bar(figure, axes, dataset.sizes["seed"], max(20.0, 7 * figure.get_figheight()))
         style.add_key(figure, heat.key(), histories.notes_on(dataset, grid))
