@@ -1,7 +1,7 @@
 """How time and memory grow with N, T, the number of networks and of devices: log-log fits, and one figure.
 
 What is timed: networks drawn and measured (log Frobenius norms from the end, float32) chunk after chunk, as a sweep
-does it. Memory is what a run adds to the process at its peak (on Linux, where that can be asked).
+does it. Memory is the most that a process of its own holds during a run (on Linux, where that can be asked).
 """
 
 import sys
@@ -52,12 +52,20 @@ def _curve(bench: Bench, axis: str, places: tuple[int, ...]) -> Curve:
             case["networks"] = 2 * bench.whole_chunks(place, case["steps"], 1)
         cases.append(case)
     calls = {place: own.prepare("own.sweep", case) for place, case in zip(places, cases, strict=True)}
-    peaks = [call.peak() if sys.platform == "linux" else np.nan for call in calls.values()]
+    peaks = [_peak(bench, case) for case in cases]
     taken = bench.alternate(calls)
     each = np.array([case["networks"] for case in cases]) if axis == "n" else np.ones(len(cases))
     seconds = np.stack([taken[place] for place in places], axis=1) / each
     bench.forget()
     return Curve(axis, np.array(places, float), seconds, np.array(peaks, float), axis == "n")
+
+
+def _peak(bench: Bench, case: Case) -> float:
+    """Bytes of a process that runs this case alone: another one would keep what larger cases have taken."""
+    if sys.platform != "linux":
+        return float("nan")
+    with Process(OWN, bench.folder) as process:
+        return process.prepare("own.sweep", case).peak()
 
 
 def _devices(bench: Bench) -> Curve:
