@@ -59,7 +59,10 @@ def test_the_norm_of_a_matrix_of_any_size(dtype):
 @pytest.mark.parametrize("exponent", [0, -40, -80, 70])
 def test_the_norm_has_its_derivative_at_any_size(exponent):
     matrix = jnp.asarray(np.ldexp(np.random.default_rng(1).normal(size=(3, 4)), exponent), jnp.float32)
-    norm = lambda m: frobenius_norm(m)[0]  # noqa: E731
+
+    def norm(m):
+        return frobenius_norm(m)[0]
+
     expected = np.asarray(matrix, np.float64) / np.linalg.norm(np.asarray(matrix, np.float64))
     found = jax.grad(norm)(matrix)
     # of the mantissa, so 2^-e times that of the norm
