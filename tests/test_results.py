@@ -75,6 +75,16 @@ def test_on_disk_the_words_are_a_flag_variable_of_the_climate_and_forecast_conve
         assert [meanings[flag] for flag in flags.values.flat] == list(made({}).horizon_kind.values.flat)
 
 
+def test_a_file_is_byte_for_byte_what_xarray_writes(tmp_path):
+    job = made({"cell": "tanh"}, scales=(0.5, 1.0, 2.0), lags=40).drop_vars("horizon_kind")
+    job = job.assign(moduli=(("seed", "place"), np.ones((2, 5)), {"units": "1"}), steps=("place", np.arange(5)))
+    job = job.assign_coords(place_name=("place", list("abcde")), precise=1.5)
+    joined = join([made({"cell": "tanh"}), made({"cell": "relu"}, seeds=(1, 2), lags=7)]).drop_vars("horizon_kind")
+    for dataset in (job, joined, xr.Dataset()):
+        save(dataset, tmp_path / "file.nc")
+        assert (tmp_path / "file.nc").read_bytes() == bytes(dataset.to_netcdf(engine="h5netcdf"))
+
+
 def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     if how == "cut":

@@ -5,6 +5,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import logging
 import math
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import h5netcdf
+import h5py
 import numpy as np
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
 from gradient_horizon import names, records
@@ -60,13 +63,43 @@ def _decoded(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign({_KIND: (flags.dims, words, attributes)})
 
 
+class _Remembering(h5py.File):
+    """A file without groups that opens each dataset once: h5netcdf asks for every one by its path dozens of times."""
+
+    def __init__(self, *arguments: Any, **settings: Any):
+        self._opened: dict[str, Any] = {}
+        super().__init__(*arguments, **settings)
+
+    def __getitem__(self, name: Any) -> Any:
+        if not isinstance(name, str):  # a reference
+            return super().__getitem__(name)
+        name = name.strip("/")
+        if not name:
+            return self
+        if name not in self._opened:
+            self._opened[name] = super().__getitem__(name)
+        return self._opened[name]
+
+    def __delitem__(self, name: str) -> None:
+        self._opened.pop(name.strip("/"), None)
+        super().__delitem__(name)
+
+
+def _file_of(dataset: xr.Dataset) -> bytes:
+    """The bytes that `Dataset.to_netcdf` gives with h5netcdf, in half the time."""
+    stream = io.BytesIO()
+    with _Remembering(stream, "w", track_order=True) as opened, h5netcdf.File(opened, "w") as file:
+        dataset.dump_to_store(H5NetCDFStore(file))
+    return stream.getvalue()
+
+
 def save(dataset: xr.Dataset, path: Path) -> str:
     """Write `dataset` to `path` under a temporary name, flush, rename; returns the file's SHA-256.
 
     What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
     """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
-    content = bytes(_encoded(dataset.drop_vars(large)).to_netcdf(engine="h5netcdf"))
+    content = _file_of(_encoded(dataset.drop_vars(large)))
     if not large:
         records.write_atomically(path, content)
         return hashlib.sha256(content).hexdigest()
