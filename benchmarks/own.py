@@ -33,12 +33,12 @@ def _drawing(case: Case) -> ensemble.Program:
     return ensemble.Program(drawn)
 
 
-def _measuring(measure: Measure, case: Case) -> ensemble.Program:
+def _measuring(measure: Measure, case: Case, width: int = 1) -> ensemble.Program:
     def measured(network: Any, _: Any) -> Any:
         params, h0 = network
         return measure(params, h0, case)
 
-    return ensemble.Program(measured)
+    return ensemble.Program(measured, width)
 
 
 def _chunks(case: Case) -> list[Any]:
@@ -53,8 +53,8 @@ def _joined(found: list[Any]) -> Arrays:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
 
-def _over_chunks(measure: Measure, case: Case) -> Ready:
-    chunks, program = _chunks(case), _measuring(measure, case)
+def _over_chunks(measure: Measure, case: Case, width: int = 1) -> Ready:
+    chunks, program = _chunks(case), _measuring(measure, case, width)
     return Ready(lambda: [jax.block_until_ready(program(part, None)) for part in chunks], _joined)
 
 
@@ -98,7 +98,8 @@ def start(case: Case) -> Ready:
 
 def frobenius(case: Case) -> Ready:
     """Log Frobenius norms at every lag."""
-    return _over_chunks(_frobenius, case)
+    width = runtime.lane_width(case["n"], runtime.block_size(case["n"], case["steps"]))
+    return _over_chunks(_frobenius, case, width)
 
 
 def both_norms(case: Case) -> Ready:

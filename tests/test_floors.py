@@ -13,7 +13,18 @@ PACKAGE = Path(gradient_horizon.__file__).parent
 # A name stands for a module or for a whole package.
 FLOORS = (
     (
-        *("names", "initialisations", "arrays", "activations", "weights", "runtime", "randomness", "scaling", "linalg"),
+        *(
+            "names",
+            "initialisations",
+            "arrays",
+            "activations",
+            "weights",
+            "runtime",
+            "randomness",
+            "scaling",
+            "linalg",
+            "lanes",
+        ),
         *("task_limits", "inputs"),
     ),
     ("cells", "spectral_norm", "tasks"),

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
+from gradient_horizon import lanes
 from gradient_horizon.arrays import PyTree
 
 Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
@@ -27,15 +28,17 @@ class Stage(Protocol):
 
 
 class Program:
-    """`measure` over one block of networks on each device: leaves of shape (devices · block, ...) in and out."""
+    """`measure` over one block of networks on each device: leaves of shape (devices · block, ...) in and out.
 
-    def __init__(self, measure: Measure):
+    `width` networks of a block, a divisor of it, share the processor's vector lanes (see `lanes`); 1: none do.
+    """
+
+    def __init__(self, measure: Measure, width: int = 1):
         mesh = jax.make_mesh((jax.device_count(),), ("networks",), axis_types=(AxisType.Auto,))
         split, whole = PartitionSpec("networks"), PartitionSpec()
         # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
-        mapped = jax.shard_map(
-            jax.vmap(measure, in_axes=(0, None)), mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False
-        )
+        block = jax.vmap(measure, in_axes=(0, None)) if width == 1 else lanes.vmap(measure, width)
+        mapped = jax.shard_map(block, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
 
         def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
             return mapped(jax.tree.unflatten(tree, leaves), constants)

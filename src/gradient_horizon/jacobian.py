@@ -128,33 +128,32 @@ def scaled_norms(
         return matrix * power_of_two(-exponent, matrix.dtype)
 
     def advance(carry, inputs):
-        matrix, gained, exponent, suspect, leading = carry
+        matrix, gained, leading = carry
         h, x, lag = inputs
         # the product comes with the exponent that is still to be taken out of it, which costs no pass of its own here
         matrix = multiply(flat_step, params, h, x, scaled(matrix, gained))
         norm, gained = frobenius_norm(matrix)
-        exponent = exponent + gained
-        suspect = suspect | collapsed(norm, gained)
-        kept, shift = scaled(matrix, gained), exponent
+        kept, of_part, found = scaled(matrix, gained), (), norm
         if places is not None:
             part = kept[places[:, None], places[None, :]]
-            norm, below = frobenius_norm(part)
-            suspect = suspect | collapsed(norm, below)
-            kept, shift = scaled(part, below), exponent + below
-        measured, leading = measure(kept, norm, leading, lag)
-        return (matrix, gained, exponent, suspect, leading), (measured, shift)
+            found, below = of_part = frobenius_norm(part)
+            kept = scaled(part, below)
+        measured, leading = measure(kept, found, leading, lag)
+        return (matrix, gained, leading), (measured, (norm, gained), of_part)
 
-    nothing = jnp.zeros((), jnp.int32)
-    start = (jnp.eye(n, dtype=before.dtype), nothing, nothing, jnp.zeros((), bool), fresh[0])
-    (*_, suspect, _), (mantissa, exponent) = lax.scan(
+    start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), fresh[0])
+    _, series = lax.scan(
         advance,
         start,
         (before, xs, jnp.arange(len(before))),
         reverse=anchor == "end",
         unroll=1 if "spectral" in norms else unroll(n),  # a search in each copy would take long to compile
     )
+    mantissa, of_whole, of_part = _outward(series, anchor)
+    exponent, suspect = jnp.cumsum(of_whole[1], dtype=jnp.int32), jnp.any(collapsed(*of_whole))
+    if of_part:
+        exponent, suspect = exponent + of_part[1], suspect | jnp.any(collapsed(*of_part))
     touches_bad = ever(_outward(~trajectory.finite, anchor))[1:]
-    mantissa, exponent = _outward((mantissa, exponent), anchor)
     mantissa = {name: jnp.where(touches_bad, jnp.nan, value) for name, value in mantissa.items()}
     return ScaledNorms(mantissa, exponent, suspect & ~jnp.any(touches_bad))
 

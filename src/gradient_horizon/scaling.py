@@ -117,7 +117,7 @@ def add(
     return total, common + gained
 
 
-def collapsed(mantissa: Scalar, exponent: Int[Array, ""]) -> Bool[Array, ""]:
+def collapsed(mantissa: Float[Array, "..."], exponent: Int[Array, "..."]) -> Bool[Array, "..."]:
     """Whether one step shrank a product of norm 1 to 2, to zero or by more than 2^100 (float64: 2^900).
 
     Only then can entries that were flushed to zero earlier have become the largest ones.

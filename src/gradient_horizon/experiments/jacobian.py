@@ -94,7 +94,8 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
         anchors=tuple(config.anchors),
         method=config.method,
     )
-    measured = networks.every(_measure, spec, report)
+    products_alone = spec.norms == ("frobenius",) and spec.method != "jacrev"
+    measured = networks.every(_measure, spec, report, side_by_side=products_alone)
     log_norms = _log_norms(measured["scaled"])
     rechecked: dict[str, Any] = {}
     if config.recheck:

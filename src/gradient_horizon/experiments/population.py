@@ -27,9 +27,9 @@ AXES = {
 
 
 @lru_cache(maxsize=64)
-def program(function: Callable[..., Any], *arguments: Any) -> ensemble.Program:
+def program(function: Callable[..., Any], *arguments: Any, width: int = 1) -> ensemble.Program:
     """`function` with `arguments` first, compiled for a block of networks on each device; the same one every time."""
-    return ensemble.Program(partial(function, *arguments))
+    return ensemble.Program(partial(function, *arguments), width)
 
 
 class Population:
