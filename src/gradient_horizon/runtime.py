@@ -73,6 +73,8 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
         ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
         # XLA's own choice is 256 bits; where a processor has 512, training gains a twentieth.
         ("xla_cpu_prefer_vector_width", "512"),
+        # XLA splits loops over the threads of all cores, which wait for each other at every step of a small network.
+        ("xla_disable_hlo_passes", "cpu-parallel-task-assigner"),
     ):
         if flag not in flags:
             flags = f"{flags} --{flag}={value}".strip()
