@@ -159,6 +159,6 @@ def test_a_factor_is_computed_once():
 
 
 def test_only_small_networks_in_single_precision_lie_side_by_side():
-    assert [lane_width(n, 256) for n in (1, 4, 5, 12, 16, 24, 25)] == [256, 256, 64, 64, 32, 16, 1]
+    assert [lane_width(n, 256) for n in (1, 4, 5, 12, 16, 24, 25)] == [256, 256, 64, 64, 16, 16, 1]
     assert lane_width(3, 8) == 8
     assert lane_width(3, 256, precision="float64") == lane_width(3, 256, backend="gpu") == 1

@@ -38,12 +38,14 @@ class Program:
         split, whole = PartitionSpec("networks"), PartitionSpec()
         # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
         block = jax.vmap(measure, in_axes=(0, None)) if width == 1 else lanes.vmap(measure, width)
+        # XLA splits loops over all cores' threads, which would wait for each other at every step of small networks.
+        options = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"} if width > 1 else None
         mapped = jax.shard_map(block, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
 
         def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
             return mapped(jax.tree.unflatten(tree, leaves), constants)
 
-        self._compiled = jax.jit(unflattened, static_argnums=0)
+        self._compiled = jax.jit(unflattened, static_argnums=0, compiler_options=options)
         self._memory: dict[Any, int] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
