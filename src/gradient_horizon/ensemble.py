@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import AxisType, PartitionSpec
 
 from gradient_horizon import lanes
@@ -45,13 +46,15 @@ class Program:
         def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
             return mapped(jax.tree.unflatten(tree, leaves), constants)
 
+        self._traced = unflattened
         self._compiled = jax.jit(unflattened, static_argnums=0, compiler_options=options)
         self._memory: dict[Any, int] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What `measure` gives for each of the networks."""
         leaves, tree = jax.tree.flatten(networks)
-        return self._compiled(tree, leaves, constants)
+        within = any(isinstance(leaf, Tracer) for leaf in leaves)  # where JAX takes no compiler_options
+        return (self._traced if within else self._compiled)(tree, leaves, constants)
 
     def shapes(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What a call gives, without its values; `networks` may be without theirs."""

@@ -20,10 +20,10 @@ from jaxtyping import Array
 from gradient_horizon.arrays import PyTree
 
 _LONGEST_SUM = 32  # terms of a product that are written out; a longer one is left to `jax.vmap`
-_ELEMENTWISE = frozenset(  # of several operands
-    "add sub mul div rem pow atan2 nextafter max min and or xor eq ne lt le gt ge select_n".split()
-    + "shift_left shift_right_arithmetic shift_right_logical".split()
-)
+_ARITHMETIC = {"add", "sub", "mul", "div", "rem", "pow", "atan2", "nextafter", "max", "min"}
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "select_n"}
+_BITS = {"and", "or", "xor", "shift_left", "shift_right_arithmetic", "shift_right_logical"}
+_ELEMENTWISE = _ARITHMETIC | _COMPARISONS | _BITS  # of several operands
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 
 
