@@ -17,6 +17,7 @@ FLOORS = (
             "names",
             "initialisations",
             "arrays",
+            "compiler",
             "activations",
             "weights",
             "runtime",

@@ -141,9 +141,9 @@ def test_slopes_of_a_state_that_dies_away_are_caught(sabotage):
 
 
 def test_a_spectrum_without_its_tail_is_caught(sabotage):
-    def unsorted_qr(matrix):
-        q, r = linalg.qr(matrix)
-        return linalg.LU(q, jnp.diagonal(r), jnp.arange(matrix.shape[1], dtype=jnp.int32))
+    def unsorted_qr(columns):
+        q, r = linalg.qr(columns.T)
+        return linalg.LU(q.T, jnp.diagonal(r), jnp.arange(len(columns), dtype=jnp.int32))
 
     laws = sabotage([traps.lost_tail], linalg, "lu", unsorted_qr)
     assert named(laws, "sum rule in float32")

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array
 
 from gradient_horizon.arrays import PyTree
+from gradient_horizon.compiler import computed_once
 
 _LONGEST_SUM = 32  # terms of a product that are written out; a longer one is left to `jax.vmap`
 _ARITHMETIC = {"add", "sub", "mul", "div", "rem", "pow", "atan2", "nextafter", "max", "min"}
@@ -122,7 +122,7 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
     terms = left.array.shape[first]
     others = right.array.ndim - right.each - 1  # the axes of `right` that are not summed over
     left_axes = left.array.ndim - left.each - 1
-    left, right = (_Value(_computed_once(value.array), value.each) for value in (left, right))
+    left, right = (_Value(computed_once(value.array), value.each) for value in (left, right))
 
     def term(k: int) -> Array:
         a = lax.index_in_dim(left.array, k, first, keepdims=False)
@@ -136,17 +136,6 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
     for k in range(1, terms):
         total = total + term(k)
     return total
-
-
-@jax.jit
-def _itself(array: Array) -> Array:
-    return array
-
-
-def _computed_once(array: Array) -> Array:
-    """`array`, through a call that XLA must not inline: it would compute a factor again for each term of a product."""
-    with set_xla_metadata(inlineable="false"):
-        return _itself(array)
 
 
 def _scanned(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_Value]:

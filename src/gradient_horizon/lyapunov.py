@@ -23,7 +23,7 @@ from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
-from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, rollout, sequence_length
+from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, push_rows, rollout, sequence_length
 from gradient_horizon.scaling import normalise
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
@@ -96,7 +96,7 @@ def _volumes(basis: Float[Array, "n k"]) -> Float[Array, " k"]:
 
 
 class _Growth(NamedTuple):
-    basis: Array  # (n, k)
+    basis: Array  # (k, n), its vectors the rows: LAPACK's own order, and that of a product with every one of them
     volumes: Array  # (k,) log R_ii of the basis
     unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
 
@@ -106,16 +106,16 @@ def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, wind
     states, _ = window
     length, n = states.shape
 
-    def one(matrix, inputs):
+    def one(tangents, inputs):
         h, x = inputs
-        return push(flat_step, params, h, x, matrix), None
+        return push_rows(flat_step, params, h, x, tangents), None
 
     def group(carry, inputs):
         basis, logs, unresolved = carry
         stretched, _ = lax.scan(one, basis, inputs)
         factors = linalg.lu(stretched)
         pivots = jnp.abs(factors.diagonal)
-        rounding = jnp.max(jnp.abs(stretched), axis=1)[factors.rows] * (n * jnp.finfo(basis.dtype).eps)
+        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(basis.dtype).eps)
         return (factors.lower, logs + jnp.log(pivots), unresolved & (pivots <= rounding)), None
 
     groups = length // every
@@ -127,7 +127,7 @@ def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, wind
     if cut < length:
         carry, _ = group(carry, jax.tree.map(lambda leaf: leaf[cut:], window))
     basis, logs, unresolved = carry
-    volumes = _volumes(basis)
+    volumes = _volumes(basis.T)
     return _Growth(basis, volumes, unresolved), logs + volumes - before.volumes
 
 
@@ -199,7 +199,7 @@ def lyapunov_exponents(
     counted = jax.tree.map(lambda leaf: leaf[transient:], window)
     length -= transient
 
-    basis = jnp.asarray(fixed_orthogonal(n)[:, :count], start.dtype)
+    basis = jnp.asarray(fixed_orthogonal(n)[:, :count].T, start.dtype)
     growth = _Growth(basis, jnp.zeros(count, start.dtype), jnp.ones(count, bool))
     dead = jnp.zeros(count, bool)
     if transient:

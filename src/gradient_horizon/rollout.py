@@ -103,8 +103,13 @@ def rollout(
 
 def push(flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "n k"]):
     """J M for the columns of `matrix` M, J the Jacobian of the step taken at `h`."""
+    return push_rows(flat_step, params, h, x, matrix.T).T
+
+
+def push_rows(flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]):
+    """J v for every row v, J the Jacobian of the step taken at `h`."""
     _, jvp = jax.linearize(lambda state: flat_step(params, state, x), h)
-    return jax.vmap(jvp, in_axes=1, out_axes=1)(matrix)
+    return jax.vmap(jvp)(rows)
 
 
 def pull(flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "k n"]):
