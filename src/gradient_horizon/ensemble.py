@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import AxisType, PartitionSpec
 
 from gradient_horizon import lanes
@@ -39,22 +38,18 @@ class Program:
         split, whole = PartitionSpec("networks"), PartitionSpec()
         # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
         block = jax.vmap(measure, in_axes=(0, None)) if width == 1 else lanes.vmap(measure, width)
-        # XLA splits loops over all cores' threads, which would wait for each other at every step of small networks.
-        options = {"xla_disable_hlo_passes": "cpu-parallel-task-assigner"} if width > 1 else None
         mapped = jax.shard_map(block, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
 
         def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
             return mapped(jax.tree.unflatten(tree, leaves), constants)
 
-        self._traced = unflattened
-        self._compiled = jax.jit(unflattened, static_argnums=0, compiler_options=options)
+        self._compiled = jax.jit(unflattened, static_argnums=0)
         self._memory: dict[Any, int] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What `measure` gives for each of the networks."""
         leaves, tree = jax.tree.flatten(networks)
-        within = any(isinstance(leaf, Tracer) for leaf in leaves)  # where JAX takes no compiler_options
-        return (self._traced if within else self._compiled)(tree, leaves, constants)
+        return self._compiled(tree, leaves, constants)
 
     def shapes(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What a call gives, without its values; `networks` may be without theirs."""

@@ -73,6 +73,8 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
         ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
         # XLA's own choice is 256 bits; where a processor has 512, training gains a twentieth.
         ("xla_cpu_prefer_vector_width", "512"),
+        # XLA splits loops over all cores' threads, which then wait for each other at every step.
+        ("xla_disable_hlo_passes", "cpu-parallel-task-assigner"),
         # A loop over 32 numbers is unrolled into 32 operations before it could become two of 16 numbers each.
         ("xla_backend_extra_options", "xla_cpu_disable_loop_unrolling"),
     ):
@@ -92,12 +94,13 @@ def block_size(n: int, steps: int, *, precision: str = "float32", backend: str =
 
     A function of the network's own settings and the backend alone, never of how many networks, devices or bytes
     there are, so a network's last digits do not depend on the sweep around it. Measured for float32 on a CPU with
-    2 MiB of cache a core; float64 takes half. Beyond 1000 steps blocks shrink, down to 8 networks: their trajectories
-    take memory, and a few networks are all that most such runs have.
+    1 MiB of cache a core; float64 takes half. Of more than 2¹⁵ entries the products are split over the threads of
+    all cores, which then wait for each other: a third slower at N = 16, 64 and 100. Beyond 1000 steps blocks shrink, down
+    to 8 networks: their trajectories take memory, and a few networks are all that most such runs have.
     """
     if backend != "cpu":  # an accelerator wants whole batches: some 64 MiB of state matrices
         return max(1, min(4096, 2**24 // (n * n)))
-    size = next((size for largest, size in ((16, 256), (32, 32), (64, 16), (128, 8)) if n <= largest), 1)
+    size = 2 ** (min(256, max(1, 2**15 // (n * n))).bit_length() - 1)
     if precision == "float64":
         size = max(1, size // 2)
     while size > 8 and size * steps > 256_000:
