@@ -95,8 +95,8 @@ def block_size(n: int, steps: int, *, precision: str = "float32", backend: str =
     A function of the network's own settings and the backend alone, never of how many networks, devices or bytes
     there are, so a network's last digits do not depend on the sweep around it. Measured for float32 on a CPU with
     1 MiB of cache a core; float64 takes half. Of more than 2¹⁵ entries the products are split over the threads of
-    all cores, which then wait for each other: a third slower at N = 16, 64 and 100. Beyond 1000 steps blocks shrink, down
-    to 8 networks: their trajectories take memory, and a few networks are all that most such runs have.
+    all cores, which then wait for each other: a third slower at N = 16, 64 and 100. Beyond 1000 steps blocks shrink,
+    down to 8 networks: their trajectories take memory, and a few networks are all that most such runs have.
     """
     if backend != "cpu":  # an accelerator wants whole batches: some 64 MiB of state matrices
         return max(1, min(4096, 2**24 // (n * n)))

@@ -29,11 +29,11 @@ class Leading(NamedTuple):
 
 
 class _Search(NamedTuple):
-    vector: Array  # x, a unit vector
-    image: Array  # Mᵀ x
-    direction: Array  # the last step, and its image
-    direction_image: Array
-    residual: Array  # M Mᵀ x - ‖Mᵀ x‖² x
+    present: Array  # (x, Mᵀ x), x a unit vector
+    last: Array  # the last step, and its image
+    residual: Array  # M Mᵀ x - θ x
+    square: Array  # θ = ‖Mᵀ x‖²
+    length: Array  # of the residual
     steps: Array
 
 
@@ -52,11 +52,14 @@ def fresh_directions(n: int, dtype) -> Float[Array, "k n"]:
 
 
 def _leading_of_three(gram: list[list[Scalar]]) -> list[Scalar]:
-    """The eigenvector to the largest eigenvalue of a symmetric 3 × 3 matrix, by three sweeps of Jacobi rotations."""
+    """The eigenvector to the largest eigenvalue of a symmetric 3 × 3 matrix, by two sweeps of Jacobi rotations.
+
+    A third changes no search by a step: the matrix is nearly diagonal where the search is about to end.
+    """
     entry = [list(row) for row in gram]
     one, zero = jnp.ones_like(entry[0][0]), jnp.zeros_like(entry[0][0])
     vectors = [[one if i == j else zero for j in range(3)] for i in range(3)]
-    for p, q in ((0, 1), (0, 2), (1, 2)) * 3:
+    for p, q in ((0, 1), (0, 2), (1, 2)) * 2:
         other, off = 3 - p - q, entry[p][q]
         ratio = (entry[q][q] - entry[p][p]) / (2 * jnp.where(off == 0, 1, off))
         tangent = jnp.where(ratio < 0, -1, 1) / (jnp.abs(ratio) + jnp.sqrt(1 + ratio * ratio))
@@ -96,39 +99,38 @@ def largest_singular_value(
     tolerance = max(16.0, n**0.5) * float(jnp.finfo(matrix.dtype).eps)
     whole = jnp.sum(matrix * matrix)
 
-    def residual(vector: Array, image: Array) -> Array:
-        return jnp.matmul(matrix, image) - _dot(image, image) * vector
+    def searched(present: Array, last: Array, steps: Array) -> _Search:
+        x, y = present[:n], present[n:]
+        square = _dot(y, y)
+        residual = jnp.matmul(matrix, y) - square * x
+        return _Search(present, last, residual, square, jnp.sqrt(_dot(residual, residual)), steps)
 
     def is_open(search: _Search) -> Array:
-        square = _dot(search.image, search.image)
-        length = jnp.sqrt(_dot(search.residual, search.residual))
+        square, length = search.square, search.length
         gap = 2 * square - whole
         alone = (gap > 0.01 * square) & (length * length <= tolerance * square * gap)
         return (length > tolerance * square) & ~alone & (search.steps < MOST_STEPS)  # NaN ends it
 
     def improve(search: _Search) -> _Search:
-        x, y = search.vector, search.image
+        """Vectors and their images go side by side; one small product takes the place of several sums."""
+        present, last = search.present, search.last
+        x = present[:n]
         r = _unit(search.residual - _dot(x, search.residual) * x)
-        w = jnp.matmul(r, matrix)
-        along, across = _dot(x, search.direction), _dot(r, search.direction)
-        p = search.direction - along * x - across * r
-        q = search.direction_image - along * y - across * w
-        size = jnp.sqrt(_dot(p, p))
-        scale = jnp.where(size > 1e-20, 1 / jnp.where(size > 1e-20, size, 1), 0)
-        p, q = scale * p, scale * q
-        images = (y, w, q)
+        downhill = jnp.concatenate([r, jnp.matmul(r, matrix)])
+        last = last - _dot(x, last[:n]) * present - _dot(r, last[:n]) * downhill
+        size = jnp.sqrt(_dot(last[:n], last[:n]))
+        last = jnp.where(size > 1e-20, 1 / jnp.where(size > 1e-20, size, 1), 0) * last
+        images = present[n:], downhill[n:], last[n:]
         products = {(i, j): _dot(images[i], images[j]) for i in range(3) for j in range(i, 3)}
         a, b, c = _leading_of_three([[products[min(i, j), max(i, j)] for j in range(3)] for i in range(3)])
-        direction, direction_image = b * r + c * p, b * w + c * q
-        x, y = a * x + direction, a * y + direction_image
-        length = 1 / jnp.sqrt(_dot(x, x))
-        x, y = length * x, length * y
-        return _Search(x, y, direction, direction_image, residual(x, y), search.steps + 1)
+        last = b * downhill + c * last
+        present = a * present + last
+        return searched(present / jnp.sqrt(_dot(present[:n], present[:n])), last, search.steps + 1)
 
     x = _unit(start + FRESH * fresh)
-    y = jnp.matmul(x, matrix)
-    begun = _Search(x, y, jnp.zeros_like(x), jnp.zeros_like(y), residual(x, y), jnp.zeros((), jnp.int32))
+    begun = jnp.concatenate([x, jnp.matmul(x, matrix)])
+    begun = searched(begun, jnp.zeros_like(begun), jnp.zeros((), jnp.int32))
     found = lax.while_loop(is_open, improve, begun)
-    value = jnp.sqrt(_dot(found.image, found.image))
+    value = jnp.sqrt(found.square)
     value = linalg.largest_singular_value_where(found.steps >= MOST_STEPS, matrix, value)
-    return Leading(value, found.vector)
+    return Leading(value, found.present[:n])
