@@ -1,9 +1,8 @@
 """The states of one network on many sequences, with a backward pass of its own.
 
-`lax.scan` under `jax.grad` adds up dL/dW step by step, an (N, N) array each time. Here the products U x_t + b are taken
-for all steps at once before the scan, and the scan back keeps δ_t = ∂L/∂a_t alone, from which the derivatives with
-respect to W, U and b, Σ_t δ_t (v_t, x_t, 1)ᵀ, are one matrix product over all steps and sequences: backpropagation
-through time (Werbos 1990) as it is written by hand.
+`lax.scan` under `jax.grad` adds up dL/dW step by step, an (N, N) array each time. Here the scan back keeps
+δ_t = ∂L/∂a_t alone, from which the derivatives with respect to W, U and b, Σ_t δ_t (v_t, x_t, 1)ᵀ, are one matrix
+product over all steps and sequences: backpropagation through time (Werbos 1990) as it is written by hand.
 """
 
 from functools import partial
@@ -46,25 +45,26 @@ def _product(rows: Float[Array, "B N"], widened: Float[Array, "N _"], width: int
     return jnp.matmul(rows, widened)[..., :width]
 
 
-def _advance(cell: Cell, transposed: Factors, h: PyTree, drives: Factors) -> tuple[PyTree, Factors]:
-    a: Factors = ()
-    for place, (matrix, drive) in enumerate(zip(transposed, drives, strict=True)):
-        a = (*a, _product(cell.operand(place, a, h), matrix, drive.shape[-1]) + drive)
-    return cell.respond(a, h), a
-
-
 def _forward(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) -> tuple[PyTree, tuple[PyTree, Factors]]:
     """h_T; and for every step the state before it and its pre-activations."""
     # A matrix that stands the right way round in memory is multiplied a third faster; XLA would fold `.T` away.
-    transposed = lax.optimization_barrier(tuple(_widened(part.recurrent.T) for part in stack))
-    drives = tuple(jnp.matmul(_with_one(xs), jnp.concatenate([part.input.T, part.bias[None]])) for part in stack)
+    # (U x_t + b for all steps at once would be a product so large that XLA spreads it over the threads of all cores.)
+    recurrent, driving = lax.optimization_barrier(
+        (
+            tuple(_widened(part.recurrent.T) for part in stack),
+            tuple(_widened(jnp.concatenate([part.input.T, part.bias[None]])) for part in stack),
+        )
+    )
     keeps_states = not cell.forgets  # the state of one that does is sooner computed again than written
 
-    def advance(h, drive):
-        after, a = _advance(cell, transposed, h, drive)
-        return after, (h if keeps_states else None, a)
+    def advance(h, entries):
+        a: Factors = ()
+        for place, (matrix, inputs, part) in enumerate(zip(recurrent, driving, stack, strict=True)):
+            width = len(part.bias)
+            a = (*a, _product(cell.operand(place, a, h), matrix, width) + _product(entries, inputs, width))
+        return cell.respond(a, h), (h if keeps_states else None, a)
 
-    end, (before, a) = lax.scan(advance, h0, drives)
+    end, (before, a) = lax.scan(advance, h0, _with_one(xs))
     if not keeps_states:
         before = jnp.concatenate([h0[None], cell.respond(a, h0)[:-1]])
     return end, (before, a)

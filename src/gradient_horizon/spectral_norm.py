@@ -54,7 +54,7 @@ def fresh_directions(n: int, dtype) -> Float[Array, "k n"]:
 def _leading_of_three(gram: list[list[Scalar]]) -> list[Scalar]:
     """The eigenvector to the largest eigenvalue of a symmetric 3 × 3 matrix, by two sweeps of Jacobi rotations.
 
-    A third changes no search by a step: the matrix is nearly diagonal where the search is about to end.
+    A third saves the search one step in 800: where it is about to end the matrix is nearly diagonal.
     """
     entry = [list(row) for row in gram]
     one, zero = jnp.ones_like(entry[0][0]), jnp.zeros_like(entry[0][0])
@@ -112,7 +112,7 @@ def largest_singular_value(
         return (length > tolerance * square) & ~alone & (search.steps < MOST_STEPS)  # NaN ends it
 
     def improve(search: _Search) -> _Search:
-        """Vectors and their images go side by side; one small product takes the place of several sums."""
+        """Each vector goes with its image behind it, so that both take the same step in one operation."""
         present, last = search.present, search.last
         x = present[:n]
         r = _unit(search.residual - _dot(x, search.residual) * x)
