@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 from scaling import TITLES, Curve
 
 from gradient_horizon.figures import style
@@ -40,10 +41,12 @@ def scaling(curves: Sequence[Curve]) -> Figure:
             column[1].plot(curve.places, curve.peak / 2**20, marker="o")
             column[0].set(xscale="log", yscale="log", ylabel="ms a network" if curve.per_network else "ms")
             column[1].set(xlabel=TITLES[curve.axis], ylabel="memory of the process, MiB")
-            column[1].set_ylim(bottom=0)
+            column[1].set_ylim(0, 1.15 * curve.peak.max() / 2**20)
             column[1].set_xticks(curve.places, [f"{place:.0f}" for place in curve.places])
-            for ax in column:
-                ax.minorticks_off()
+            column[1].minorticks_off()
+            column[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            column[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            column[0].minorticks_off()
     return figure
 
 
