@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from gradient_horizon import linalg
+from gradient_horizon import elimination
 
 SHAPES = [(1, 1), (2, 2), (5, 3), (16, 16), (64, 64), (100, 7), (129, 129)]
 
@@ -28,7 +28,7 @@ def drawn(n, k, dtype, kind="gaussian"):
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 def test_elimination_is_that_of_scipy(n, k, kind, dtype):
     matrix = drawn(n, k, dtype, kind)
-    lower, diagonal, places = jax.jit(linalg.lu)(jnp.asarray(matrix.T))
+    lower, diagonal, places = jax.jit(elimination.lu)(jnp.asarray(matrix.T))
     factors: Any = scipy.linalg.lu(matrix)
     permutation, expected, upper = factors
     np.testing.assert_array_equal(places, permutation.argmax(axis=0)[:k])
@@ -48,7 +48,7 @@ def rounding_of_minor(i, lower, upper):
 @pytest.mark.parametrize(("n", "k"), SHAPES)
 def test_the_factors_have_the_shape_that_is_promised(n, k, kind):
     matrix = drawn(n, k, "float32", kind)
-    lower, diagonal, places = linalg.lu(jnp.asarray(matrix.T))
+    lower, diagonal, places = elimination.lu(jnp.asarray(matrix.T))
     rest = np.setdiff1d(np.arange(n), places)
     sorted_lower = np.asarray(lower).T[np.concatenate([places, rest]).astype(int)]
     assert len(set(np.asarray(places).tolist())) == k
@@ -63,7 +63,7 @@ def test_the_factors_have_the_shape_that_is_promised(n, k, kind):
 def test_a_column_of_zeros_has_no_pivot_and_the_others_keep_theirs():
     matrix = drawn(6, 6, "float64")
     matrix[:, 2] = 0
-    lower, diagonal, places = linalg.lu(jnp.asarray(matrix.T))
+    lower, diagonal, places = elimination.lu(jnp.asarray(matrix.T))
     assert diagonal[2] == 0
     assert sorted(np.asarray(places).tolist()) == list(range(6))
     column = np.zeros(6)
@@ -76,8 +76,8 @@ def test_a_matrix_that_is_not_finite_spoils_no_other():
     for wrong in (np.nan, np.inf):
         bad = good.copy()
         bad[3, 5] = wrong
-        alone = jax.jit(jax.vmap(linalg.lu))(jnp.stack([good, good, good]))
-        beside = jax.jit(jax.vmap(linalg.lu))(jnp.stack([good, bad, good]))
+        alone = jax.jit(jax.vmap(elimination.lu))(jnp.stack([good, good, good]))
+        beside = jax.jit(jax.vmap(elimination.lu))(jnp.stack([good, bad, good]))
         for ours, theirs in zip(beside, alone, strict=True):
             np.testing.assert_array_equal(ours[0], theirs[0])
             np.testing.assert_array_equal(ours[2], theirs[2])

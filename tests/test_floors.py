@@ -24,6 +24,7 @@ FLOORS = (
             "randomness",
             "scaling",
             "linalg",
+            "elimination",
             "lanes",
         ),
         *("task_limits", "inputs"),

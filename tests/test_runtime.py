@@ -2,9 +2,11 @@
 
 import os
 
+import jax
+import numpy as np
 import pytest
 
-from gradient_horizon import runtime
+from gradient_horizon import elimination, runtime, spectral_norm
 
 
 def test_free_memory_is_some_of_what_there_is():
@@ -24,3 +26,16 @@ def test_blocks_are_too_small_for_threads_to_share_and_hold_whole_groups_of_lane
         assert block == 1 or block * n * n <= 2**15  # above that XLA splits a product over the threads of all cores
         assert block & (block - 1) == 0
         assert block % runtime.lane_width(n, block, precision=precision) == 0
+
+
+@pytest.mark.parametrize("n", [16, 64, 128])
+@pytest.mark.parametrize(
+    ("program", "others"),  # the search's other loop is LAPACK's, one matrix at a time
+    [(elimination.lu, 0), (lambda matrix: spectral_norm.largest_singular_value(matrix, matrix[0], matrix[1]), 1)],
+)
+def test_a_loop_of_small_operations_is_one_function(program, others, n):
+    """As `prepare` has XLA do it: otherwise to start the operations takes longer than the operations."""
+    block = np.zeros((runtime.block_size(n, 100), n, n), np.float32)
+    compiled = jax.jit(jax.vmap(program)).lower(block).compile().as_text()
+    assert compiled is not None
+    assert compiled.count(" while(") - others == compiled.count('xla_cpu_small_call="true"') > 0

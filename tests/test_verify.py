@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradient_horizon import activations, jacobian, linalg
+from gradient_horizon import activations, elimination, jacobian, linalg
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.experiments import networks, population
 from gradient_horizon.rollout import Trajectory, pull, push, rollout
@@ -143,9 +143,9 @@ def test_slopes_of_a_state_that_dies_away_are_caught(sabotage):
 def test_a_spectrum_without_its_tail_is_caught(sabotage):
     def unsorted_qr(columns):
         q, r = linalg.qr(columns.T)
-        return linalg.LU(q.T, jnp.diagonal(r), jnp.arange(len(columns), dtype=jnp.int32))
+        return elimination.LU(q.T, jnp.diagonal(r), jnp.arange(len(columns), dtype=jnp.int32))
 
-    laws = sabotage([traps.lost_tail], linalg, "lu", unsorted_qr)
+    laws = sabotage([traps.lost_tail], elimination, "lu", unsorted_qr)
     assert named(laws, "sum rule in float32")
 
 

@@ -5,15 +5,11 @@ devices both threads wait, for ever (jax 0.10.2: `ParallelBatchMap` inside `lapa
 functions loop over the batch instead. Nothing else in the package may call LAPACK inside a compiled program.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jaxtyping import Array, Bool, Complex, Float
-
-from gradient_horizon.compiler import computed_once
 
 
 @sequential_vmap
@@ -39,45 +35,6 @@ def graded_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[A
 def triangular_factor(matrix: Float[Array, "n k"]) -> Float[Array, "k k"]:
     """R of the reduced QR factors alone, at half the work."""
     return jnp.linalg.qr(matrix, mode="r")
-
-
-class LU(NamedTuple):
-    """`lower` (k, n), unit lower triangular but for the order within its columns; U's `diagonal` (k,); each pivot's
-    place in a column of the matrix, (k,).
-    """
-
-    lower: Array
-    diagonal: Array
-    places: Array
-
-
-@sequential_vmap
-def lu(columns: Float[Array, "k n"]) -> LU:
-    """The matrix (n, k) with these `columns`, k ≤ n, as `lower` U, by elimination with partial pivoting.
-
-    Columns are rows here, as LAPACK has them in memory. Those of `lower` have entries of at most 1, in the order of
-    those of `columns`. A column without a pivot gives a 0 on U's diagonal and a unit column in `lower`, which therefore
-    always has full rank.
-    """
-    k, n = columns.shape
-    # LAPACK tells of exchanges alone, and to carry those out one by one takes as long as the elimination. So the rows'
-    # numbers stand beside them, in a column whose elimination, by a row of zeros, changes nothing else.
-    above = 2.0 ** n.bit_length()
-    numbers = jnp.arange(n, dtype=jnp.uint32)  # unsigned: an index that may be negative is looked at twice
-    beside = jnp.zeros((k + 1, n + 1), columns.dtype).at[0, 1:].set(numbers.astype(columns.dtype)).at[0, 0].set(above)
-    beside = computed_once(lax.dynamic_update_slice(beside, columns, (1, 1)))
-    packed = lax.linalg.lu(beside.T)[0].T
-    order = (above * packed[0, 1:]).astype(jnp.uint32)
-    across, down = numbers[None], numbers[:, None]
-    places = jnp.sum(jnp.where(order[None] == down, across, 0), axis=1, dtype=jnp.uint32)[None]
-    multiples = packed.at[1:, 1 + places[0]].get(mode="clip")
-    lower = jnp.where(places > down[:k], multiples, (places == down[:k]).astype(columns.dtype))
-    return LU(lower, jnp.diagonal(packed)[1:], order[:k].astype(jnp.int32))
-
-
-def log_abs_det(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
-    """log|det|, -inf where elimination meets a column of exact zeros."""
-    return jnp.sum(jnp.log(jnp.abs(lu(matrix).diagonal)))
 
 
 @sequential_vmap

@@ -1,0 +1,109 @@
+"""Gaussian elimination with partial pivoting, for a whole block of networks at once.
+
+LAPACK's takes one matrix at a time (see `linalg`), some 1000 clock cycles a column of a small one, and tells of the
+rows' order as exchanges that have yet to be carried out. Here rows stay where they are. The columns are halved until
+there are few, which are eliminated one by one; what lies between halves is products (Toledo 1997).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from gradient_horizon.arrays import Scalar
+from gradient_horizon.compiler import computed_once
+
+_FEW = 32  # columns, that are eliminated one by one
+
+
+class LU(NamedTuple):
+    """`lower` (k, n), unit lower triangular but for the order within its columns; U's `diagonal` (k,); each pivot's
+    place in a column of the matrix, (k,).
+    """
+
+    lower: Array
+    diagonal: Array
+    places: Array
+
+
+def _middle(k: int) -> int:
+    """Half of k columns, in whole multiples of the few."""
+    return _FEW * ((k // _FEW + 1) // 2)
+
+
+def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[LU, Bool[Array, " n"]]:
+    """The factors where only the rows that are `free` may have pivots, and the rows that remain so."""
+    k, n = columns.shape
+    after, numbers = jnp.arange(k), jnp.arange(n, dtype=jnp.int32)
+    ordered = f"int{8 * columns.dtype.itemsize}"  # the bits of positive floats, whose order is theirs, NaN above all
+
+    def eliminate(j, state):
+        # What is computed once are the factors of the one operation on all entries, which has nothing else to do then.
+        rest, free, lower, diagonal, places = state
+        column = computed_once(lax.dynamic_index_in_dim(rest, j, keepdims=False))
+        size = jnp.where(free, lax.bitcast_convert_type(jnp.abs(column), ordered), -1)
+        place = jnp.min(jnp.where(size == jnp.max(size), numbers, n))
+        index = place.astype(jnp.uint32)  # unsigned: an index that may be negative is looked at twice
+        pivot = lax.dynamic_index_in_dim(column, index, keepdims=False)
+        row = computed_once(lax.dynamic_index_in_dim(rest, index, axis=1, keepdims=False))
+        is_pivot = numbers == place
+        free = free & ~is_pivot
+        multiples = computed_once(jnp.where(free, column / jnp.where(pivot == 0, 1, pivot), 0))
+        rest = rest - jnp.where(after > j, row, 0)[:, None] * multiples[None]
+        kept = (jnp.where(is_pivot, 1, multiples), pivot, place)
+        kept = (
+            lax.dynamic_update_index_in_dim(whole, part, j, axis=0)
+            for whole, part in zip((lower, diagonal, places), kept, strict=True)
+        )
+        return rest, free, *kept
+
+    begun = jnp.zeros_like(columns), jnp.zeros_like(columns[:, 0]), jnp.zeros(k, jnp.int32)
+    _, free, *factors = lax.fori_loop(0, k, eliminate, (columns, free, *begun))
+    return LU(*factors), free
+
+
+def _solved(unit: Float[Array, "k k"], rows: Float[Array, "m k"]) -> Float[Array, "m k"]:
+    """The X with X `unit` = `rows`, `unit` upper triangular with ones on its diagonal."""
+    k = len(unit)
+    if k > _FEW:
+        half = _middle(k)
+        left = _solved(unit[:half, :half], rows[:, :half])
+        right = rows[:, half:] - jnp.matmul(left, unit[:half, half:])
+        return jnp.concatenate([left, _solved(unit[half:, half:], right)], axis=1)
+    after = jnp.arange(k)
+
+    def substitute(j, solved):
+        factors = computed_once(jnp.where(after > j, lax.dynamic_index_in_dim(unit, j, keepdims=False), 0))
+        column = computed_once(lax.dynamic_index_in_dim(solved, j, axis=1, keepdims=False))
+        return solved - column[:, None] * factors[None]
+
+    return lax.fori_loop(0, k, substitute, rows)
+
+
+def _eliminated(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[LU, Bool[Array, " n"]]:
+    k = len(columns)
+    if k <= _FEW:
+        return _one_by_one(columns, free)
+    half = _middle(k)
+    left, free = _eliminated(columns[:half], free)
+    rest = columns[half:]
+    unit, rows = (part.at[:, left.places].get(mode="promise_in_bounds") for part in (left.lower, rest))
+    above = _solved(unit, rows)
+    right, free = _eliminated(rest - jnp.matmul(above, left.lower), free)
+    return LU(*(jnp.concatenate(both) for both in zip(left, right, strict=True))), free
+
+
+def lu(columns: Float[Array, "k n"]) -> LU:
+    """The matrix (n, k) with these `columns`, k ≤ n, as `lower` U, by elimination with partial pivoting.
+
+    Columns are rows here, so that each lies in one piece of memory. Those of `lower` have entries of at most 1, in the
+    order of those of `columns`. A column without a pivot gives a 0 on U's diagonal and a unit column in `lower`, which
+    therefore always has full rank.
+    """
+    return _eliminated(columns, jnp.ones(columns.shape[1], bool))[0]
+
+
+def log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
+    """log|det|, -inf where elimination meets a column of exact zeros."""
+    return jnp.sum(jnp.log(jnp.abs(lu(matrix).diagonal)))
