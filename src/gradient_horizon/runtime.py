@@ -75,9 +75,9 @@ def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
         ("xla_cpu_prefer_vector_width", "512"),
         # XLA splits loops over all cores' threads, which then wait for each other at every step.
         ("xla_disable_hlo_passes", "cpu-parallel-task-assigner"),
-        # A loop over 32 numbers is unrolled into 32 operations before it could become two of 16 numbers each. And a loop
-        # of small operations that touches up to a mebibyte becomes one function, where XLA's own limit is a kibibyte: to
-        # start an operation of its own takes 0.07 µs, as long as one on hundreds of numbers.
+        # A loop over 32 numbers is unrolled into 32 operations before it could become two of 16 numbers each. A loop
+        # of small operations that touches up to a mebibyte becomes one function, where XLA's own limit is a kibibyte:
+        # to start an operation of its own takes 0.07 µs, as long as one on hundreds of numbers.
         ("xla_backend_extra_options", "xla_cpu_disable_loop_unrolling,xla_cpu_small_while_loop_byte_threshold=1048576"),
     ):
         if flag not in flags:
