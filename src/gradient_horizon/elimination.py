@@ -5,8 +5,10 @@ rows' order as exchanges that have yet to be carried out. Here rows stay where t
 there are few, which are eliminated one by one; what lies between halves is products (Toledo 1997).
 """
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -40,7 +42,7 @@ def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
 
     def eliminate(j, state):
         # What is computed once are the factors of the one operation on all entries, which has nothing else to do then.
-        rest, free, lower, diagonal, places = state
+        rest, free, factors = state
         column = computed_once(lax.dynamic_index_in_dim(rest, j, keepdims=False))
         size = jnp.where(free, lax.bitcast_convert_type(jnp.abs(column), ordered), -1)
         place = jnp.min(jnp.where(size == jnp.max(size), numbers, n))
@@ -51,16 +53,13 @@ def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
         free = free & ~is_pivot
         multiples = computed_once(jnp.where(free, column / jnp.where(pivot == 0, 1, pivot), 0))
         rest = rest - jnp.where(after > j, row, 0)[:, None] * multiples[None]
-        kept = (jnp.where(is_pivot, 1, multiples), pivot, place)
-        kept = (
-            lax.dynamic_update_index_in_dim(whole, part, j, axis=0)
-            for whole, part in zip((lower, diagonal, places), kept, strict=True)
-        )
-        return rest, free, *kept
+        found = LU(jnp.where(is_pivot, 1, multiples), pivot, place)
+        write = partial(lax.dynamic_update_index_in_dim, index=j, axis=0)
+        return rest, free, jax.tree.map(write, factors, found)
 
-    begun = jnp.zeros_like(columns), jnp.zeros_like(columns[:, 0]), jnp.zeros(k, jnp.int32)
-    _, free, *factors = lax.fori_loop(0, k, eliminate, (columns, free, *begun))
-    return LU(*factors), free
+    none = LU(jnp.zeros_like(columns), jnp.zeros_like(columns[:, 0]), jnp.zeros(k, jnp.int32))
+    _, free, factors = lax.fori_loop(0, k, eliminate, (columns, free, none))
+    return factors, free
 
 
 def _solved(unit: Float[Array, "k k"], rows: Float[Array, "m k"]) -> Float[Array, "m k"]:
@@ -91,7 +90,7 @@ def _eliminated(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
     unit, rows = (part.at[:, left.places].get(mode="promise_in_bounds") for part in (left.lower, rest))
     above = _solved(unit, rows)
     right, free = _eliminated(rest - jnp.matmul(above, left.lower), free)
-    return LU(*(jnp.concatenate(both) for both in zip(left, right, strict=True))), free
+    return jax.tree.map(lambda *halves: jnp.concatenate(halves), left, right), free
 
 
 def lu(columns: Float[Array, "k n"]) -> LU:
