@@ -1,8 +1,9 @@
 """Gaussian elimination with partial pivoting, for a whole block of networks at once.
 
-LAPACK's takes one matrix at a time (see `linalg`), some 1000 clock cycles a column of a small one, and tells of the
-rows' order as exchanges that have yet to be carried out. Here rows stay where they are. The columns are halved until
-there are few, which are eliminated one by one; what lies between halves is products (Toledo 1997).
+LAPACK's takes one matrix at a time (see `linalg`), on a CPU twice as long at 64 × 64, and tells of the rows' order as
+exchanges that have yet to be carried out. Here rows stay where they are. The columns are halved until there are few,
+which are eliminated one by one; what lies between halves is products (Toledo, SIAM J. Matrix Anal. Appl. 18, 1065
+(1997)).
 """
 
 from functools import partial
