@@ -36,7 +36,7 @@ def scaling(curves: Sequence[Curve]) -> Figure:
             exponent, shift = np.polyfit(np.log(curve.places), np.log(curve.median), 1)
             column[0].plot(curve.places, 1e3 * curve.median, marker="o", linestyle="none")
             fitted = 1e3 * np.exp(shift) * curve.places**exponent
-            column[0].plot(curve.places, fitted, label=f"exponent {exponent:.2f}", **style.REFERENCE)
+            column[0].plot(curve.places, fitted, label=f"exponent {exponent:.2f}".replace("-", "−"), **style.REFERENCE)
             column[0].legend()
             column[1].plot(curve.places, curve.peak / 2**20, marker="o")
             column[0].set(xscale="log", yscale="log", ylabel="ms a network" if curve.per_network else "ms")
