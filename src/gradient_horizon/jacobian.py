@@ -2,9 +2,14 @@
 
 A product is carried through the linearised step, one matrix product a step, and renormalised by exact powers of two
 (see `scaling`), so that neither thousands of steps nor float32 make it over- or underflow.
+
+One exponent for a whole product is right as long as its entries lie close enough together. It is a set of tangent
+vectors that never mix: its columns when it grows from the start (M ← J M), its rows from the end (M ← M J); vectors,
+and the entries of one vector, may grow and decay at different times, and what underflows beside the largest may be
+all that is left in the end. So every step looks for entries that come near (see `_is_safe`), and a product that has
+one is formed again with an exponent for each of its entries (see `extended_range`), which loses nothing.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,15 +21,31 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from gradient_horizon import linalg, names
-from gradient_horizon.arrays import IntSeries, PyTree, Series, Step
-from gradient_horizon.rollout import FlatStep, Trajectory, ever, flatten_step, pull, push, rollout, sequence_length
+from gradient_horizon import extended_range, linalg, names
+from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
+from gradient_horizon.compiler import computed_once
+from gradient_horizon.extended_range import Extended
+from gradient_horizon.randomness import fixed_normal
+from gradient_horizon.rollout import (
+    FlatStep,
+    Trajectory,
+    ever,
+    flatten_step,
+    pull,
+    push,
+    push_rows,
+    rollout,
+    sequence_length,
+)
 from gradient_horizon.runtime import unroll
-from gradient_horizon.scaling import collapsed, frobenius_norm, power_of_two
+from gradient_horizon.scaling import bits_of, power_of_two
 from gradient_horizon.spectral_norm import fresh_directions, largest_singular_value
 
-_log = logging.getLogger(__name__)
 _LOG_2 = 0.6931471805599453
+# Lags at which every vector is looked at, until all have the same entries that are zero; then one stands for all.
+_FIRST_LAGS = 3
+MOST_CARE = 2  # see `scaled_norms`
+_ALIKE = 20  # bits that entries of two vectors may lie apart for the one to stand for the other
 
 
 Block = Callable[[Any], Any]  # block(state) -> the part of it that is kept
@@ -33,7 +54,7 @@ Block = Callable[[Any], Any]  # block(state) -> the part of it that is kept
 class ScaledNorms(NamedTuple):
     """Norms as `mantissa[name]` · 2^`exponent`, each of shape (T,): exact logs in whatever precision is wanted.
 
-    `suspect`: the product collapsed in a single step, so that entries flushed to zero before may be missing.
+    `suspect`: some entry of some product may have been lost to underflow.
     """
 
     mantissa: dict[str, Series]
@@ -60,12 +81,6 @@ def resolve_method(method: str, anchor: str) -> str:
     return fitting if method == "auto" else method
 
 
-def _by_jacrev(anchor: str, flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix):
-    jacobian = jax.jacrev(flat_step, argnums=1)(params, h, x)
-    left, right = (matrix, jacobian) if anchor == "end" else (jacobian, matrix)
-    return jnp.matmul(left, right)
-
-
 def _outward(values: PyTree, anchor: str) -> PyTree:
     """A series over steps, in the order in which the product meets them."""
     return jax.tree.map(lambda leaf: leaf[::-1], values) if anchor == "end" else values
@@ -85,6 +100,243 @@ def _places(block: Block, h0: PyTree) -> Int[np.ndarray, " m"]:
     return places
 
 
+class _Products(NamedTuple):
+    """What is measured of the products along a trajectory, and by which derivatives."""
+
+    flat_step: FlatStep
+    anchor: str
+    norms: tuple[str, ...]
+    method: str
+    places: np.ndarray | None  # where the block's entries lie in the state; None: the whole state
+
+    def multiply(self, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "..."]) -> Array:
+        """J M from the start, M J from the end."""
+        if self.method == "jacrev":
+            jacobian = self.jacobian(params, h, x)
+            return jnp.matmul(matrix, jacobian) if self.anchor == "end" else jnp.matmul(jacobian, matrix)
+        return (pull if self.anchor == "end" else push)(self.flat_step, params, h, x, matrix)
+
+    def jacobian(self, params: PyTree, h: Float[Array, " n"], x: PyTree) -> Float[Array, "n n"]:
+        """J, by the derivatives that `method` uses."""
+        if self.method == "jacrev":
+            return jax.jacrev(self.flat_step, argnums=1)(params, h, x)
+        return self.multiply(params, h, x, jnp.eye(h.shape[0], dtype=h.dtype))
+
+    def of_block(self, matrix: Array) -> Array:
+        """The block's own rows and columns."""
+        return matrix if self.places is None else matrix[self.places[:, None], self.places[None, :]]
+
+    def measure(self, matrix: Array, norm: Scalar, leading: Array, lag: Array) -> tuple[dict[str, Scalar], Array]:
+        """The norms of `matrix`, whose Frobenius norm is `norm`, and what the next spectral norm starts from.
+
+        The reference asks LAPACK each time.
+        """
+        measured = {"frobenius": norm}
+        if "spectral" in self.norms and self.method == "jacrev":
+            measured["spectral"] = linalg.singular_values(matrix)[0]
+        elif "spectral" in self.norms:
+            fresh = fresh_directions(len(matrix), matrix.dtype)
+            # the side of the product that stays the same from lag to lag
+            kept = matrix if self.anchor == "end" else matrix.T
+            measured["spectral"], leading = largest_singular_value(kept, leading, fresh[lag % len(fresh)])
+        return {name: measured[name] for name in self.norms}, leading
+
+    def leading(self, n: int, dtype: Any) -> Array:
+        """Where the search for the first spectral norm starts."""
+        return fresh_directions(n if self.places is None else len(self.places), dtype)[0]
+
+
+def _products(step: Step, h0: PyTree, anchor: str, norms: Sequence[str], method: str, block: Block | None) -> _Products:
+    method = resolve_method(method, anchor)
+    unknown = [name for name in norms if name not in names.NORMS]
+    if unknown or not norms:
+        raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(names.NORMS)}")
+    flat_step, _ = flatten_step(step, h0)
+    return _Products(flat_step, anchor, tuple(norms), method, None if block is None else _places(block, h0))
+
+
+def _room(dtype: Any) -> int:
+    """Products are scaled to a norm of 2^`_room`: entries down to 2^-`_room` of it are at least 1."""
+    return bits_of(dtype).bias // 3
+
+
+def _exponent(number: Float[Array, "..."]) -> Int[Array, "..."]:
+    """The e with 2^e ≤ |`number`| < 2^(e+1), of normal numbers."""
+    bits = bits_of(number.dtype)
+    return (lax.bitcast_convert_type(jnp.abs(number), bits.integer) >> bits.mantissa).astype(jnp.int32) - bits.bias
+
+
+def _smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
+    """The size of the smallest entry that is not zero; NaN if there is none."""
+    bits = bits_of(matrix.dtype)
+    one = jnp.ones((), bits.unsigned)
+    # Floats without a sign are in the order of whole numbers, and 0 less 1 is the largest. Halves are compared entry by
+    # entry, which the processor does for many at once, as it does not for a minimum over an axis.
+    pattern = (lax.bitcast_convert_type(matrix, bits.unsigned) << one) - one
+    while pattern.shape[-2] % 2 == 0:
+        half = pattern.shape[-2] // 2
+        pattern = jnp.minimum(pattern[..., :half, :], pattern[..., half:, :])
+    return lax.bitcast_convert_type((jnp.min(pattern, axis=(-2, -1)) >> one) + one, matrix.dtype)
+
+
+class _Scaled(NamedTuple):
+    """A product as `matrix` · `scale` · 2^e, the norm of `matrix` · `scale` about 2^`_room`; e is kept elsewhere."""
+
+    matrix: Array
+    scale: Scalar
+
+
+def _size(square: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
+    """√`square` as a mantissa in [1, 2) and an exponent; 0 and `_room` for 0."""
+    exponent = jnp.where(square == 0, _room(square.dtype), _exponent(square) >> 1)
+    return jnp.sqrt(square) * power_of_two(-exponent, square.dtype), exponent
+
+
+def _advanced(products: _Products, params: PyTree, product: _Scaled, h: Array, x: PyTree) -> tuple[_Scaled, Scalar]:
+    """The product one step further, and ‖`matrix`‖_F² of it."""
+    matrix = products.multiply(params, h, x, product.matrix * product.scale)
+    square = jnp.sum(matrix * matrix)
+    return _Scaled(matrix, power_of_two(_room(h.dtype) - _size(square)[1], h.dtype)), square
+
+
+def _is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[Array, " T"]:
+    """Whether no entry is lost in the products of one step each, nor in those after them.
+
+    Scaled to a norm of 2^42 (float64: 2^341), no entry but zeros may lie below 1. Then no term of the next product, an
+    entry of J times such an entry, underflows: its zeros are true zeros, and no sum misses a digit. If one is smaller,
+    or the norm leaves the range in which its square is right, the step is not safe.
+    """
+    bits = bits_of(square.dtype)
+    exponent = _size(square)[1]
+    is_moderate = (exponent >= -(bits.bias // 4)) & (exponent <= bits.bias // 2 - 2)
+    least = jnp.where(jnp.isnan(smallest), bits.bias, _exponent(smallest))
+    return is_moderate & (least >= exponent - _room(square.dtype))
+
+
+def _are_alike(products: _Products, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
+    """Whether the first vector stands for all: the others are zero, or where it is zero and nowhere else, and in no
+    entry more than 2^20 times smaller.
+
+    All go through the same J, so an entry of another one is then no more than about 2^20 times smaller than that of
+    the first one at every later step too, if not by cancellation, whose rounding is the larger loss.
+    """
+    vectors = jnp.abs(matrix if products.anchor == "end" else matrix.T)
+    is_zero = jnp.all(vectors == 0, axis=1, keepdims=True)
+    first = vectors[:1]
+    is_like = (vectors >= first * 2.0**-_ALIKE) & ((vectors == 0) == (first == 0))
+    return jnp.all(is_zero | is_like)
+
+
+def _first_vectors(products: _Products, params: PyTree, before: Array, xs: PyTree) -> Float[Array, "n n"]:
+    """The identity; from the end with a row in front that is not zero after the first step, if there is one.
+
+    (A unit that is dead at T makes its row zero.)
+    """
+    n, dtype = before.shape[1], before.dtype
+    identity = jnp.eye(n, dtype=dtype)
+    if products.anchor == "start" or products.places is not None:
+        return identity
+    h, x = jax.tree.map(lambda leaf: leaf[-1], (before, xs))
+    generic = jnp.asarray(fixed_normal(1, n), dtype)
+    alive = jnp.argmax(jnp.abs(push_rows(products.flat_step, params, h, x, generic)[0]))
+    order = jnp.arange(n)
+    order = jnp.where(order == 0, alive, jnp.where(order == alive, 0, order))
+    return jnp.where(order[:, None] == jnp.arange(n)[None, :], jnp.ones((), dtype), jnp.zeros((), dtype))
+
+
+def _outcome(
+    products: _Products, trajectory: Trajectory, mantissa: dict[str, Series], exponent: IntSeries, is_safe: Array
+) -> ScaledNorms:
+    touches_bad = ever(_outward(~trajectory.finite, products.anchor))[1:]
+    mantissa = {name: jnp.where(touches_bad, jnp.nan, value) for name, value in mantissa.items()}
+    return ScaledNorms(mantissa, exponent, jnp.any(~is_safe & ~touches_bad))
+
+
+def _carried(
+    products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree, *, every_vector: bool = False
+) -> ScaledNorms:
+    """The norms of products that have one exponent each; `suspect` unless every step is safe (see `_is_safe`).
+
+    `every_vector` is looked at, which a product with zeros or with vectors of different sizes needs, or but one.
+    """
+    before = trajectory.states[:-1]
+    length, n, dtype = len(before), before.shape[1], before.dtype
+    backwards = products.anchor == "end"
+
+    def advance(carry, inputs, every_vector):
+        product, leading = carry
+        h, x, lag = inputs
+        product, square = _advanced(products, params, product, h, x)
+        matrix = product.matrix
+        # One vector is looked through after the loop, which is much cheaper; a copy, so that the matrix need not stay.
+        one = matrix[0] if backwards else matrix[:, 0]
+        evidence = _smallest(matrix) if every_vector else computed_once(one)
+        norms, of_part = {}, square
+        if products.places is not None:
+            matrix = products.of_block(matrix)
+            of_part = jnp.sum(matrix * matrix)
+        if "spectral" in products.norms:
+            norm, exponent = _size(of_part)
+            norms, leading = products.measure(matrix * power_of_two(-exponent, dtype), norm, leading, lag)
+        return (product, leading), (square, of_part, norms, evidence)
+
+    def over(lags, carry, every_vector):
+        times = slice(length - lags.stop, length - lags.start) if backwards else slice(lags.start, lags.stop)
+        window = jax.tree.map(lambda leaf: leaf[times], (before, xs))
+        numbers = jnp.arange(lags.start, lags.stop)
+        carry, series = lax.scan(
+            lambda carry, inputs: advance(carry, inputs, every_vector),
+            carry,
+            (*window, numbers[::-1] if backwards else numbers),
+            reverse=backwards,
+            # a search in each copy would take long to compile
+            unroll=1 if "spectral" in products.norms or lags.start == 0 < length - lags.stop else unroll(n),
+        )
+        return carry, _outward(series, products.anchor)
+
+    first = length if every_vector else min(_FIRST_LAGS, length)
+    start = _Scaled(_first_vectors(products, params, before, xs), power_of_two(jnp.int32(_room(dtype)), dtype))
+    carry, (*series, smallest) = over(range(first), (start, products.leading(n, dtype)), True)
+    is_safe = _is_safe(series[0], smallest)
+    if first < length:
+        are_alike = _are_alike(products, carry[0].matrix)
+        _, (*rest, vectors) = over(range(first, length), carry, False)
+        series = jax.tree.map(lambda *parts: jnp.concatenate(parts), series, rest)
+        is_there = jnp.any(vectors != 0, axis=1) | (rest[0] == 0)
+        is_safe_too = _is_safe(rest[0], _smallest(vectors[:, None])) & is_there & are_alike
+        is_safe = jnp.concatenate([is_safe, is_safe_too])
+    square, of_part, norms = series
+    mantissa, exponent = _size(of_part)
+    of_whole = _size(square)[1]
+    exponent = exponent - of_whole + jnp.cumsum(of_whole - _room(dtype), dtype=jnp.int32)
+    norms = {name: {"frobenius": mantissa, **norms}[name] for name in products.norms}
+    return _outcome(products, trajectory, norms, exponent, is_safe)
+
+
+def _extended(products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree) -> ScaledNorms:
+    """The norms of products whose entries have an exponent each: nothing is lost."""
+    before = trajectory.states[:-1]
+    n, dtype = before.shape[1], before.dtype
+    turned = products.anchor == "end"  # the vectors are columns here, whatever the anchor
+
+    def advance(carry, inputs):
+        matrix, leading = carry
+        h, x, lag = inputs
+        jacobian = products.jacobian(params, h, x)
+        matrix = extended_range.product(jacobian.T if turned else jacobian, matrix)
+        part = Extended(*map(products.of_block, matrix))
+        norm, exponent = extended_range.frobenius_norm(part)
+        floats = extended_range.relative_to(part, exponent)
+        norms, leading = products.measure(floats.T if turned else floats, norm, leading, lag)
+        return (matrix, leading), (norms, exponent)
+
+    start = (extended_range.identity(n, dtype), products.leading(n, dtype))
+    lags = jnp.arange(len(before))
+    _, series = lax.scan(advance, start, (before, xs, lags[::-1] if turned else lags), reverse=turned)
+    mantissa, exponent = _outward(series, products.anchor)
+    return _outcome(products, trajectory, mantissa, exponent, jnp.ones(len(before), bool))
+
+
 def scaled_norms(
     step: Step,
     params: PyTree,
@@ -96,73 +348,99 @@ def scaled_norms(
     norms: Sequence[str] = ("frobenius",),
     method: str = "auto",
     block: Block | None = None,
+    care: int = 0,
 ) -> ScaledNorms:
     """Norms of the Jacobian products along a `trajectory` that `rollout` gave (of `h0` only the structure is read).
 
     NaN at every lag whose product touches a state that is not finite.
+
+    `care`: 0: one vector stands for all; 1: every vector is looked at (a product with zeros needs that), for a tenth
+    more; 2: an exponent for each entry, for some ten times the price, and nothing is `suspect`. What is `suspect` is
+    to be measured again with more care. `method="jacrev"` always takes the most.
     """
-    method = resolve_method(method, anchor)
-    unknown = [name for name in norms if name not in names.NORMS]
-    if unknown or not norms:
-        raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(names.NORMS)}")
-    flat_step, _ = flatten_step(step, h0)
-    multiply = {"jacrev": partial(_by_jacrev, anchor), "pushforward": push, "pullback": pull}[method]
-    before = trajectory.states[:-1]
-    n = before.shape[1]
-    places = None if block is None else _places(block, h0)
-    size = n if places is None else len(places)
-    fresh = fresh_directions(size, before.dtype)
-
-    def measure(kept, norm, leading, lag):
-        """The norms, and what the next spectral norm starts from; the reference asks LAPACK each time."""
-        found = {"frobenius": norm}
-        if "spectral" in norms and method == "jacrev":
-            found["spectral"] = linalg.singular_values(kept)[0]
-        elif "spectral" in norms:
-            # the side of the product that stays the same from lag to lag
-            matrix = kept if anchor == "end" else kept.T
-            found["spectral"], leading = largest_singular_value(matrix, leading, fresh[lag % len(fresh)])
-        return {name: found[name] for name in norms}, leading
-
-    def scaled(matrix, exponent):
-        return matrix * power_of_two(-exponent, matrix.dtype)
-
-    def advance(carry, inputs):
-        matrix, gained, leading = carry
-        h, x, lag = inputs
-        # the product comes with the exponent that is still to be taken out of it, which costs no pass of its own here
-        matrix = multiply(flat_step, params, h, x, scaled(matrix, gained))
-        norm, gained = frobenius_norm(matrix)
-        kept, of_part, found = scaled(matrix, gained), (), norm
-        if places is not None:
-            part = kept[places[:, None], places[None, :]]
-            found, below = of_part = frobenius_norm(part)
-            kept = scaled(part, below)
-        measured, leading = measure(kept, found, leading, lag)
-        return (matrix, gained, leading), (measured, (norm, gained), of_part)
-
-    start = (jnp.eye(n, dtype=before.dtype), jnp.zeros((), jnp.int32), fresh[0])
-    _, series = lax.scan(
-        advance,
-        start,
-        (before, xs, jnp.arange(len(before))),
-        reverse=anchor == "end",
-        unroll=1 if "spectral" in norms else unroll(n),  # a search in each copy would take long to compile
-    )
-    mantissa, of_whole, of_part = _outward(series, anchor)
-    exponent, suspect = jnp.cumsum(of_whole[1], dtype=jnp.int32), jnp.any(collapsed(*of_whole))
-    if of_part:
-        exponent, suspect = exponent + of_part[1], suspect | jnp.any(collapsed(*of_part))
-    touches_bad = ever(_outward(~trajectory.finite, anchor))[1:]
-    mantissa = {name: jnp.where(touches_bad, jnp.nan, value) for name, value in mantissa.items()}
-    return ScaledNorms(mantissa, exponent, suspect & ~jnp.any(touches_bad))
+    products = _products(step, h0, anchor, norms, method, block)
+    if care == MOST_CARE or products.method == "jacrev":
+        return _extended(products, params, trajectory, xs)
+    return _carried(products, params, trajectory, xs, every_vector=care == 1)
 
 
-def in_float64(tree: PyTree) -> PyTree:
-    """Every floating leaf cast to float64 (which must be enabled)."""
-    return jax.tree.map(
-        lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
-    )
+@jax.custom_jvp
+def _corrected(carried: Series, careful: Series, is_suspect: Bool[Array, ""]) -> Series:
+    """`careful` where `carried` may be wrong.
+
+    The derivative is that of `carried`, which is right where the two agree, and NaN where they do not.
+    """
+    return jnp.where(is_suspect, careful, carried)
+
+
+@_corrected.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    carried, careful, is_suspect = primals
+    limit = float(jnp.finfo(carried.dtype).eps) ** 0.5
+    gap = jnp.where(carried == careful, 0, jnp.abs(carried - careful))
+    is_right = ~is_suspect | (gap <= limit * (1 + jnp.abs(careful)))
+    return _corrected(*primals), jnp.where(is_right, 1, jnp.nan).astype(carried.dtype) * tangents[0]
+
+
+def _held(tree: PyTree) -> PyTree:
+    """The arrays of `tree` as constants of differentiation; what is no array stays as it is."""
+    return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
+
+
+def _with_care(
+    is_suspect: Bool[Array, ""], products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree
+) -> dict[str, Series]:
+    """The logs with as much care as they need, if they are suspect; what is not needed is not computed, in a
+    transformation neither."""
+    states, xs = _held((trajectory.states, xs))
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), (states, xs))
+    # what `params` and the step hold of traced values becomes arguments, which are held as well
+    step, closed = jax.closure_convert(lambda h, x: products.flat_step(params, h, x), *one)
+    held = _held(closed)
+    products = products._replace(flat_step=lambda closed, h, x: step(h, x, *closed))
+
+    def logs(compute: Callable[..., ScaledNorms], states: Array, xs: PyTree, closed: PyTree) -> Any:
+        scaled = compute(products, closed, Trajectory(states), xs)
+        return scaled.suspect, scaled.log()
+
+    def again(is_suspect: Array, logs_before: dict[str, Series], compute: Callable[..., ScaledNorms]) -> Any:
+        if not isinstance(is_suspect, Tracer):
+            return logs(compute, states, xs, held) if is_suspect else (is_suspect, logs_before)
+
+        def once(carry):
+            # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
+            return jnp.zeros((), bool), *logs(compute, *lax.optimization_barrier(((states, xs, held), carry[0]))[0])
+
+        # At most one turn: under `jax.vmap` none if no network needs it, while `lax.cond` would take both sides.
+        start = (is_suspect, is_suspect, logs_before)
+        return lax.while_loop(lambda carry: carry[0], once, start)[1:]
+
+    found = {name: jnp.zeros(trajectory.length, states.dtype) for name in products.norms}
+    if products.method != "jacrev":
+        is_suspect, found = again(is_suspect, found, partial(_carried, every_vector=True))
+    return again(is_suspect, found, _extended)[1]
+
+
+def log_norms(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    trajectory: Trajectory,
+    xs: PyTree = None,
+    *,
+    anchor: str = "end",
+    norms: Sequence[str] = ("frobenius",),
+    method: str = "auto",
+    block: Block | None = None,
+) -> dict[str, Series]:
+    """`log_jacobian_norms` along a trajectory that is at hand."""
+    products = _products(step, h0, anchor, norms, method, block)
+    carried = _carried(products, params, trajectory, xs)
+    is_suspect = jnp.asarray(True) if products.method == "jacrev" else carried.suspect
+    if not isinstance(is_suspect, Tracer) and not is_suspect:
+        return carried.log()
+    careful = _with_care(is_suspect, products, params, trajectory, xs)
+    return {name: _corrected(value, careful[name], is_suspect) for name, value in carried.log().items()}
 
 
 def log_jacobian_norms(
@@ -198,22 +476,16 @@ def log_jacobian_norms(
     **Returns:** `{norm: (T,) array}` in the state's dtype. -inf where the product is exactly zero; NaN where it
     touches a state that is not finite.
 
-    A float32 product that collapses within a single step by more than 2^100 may have lost entries to underflow, and
-    so may a block that is smaller than the whole product by as much; it is computed again in float64 along the same
-    states, where a block may be 2^1022 times smaller before it reads zero. (Inside a transformation such as `jax.jit`
-    the values are not known and this is left out.)
+    **Accuracy:** J_t is the step's own derivative as floats of the state's dtype, and the product of these floats
+    neither over- nor underflows: a product in which an entry might be lost beside the others is formed again with an
+    exponent for each of its entries (see `extended_range`), jitted or not. What remains is rounding, eps T times the
+    cancellation ‖A‖ ‖B‖ / ‖A B‖ between parts A, B of the product.
+
+    **Derivatives:** forward and in reverse; NaN at lags where the product had to be formed again and differs.
 
     **Raises:** `ValueError` for an unknown or unfitting setting, or a block that selects nothing.
     """
     sequence_length(xs, steps)
     # `auto`, `pullback` and `jacrev` see the same states: a chaotic map would amplify any rounding between them.
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
-    measure = partial(scaled_norms, step, anchor=anchor, norms=tuple(norms), method=method, block=block)
-    scaled = measure(params, h0, trajectory, xs)
-    concrete = not isinstance(scaled.suspect, Tracer)
-    if concrete and trajectory.states.dtype == jnp.float32 and bool(scaled.suspect):
-        _log.info("a product collapsed within one step: measured again in float64")
-        with jax.enable_x64(True):
-            exact = measure(*in_float64((params, h0, trajectory, xs)))
-            return {name: value.astype(jnp.float32) for name, value in exact.log().items()}
-    return scaled.log()
+    return log_norms(step, params, h0, trajectory, xs, anchor=anchor, norms=norms, method=method, block=block)

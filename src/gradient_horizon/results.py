@@ -234,7 +234,7 @@ def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Piece]) -
 def concatenated(slabs: Sequence[xr.Dataset]) -> xr.Dataset:
     """The result of one job from those of its networks, measured slab after slab; large variables are read later."""
     attributes = dict(slabs[0].attrs)
-    for name, combine in (("recheck_difference", max), ("recheck_networks", sum), ("products_in_float64", sum)):
+    for name, combine in (("recheck_difference", max), ("recheck_networks", sum), ("products_with_exponents", sum)):
         if name in attributes:
             attributes[name] = combine(np.asarray(slab.attrs[name]).item() for slab in slabs)
     joined = join(slabs, lazy=True, ordered=False)

@@ -16,32 +16,36 @@ from jaxtyping import Array, Bool, Float, Int
 from gradient_horizon.arrays import Scalar
 
 
-class _Bits(NamedTuple):
+class Bits(NamedTuple):
+    """How floats of one dtype are written: the integers of their size, bits of the mantissa, bias of the exponent."""
+
     integer: type
+    unsigned: type
     mantissa: int
     bias: int
 
 
-def _bits(dtype: DTypeLike) -> _Bits:
+def bits_of(dtype: DTypeLike) -> Bits:
+    """How float32 or float64 is written; `ValueError` for another dtype."""
     match jnp.dtype(dtype).name:
         case "float32":
-            return _Bits(jnp.int32, 23, 127)
+            return Bits(jnp.int32, jnp.uint32, 23, 127)
         case "float64":
-            return _Bits(jnp.int64, 52, 1023)
+            return Bits(jnp.int64, jnp.uint64, 52, 1023)
         case other:
             raise ValueError(f"dtype: {other} is not supported; allowed: float32, float64")
 
 
 def power_of_two(exponent: Int[Array, ""], dtype: DTypeLike) -> Scalar:
     """2^`exponent`, exact, for exponents of normal numbers (|exponent| ≤ 126 in float32, 1022 in float64)."""
-    bits = _bits(dtype)
+    bits = bits_of(dtype)
     pattern = (exponent.astype(bits.integer) + bits.bias) << bits.mantissa
     return lax.bitcast_convert_type(pattern, jnp.dtype(dtype))
 
 
 def largest_exponent(matrix: Float[Array, "..."]) -> Int[Array, ""]:
     """The e with 2^e ≤ max|entry| < 2^(e+1), within the exponents of normal numbers; 0 for zero and non-finite ones."""
-    bits = _bits(matrix.dtype)
+    bits = bits_of(matrix.dtype)
     largest = jnp.max(jnp.abs(matrix))
     pattern = lax.bitcast_convert_type(largest, bits.integer)
     exponent = (pattern >> bits.mantissa).astype(jnp.int32) - bits.bias
@@ -66,7 +70,7 @@ def frobenius_norm(matrix: Float[Array, "..."]) -> tuple[Scalar, Int[Array, ""]]
     to size by its largest entry first. 0 and 0 for a matrix of zeros; the mantissa is what floats make of one that is
     not finite.
     """
-    bits = _bits(matrix.dtype)
+    bits = bits_of(matrix.dtype)
     square = jnp.sum(matrix * matrix)
     pattern = lax.bitcast_convert_type(square, bits.integer)
     exponent = ((pattern >> bits.mantissa).astype(jnp.int32) - bits.bias) >> 1
@@ -104,7 +108,7 @@ def add(
 
     Rounded once, as the sum of two floats is; what lies below 2^-126 (float64: 2^-1022) of the larger one is lost.
     """
-    least = 1 - _bits(a.dtype).bias
+    least = 1 - bits_of(a.dtype).bias
     is_zero = ~jnp.any(a != 0), ~jnp.any(b != 0)
     common = jnp.where(is_zero[0], other, jnp.where(is_zero[1], exponent, jnp.maximum(exponent, other)))
 

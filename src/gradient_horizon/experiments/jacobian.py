@@ -10,7 +10,7 @@ from gradient_horizon import names
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.networks import NETWORK, CellSpec, Network, Networks
 from gradient_horizon.horizon import gradient_horizon
-from gradient_horizon.jacobian import Block, ScaledNorms, in_float64, scaled_norms
+from gradient_horizon.jacobian import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.parts import Parts
 
 _BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state.h, "cell": lambda state: state.c}
@@ -25,6 +25,7 @@ class Spec:
     block: str
     anchors: tuple[str, ...]
     method: str
+    care: int = 0  # see `scaled_norms`
 
 
 def _measure(spec: Spec, network: Network) -> dict[str, Any]:
@@ -46,14 +47,10 @@ def _products(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
             norms=spec.norms,
             method=spec.method,
             block=_BLOCKS[spec.block],
+            care=spec.care,
         )
         for anchor in spec.anchors
     }
-
-
-def _products_in_float64(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
-    """The same along the same states, the products in float64: for networks whose product collapsed in one step."""
-    return _products(spec, in_float64(network))
 
 
 LogNorms = dict[str, dict[str, np.ndarray]]  # by anchor and norm, (networks, lags)
@@ -79,7 +76,9 @@ def _largest_difference(log_norms: LogNorms, reference: LogNorms, places: np.nda
             a = log_norms[anchor][name][places]
             same = (a == b) | (np.isnan(a) & np.isnan(b))
             with np.errstate(invalid="ignore"):
-                largest = max(largest, float(np.where(same, 0, np.abs(a - b)).max()))
+                apart = np.where(same, 0, np.abs(a - b))
+            # a number on one side and NaN on the other are infinitely far apart
+            largest = max(largest, float(np.where(np.isnan(apart), np.inf, apart).max()))
     return largest
 
 
@@ -97,24 +96,34 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     products_alone = spec.norms == ("frobenius",) and spec.method != "jacrev"
     measured = networks.every(_measure, spec, report, side_by_side=products_alone)
     log_norms = _log_norms(measured["scaled"])
+    suspect = _suspect(measured["scaled"])
+    with_exponents = np.zeros(networks.total, bool)
+    for care in range(1, MOST_CARE + 1):
+        places = np.flatnonzero(suspect)
+        if not len(places) or spec.method == "jacrev":
+            break
+        again = networks.over(_products, replace(spec, care=care), places)
+        for anchor, by_name in _log_norms(again).items():
+            for name, values in by_name.items():
+                log_norms[anchor][name][places] = values
+        suspect[places] = _suspect(again)
+        with_exponents[places] = care == MOST_CARE
     rechecked: dict[str, Any] = {}
     if config.recheck:
         places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
         reference = _log_norms(networks.over(_products, replace(spec, method="jacrev"), places))
         difference = _largest_difference(log_norms, reference, places)
         rechecked = {"recheck_networks": len(places), "recheck_difference": difference}
-    suspects = np.flatnonzero(np.any([scaled.suspect for scaled in measured["scaled"].values()], axis=0))
-    if config.precision == "float64":
-        suspects = suspects[:0]
-    if len(suspects):
-        again = _log_norms(networks.over(_products_in_float64, spec, suspects))
-        for anchor, by_name in again.items():
-            for name, values in by_name.items():
-                log_norms[anchor][name][suspects] = values
 
     dataset = _labelled(networks, log_norms, measured["first_bad_step"])
-    in_double = networks.total if config.precision == "float64" else len(suspects)
-    return dataset.assign_attrs(block_size=networks.block, products_in_float64=in_double, **rechecked)
+    return dataset.assign_attrs(
+        block_size=networks.block, products_with_exponents=int(with_exponents.sum()), **rechecked
+    )
+
+
+def _suspect(products: dict[str, ScaledNorms]) -> np.ndarray:
+    """The networks of which a product at some anchor is to be measured again with more care."""
+    return np.any([scaled.suspect for scaled in products.values()], axis=0)
 
 
 def _labelled(

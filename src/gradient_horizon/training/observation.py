@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Scalar
 from gradient_horizon.backprop import log_state_gradient_norms
-from gradient_horizon.jacobian import scaled_norms
+from gradient_horizon.jacobian import log_norms
 from gradient_horizon.lyapunov import largest_lyapunov_exponent
 from gradient_horizon.randomness import named_key
 from gradient_horizon.recurrence import preactivations
@@ -110,7 +110,7 @@ def _probed(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Float[Arra
         return loss_of(task, outputs[:, 0], sample.targets)
 
     read = jax.grad(loss)(trajectory.states[1:])
-    norms = scaled_norms(cell.step, params.cell, start, trajectory, sample.xs).log()["frobenius"]
+    norms = log_norms(cell.step, params.cell, start, trajectory, sample.xs)["frobenius"]
     exponent = largest_lyapunov_exponent(cell.step, params.cell, start, trajectory, sample.xs, task.steps // 5)
     gradients = log_state_gradient_norms(cell.step, params.cell, start, trajectory, sample.xs, read)
     return gradients, norms, exponent
