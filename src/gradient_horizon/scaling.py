@@ -36,7 +36,7 @@ def bits_of(dtype: DTypeLike) -> Bits:
             raise ValueError(f"dtype: {other} is not supported; allowed: float32, float64")
 
 
-def power_of_two(exponent: Int[Array, ""], dtype: DTypeLike) -> Scalar:
+def power_of_two(exponent: Int[Array, "*shape"], dtype: DTypeLike) -> Float[Array, "*shape"]:
     """2^`exponent`, exact, for exponents of normal numbers (|exponent| ≤ 126 in float32, 1022 in float64)."""
     bits = bits_of(dtype)
     pattern = (exponent.astype(bits.integer) + bits.bias) << bits.mantissa
