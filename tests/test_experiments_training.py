@@ -1,16 +1,22 @@
 """experiment=training: labelled histories, the same for a network whatever else is trained, and resumed from parts."""
 
+import dataclasses
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from table_parts import rows_of
 
 from gradient_horizon import experiments, results
 from gradient_horizon.config import SettingError, checked, networks_of
 from gradient_horizon.experiments import training
 from gradient_horizon.initialisations import PUBLISHED
+from gradient_horizon.outcomes import final_error
 from gradient_horizon.parts import Parts
-from gradient_horizon.training import Member
+from gradient_horizon.summary import solved_table
+from gradient_horizon.training import Member, learning
 from gradient_horizon.training.network import drawn
 
 SMALL = {
@@ -99,11 +105,120 @@ def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
     assert again.identical(dataset)
 
 
-def test_records_end_where_a_task_is_solved():
+@pytest.fixture
+def computed(monkeypatch):
+    """Hears of every update that is computed, once for each network of its block."""
+    heard = []
+    update = learning.update
+
+    def counted(spec, member, data, learner):
+        jax.debug.callback(lambda number: heard.append(int(number)), learner.updates)
+        return update(spec, member, data, learner)
+
+    monkeypatch.setattr(learning, "update", counted)
+    training.program.cache_clear()  # programs compiled before hear nothing
+    yield heard
+    training.program.cache_clear()
+
+
+def test_a_network_that_is_solved_before_its_first_update_makes_none(computed):
     solved = trained(solved_below=2.0, until_solved=True, weight_scales=[1.0], learning_rates=[0.1], seeds=1)
+    jax.effects_barrier()
+    assert not computed
     assert (solved.solved_at == 0).all()
     assert np.isfinite(solved.loss.isel(update=0)).all()
     assert np.isnan(solved.loss.isel(update=slice(1, None))).all()
+
+
+# Of twelve seeds at a rate at which they learn and one at which they are lost, solved where 14 of 20 answers are wrong.
+FATES = {"weight_scales": [1.0], "learning_rates": [1.0, 3e38], "clip_thresholds": [1.0], "seeds": 12, "clip": "none"}
+BLOCK, DEVICES = 4, 2
+
+
+@pytest.fixture(scope="module")
+def fates():
+    """Followed to the end, and from there: how many records each network has until it is solved or lost."""
+    whole = trained(**FATES, solved_below=0.7)
+    errors = whole.error.values.reshape(24, 4)
+    is_last = (errors < np.float32(0.7)) | np.isnan(errors)
+    return whole, np.where(is_last.any(axis=1), is_last.argmax(axis=1) + 1, 4)
+
+
+def is_until_solved(found, fates):
+    """What was recorded until each network was solved, bit for bit, and nothing of it afterwards."""
+    whole, records = fates
+    shape = whole.solved_at.shape
+    over = (np.arange(4) >= records[:, None]).reshape(*shape, 4)
+    for name, variable in whole.data_vars.items():
+        if "update" in variable.dims:
+            mask = over.reshape(*over.shape, *[1] * (variable.ndim - over.ndim))
+            np.testing.assert_array_equal(found[name], np.where(mask, np.nan, variable), err_msg=name)
+    solved = whole.solved_at.values >= 0
+    np.testing.assert_array_equal(found.solved_at, whole.solved_at)
+    np.testing.assert_array_equal(found.diverged_at, np.where(solved, -1, whole.diverged_at))
+    last = np.take_along_axis(whole.error.values, records.reshape(*shape, 1) - 1, axis=-1)[..., 0]
+    np.testing.assert_array_equal(final_error(found), np.where(solved | (whole.diverged_at < 0), last, np.nan))
+
+
+def test_networks_of_one_block_stop_each_at_its_own_record(fates, computed):
+    whole, records = fates
+    assert whole.block_size == BLOCK
+    assert {*records} == {1, 2, 3, 4}
+    assert ((whole.solved_at >= 0) & (whole.diverged_at > whole.solved_at)).any(), "solved, and lost if it goes on"
+    found = trained(**FATES, solved_below=0.7, until_solved=True)
+    jax.effects_barrier()
+    is_until_solved(found, fates)
+    # from record to record a block computes the updates of all its networks as long as one of them is followed
+    expected = [
+        update
+        for block in records.reshape(-1, BLOCK)
+        for first, last in [(0, 2), (2, 4), (4, 5)][: block.max() - 1]
+        for update in range(first, last)
+    ]
+    assert len(computed) == BLOCK * len(expected) < 24 * 5
+    assert {*computed} <= {*range(5)}
+
+
+def test_training_until_solved_goes_on_from_its_last_checkpoint(fates, tmp_path, monkeypatch):
+    settings = {**FATES, "solved_below": 0.7, "until_solved": True}
+    monkeypatch.setattr(training._Trainer, "memory", lambda *_: 0)
+    for stop in (1, 2, 5, 9):  # whether nothing or something of a chunk is solved, in the second one too
+
+        class StoppedError(Exception):
+            pass
+
+        heard = []
+
+        def listen(networks, heard=heard, stop=stop, error=StoppedError):
+            heard.append(networks)
+            if len(heard) == stop:
+                raise error
+
+        with pytest.raises(StoppedError):
+            trained(Parts(tmp_path / str(stop), "these", seconds=0), listen, **settings)
+        is_until_solved(trained(Parts(tmp_path / str(stop), "these", seconds=0), **settings), fates)
+
+
+def test_joined_results_and_tables_tell_the_error_with_which_a_network_was_solved(fates):
+    given = {**FATES, "learning_rates": [3e38], "solved_below": 0.7}
+    swept = [{"until_solved": flag} for flag in (True, False)]
+    jobs = [
+        trained(**given, **place).assign_attrs(
+            swept=json.dumps(place), config=json.dumps(dataclasses.asdict(checked({**SMALL, **given, **place})))
+        )
+        for place in swept
+    ]
+    joined = results.join(jobs)
+    first = fates[0].error.values[1, 0, 0, :, 0]
+    solved = first < np.float32(0.7)
+    assert 0 < solved.sum() < 12
+    followed = final_error(joined.sel(until_solved=True)).values.ravel()
+    np.testing.assert_array_equal(followed, np.where(solved, first, np.nan))
+    assert np.isnan(final_error(joined.sel(until_solved=False))).all()
+    rows = {row[0]: row for row in rows_of(solved_table(joined))}
+    share, error = f"{solved.sum()}/12", f"{np.median(first[solved]):.3f}"
+    assert (rows["True"][2], *rows["True"][-2:]) == (share, str(12 - solved.sum()), error)
+    assert (rows["False"][2], *rows["False"][-2:]) == (share, "12", "")
 
 
 def test_histories_are_joined_along_learning_rates_and_updates(dataset):

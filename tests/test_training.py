@@ -8,7 +8,7 @@ import pytest
 from gradient_horizon import clip_gradients, log_jacobian_norms, lyapunov_exponents, make_cell
 from gradient_horizon.randomness import named_key
 from gradient_horizon.tasks import loss_of, make_task
-from gradient_horizon.training import Member, TrainSpec, advance, begin, make_train, solved_at
+from gradient_horizon.training import Member, TrainSpec, advance, begin, learning, make_train, solved_at
 from gradient_horizon.training.network import answered, drawn, loss_and_gradient, sequences
 from gradient_horizon.training.observation import PROBES
 
@@ -95,6 +95,59 @@ def test_a_network_that_diverges_is_recorded_and_spoils_no_other(trained):
     assert np.isfinite(record.loss[2, 0])
     assert np.isfinite(record.loss[[0, 1, 3]]).all()
     assert (record.diverged_at[[0, 1, 3]] == -1).all()
+
+
+def test_a_network_that_is_not_finite_before_its_first_update_has_diverged_at_0():
+    spec = spec_of(record_every=5)
+    lost = member()._replace(weight_scale=jnp.asarray(jnp.inf, jnp.float64))
+    record = jax.jit(lambda: make_train(spec)(lost, None))().record
+    assert record.diverged_at.tolist() == [0, 0]
+    assert np.isnan(record.error).all()
+
+
+def test_under_until_solved_updates_and_records_end_with_the_one_that_finds_the_task_solved(monkeypatch):
+    """The parameters too; of a network that would be lost later, of one that is never solved, of a lost one."""
+    computed = []
+    update = learning.update
+
+    def counted(spec, member, data, learner):
+        jax.debug.callback(lambda number: computed.append(int(number)), learner.updates)
+        return update(spec, member, data, learner)
+
+    seeds = jnp.arange(4, dtype=jnp.uint32)
+
+    def training(spec):
+        return jax.jit(jax.vmap(lambda s, r: make_train(spec)(member(s, learning_rate=r), None)))
+
+    to_the_end = training(spec_of(clip="none"))
+    first = np.asarray(to_the_end(seeds, jnp.full(4, 0.1, jnp.float64)).record.error)[:, 0]
+    below = float(np.unique(first)[1])
+    others = np.flatnonzero(first >= below)
+    assert 2 <= len(others) < 4
+    rates = np.where(first < below, np.inf, 0.1)
+    rates[others[0]] = np.inf
+    whole = jax.tree.map(np.asarray, to_the_end(seeds, rates).record)
+    monkeypatch.setattr(learning, "update", counted)
+    spec = spec_of(clip="none", solved_below=below, until_solved=True)
+    history = training(spec)(seeds, rates)
+    jax.effects_barrier()
+    found = jax.tree.map(np.asarray, history.record)
+    ends = [
+        next((place for place, error in enumerate(errors) if error < below or np.isnan(error)), 3)
+        for errors in whole.error
+    ]
+    assert len(computed) == 4 * spec.recorded[max(ends)]
+    for network, end in enumerate(ends):
+        for name, series in whole._asdict().items():
+            ours = getattr(found, name)[network]
+            np.testing.assert_allclose(ours[: end + 1], series[network, : end + 1], rtol=1e-12, err_msg=name)
+            after = np.full_like(ours[end + 1 :], np.nan if ours.dtype.kind == "f" else ours[end])
+            np.testing.assert_array_equal(ours[end + 1 :], after, err_msg=name)
+        if first[network] < below:
+            assert found.diverged_at[network].max() == -1
+            start = jax.jit(lambda s=seeds[network]: drawn(spec, member(s)))()
+            for ours, theirs in zip(jax.tree.leaves(history.params), jax.tree.leaves(start), strict=True):
+                np.testing.assert_allclose(ours[network], theirs, rtol=1e-14)
 
 
 def test_records_are_what_the_measuring_functions_give(trained):

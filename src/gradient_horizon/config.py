@@ -103,7 +103,7 @@ class Config:
     solved_below: float | None = _setting(
         None, rules.POSITIVE_OR_NULL, "training: the error under which the task counts as solved; null: the task's own"
     )
-    until_solved: bool = _setting(False, rules.SWITCH, "training: record nothing once a network has solved its task")
+    until_solved: bool = _setting(False, rules.SWITCH, "training: no updates once a network has solved its task")
     omega: float = _setting(0.0, rules.NOT_NEGATIVE, "training: weight of Pascanu's regulariser; 0: none")
     omega_squared: bool = _setting(True, rules.SWITCH, "training: the regulariser of squared norms (else of norms)")
     floss_updates: int = _setting(0, rules.whole(0), "training: updates of gradient flossing before training; 0: none")

@@ -25,6 +25,9 @@ from gradient_horizon.training import (
     TrainSpec,
     advance,
     begin,
+    blanked,
+    ends,
+    left,
     observe,
     solved_at,
 )
@@ -71,13 +74,14 @@ def _begin(spec: TrainSpec, network: dict[str, Any], data: Any) -> Learner:
     return begin(spec, _member(network), data)
 
 
-def _advance(spec: TrainSpec, network: tuple[dict[str, Any], Learner], constants: tuple[Any, Any]) -> Learner:
-    data, count = constants
-    return advance(spec, _member(network[0]), data, network[1], count)
+def _advance(spec: TrainSpec, network: tuple[dict[str, Any], Learner, Any], constants: tuple[Any, Any]) -> Learner:
+    (numbers, learner, over), (data, count) = network, constants
+    return advance(spec, _member(numbers), data, learner, left(spec, over, count))
 
 
-def _observe(spec: TrainSpec, network: tuple[dict[str, Any], Learner], data: Any) -> Record:
-    return observe(spec, _member(network[0]), data, network[1])
+def _observe(spec: TrainSpec, network: tuple[dict[str, Any], Learner, Any], data: Any) -> Record:
+    numbers, learner, over = network
+    return blanked(observe(spec, _member(numbers), data, learner), over)
 
 
 class _Trainer:
@@ -100,18 +104,20 @@ class _Trainer:
 
     def __call__(self, networks: dict[str, np.ndarray], data: Any) -> Record:
         spec = self.spec
-        learner = program(_begin, spec)(networks, data)
-        records = [_on_host(program(_observe, spec)((networks, learner), data))]
+        learner, over = program(_begin, spec)(networks, data), _none_is_over(networks)
+        records = [_on_host(program(_observe, spec)((networks, learner, over), data))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
         if kept := self.parts and self.parts.checkpointed(work):
             learner, records = _restored(learner, records[0], kept)
             self._advanced(len(records) - 1)
+        over = np.any([ends(spec, record) for record in records], axis=0)
         for count in np.diff(spec.recorded)[len(records) - 1 :]:
-            if self._is_over(records):
+            if np.all(over):
                 records.append(_blank(records[-1]))
             else:
-                learner = program(_advance, spec)((networks, learner), (data, np.int32(count)))
-                records.append(_on_host(program(_observe, spec)((networks, learner), data)))
+                learner = program(_advance, spec)((networks, learner, over), (data, np.int32(count)))
+                records.append(_on_host(program(_observe, spec)((networks, learner, over), data)))
+                over = over | ends(spec, records[-1])
             self._advanced(1)
             if self.parts:
                 self.parts.checkpoint(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
@@ -126,7 +132,8 @@ class _Trainer:
         """What a call gives, without its values."""
 
         def first(networks, data):
-            return program(_observe, self.spec)((networks, program(_begin, self.spec)(networks, data)), data)
+            learner = program(_begin, self.spec)(networks, data)
+            return program(_observe, self.spec)((networks, learner, _none_is_over(networks)), data)
 
         record = jax.eval_shape(first, networks, data)
         count = len(self.spec.recorded)
@@ -137,14 +144,11 @@ class _Trainer:
     def memory(self, networks: Any, data: Any) -> int:
         """Bytes that the updates take on all devices."""
         learner = program(_begin, self.spec)(networks, data)
-        return program(_advance, self.spec).memory((networks, learner), (data, np.int32(1)))
+        return program(_advance, self.spec).memory((networks, learner, _none_is_over(networks)), (data, np.int32(1)))
 
-    def _is_over(self, records: list[Record]) -> bool:
-        """Whether nothing more is recorded of any of these networks: all have diverged, or solved their task."""
-        lost = records[-1].diverged_at >= 0
-        if self.spec.until_solved:
-            lost = lost | (np.min([record.error for record in records], axis=0) < self.spec.solved_below)
-        return bool(np.all(lost))
+
+def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
+    return np.zeros(networks["seed"].shape, bool)
 
 
 def _on_host(record: Record) -> Record:
@@ -171,18 +175,6 @@ def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple
 def _blank(record: Record) -> Record:
     """The last record again, without its measurements."""
     return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan) if leaf.dtype.kind == "f" else leaf, record)
-
-
-def _until_solved(spec: TrainSpec, history: Record) -> Record:
-    """Without what was recorded after a network had solved its task: it depends on the other networks of its chunk."""
-    solved = np.cumsum(history.error < spec.solved_below, axis=1) > 0
-    after = np.concatenate([np.zeros_like(solved[:, :1]), solved[:, :-1]], axis=1)
-
-    def kept(leaf):
-        mask = after.reshape(*after.shape, *[1] * (leaf.ndim - 2))
-        return np.where(mask, np.nan, leaf) if leaf.dtype.kind == "f" else leaf
-
-    return jax.tree.map(kept, history)
 
 
 _SERIES = {
@@ -222,8 +214,6 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
     )
     trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
     history = population.every([trainer], trainer.finished)
-    if spec.until_solved:
-        history = _until_solved(spec, history)
     dataset = _labelled(spec, population, history)
     if len(config.clip_thresholds) > len(thresholds):
         dataset = dataset.isel(clip_threshold=[0] * len(config.clip_thresholds))
@@ -282,7 +272,7 @@ def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Da
         ),
         "diverged_at": label(
             history.diverged_at.max(axis=1),
-            title="update after which a parameter was not finite, or -1",
+            title="update after which a parameter was not finite (0: as it was drawn), or -1",
             units="update",
         ),
         "state_size": ((), spec.cell.state_size, {"long_name": "size n of the state", "units": "1"}),

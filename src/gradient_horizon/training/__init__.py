@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.arrays import PyTree
+from gradient_horizon.training.ending import ends, left
 from gradient_horizon.training.learning import Learner, advance, begin
-from gradient_horizon.training.observation import Record, observe
+from gradient_horizon.training.observation import Record, blanked, observe
 from gradient_horizon.training.spec import Flossing, Member, Omega, TrainSpec
 
 __all__ = [
@@ -30,6 +31,9 @@ __all__ = [
     "TrainSpec",
     "advance",
     "begin",
+    "blanked",
+    "ends",
+    "left",
     "make_train",
     "observe",
     "solved_at",
@@ -37,7 +41,10 @@ __all__ = [
 
 
 class History(NamedTuple):
-    """Every record of one network, leaves (R + 1, ...), the first before any update; its parameters at the end."""
+    """Every record of one network, leaves (R + 1, ...), the first before any update; its parameters at the end.
+
+    Under `spec.until_solved` records after the one that solved the task are NaN, and the parameters are those of then.
+    """
 
     record: Record
     params: PyTree
@@ -55,12 +62,17 @@ def make_train(spec: TrainSpec) -> Callable[[Member, PyTree], History]:
     def train(member: Member, data: PyTree) -> History:
         learner = begin(spec, member, data)
 
-        def onwards(learner: Learner, count: Int[Array, ""]) -> tuple[Learner, Record]:
-            learner = advance(spec, member, data, learner, count)
-            return learner, observe(spec, member, data, learner)
+        def onwards(
+            carry: tuple[Learner, Bool[Array, ""]], count: Int[Array, ""]
+        ) -> tuple[tuple[Learner, Bool[Array, ""]], Record]:
+            learner, over = carry
+            learner = advance(spec, member, data, learner, left(spec, over, count))
+            record = blanked(observe(spec, member, data, learner), over)
+            return (learner, over | ends(spec, record)), record
 
         first = observe(spec, member, data, learner)
-        learner, rest = lax.scan(onwards, learner, jnp.diff(jnp.asarray(spec.recorded, jnp.int32)))
+        counts = jnp.diff(jnp.asarray(spec.recorded, jnp.int32))
+        (learner, _), rest = lax.scan(onwards, (learner, ends(spec, first)), counts)
         record = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
         return History(record, learner.params)
 

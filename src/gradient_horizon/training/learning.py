@@ -25,7 +25,10 @@ _OPTIMIZERS = {
 
 
 class Learner(NamedTuple):
-    """A network on its way: `updates` made so far, and the one after which a parameter was not finite, or -1."""
+    """A network on its way: `updates` made so far, and the one after which a parameter was not finite, or -1.
+
+    `diverged_at` is 0 where one was not finite before the first update.
+    """
 
     params: Params
     optimizer: Any
@@ -53,8 +56,8 @@ def begin(spec: TrainSpec, member: Member, data: PyTree) -> Learner:
     params: PyTree = drawn(spec, member)
     if spec.flossing is not None:
         params = flossed(spec, member, params, data, jnp.zeros((), jnp.int32))
-    never = jnp.full((), -1, jnp.int32)
-    return Learner(params, optimizer(spec, member).init(params), jnp.zeros((), jnp.int32), never)
+    diverged_at = jnp.where(all_finite(params), jnp.int32(-1), jnp.int32(0))
+    return Learner(params, optimizer(spec, member).init(params), jnp.zeros((), jnp.int32), diverged_at)
 
 
 def next_batch(spec: TrainSpec, member: Member, learner: Learner, data: PyTree) -> Sample:

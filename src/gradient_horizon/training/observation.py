@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Scalar
@@ -39,7 +39,7 @@ class Record(NamedTuple):
     - `saturation`: the share of units, steps and probes at which φ′ is below a tenth of its largest value; for ReLU,
       the share of units that are shut at every step of every probe.
     - `lyapunov_exponent`: the largest, natural log per step, mean over the probes, after a fifth of their steps.
-    - `diverged_at`: the update after which a parameter was not finite, or -1.
+    - `diverged_at`: the update after which a parameter was not finite (0: as it was drawn), or -1.
     """
 
     loss: Any
@@ -80,9 +80,13 @@ def observe(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> 
         lyapunov_exponent=jnp.mean(exponents),
         diverged_at=learner.diverged_at,
     )
-    lost = learner.diverged_at >= 0
+    return blanked(record, learner.diverged_at >= 0)
+
+
+def blanked(record: Record, over: Bool[Array, ""]) -> Record:
+    """`record`, its measurements NaN where the records of the network are `over`; `changed`, `diverged_at` stay."""
     return jax.tree.map(
-        lambda leaf: jnp.where(lost, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, record
+        lambda leaf: jnp.where(over, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, record
     )
 
 

@@ -45,8 +45,8 @@ class TrainSpec:
       readout's matrix V, shape (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
     - `updates`: how many, each on `batch_size` fresh sequences; every `record_every` of them, and after the last, a
       record is made, on `test_size` fresh sequences.
-    - `solved_below`: the error under which a network counts as having solved its task. `until_solved`: records end
-      there.
+    - `solved_below`: the error under which a network counts as having solved its task. `until_solved`: its updates and
+      records end with the record that finds it below.
     """
 
     cell: Cell
