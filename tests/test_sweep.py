@@ -277,6 +277,7 @@ def test_a_result_of_version_1_of_the_draws_is_a_conflict_that_says_so():
     settings = config.deciding(job.config)
     version = settings.pop("draws")
     record = records.read_record(job.folder)
+    assert record is not None
     # as package 0.1.0 wrote it: the hash of the settings alone
     old = replace(record, hash=config.content_hash(settings), settings=config.spelt_short(settings))
     records.write_record(job.folder, old)
