@@ -78,8 +78,9 @@ def measured(key, scale):
 scales = np.array([0.5, 1.0, 1.5, 2.0], np.float32)
 logs = np.asarray(measured(jax.random.split(for_networks, SEEDS), scales))
 horizon, kind = gh.gradient_horizon(logs, 2 * N)
-for scale, reach in zip(scales, np.median(horizon, axis=1), strict=True):
-    print(f"g = {scale:g}: median gradient horizon {reach:g} of {STEPS} steps")
+for scale, reaches in zip(scales, map(gh.horizon_quantile, horizon, kind), strict=True):
+    ends = " to ".join(dict.fromkeys(f"{reach.lag:g} ({reach.kind})" for reach in reaches))
+    print(f"g = {scale:g}: median gradient horizon {ends} of {STEPS} steps")
 
 # %%
 figure = Figure(figsize=(3.4, 2.6), layout="constrained")

@@ -4,7 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from gradient_horizon.names import HORIZON_KINDS
 
@@ -39,12 +40,10 @@ def gradient_horizon(
     return np.where(kind == NONFINITE, np.nan, horizon), kind.astype(np.int8)
 
 
-def horizon_quantile(
-    horizon: Float[np.ndarray, " S"], kind: Shaped[np.ndarray, " S"], level: float = 0.5
-) -> tuple[Reach, Reach]:
+def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
     """The two networks between whose horizons the quantile `level` lies, each with what ends its gradient.
 
-    `horizon` and `kind` as `gradient_horizon` gives them, or `kind` in words. Censored values cannot be averaged, nor
+    `horizon` and `kind`, of shape (S,), as `gradient_horizon` gives them, or `kind` in words. Censored values cannot be averaged, nor
     can a gradient that vanishes and one that explodes, so these are order statistics: of m networks, by lag, those at
     the places ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉ from 0. They are one network unless the quantile lies between
     two. A network that overflows (`nonfinite`) has exploded, at an unknown lag: it counts first for the lower place
