@@ -406,13 +406,13 @@ class TestPrediction:
             ),
             (
                 (10, -1),
-                "At the weight scale $g$ with which most networks solved their task (where none did, with the lowest mean"
-                " final error), selected on these networks.",
+                "At the weight scale $g$ with which most networks solved their task (where none did, with the"
+                " lowest mean final error), selected on these networks.",
             ),
             (
                 (-1, -1),
-                "No network solved its task: at the weight scale $g$ with the lowest mean final error, selected on these"
-                " networks.",
+                "No network solved its task: at the weight scale $g$ with the lowest mean final error, selected on"
+                " these networks.",
             ),
         ],
     )

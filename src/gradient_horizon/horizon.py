@@ -43,12 +43,12 @@ def gradient_horizon(
 def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
     """The two networks between whose horizons the quantile `level` lies, each with what ends its gradient.
 
-    `horizon` and `kind`, of shape (S,), as `gradient_horizon` gives them, or `kind` in words. Censored values cannot be averaged, nor
-    can a gradient that vanishes and one that explodes, so these are order statistics: of m networks, by lag, those at
-    the places ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉ from 0. They are one network unless the quantile lies between
-    two. A network that overflows (`nonfinite`) has exploded, at an unknown lag: it counts first for the lower place
-    and last for the upper, so that the quantile lies between the two whatever that lag was. Networks without a kind
-    ("", of jobs that are missing) do not count; kind "" where there is no other.
+    `horizon` and `kind`, of shape (S,), as `gradient_horizon` gives them, or `kind` in words. Censored values cannot
+    be averaged, nor can a gradient that vanishes and one that explodes, so these are order statistics: of m networks,
+    by lag, those at the places ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉ from 0. They are one network unless the
+    quantile lies between two. A network that overflows (`nonfinite`) has exploded, at an unknown lag: it counts first
+    for the lower place and last for the upper, so that the quantile lies between the two whatever that lag was.
+    Networks without a kind ("", of jobs that are missing) do not count; kind "" where there is no other.
     """
     horizon, kind = np.asarray(horizon, np.float64), np.asarray(kind)
     words = kind if kind.dtype.kind in "UO" else np.array([*HORIZON_KINDS, ""])[kind]
