@@ -112,7 +112,7 @@ def test_a_scaled_identity_is_neutral_at_one_by_either_norm(norms):
         ([(10, "vanished"), (20, "vanished"), (101, "beyond"), (101, "beyond")], "20 vanished to > 100"),
         ([(5, "vanished"), (6, "vanished"), (50, "exploded"), (101, "beyond"), (101, "beyond")], "50 exploded"),
         ([(9, "vanished"), (3, "exploded"), (12, "vanished"), (7, "exploded")], "7 exploded to 9 vanished"),
-        ([(9, "vanished"), (3, "vanished"), (12, "vanished"), (7, "vanished")], "7–9 vanished"),
+        ([(9, "vanished"), (3, "vanished"), (12, "vanished"), (7, "vanished")], "7 vanished"),
         ([(9, "exploded"), (3, "exploded"), (np.nan, "nonfinite")], "3–9 exploded"),
         ([(9, "exploded"), (np.nan, "nonfinite"), (np.nan, "nonfinite")], "? exploded"),
     ],
@@ -125,7 +125,7 @@ def test_the_median_of_seeds_that_differ(networks, expected):
     (row,) = rows(join([dataset]))
     assert row[3] == expected
     caption = str(horizon_table(join([dataset])).caption)
-    assert (" to " in expected) == ("lies between" in caption)
+    assert (" to " in expected or "–" in expected) == ("lies between" in caption)
     assert ("?" in expected) == ("overflow" in caption)
 
 

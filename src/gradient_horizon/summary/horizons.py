@@ -27,15 +27,18 @@ def _reach(reach: Reach) -> str:
 
 
 def _horizon(chosen: xr.Dataset, scale: float) -> str:
-    """The median over seeds, or the two horizons that it lies between."""
+    """The median over seeds: the lower of two that lie in the middle and end alike, or else both.
+
+    Both too where networks overflow, so that how far apart the two are is not known to be the step to the next network.
+    """
     at = chosen.sel(weight_scale=scale)
     lower, upper = horizon_quantile(at.horizon.values, at.horizon_kind.values)
     ends = _reach(lower), _reach(upper)
-    if ends[0] == ends[1]:
+    if lower.kind != upper.kind:
+        return f"{ends[0]} to {ends[1]}"
+    if ends[0] == ends[1] or "nonfinite" not in at.horizon_kind.values:
         return ends[0]
-    if lower.kind == upper.kind:
-        return f"{lower.lag:g}–{upper.lag:g} {lower.kind}"
-    return f"{ends[0]} to {ends[1]}"
+    return f"{lower.lag:g}–{upper.lag:g} {lower.kind}"
 
 
 def _median_growth(chosen: xr.Dataset, last: int) -> Float[np.ndarray, " G"]:
@@ -78,7 +81,7 @@ def _neutral(scales: Float[np.ndarray, " G"], growth: Float[np.ndarray, " G"]) -
 def horizon_table(dataset: xr.Dataset) -> Table | None:
     """One row a swept setting; None where no horizon was measured.
 
-    The median is that of `horizon_quantile`: where it lies between two networks, both are given.
+    The median is that of `horizon_quantile`: where it lies between two networks of other kinds, both are given.
     """
     if "horizon" not in dataset:
         return None
@@ -112,7 +115,7 @@ def _caption(neutral: list[str], reaches: list[str]) -> str | None:
             cell.startswith((">", "<")) for cell in neutral
         ),
         "none: it never crosses over from vanishing": any(cell.startswith("none") for cell in neutral),
-        "a to b: the median lies between": any(" to " in cell for cell in reaches),
+        "a–b, a to b: the median lies between": any("–" in cell or " to " in cell for cell in reaches),
         "?: half or more overflow, which hides the lag": any("?" in cell for cell in reaches),
     }
     return "; ".join(words for words, is_needed in said.items() if is_needed) or None
