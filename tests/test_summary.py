@@ -124,7 +124,9 @@ def test_the_median_of_seeds_that_differ(networks, expected):
     dataset.horizon[1], dataset.horizon_kind[1] = np.array(horizons, float), np.array(kinds)
     (row,) = rows(join([dataset]))
     assert row[3] == expected
-    caption = str(horizon_table(join([dataset])).caption)
+    table = horizon_table(join([dataset]))
+    assert table is not None
+    caption = str(table.caption)
     assert (" to " in expected or "–" in expected) == ("lies between" in caption)
     assert ("?" in expected) == ("overflow" in caption)
 

@@ -27,9 +27,9 @@ def _reach(reach: Reach) -> str:
 
 
 def _horizon(chosen: xr.Dataset, scale: float) -> str:
-    """The median over seeds: the lower of two that lie in the middle and end alike, or else both.
+    """The median over seeds: the lower of two in the middle that end alike, or else both.
 
-    Both too where networks overflow, so that how far apart the two are is not known to be the step to the next network.
+    Where networks overflow both are given, as those unknown lags set them apart.
     """
     at = chosen.sel(weight_scale=scale)
     lower, upper = horizon_quantile(at.horizon.values, at.horizon_kind.values)
