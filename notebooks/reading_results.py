@@ -84,11 +84,16 @@ for cell in data.cell.values:
 
 # %% [markdown]
 # How far back the gradient reaches below, at and above it, and what ends it there. A horizon beyond T reads T + 1: it
-# is censored.
+# is censored, so the median is that of one network (of two in the middle, the lower), with its own kind.
 
 # %%
 around = data.sel(weight_scale=[0.5, 1.0, 1.2, 1.4, 2.0])
-print(around.horizon.median("seed").to_pandas(), end="\n\n")
+for cell in around.cell.values:
+    for scale in around.weight_scale.values:
+        at = around.sel(cell=cell, weight_scale=scale)
+        reach, _ = gh.horizon_quantile(at.horizon, at.horizon_kind)
+        print(f"{cell}, g = {scale:g}: median horizon {reach.lag:g}, {reach.kind}")
+print()
 for kind in ("vanished", "beyond", "exploded"):
     share = (around.horizon_kind == kind).mean("seed")
     print(f"share of networks: {kind}", share.to_pandas(), sep="\n", end="\n\n")

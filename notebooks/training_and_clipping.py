@@ -28,7 +28,7 @@ import numpy as np
 
 import gradient_horizon as gh
 from gradient_horizon import figures
-from gradient_horizon.outcomes import foretold, has_solved, initial_horizon
+from gradient_horizon.outcomes import foretold, has_solved, initial_log_norms
 
 # %% [markdown]
 # ## A sweep of training
@@ -90,9 +90,10 @@ figures.solving_against_initial_growth(data)
 for cell in data.cell.values:
     chosen = data.sel(cell=cell, clip="book").squeeze(["learning_rate", "clip_threshold"])
     area = foretold(chosen)
-    horizons = initial_horizon(chosen)
+    norms = initial_log_norms(chosen)  # of the product over √n
+    median, _ = gh.horizon_quantile(*gh.gradient_horizon(norms.reshape(-1, norms.shape[-1]), 1))
     print(
-        f"{cell}: {int(has_solved(chosen).sum())} of {horizons.size} solved; median initial horizon {np.median(horizons):g};"
+        f"{cell}: {int(has_solved(chosen).sum())} solved; median initial horizon {median.lag:g}, {median.kind};"
         f" AUC {f'{area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})' if area else 'undetermined'}"
     )
 

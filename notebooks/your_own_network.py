@@ -53,7 +53,8 @@ def drawn(key, scale):
 
 
 start = {"fast": jnp.zeros(N), "slow": jnp.zeros(N)}
-inputs = 0.1 * jax.random.normal(jax.random.key(1), (STEPS, N))
+for_network, for_networks, for_inputs = jax.random.split(jax.random.key(0), 3)
+inputs = 0.1 * jax.random.normal(for_inputs, (STEPS, N))
 
 # %% [markdown]
 # ## How far its gradient reaches
@@ -61,7 +62,7 @@ inputs = 0.1 * jax.random.normal(jax.random.key(1), (STEPS, N))
 # One network; then many at once, by `jax.vmap` over seeds and weight scales.
 
 # %%
-params = drawn(jax.random.key(0), 1.0)
+params = drawn(for_network, 1.0)
 norms = gh.log_jacobian_norms(step, params, start, inputs, norms=("frobenius", "spectral"))
 print({name: values[np.array([0, 9, -1])].round(3).tolist() for name, values in norms.items()})
 
@@ -75,10 +76,11 @@ def measured(key, scale):
 
 
 scales = np.array([0.5, 1.0, 1.5, 2.0], np.float32)
-logs = np.asarray(measured(jax.random.split(jax.random.key(0), SEEDS), scales))
+logs = np.asarray(measured(jax.random.split(for_networks, SEEDS), scales))
 horizon, kind = gh.gradient_horizon(logs, 2 * N)
-for scale, reach in zip(scales, np.median(horizon, axis=1), strict=True):
-    print(f"g = {scale:g}: median gradient horizon {reach:g} of {STEPS} steps")
+for scale, reaches in zip(scales, map(gh.horizon_quantile, horizon, kind), strict=True):
+    ends = " to ".join(dict.fromkeys(f"{reach.lag:g} ({reach.kind})" for reach in reaches))
+    print(f"g = {scale:g}: median gradient horizon {ends} of {STEPS} steps")
 
 # %%
 figure = Figure(figsize=(3.4, 2.6), layout="constrained")

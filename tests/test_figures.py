@@ -287,17 +287,33 @@ class TestHorizon:
         words = ["vanished", "exploded", "median, 10–90 % of 9 seeds", R"mean field, $N \to \infty$ (here $N$ = 16)"]
         assert words_of(figure)[0] == words
 
-    def test_networks_without_a_horizon_are_left_out_and_counted(self):
+    def test_networks_that_overflow_explode_at_an_unknown_lag(self):
         def lose(log_norm):
             log_norm[0, :2] = np.nan
-            log_norm[1, :8] = np.nan
+            log_norm[1, :5] = np.nan
 
         dataset = job(change=lose)
         figure = figures.horizon_against_scale(dataset)
         line = curves_of(panels_of(figure)[0])[0].get_ydata()
-        assert line[0] == np.median(dataset["horizon"][0, 2:])
+        # of nine networks the fifth, two of which are before all others: the third of those that are known
+        assert line[0] == np.sort(dataset["horizon"][0, 2:])[2]
         assert np.isnan(line[1])
-        assert words_of(figure)[1].startswith("10 of 27 networks")
+        assert words_of(figure)[1].startswith("7 of 27 networks overflow: they explode, at an unknown lag.")
+        bands, kinds = horizons_of(dataset)
+        assert np.isnan(bands[[0, 2], 0]).all()  # more than a tenth
+        assert kinds[1] == ""
+
+    def test_the_median_is_one_network_with_its_kind(self):
+        """Two vanish early, one explodes, two reach beyond T: the median explodes, and its band ends at T + 1."""
+        dataset = job(weight_scales=[1.0], seeds=5)
+        dataset["horizon"][0] = [5, 61, 50, 6, 61]
+        dataset["horizon_kind"][0] = ["vanished", "beyond", "exploded", "vanished", "beyond"]
+        bands, kinds = horizons_of(dataset)
+        assert bands[:, 0].tolist() == [5, 50, 61]
+        assert kinds == ["exploded"]
+        bands, kinds = horizons_of(dataset.isel(seed=[0, 1, 3, 4]))  # between 6 and beyond T: the lower
+        assert bands[:, 0].tolist() == [5, 6, 61]
+        assert kinds == ["vanished"]
 
     def test_each_panel_has_its_own_end(self):
         dataset = results.join(

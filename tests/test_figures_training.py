@@ -397,6 +397,31 @@ class TestPrediction:
         assert words_of(figure)[0] == ["solved", "not solved", "diverged"]
         assert "3 decades" in words_of(figure)[1].replace("\n", " ")
 
+    @pytest.mark.parametrize(
+        ("solved", "words"),
+        [
+            (
+                (10, 10),
+                "At the weight scale $g$ with which most networks solved their task, selected on these networks.",
+            ),
+            (
+                (10, -1),
+                "At the weight scale $g$ with which most networks solved their task (where none did, with the"
+                " lowest mean final error), selected on these networks.",
+            ),
+            (
+                (-1, -1),
+                "No network solved its task: at the weight scale $g$ with the lowest mean final error, selected on"
+                " these networks.",
+            ),
+        ],
+    )
+    def test_what_was_chosen_is_said_with_why(self, solved, words):
+        cells = zip(("tanh", "relu"), solved, strict=True)
+        data = results.join([trained({"cell": cell}, solved=at) for cell, at in cells])
+        assert histories.chosen_note(data, ["weight_scale"]) == [words]
+        assert histories.chosen_note(data, ["learning_rate"]) == []
+
     @pytest.mark.parametrize(("solved", "words"), [(-1, "none solved"), (10, "all solved")])
     def test_no_area_where_all_are_alike(self, solved, words):
         (ax,) = panels_of(figures.solving_against_initial_growth(trained(solved=solved)))

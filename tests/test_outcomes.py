@@ -86,8 +86,10 @@ def test_growth_and_horizon_are_those_of_the_first_record(padded):
 
 def test_what_the_horizon_foretells_is_its_area():
     data = trained(weight_scales=(0.1, 0.9), steps=20, solved=[[-1, -1, 10, -1], [10, -1, 10, 10]])
-    horizon = outcomes.initial_horizon(data).ravel()
-    assert outcomes.foretold(data) == area_under_curve(horizon, outcomes.has_solved(data).values.ravel())
+    horizon, solved = outcomes.initial_horizon(data).ravel(), outcomes.has_solved(data).values.ravel()
+    seeds = np.tile(np.arange(4), 2)  # each at both scales
+    assert outcomes.foretold(data) == area_under_curve(horizon, solved, seeds)
+    assert outcomes.foretold(data.transpose("seed", ...)) == outcomes.foretold(data)
     data["log_norm"][0, 0, 0, 0, 0] = np.nan  # without a horizon
-    assert outcomes.foretold(data) == area_under_curve(horizon[1:], outcomes.has_solved(data).values.ravel()[1:])
+    assert outcomes.foretold(data) == area_under_curve(horizon[1:], solved[1:], seeds[1:])
     assert outcomes.foretold(trained(solved=10)) is None

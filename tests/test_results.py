@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradient_horizon import names, records, results
+from gradient_horizon import config, names, records, results
 from gradient_horizon.results import ResultError, join, load, open_job, save
 
 
@@ -259,6 +259,48 @@ def test_shared_attributes_stay_and_every_job_is_described(tmp_path, caplog):
     assert json.loads(joined.attrs["swept"]) == {"cell": ["tanh", "relu"]}
     assert joined.log_norm.attrs == {"long_name": "log norm", "units": "1"}
     assert joined.weight_scale.attrs == {"long_name": "weight scale", "units": "1"}
+
+
+def of_version(draws: int | None, swept: dict[str, Any]) -> xr.Dataset:
+    named = {} if draws is None else {"draws": draws}
+    return made(swept).assign_attrs(experiment="jacobian", package_version="0.1.0", **named)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_results_that_name_no_version_of_the_draws_are_of_the_first_and_a_warning_says_so(
+    tmp_path, caplog, monkeypatch, large
+):
+    if large:
+        monkeypatch.setattr(results, "LARGEST_IN_MEMORY", 0)
+    for cell in ("tanh", "relu"):
+        write(tmp_path / cell, of_version(None, {"cell": cell}))
+    save(load(tmp_path), tmp_path / "collected.nc")
+    for place in (tmp_path, tmp_path / "tanh", tmp_path / "collected.nc"):
+        caplog.clear()
+        found = load(place)
+        assert found.attrs["draws"] == 1
+        one = found if place.name == "tanh" else found.sel(cell="tanh")
+        np.testing.assert_array_equal(one.log_norm, made({}).log_norm)
+        (message,) = caplog.messages
+        assert message.startswith(f"{place}: version 1 of the draws made these networks (package 0.1.0)")
+
+
+def test_results_of_this_version_and_of_the_notes_say_nothing(tmp_path, caplog):
+    write(tmp_path / "tanh", of_version(config.DRAWS, {"cell": "tanh"}))
+    assert load(tmp_path / "tanh").attrs["draws"] == config.DRAWS
+    write(tmp_path / "notes", of_version(None, {}).assign_attrs(experiment="notes"))
+    assert "draws" not in load(tmp_path / "notes").attrs
+    assert not caplog.messages
+
+
+def test_networks_of_two_versions_do_not_join(tmp_path):
+    write(tmp_path / "a", of_version(None, {"cell": "tanh"}))
+    write(tmp_path / "b", of_version(2, {"cell": "relu"}))
+    match = r"^draws: version 1 \(cell=tanh\); version 2 \(cell=relu\); allowed: results of one version \(.*\)$"
+    with pytest.raises(ResultError, match=match):
+        load(tmp_path)
+    with pytest.raises(ResultError, match=match):
+        join([open_job(tmp_path / name) for name in "ba"])
 
 
 def test_a_collected_file_is_the_joined_result(tmp_path):

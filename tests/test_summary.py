@@ -8,6 +8,8 @@ import xarray as xr
 from rich.console import Console
 from table_parts import rows_of
 
+from gradient_horizon.horizon import gradient_horizon
+from gradient_horizon.names import HORIZON_KINDS
 from gradient_horizon.results import join
 from gradient_horizon.summary import horizon_table, lyapunov_table, recheck_lines, tables
 from gradient_horizon.theory import mean_field
@@ -58,12 +60,78 @@ def test_a_row_a_job_with_its_own_neutral_scale_and_horizons():
     ]
 
 
-def test_no_neutral_scale_inside_the_range():
-    (row,) = rows(join([geometric("tanh", 3.0, 100)]))
-    assert row[1].startswith("none in 0.5")
+@pytest.mark.parametrize(("neutral", "side"), [(3.0, "> 2"), (0.2, "< 0.5")])
+def test_no_neutral_scale_inside_the_range_says_on_which_side(neutral, side):
+    (row,) = rows(join([geometric("tanh", neutral, 100)]))
+    assert row[1] == side
 
 
-def test_networks_that_are_not_finite_are_counted_and_left_out():
+def test_a_gradient_that_only_stops_exploding_has_no_neutral_scale():
+    dataset = geometric("tanh", 1.2, 100)
+    dataset["log_norm"] = -dataset.log_norm + np.log(STATE_SIZE)
+    (row,) = rows(join([dataset]))
+    assert row[1] == "none in 0.5..2"
+
+
+def test_half_of_the_seeds_overflowed_is_no_median_of_the_rest():
+    """Above g = 1 two of three networks overflow: the median explodes there, though the third vanishes."""
+    dataset = geometric("tanh", 3.0, 100)
+    lost = {"weight_scale": slice(2, None), "seed": slice(1, None)}
+    dataset.log_norm[{"norm": 0, **lost}] = np.nan
+    dataset.horizon[lost] = np.nan
+    dataset.horizon_kind[lost] = "nonfinite"
+    (row,) = rows(join([dataset]))
+    assert row[1] == "1.500"
+    assert row[4:] == ["? exploded", "4"]
+
+
+@pytest.mark.parametrize("norms", [("spectral",), ("frobenius", "spectral"), ("spectral", "frobenius")])
+def test_a_scaled_identity_is_neutral_at_one_by_either_norm(norms):
+    n, steps, scales = 64, 20, [0.5, 1.0, 1.5]
+    growth = np.log(scales)[:, None] * np.arange(1, steps + 1)
+    by_norm = {"spectral": growth, "frobenius": growth + 0.5 * np.log(n)}
+    values = np.stack([by_norm[norm][:, None] for norm in norms])
+    horizon, kind = gradient_horizon(by_norm["frobenius"], n)
+    network = ("weight_scale", "seed")
+    dataset = xr.Dataset(
+        {
+            "log_norm": (("norm", *network, "lag"), values),
+            "horizon": (network, horizon[:, None]),
+            "horizon_kind": (network, np.array(HORIZON_KINDS)[kind][:, None]),
+            "state_size": ((), n),
+        },
+        coords={"norm": list(norms), "weight_scale": scales, "seed": [0], "lag": np.arange(1, steps + 1)},
+        attrs={"swept": "{}"},
+    )
+    assert rows(dataset)[0][0] == "1.000"
+
+
+@pytest.mark.parametrize(
+    ("networks", "expected"),
+    [
+        ([(10, "vanished"), (20, "vanished"), (101, "beyond"), (101, "beyond")], "20 vanished to > 100"),
+        ([(5, "vanished"), (6, "vanished"), (50, "exploded"), (101, "beyond"), (101, "beyond")], "50 exploded"),
+        ([(9, "vanished"), (3, "exploded"), (12, "vanished"), (7, "exploded")], "7 exploded to 9 vanished"),
+        ([(9, "vanished"), (3, "vanished"), (12, "vanished"), (7, "vanished")], "7 vanished"),
+        ([(9, "exploded"), (3, "exploded"), (np.nan, "nonfinite")], "3–9 exploded"),
+        ([(9, "exploded"), (np.nan, "nonfinite"), (np.nan, "nonfinite")], "? exploded"),
+    ],
+)
+def test_the_median_of_seeds_that_differ(networks, expected):
+    seeds = len(networks)
+    dataset = geometric("tanh", 1.2, 100).isel(seed=[0] * seeds).assign_coords(seed=range(seeds))
+    horizons, kinds = zip(*networks, strict=True)
+    dataset.horizon[1], dataset.horizon_kind[1] = np.array(horizons, float), np.array(kinds)
+    (row,) = rows(join([dataset]))
+    assert row[3] == expected
+    table = horizon_table(join([dataset]))
+    assert table is not None
+    caption = str(table.caption)
+    assert (" to " in expected or "–" in expected) == ("lies between" in caption)
+    assert ("?" in expected) == ("overflow" in caption)
+
+
+def test_networks_that_are_not_finite_are_counted_and_explode_at_an_unknown_lag():
     dataset = geometric("tanh", 1.2, 400)
     for scale, seeds in ((2.0, slice(None)), (0.5, slice(0, 1))):
         at = {"weight_scale": SCALES.index(scale), "seed": seeds}
@@ -71,7 +139,7 @@ def test_networks_that_are_not_finite_are_counted_and_left_out():
         dataset.horizon_kind[at] = "nonfinite"
         dataset.log_norm[{"norm": 0, **at}] = np.nan
     (row,) = rows(join([dataset]))
-    assert row == ["tanh", "1.200", "33 vanished", "116 vanished", "nonfinite", "4"]
+    assert row == ["tanh", "1.200", "33 vanished", "116 vanished", "? exploded", "4"]
 
 
 def test_a_point_that_no_job_measured_has_no_row():
@@ -102,8 +170,6 @@ def test_what_was_measured_again_is_told_with_its_largest_difference():
 
 @pytest.mark.parametrize(("neutral", "lags"), [(1.2, 400), (1.75, 50)])
 def test_the_known_horizons_are_those_of_the_definition(neutral, lags):
-    from gradient_horizon.horizon import gradient_horizon
-
     dataset = geometric("tanh", neutral, lags)
     found, _ = gradient_horizon(dataset.log_norm[0].values, STATE_SIZE)
     np.testing.assert_array_equal(found, dataset.horizon)

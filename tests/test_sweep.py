@@ -270,6 +270,26 @@ def test_a_result_of_other_settings_is_a_conflict_that_names_them():
     assert sweep.conflicts(plan(["cell=tanh,relu", "name=a", "steps=6", "force=true"], multirun=True)) == []
 
 
+def test_a_result_of_version_1_of_the_draws_is_a_conflict_that_says_so():
+    found = plan(["cell=tanh,relu", "name=a"], multirun=True)
+    job = found.jobs[0]
+    finish(job)
+    settings = config.deciding(job.config)
+    version = settings.pop("draws")
+    record = records.read_record(job.folder)
+    assert record is not None
+    # as package 0.1.0 wrote it: the hash of the settings alone
+    old = replace(record, hash=config.content_hash(settings), settings=config.spelt_short(settings))
+    records.write_record(job.folder, old)
+    (line,) = sweep.conflicts(found)
+    assert f"finished with other settings (version of the draws: 1 there, {version} here); allowed: another" in line
+    assert sweep.unfinished(found) == found.jobs
+
+
+def test_the_notes_do_not_draw_by_key_and_keep_their_hash():
+    assert "draws" not in config.deciding(plan(["experiment=notes"]).jobs[0].config)
+
+
 def test_the_plan_is_written_before_anything_is_computed():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     sweep.prepare_folder(found)

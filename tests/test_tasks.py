@@ -38,6 +38,17 @@ def test_samples_are_as_stated_and_a_key_means_one_sequence_in_either_precision(
     assert not is_classes or 0 <= targets.min() <= targets.max() < task.output_size
 
 
+@pytest.mark.parametrize("name", [name for name in SHORTEST_STEPS if name != "characters"])  # windows of one text
+def test_a_longer_sequence_of_a_key_does_not_begin_as_a_shorter_one(name):
+    shortest = SHORTEST_STEPS[name]
+    short, long = (
+        samples(make_task(name, steps), 40)[0][:, : shortest + 4] for steps in (shortest + 20, shortest + 21)
+    )
+    if name in ("adding", "multiplication"):  # the numbers, without the places of the two that are marked
+        short, long = short[..., 0], long[..., 0]
+    assert np.mean([np.array_equal(one, other) for one, other in zip(short, long, strict=True)]) < 0.5
+
+
 def test_a_key_means_one_sequence_alone_and_among_others():
     task = make_task("temporal_order", 10)
     xs, targets = samples(task, 40)

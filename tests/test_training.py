@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gradient_horizon import clip_gradients, log_jacobian_norms, lyapunov_exponents, make_cell
-from gradient_horizon.randomness import named_key
+from gradient_horizon.randomness import named_key, sized_key
 from gradient_horizon.tasks import loss_of, make_task
 from gradient_horizon.training import Member, TrainSpec, advance, begin, learning, make_train, solved_at
 from gradient_horizon.training.network import answered, drawn, loss_and_gradient, sequences
@@ -173,7 +173,8 @@ def test_records_are_what_the_measuring_functions_give(trained):
     @jax.jit
     def measured():
         probes = sequences(spec, named_key(member().key, "probe"), PROBES, None)
-        keys = jax.random.split(jax.random.fold_in(named_key(member().key, "test"), 5), spec.test_size)
+        key = sized_key(jax.random.fold_in(named_key(member().key, "test"), 5), spec.test_size)
+        keys = jax.random.split(key, spec.test_size)
         tested = jax.vmap(lambda key: answered(spec, params, spec.task.sample(key, None, test=True, dtype="float64")))
         return jax.vmap(along, in_axes=(1, 0))(*probes), tested(keys)
 

@@ -16,6 +16,7 @@ _HOME_OF = {
     "lyapunov_exponents": "lyapunov",
     "node_split": "backprop",
     "gradient_horizon": "horizon",
+    "horizon_quantile": "horizon",
     "clip_gradients": "clipping",
     "make_task": "tasks",
     "make_train": "training",

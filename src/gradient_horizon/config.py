@@ -126,6 +126,10 @@ STEPS = 100  # where none are asked for, but in training
 # What does not decide the numbers and so stays out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
 
+# What a seed draws is version DRAWS of it; it enters the hash, so that networks of two versions never join. Version 1
+# (package 0.1.0) gave the first entries of a large array to a small one of the same seed; 2 draws every size by itself.
+DRAWS = 2
+
 # Settings whose values run side by side in one compiled program; a job that is too large is cut along the first first.
 AXES = ("seeds", "weight_scales", "learning_rates", "clip_thresholds")
 
@@ -165,6 +169,11 @@ _READ_BY = {
 def settings_of(experiment: str) -> tuple[str, ...]:
     """The settings that decide the numbers of `experiment`."""
     return _READ_BY[experiment]
+
+
+def draws_of(experiment: str) -> int | None:
+    """`DRAWS`; None for the notes, whose seeds are NumPy's."""
+    return None if experiment == "notes" else DRAWS
 
 
 def describe_settings() -> str:
@@ -361,8 +370,10 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """The settings that decide the numbers."""
-    return {key: getattr(config, key) for key in settings_of(config.experiment)}
+    """The settings that decide the numbers, and `draws`, the version of what seeds draw where it decides them too."""
+    settings = {key: getattr(config, key) for key in settings_of(config.experiment)}
+    draws = draws_of(config.experiment)
+    return settings if draws is None else {**settings, "draws": draws}
 
 
 def spelt_short(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,22 @@
-"""The gradient horizon: the first lag at which the gradient has vanished or exploded."""
+"""The gradient horizon: the first lag at which the gradient has vanished or exploded, and quantiles over networks."""
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from gradient_horizon.names import HORIZON_KINDS
 
 VANISHED, EXPLODED, BEYOND, NONFINITE = range(len(HORIZON_KINDS))
+
+
+class Reach(NamedTuple):
+    """The horizon of one network: T + 1 where `kind` is `beyond`, NaN where it is `nonfinite`."""
+
+    lag: float
+    kind: str
 
 
 def gradient_horizon(
@@ -27,6 +38,27 @@ def gradient_horizon(
     kind = np.where(reached, kind, BEYOND)
     horizon = np.where(reached, first + 1.0, scaled.shape[-1] + 1.0)
     return np.where(kind == NONFINITE, np.nan, horizon), kind.astype(np.int8)
+
+
+def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
+    """The two networks between whose horizons the quantile `level` lies, each with what ends its gradient.
+
+    `horizon` and `kind`, of shape (S,), as `gradient_horizon` gives them, or `kind` in words. Censored values cannot
+    be averaged, nor can a gradient that vanishes and one that explodes, so these are order statistics: of m networks,
+    by lag, those at the places ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉ from 0. They are one network unless the
+    quantile lies between two. A network that overflows (`nonfinite`) has exploded, at an unknown lag: it counts first
+    for the lower place and last for the upper, so that the quantile lies between the two whatever that lag was.
+    Networks without a kind ("", of jobs that are missing) do not count; kind "" where there is no other.
+    """
+    horizon, kind = np.asarray(horizon, np.float64), np.asarray(kind)
+    words = kind if kind.dtype.kind in "UO" else np.array([*HORIZON_KINDS, ""])[kind]
+    lost = [Reach(math.nan, "nonfinite")] * int(np.sum(words == "nonfinite"))
+    is_known = (words != "nonfinite") & (words != "")
+    known = sorted(Reach(lag, str(word)) for lag, word in zip(horizon[is_known].tolist(), words[is_known], strict=True))
+    last = len(lost) + len(known) - 1
+    if last < 0:
+        return Reach(math.nan, ""), Reach(math.nan, "")
+    return [*lost, *known][math.floor(level * last)], [*known, *lost][math.ceil(level * last)]
 
 
 def neutral_scale(scales: Float[np.ndarray, " G"], log_growth: Float[np.ndarray, " G"]) -> float:

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.arrays import RandomKey
-from gradient_horizon.randomness import named_key, normal
+from gradient_horizon.randomness import named_key, normal, sized_key
 
 
 def digit_pixels() -> Float[np.ndarray, "1797 64"]:
@@ -23,14 +23,18 @@ def digit_pixels() -> Float[np.ndarray, "1797 64"]:
 def digit_sequence(
     key: RandomKey, pixels: Float[Array, "K P"], steps: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "T 1"]:
-    """Digits drawn by `key`, with replacement, read one after the other until `steps` pixels are filled."""
+    """Digits drawn by `key`, with replacement, read one after the other until `steps` pixels are filled.
+
+    Another number of steps draws other digits.
+    """
     count, length = pixels.shape
-    chosen = jax.random.randint(named_key(key, "inputs"), (-(-steps // length),), 0, count, jnp.int32)
+    key = sized_key(named_key(key, "inputs"), steps)
+    chosen = jax.random.randint(key, (-(-steps // length),), 0, count, jnp.int32)
     return pixels[chosen].reshape(-1, 1)[:steps].astype(dtype)
 
 
 def noise_sequence(
     key: RandomKey, size: int, steps: int, scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "T D"]:
-    """Independent N(0, `scale`²) numbers at every step."""
+    """Independent N(0, `scale`²) numbers at every step, others for another number of steps or another size."""
     return jnp.asarray(scale, dtype) * normal(named_key(key, "inputs"), (steps, size), dtype)

@@ -53,10 +53,11 @@ class Job:
         if record is None or record.state != records.FINISHED or record.hash == self.hash:
             return []
         here = spelt_short(deciding(self.config))
+        there = {**({"draws": 1} if "draws" in here else {}), **record.settings}  # version 1 did not name itself
         return [
-            f"{key}: {record.settings.get(key)!r} there, {here.get(key)!r} here"
-            for key in dict.fromkeys([*here, *record.settings])
-            if record.settings.get(key) != here.get(key)
+            f"{'version of the draws' if key == 'draws' else key}: {there.get(key)!r} there, {here.get(key)!r} here"
+            for key in dict.fromkeys([*here, *there])
+            if there.get(key) != here.get(key)
         ]
 
     def is_finished(self) -> bool:

@@ -79,7 +79,13 @@ def initial_horizon(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
 
 
 def foretold(data: xr.Dataset) -> Interval | None:
-    """How well the initial gradient horizon of one job's networks tells which solve their task: `area_under_curve`."""
-    horizon, solved = np.ravel(initial_horizon(data)), np.ravel(has_solved(data).values)
+    """How well the initial gradient horizon of one job's networks tells which solve their task: `area_under_curve`.
+
+    Networks of one seed, which has one W⁰ at all weight scales, are a cluster. Those that overflow have no known
+    horizon and are left out.
+    """
+    solved = has_solved(data)
+    seeds = data["seed"].broadcast_like(solved).transpose(*solved.dims).values.ravel()
+    horizon, solved = np.ravel(initial_horizon(data)), np.ravel(solved.values)
     known = ~np.isnan(horizon)
-    return area_under_curve(horizon[known], solved[known])
+    return area_under_curve(horizon[known], solved[known], seeds[known])

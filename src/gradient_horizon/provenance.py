@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradient_horizon import __version__
-from gradient_horizon.config import HOUSEKEEPING, Config, as_dict, spelt_short
+from gradient_horizon.config import HOUSEKEEPING, Config, as_dict, draws_of, spelt_short
 
 
 @cache
@@ -50,12 +50,14 @@ def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: 
     """The attributes of a result; `settings` is their hash, `wall_time` in seconds."""
     import jax
 
+    draws = draws_of(config.experiment)
     return {
         "title": f"Gradient Horizon: {config.experiment}",
         "experiment": config.experiment,
         "config": json.dumps(_told(config)),
         "config_hash": settings,
         "swept": json.dumps(swept),
+        **({} if draws is None else {"draws": draws}),
         "package_version": __version__,
         "jax_version": jax.__version__,
         "python_version": platform.python_version(),

@@ -1,4 +1,7 @@
-"""Named keys and draws that do not depend on the precision of the computation."""
+"""Keys by name and by size, and draws that do not depend on the precision of the computation.
+
+Whatever changes the numbers that a seed draws raises `config.DRAWS`.
+"""
 
 import zlib
 
@@ -19,12 +22,23 @@ def named_key(key: RandomKey, name: str) -> RandomKey:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
+def sized_key(key: RandomKey, *sizes: int) -> RandomKey:
+    """The key of a draw of these sizes, folded in one after the other.
+
+    JAX draws the entries of a short array and the first entries of a long one from the same bits, so that one key
+    would give networks of two sizes that share their numbers.
+    """
+    for size in sizes:
+        key = jax.random.fold_in(key, size)
+    return key
+
+
 def normal(key: RandomKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Standard normal numbers, drawn in float32 and cast.
+    """Standard normal numbers, drawn in float32 and cast; those of two shapes are independent.
 
     JAX draws different numbers in float32 and in float64; one seed must mean one network in both.
     """
-    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+    return jax.random.normal(sized_key(key, *shape), shape, jnp.float32).astype(dtype)
 
 
 def fixed_normal(*shape: int) -> Float[np.ndarray, "..."]:

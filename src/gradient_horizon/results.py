@@ -23,6 +23,7 @@ from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
 from gradient_horizon import names, records
+from gradient_horizon.config import draws_of
 from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
 
 _log = logging.getLogger(__name__)
@@ -144,11 +145,42 @@ def _read(path: Path, *, lazy: bool) -> xr.Dataset:
     try:
         dataset = xr.open_dataset(path, engine="h5netcdf")
         if lazy:
-            return _decoded(dataset)
+            return _with_draws(_decoded(dataset))
         with dataset:
-            return _decoded(dataset.load())
+            return _with_draws(_decoded(dataset.load()))
     except OSError as error:
         raise ResultError(f"{path}: no netCDF file that can be read ({str(error).splitlines()[0]})") from None
+
+
+def _with_draws(dataset: xr.Dataset) -> xr.Dataset:
+    """`dataset` with the version of its draws among the attributes; version 1 did not name itself."""
+    experiment = dataset.attrs.get("experiment")
+    if experiment is None or draws_of(experiment) is None:
+        return dataset
+    return dataset.assign_attrs({"draws": int(dataset.attrs.get("draws", 1))})
+
+
+def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
+    """`dataset`, after a warning where its seeds draw other networks than this version of the package would."""
+    draws = dataset.attrs.get("draws")
+    if draws is not None and draws != draws_of(dataset.attrs["experiment"]):
+        _log.warning(
+            "%s: version %d of the draws made these networks (package %s); this package has version %d, whose same "
+            "seeds are other networks",
+            *(path, draws, dataset.attrs.get("package_version", "unknown"), draws_of(dataset.attrs["experiment"])),
+        )
+    return dataset
+
+
+def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
+    """Raise `ResultError` where different versions drew the networks."""
+    version = {ds.attrs["draws"]: _settings(ds)[0] for ds in datasets if "draws" in ds.attrs}
+    if len(version) > 1:
+        found = "; ".join(
+            f"version {draws} ({', '.join(f'{key}={value}' for key, value in swept.items()) or 'single'})"
+            for draws, swept in sorted(version.items())
+        )
+        raise ResultError(f"draws: {found}; allowed: results of one version (repeat the older with force=true)")
 
 
 def _is_large(paths: Iterable[Path]) -> bool:
@@ -178,13 +210,14 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
 
     The dimensions are the swept settings, then the result's own (`norm`, `weight_scale`, `seed`, `lag`). It is an
     outer join: NaN where a job is missing (`missing_jobs` in the attributes names them), `lag` padded with NaN to
-    the longest. More than 256 MiB are not read into memory but when they are asked for. Raises `ResultError`.
+    the longest. More than 256 MiB are not read into memory but when they are asked for. The attribute `draws` is the
+    version of what seeds draw; a warning is logged where it is not this package's. Raises `ResultError`.
     """
     folder = Path(path)
     if folder.is_file():
-        return _read(folder, lazy=_is_large([folder]))
+        return _say_draws(folder, _read(folder, lazy=_is_large([folder])))
     if (folder / records.RECORD).exists():
-        return open_job(folder, lazy=_is_large([folder / records.RESULT]))
+        return _say_draws(folder, open_job(folder, lazy=_is_large([folder / records.RESULT])))
     jobs = records.job_folders(folder) if folder.is_dir() else []
     if not jobs:
         raise ResultError(f"{folder}: holds no sweep; allowed: a sweep's folder, a job's folder or a collected file")
@@ -197,7 +230,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     lazy = _is_large(job / records.RESULT for job in finished)
     joined = join([open_job(job, lazy=lazy) for job in finished], lazy=lazy)
     joined.attrs["missing_jobs"] = json.dumps(missing)
-    return joined
+    return _say_draws(folder, joined)
 
 
 def _settings(dataset: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -246,7 +279,9 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     """An outer join over the swept settings that the attributes name, seeds, weight scales and lags.
 
     `lazy`: a large variable is put together when it is asked for. Coordinates are in order, or else as they come.
+    Raises `ResultError` where the same seeds drew different networks.
     """
+    _check_draws(datasets)
     described = [_settings(dataset) for dataset in datasets]
     keys = list(dict.fromkeys(key for swept, _ in described for key in swept))
     own = list(dict.fromkeys(str(dim) for dataset in datasets for dim in dataset.sizes))

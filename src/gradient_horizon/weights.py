@@ -1,4 +1,4 @@
-"""Ensembles of recurrent matrices: W = g W⁰, one W⁰ a key, the same at every weight scale g.
+"""Ensembles of recurrent matrices: W = g W⁰, one W⁰ a key and N, the same at every weight scale g.
 
 | name | W⁰ |
 |---|---|
@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import Matrix, RandomKey
-from gradient_horizon.randomness import normal
+from gradient_horizon.randomness import normal, sized_key
 
 SPARSE_ENTRIES = 15
 
@@ -51,7 +51,8 @@ def _np_rnn(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
 
 def _sparse(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
     key_values, key_places = jax.random.split(key)
-    ranks = jnp.argsort(jnp.argsort(jax.random.uniform(key_places, (n, n), jnp.float32), axis=1), axis=1)
+    places = jax.random.uniform(sized_key(key_places, n, n), (n, n), jnp.float32)
+    ranks = jnp.argsort(jnp.argsort(places, axis=1), axis=1)
     matrix = jnp.where(ranks < SPARSE_ENTRIES, normal(key_values, (n, n), dtype), jnp.zeros((), dtype))
     return matrix / linalg.spectral_radius(matrix)
 

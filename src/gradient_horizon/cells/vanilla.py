@@ -62,7 +62,8 @@ class VanillaCell:
     ) -> VanillaParams:
         """W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²).
 
-        Each of the three has its own key, folded in by name: the same W⁰ at every scale.
+        Each of the three has its own key, folded in by name and shape: the same W⁰ at every scale, and numbers of
+        their own at every size.
         """
         n, d = self.hidden_size, self.input_size
         recurrent = unit_weights(weights, named_key(key, "weights"), n, dtype)

@@ -15,7 +15,7 @@ from gradient_horizon.figures import style
 from gradient_horizon.figures.bands import is_majority, quantiles
 from gradient_horizon.figures.panels import CHARACTERS, MOST_COLUMNS, Grid, Panel, setting, split, wrapped
 from gradient_horizon.figures.scales import ScaleColours
-from gradient_horizon.outcomes import at_best, exists, has_diverged, has_solved, held
+from gradient_horizon.outcomes import AXES, at_best, exists, has_diverged, has_solved, held
 
 XLABEL = "update"
 SYMBOLS = {"learning_rate": R"$\eta$", "clip_threshold": "$c$", "weight_scale": "$g$"}
@@ -165,6 +165,14 @@ def notes_on(dataset: xr.Dataset, grid: Grid) -> list[str]:
 
 
 def chosen_note(dataset: xr.Dataset, axes: Iterable[str]) -> list[str]:
-    """Which of several values of `axes` a figure shows."""
+    """Which of several values of `axes` a figure shows, by `outcomes.at_best`, and why."""
     names = [f"{style.in_words(axis)} {SYMBOLS[axis]}" for axis in axes if dataset.sizes[axis] > 1]
-    return [f"At the {' and '.join(names)} with which most networks solved their task."] if names else []
+    if not names:
+        return []
+    of_job = [axis for axis in AXES if axis in dataset.dims]
+    solves = has_solved(dataset).any(of_job).values[exists(dataset).any(of_job).values]
+    chosen, error = " and ".join(names), "with the lowest mean final error"
+    if not solves.any():
+        return [f"No network solved its task: at the {chosen} {error}, selected on these networks."]
+    otherwise = "" if solves.all() else f" (where none did, {error})"
+    return [f"At the {chosen} with which most networks solved their task{otherwise}, selected on these networks."]

@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradient_horizon.figures import scales, style, theory
-from gradient_horizon.figures.bands import is_majority, quantiles
+from gradient_horizon.figures.bands import LEVELS
 from gradient_horizon.figures.panels import lines_of, remarks, setting, split
+from gradient_horizon.horizon import horizon_quantile
 
 YLABEL = "gradient horizon (steps)"
 _MARKS: dict[str, dict[str, Any]] = {
@@ -31,15 +32,17 @@ def _last_lag(data: xr.Dataset) -> int:
 def horizons_of(data: xr.Dataset) -> tuple[Float[np.ndarray, "3 G"], list[str]]:
     """10 %, median and 90 % of the horizon over seeds by weight scale, and what ends the gradient at the median.
 
-    That is `beyond`, or what more networks did. NaN and "" where most networks overflow.
+    Each is the horizon of one network (`horizon_quantile`): where a quantile lies between two, the band reaches to the
+    outer one, and the median is the lower. NaN where that network may be one that overflows, at an unknown lag, and ""
+    where the median may.
     """
     horizons, kinds = (data[name].transpose("weight_scale", "seed").values for name in ("horizon", "horizon_kind"))
-    lost = is_majority(kinds == "nonfinite", kinds != "")
-    bands = quantiles(np.where(lost[:, None], np.nan, horizons))
-    vanished, exploded = (np.sum(kinds == kind, axis=1) for kind in ("vanished", "exploded"))
-    ends = np.where(vanished >= exploded, "vanished", "exploded")
-    ends = np.where(bands[1] > _last_lag(data), "beyond", ends)
-    return bands, np.where(np.isnan(bands[1]), "", ends).tolist()
+    bands, ends = [], []
+    for horizon, kind in zip(horizons, kinds, strict=True):
+        (lower, _), (median, _), (_, upper) = (horizon_quantile(horizon, kind, level) for level in LEVELS)
+        bands.append((lower.lag, median.lag, upper.lag))
+        ends.append("" if median.kind == "nonfinite" else median.kind)
+    return np.array(bands).T, ends
 
 
 def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[style.Key, style.Key]:
@@ -61,7 +64,7 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
             draw_marks(ax, x, median, kinds, look["color"])
             _draw_law(ax, x, line, look["color"])
             marked.update(kinds)
-            shortest = np.nanmin([shortest, last, *lower])
+            shortest = np.nanmin([shortest, last, *lower, *median])
         draw_end(ax, last)
         scales.set_axis(ax, x)
         names = [(Line2D([], [], **look), name) for look, name in zip(looks, lines, strict=True) if name]
@@ -118,16 +121,21 @@ def set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
 
 
 def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
-    """What the figure leaves out."""
+    """What the figure cannot place, and what it leaves out."""
     kinds = dataset["horizon_kind"].values
-    return remarks(int(np.sum(kinds == "nonfinite")), int(np.sum(kinds != "")), left_out)
+    lost = int(np.sum(kinds == "nonfinite"))
+    said = (
+        f"{lost} of {int(np.sum(kinds != ''))} networks overflow: they explode, at an unknown lag. No band where they"
+        " are more than a tenth, no median where they are half."
+    )
+    return ([said] if lost else []) + remarks(0, 0, left_out)
 
 
 def horizon_against_scale(dataset: xr.Dataset) -> Figure:
     """The median gradient horizon against the weight scale g, one line a cell, with its 10–90 % band over seeds.
 
-    One panel a combination of the other swept settings. Markers tell whether more networks vanished (filled) or
-    exploded (open), or whether the median lies beyond T (triangle). Networks that overflow are left out and counted.
+    One panel a combination of the other swept settings. Markers tell what ends the gradient of the median network: it
+    vanishes (filled) or explodes (open), or its horizon lies beyond T (triangle). Networks that overflow are counted.
     """
     dataset = dataset.sortby("weight_scale")
     grid = split(dataset, within=("cell",))

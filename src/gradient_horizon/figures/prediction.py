@@ -21,7 +21,7 @@ XLABEL = "initial growth (1/step)"
 GROWTH = R"Initial growth: $\log(\Vert\partial h_T/\partial h_0\Vert_F/\sqrt{n})\,/\,T$ before the first update."
 AREA = (
     "AUC: probability that a network that solves its task has the longer initial gradient horizon"
-    f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by Newcombe's method 5."
+    f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by a bootstrap over seeds."
 )
 YLABEL = "solved after (updates)"
 _UNSOLVED, _DIVERGED = 1.12, 1.25  # of the last update

@@ -41,11 +41,16 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
                 median_of(final_error(row), 3),
                 end_section=bool(keys) and index == shown[-1],
             )
-    best = " and ".join(_CHOICES[axis] for axis in several)
-    table.caption = (
-        f"{best}: the best of several; " if best else ""
-    ) + "95 %: Wilson's interval; after: median update; error: median at the end"
+    explained = "95 %: Wilson's interval; after: median update; error: median at the end"
+    table.caption = "; ".join([*_selected(dataset), explained])
     return table
+
+
+def _selected(dataset: xr.Dataset) -> list[str]:
+    """That the best of several learning rates or clip thresholds is counted, by `at_best`."""
+    several = [_CHOICES[axis] for axis in _CHOICES if dataset.sizes[axis] > 1]
+    chosen = "that with which most of these networks solved (none: of lowest error), the best case"
+    return [f"{' and '.join(several)}: of several {chosen}"] if several else []
 
 
 def prediction_table(dataset: xr.Dataset) -> Table | None:
@@ -68,5 +73,8 @@ def prediction_table(dataset: xr.Dataset) -> Table | None:
                 f"{area.estimate:.2f}",
                 _interval(area.lower, area.upper),
             )
-    table.caption = "AUC: chance that of two networks the one that solves it has the longer horizon"
+    explained = (
+        "AUC: chance that of two networks the one that solves it has the longer horizon; 95 %: bootstrap over seeds"
+    )
+    table.caption = "; ".join([*_selected(dataset), explained])
     return table if table.rows else None

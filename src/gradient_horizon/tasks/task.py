@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from gradient_horizon.arrays import PyTree, RandomKey
+from gradient_horizon.randomness import sized_key
 
 Targets: TypeAlias = Int[Array, " L"] | Float[Array, " L"]
 
@@ -51,6 +52,8 @@ class Task:
     def sample(self, key: RandomKey, data: PyTree, *, test: bool, dtype: DTypeLike) -> Sample:
         """The sequence of `key`. `test` picks the held-out part of real data; generated tasks are always fresh.
 
-        Drawn in integers and float32 and then cast, so that a key means one sequence in every `dtype`.
+        Drawn in integers and float32 and then cast, so that a key means one sequence in every `dtype`. Tasks of other
+        sizes (T, D, K, L, the distance) draw independently: a long sequence does not begin as a short one.
         """
-        return self.draw(self, key, data, test, dtype)
+        sizes = (self.steps, self.input_size, self.output_size, self.answers, self.distance or 0)
+        return self.draw(self, sized_key(key, *sizes), data, test, dtype)

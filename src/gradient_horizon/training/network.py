@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.cells.vanilla import affine
-from gradient_horizon.randomness import named_key, normal
+from gradient_horizon.randomness import named_key, normal, sized_key
 from gradient_horizon.recurrence import recur, taps
 from gradient_horizon.tasks import Sample, error_of, loss_of
 from gradient_horizon.training.omega import omega_gradient
@@ -50,12 +50,12 @@ def drawn(spec: TrainSpec, member: Member) -> Params:
 
 
 def sequences(spec: TrainSpec, key: RandomKey, count: int, data: PyTree, *, test: bool = False) -> Sample:
-    """`count` sequences: inputs (T, count, D), targets (count, L)."""
+    """`count` sequences: inputs (T, count, D), targets (count, L); another count draws others."""
 
     def one(key):
         return spec.task.sample(key, data, test=test, dtype=jnp.dtype(spec.precision))
 
-    xs, targets = jax.vmap(one)(jax.random.split(key, count))
+    xs, targets = jax.vmap(one)(jax.random.split(sized_key(key, count), count))
     return Sample(jnp.swapaxes(xs, 0, 1), targets)
 
 

@@ -13,7 +13,7 @@ from gradient_horizon.arrays import PyTree, Scalar
 from gradient_horizon.backprop import log_state_gradient_norms
 from gradient_horizon.jacobian import log_norms
 from gradient_horizon.lyapunov import largest_lyapunov_exponent
-from gradient_horizon.randomness import named_key
+from gradient_horizon.randomness import named_key, sized_key
 from gradient_horizon.recurrence import preactivations
 from gradient_horizon.rollout import rollout
 from gradient_horizon.tasks import Sample, loss_of
@@ -97,7 +97,7 @@ def _tested(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> 
         sample = spec.task.sample(key, data, test=True, dtype=jnp.dtype(spec.precision))
         return answered(spec, learner.params, sample)
 
-    keys = jax.random.split(key, spec.test_size)
+    keys = jax.random.split(sized_key(key, spec.test_size), spec.test_size)
     losses, errors = lax.map(one, keys, batch_size=min(TEST_CHUNK, spec.test_size))
     return jnp.mean(losses), jnp.mean(errors)
 

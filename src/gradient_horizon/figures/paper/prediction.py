@@ -25,10 +25,11 @@ TITLE = "What the gradient's horizon before the first update tells of training"
 CAPTION = (
     "Networks from small weights to large ones, each a point. Left: the update after which a network solves its task"
     " against the growth of its gradient before the first update, log(‖∂h_T/∂h_0‖_F/√n)/T; AUC, the probability that a"
-    " network that solves the task has the longer initial gradient horizon (3 decades) than one that does not, with"
-    " Newcombe's 95 % interval, which takes the networks to be independent. Middle: the share of networks that solve it"
+    " network that solves the task has the longer initial gradient horizon (3 decades) than one that does not, with a"
+    " 95 % interval by a bootstrap over seeds, each with one W⁰ at all g. Middle: the share of networks that solve it"
     " against that horizon, in bins; the last point, apart, are those whose horizon lies beyond T. Right: the share"
-    " against the weight scale g. Bars, Wilson's 95 % intervals; the tanh networks' edge of chaos is at g = 1."
+    " against the weight scale g. Bars, Wilson's 95 % intervals, which in the middle take a seed's networks at several"
+    " g to be independent; the tanh networks' edge of chaos is at g = 1."
 )
 QUICK = (
     "updates=200", "record_every=20", "test_size=200", "seeds=6", "hidden_size=24", "steps=15",
