@@ -64,24 +64,26 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path, content):
 
 
 def test_the_states_of_a_job(tmp_path):
-    assert records.state_of(tmp_path / "nowhere") == MISSING
-    records.write_record(tmp_path, record(FAILED))
-    assert records.state_of(tmp_path) == FAILED
-    records.write_record(tmp_path, record(RUNNING))
-    assert records.state_of(tmp_path) == RUNNING
+    folder = tmp_path / "cell=tanh"
+    folder.mkdir()
+    assert records.state_of(folder / "nowhere") == MISSING
+    records.write_record(folder, record(FAILED))
+    assert records.state_of(folder) == FAILED
+    records.write_record(folder, record(RUNNING))
+    assert records.state_of(folder) == RUNNING
     gone = replace(record(RUNNING), process=ended_process())
-    records.write_record(tmp_path, gone)
-    assert records.state_of(tmp_path) == LOST
+    records.write_record(folder, gone)
+    assert records.state_of(folder) == LOST
     away = replace(gone, host="another machine")  # all that is known of it is when it was heard of
-    records.write_record(tmp_path, away)
-    assert records.state_of(tmp_path) == RUNNING
+    records.write_record(folder, away)
+    assert records.state_of(folder) == RUNNING
     for silent in (away, record(RUNNING)):
-        records.write_record(tmp_path, replace(silent, changed=time.time() - records.LOST_AFTER - 1))
-        assert records.state_of(tmp_path) == LOST
-    records.write_record(tmp_path, record(FINISHED))
-    assert records.state_of(tmp_path) == MISSING  # its result is gone
-    (tmp_path / records.RESULT).write_bytes(b"result")
-    assert records.state_of(tmp_path) == FINISHED
+        records.write_record(folder, replace(silent, changed=time.time() - records.LOST_AFTER - 1))
+        assert records.state_of(folder) == LOST
+    records.write_record(folder, record(FINISHED))
+    assert records.state_of(folder) == MISSING  # its result is gone
+    (folder / records.RESULT).write_bytes(b"result")
+    assert records.state_of(folder) == FINISHED
 
 
 def test_a_job_is_left_to_a_process_on_another_machine_while_that_is_heard_of(tmp_path, monkeypatch):
@@ -114,10 +116,10 @@ def test_a_plan_only_grows(tmp_path):
     records.write_plan(tmp_path, {"b": 1, "a": 2})
     records.write_plan(tmp_path, {"a": 3, "c": 4})
     assert records.read_plan(tmp_path) == {"b": 1, "a": 3, "c": 4}
-    (tmp_path / "unplanned").mkdir()
-    records.write_record(tmp_path / "unplanned", record(FINISHED))
+    (tmp_path / "cell=tanh").mkdir()
+    records.write_record(tmp_path / "cell=tanh", record(FINISHED))
     (tmp_path / "no job").mkdir()
-    assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "unplanned"]
+    assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "cell=tanh"]
     for broken in (b"{", b"[]", b'{"jobs": {"a": 1}}', b"\xff"):
         (tmp_path / records.PLAN).write_bytes(broken)
         assert records.read_plan(tmp_path) == {}

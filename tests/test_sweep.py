@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gradient_horizon import config, names, records, sweep
 from gradient_horizon.config import SettingError
-from gradient_horizon.sweep import LONGEST_JOB_NAME, job_name, plan
+from gradient_horizon.records import LONGEST_JOB_NAME, job_name
+from gradient_horizon.sweep import plan
 
 
 @pytest.fixture(autouse=True)
