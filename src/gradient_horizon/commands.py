@@ -268,6 +268,8 @@ def verify(options: argparse.Namespace) -> int:
         raise UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
     if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    if runtime.is_without_float64():
+        raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
     runtime.prepare()
     from gradient_horizon.verify import SECTIONS, page, verify
 

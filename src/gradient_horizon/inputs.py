@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import RandomKey
+from gradient_horizon.arrays import RandomKey, available
 from gradient_horizon.randomness import named_key, normal
 
 
@@ -26,7 +26,7 @@ def digit_sequence(
     """Digits drawn by `key`, with replacement, read one after the other until `steps` pixels are filled."""
     count, length = pixels.shape
     chosen = jax.random.randint(named_key(key, "inputs"), (-(-steps // length),), 0, count, jnp.int32)
-    return pixels[chosen].reshape(-1, 1)[:steps].astype(dtype)
+    return pixels[chosen].reshape(-1, 1)[:steps].astype(available(dtype))
 
 
 def noise_sequence(

@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import RandomKey
+from gradient_horizon.arrays import RandomKey, available
 
 
 def named_key(key: RandomKey, name: str) -> RandomKey:
@@ -22,9 +22,10 @@ def named_key(key: RandomKey, name: str) -> RandomKey:
 def normal(key: RandomKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Standard normal numbers, drawn in float32 and cast.
 
-    JAX draws different numbers in float32 and in float64; one seed must mean one network in both.
+    JAX draws different numbers in float32 and in float64; one seed must mean one network in both. Raises `ValueError`
+    for float64 where JAX's 64-bit numbers are off.
     """
-    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+    return jax.random.normal(key, shape, jnp.float32).astype(available(dtype))
 
 
 def fixed_normal(*shape: int) -> Float[np.ndarray, "..."]:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gradient_horizon import config, jobs, launchers, records
+from gradient_horizon import config, jobs, launchers, names, records, runtime
 from gradient_horizon.rules import SettingError
 
 MOST_JOBS = 100_000
@@ -111,6 +111,17 @@ def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
     search = f"hydra.searchpath=[{','.join(json.dumps(place) for place in places)}]"
     with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="gradient-horizon"):
         yield lambda overrides: compose("config", [*overrides, search], return_hydra_config=True)
+
+
+def experiments_defaults() -> dict[str, dict[str, Any]]:
+    """The settings to which an experiment gives a default of its own, by `conf/experiment/`."""
+    found = {}
+    for name in names.EXPERIMENTS:
+        values = OmegaConf.to_container(OmegaConf.load(_root() / "conf" / "experiment" / f"{name}.yaml"))
+        assert isinstance(values, dict)
+        own = {str(key): value for key, value in values.items() if key != "experiment"}
+        found |= {name: own} if own else {}
+    return found
 
 
 def presets() -> list[str]:
@@ -223,6 +234,9 @@ def _sweep(
         swept = {key: getattr(checked, key) for key in keys if key not in config.JOINED}
         job = jobs.Job(folder / records.job_name(at), checked, swept)
         found.setdefault(job.name, job)
+    in_float64 = "precision" in deciding and any(job.config.precision == "float64" for job in found.values())
+    if in_float64 and runtime.is_without_float64():
+        raise SettingError("precision", "float64", "float32 where the environment has JAX_ENABLE_X64=0")
     shared = {key: value for key, value in deciding.items() if key not in (*axes, *config.JOINED)}
     return Sweep(folder, list(found.values()), axes, shared, launcher)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
 
@@ -107,7 +108,8 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     if config.precision == "float64":
         suspects = suspects[:0]
     if len(suspects):
-        again = _log_norms(networks.over(_products_in_float64, spec, suspects))
+        with jax.enable_x64(True):  # where the environment turns it off
+            again = _log_norms(networks.over(_products_in_float64, spec, suspects))
         for anchor, by_name in again.items():
             for name, values in by_name.items():
                 log_norms[anchor][name][suspects] = values

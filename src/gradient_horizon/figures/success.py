@@ -155,7 +155,9 @@ def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
     # where it is swept, the coordinate has its name, and null stands for the task's own
     least_errors = dataset["solved_below_used" if "solved_below_used" in dataset else "solved_below"].values
     errors = np.unique(least_errors[~np.isnan(least_errors)])
-    least = f"below {errors[0]:g}" if len(errors) == 1 else "as low as its task asks for"
+    is_swept = "solved_below_used" in dataset
+    several = "below the one that is swept" if is_swept else "as low as its task asks for"
+    least = f"below {errors[0]:g}" if len(errors) == 1 else several
     return f"Solved: an error {least} on fresh sequences within {given}."
 
 

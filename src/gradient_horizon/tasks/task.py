@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon.arrays import PyTree, RandomKey
+from gradient_horizon.arrays import PyTree, RandomKey, available
 
 Targets: TypeAlias = Int[Array, " L"] | Float[Array, " L"]
 
@@ -53,4 +53,4 @@ class Task:
 
         Drawn in integers and float32 and then cast, so that a key means one sequence in every `dtype`.
         """
-        return self.draw(self, key, data, test, dtype)
+        return self.draw(self, key, data, test, available(dtype))
