@@ -1,6 +1,8 @@
 """A job's fate is read from its folder alone; a file is the old one or the new one, never a part."""
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from gradient_horizon import records
-from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING, Record
+from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING, Record, ResultError
 
 
 def record(state: str) -> Record:
@@ -129,3 +131,78 @@ def test_a_plan_only_grows(tmp_path):
 def test_a_plan_does_not_lead_out_of_its_folder(tmp_path, name):
     records.write_plan(tmp_path, {name: 1, "a": 1})
     assert records.job_folders(tmp_path) == [tmp_path / "a"]
+
+
+def sealed(path, **values) -> None:
+    """A file as the package writes it, whatever its fields."""
+    records._write_sealed(path, values)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"mood": "good", "version": "0.9"}, "gradient-horizon 0.9, .* (mood)"),
+        ({"mood": "good"}, "another version of gradient-horizon, .* (mood)"),
+        ({"hash": None}, "another version of gradient-horizon, .* (no hash)"),
+    ],
+)
+def test_a_record_of_another_version_is_refused_by_its_version_and_stays(tmp_path, changed, said):
+    values = {**dataclasses.asdict(record(FINISHED)), **changed}
+    sealed(tmp_path / records.RECORD, **{key: value for key, value in values.items() if value is not None})
+    before = (tmp_path / records.RECORD).read_bytes()
+    for read in (records.read_record, records.state_of, lambda folder: records.is_finished(folder, "0" * 64)):
+        with pytest.raises(
+            ResultError, match=rf"^{tmp_path / records.RECORD}: written by {re.escape(said)}".replace(r"\.\*", ".*")
+        ):
+            read(tmp_path)
+    assert (tmp_path / records.RECORD).read_bytes() == before
+
+
+def test_a_plan_of_another_version_is_refused_by_its_version(tmp_path):
+    sealed(tmp_path / records.PLAN, jobs={"a": 1}, colours=["red"], version="0.9")
+    for read in (records.read_plan, records.shared_settings, lambda sweep: records.write_plan(sweep, {"b": 1})):
+        with pytest.raises(ResultError, match=r"sweep.json: written by gradient-horizon 0\.9, .* \(colours\)"):
+            read(tmp_path)
+
+
+def test_records_and_plans_of_version_0_1_are_read(tmp_path):
+    values = dataclasses.asdict(record(FINISHED))
+    for added in ("job", "picture", "version"):
+        del values[added]
+    sealed(tmp_path / records.RECORD, **values)
+    found = records.read_record(tmp_path)
+    assert found is not None
+    assert (found.state, found.job, found.version) == (FINISHED, "", "")
+    sealed(tmp_path / records.PLAN, jobs={"a": 1})
+    assert records.read_plan(tmp_path) == {"a": 1}
+    assert records.shared_settings(tmp_path) is None
+    records.write_plan(tmp_path, {"b": 2}, {"steps": 3})
+    assert (records.read_plan(tmp_path), records.shared_settings(tmp_path)) == ({"a": 1, "b": 2}, {"steps": 3})
+
+
+@pytest.mark.parametrize(
+    ("swept", "name", "own"),
+    [
+        ({}, "single", True),
+        ({}, "single-copy", False),
+        ({}, "copy", False),
+        ({}, "seeds=[0,1],weight_scales=[0.5,1.0]", True),
+        ({}, "seeds=[0,1],steps=3", False),
+        ({"cell": "tanh"}, "cell=tanh", True),
+        ({"cell": "tanh"}, "cell=tanh-old", False),
+        ({"cell": "tanh"}, "cell=tanh (copy)", False),
+        ({"cell": "tanh"}, "cell=relu", False),
+        ({"cell": "tanh"}, "single", False),
+        ({"cell": "tanh"}, "cell=tanh,seeds=[0,1]", True),
+        ({"cell": "tanh"}, "cell=tanh,steps=3", False),
+        ({"cell": "tanh", "steps": 3}, "cell=tanh,steps=3", True),
+        ({"cell": "tanh", "steps": 3}, "cell=tanh", False),
+    ],
+)
+def test_a_folder_is_a_job_where_its_settings_name_it(tmp_path, swept, name, own):
+    """As version 0.1.0 recorded it, without the name."""
+    settings = {"cell": "tanh", "steps": 3, "seeds": 2, "weight_scales": [0.5, 1.0], **swept}
+    old = Record(FINISHED, "0" * 64, settings, swept)
+    assert records.is_own(tmp_path / name, old) == own
+    assert records.is_own(tmp_path / name, replace(old, job=name))
+    assert not records.is_own(tmp_path / name, replace(old, job=f"{name},steps=4"))
