@@ -32,7 +32,7 @@ def train(dtype):
         test_size=2,
         precision=jnp.dtype(dtype).name,
     )
-    return make_train(spec)(Member(jax.random.key(KEY), 1.0, 0.1, 1.0), None).params
+    return make_train(spec)(Member(jax.random.key(KEY), *map(jnp.float32, (1.0, 0.1, 1.0))), None).params
 
 
 def task_sample(dtype):
