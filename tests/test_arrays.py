@@ -32,7 +32,8 @@ def train(dtype):
         test_size=2,
         precision=jnp.dtype(dtype).name,
     )
-    return make_train(spec)(Member(jax.random.key(KEY), *map(jnp.float32, (1.0, 0.1, 1.0))), None).params
+    scale, rate, threshold = jnp.asarray([1.0, 0.1, 1.0], dtype)
+    return make_train(spec)(Member(jax.random.key(KEY), scale, rate, threshold), None).params
 
 
 def task_sample(dtype):
