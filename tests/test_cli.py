@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,6 +197,89 @@ def test_a_failing_job_stops_no_other_and_is_tried_again(tmp_path):
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("results/mixed: 3 jobs, 2 finished already; computing 1 (2 networks)")
     assert json.loads((tmp_path / "results/mixed/cell=relu/status.json").read_text())["state"] == records.FINISHED
+
+
+def test_a_job_that_another_process_computes_is_waited_for(tmp_path):
+    """And the command ends well only once everything is there."""
+    waits = "import time; from gradient_horizon import experiments; m = experiments.measure\n"
+    waits += "experiments.measure = lambda *a: (print('begun', flush=True), time.sleep(8), m(*a))[-1]\n"
+    words = ["run", "cell=tanh", "name=shared", *SMALL]
+    program = f"{waits}import sys; from gradient_horizon import cli; sys.exit(cli.main({words}))"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert any(line == "begun\n" for line in other.stdout)
+            ran = command(*words, folder=tmp_path)
+            assert not (tmp_path / "results/shared/single/parts").exists()
+            other.communicate(timeout=60)
+        finally:
+            other.kill()
+    assert (ran.returncode, ran.stderr, other.returncode) == (0, "", 0)
+    assert "waiting for results/shared/single: another process is computing it" in ran.stdout.splitlines()
+    assert "results/shared/single/result.nc" in ran.stdout.splitlines()
+    record = records.read_record(tmp_path / "results/shared/single")
+    assert record is not None
+    assert record.process == other.pid
+
+
+UNDRAWN = """
+import sys
+from gradient_horizon import cli, figures
+def broken(dataset):
+    raise ValueError("no such colour")
+figures.quick_look = broken
+if "all" in sys.argv:
+    figures.sweep_figures = broken
+sys.exit(cli.main(["run", "name=undrawn", "hidden_size=3", "steps=5", "seeds=2", "weight_scales=[1.0]", "force=true"]))
+"""
+
+
+def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(tmp_path):
+    ran = within(UNDRAWN, folder=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    said = "no quick look: results/undrawn/single: ValueError: no such colour (see results/undrawn/single/run.log)"
+    assert said in ran.stdout.splitlines()
+    assert "results/undrawn/norm_against_lag.pdf" in ran.stdout.splitlines()
+    status = command("status", "results/undrawn", folder=tmp_path)
+    assert status.stdout.splitlines()[-1] == "1 finished"
+    assert "no quick look: ValueError: no such colour" in status.stdout
+    ran = within(f"import sys; sys.argv.append('all'){UNDRAWN}", folder=tmp_path)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "no figures: results/undrawn: ValueError: no such colour" in ran.stdout.splitlines()
+    assert "results/undrawn/single/result.nc" in ran.stdout.splitlines()
+
+
+def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(first, tmp_path):
+    """In a sweep's folder as somebody may leave it."""
+    shutil.copytree(first[0] / "results", tmp_path / "results")
+    sweep = tmp_path / "results/first"
+    job = sweep / "cell=tanh,weights=gaussian"
+    shutil.copytree(job, sweep / "cell=tanh,weights=gaussian.bak")
+    expected = gh.load(first[0] / "results/first")
+    said = (
+        "ignored: cell=tanh,weights=gaussian.bak: holds the job cell=tanh,weights=gaussian, whose folder has that name"
+    )
+    collected = command("collect", "results/first", folder=tmp_path)
+    assert collected.stdout.splitlines() == [said, "wrote results/first/collected.nc: 4 jobs, 0 missing"]
+    assert gh.load(sweep / "collected.nc").identical(expected)
+    status = command("status", "results/first", folder=tmp_path)
+    assert status.stdout.splitlines()[-2:] == [said, "4 finished"]
+    told = json.loads(command("status", "results/first", "--json", folder=tmp_path).stdout)
+    assert told["ignored"] == {"cell=tanh,weights=gaussian.bak": "cell=tanh,weights=gaussian"}
+    before = files(tmp_path)
+    ran = command("run", *FIRST, "cell=erf", "hidden_size=16", folder=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("gradient-horizon: results/first: its jobs have other settings (hidden_size: 32 there")
+    assert ran.stderr.count("\n") == 1
+    record = json.loads((job / records.RECORD).read_text())
+    del record["seal"]
+    records._write_sealed(job / records.RECORD, {**record, "version": "7.3", "mood": "good"})
+    before = files(tmp_path)
+    for words in (["run", *FIRST], ["status", "results/first"], ["collect", "results/first"]):
+        ran = command(*words, folder=tmp_path)
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+        assert "written by gradient-horizon 7.3, which this one" in ran.stderr
+    assert files(tmp_path) == before
 
 
 STOPPING = """

@@ -249,6 +249,36 @@ def test_the_hash_is_that_of_the_values_and_not_of_their_order():
     assert content_hash(json.loads(json.dumps(values))) == content_hash(values)
 
 
+TRAINING = {"experiment": "training", "task": "adding", "distance": None, "steps": 20, "cell": "tanh"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "axes", "different"),
+    [
+        ({"steps": 3}, {"steps": 3}, (), {}),
+        ({"steps": 3}, {"steps": 4}, (), {"steps": [3, 4]}),
+        ({"steps": 3}, {"steps": 4}, ("steps",), {}),
+        ({"seeds": 3, "norms": ["spectral"]}, {"seeds": [7], "norms": ["frobenius"]}, (), {}),
+        ({"noise_scale": 2.0}, {}, (), {"noise_scale": [2.0, 1.0]}),  # the second has the default
+        ({"experiment": "notes", "cell": "gru"}, {"experiment": "notes", "cell": "relu"}, (), {}),  # not read
+        (TRAINING, {**TRAINING, "task": "digits", "steps": 64}, ("task",), {}),
+        (TRAINING, {**TRAINING, "task": "digits", "steps": 32}, ("task",), {"steps": [20, 32]}),
+        (TRAINING, {**TRAINING, "steps": None}, (), {}),
+        ({**TRAINING, "steps": 21}, {**TRAINING, "steps": None}, (), {"steps": [21, None]}),
+        (TRAINING, {**TRAINING, "initialisation": "irnn", "cell": "relu"}, ("initialisation",), {}),
+        (
+            TRAINING,
+            {**TRAINING, "initialisation": "irnn", "cell": "gru"},
+            ("initialisation",),
+            {"cell": ["tanh", "gru"]},
+        ),
+    ],
+)
+def test_settings_in_which_jobs_disagree(one, other, axes, different):
+    assert config.disagreements([one, other], axes) == different
+    assert config.disagreements([other, one], axes) == {key: values[::-1] for key, values in different.items()}
+
+
 def test_every_setting_is_described():
     described = config.describe_settings()
     for name, entry in config.FIELDS.items():

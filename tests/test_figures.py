@@ -21,9 +21,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from gradient_horizon import activations, experiments, figures, names, results
+from gradient_horizon import activations, experiments, figures, names, results, summary
 from gradient_horizon.config import checked
-from gradient_horizon.figures import bands, panels, scales, style
+from gradient_horizon.figures import bands, panels, scales, style, theory
 from gradient_horizon.figures.activations import activations as activations_figure
 from gradient_horizon.figures.activations import tanh_derivatives
 from gradient_horizon.figures.horizon import horizons_of
@@ -386,6 +386,38 @@ class TestOneJob:
             },
         }
         assert set(drawn) == expected[experiment]
+
+    @pytest.mark.parametrize(
+        ("experiment", "key", "value", "fixed"),
+        [
+            ("jacobian", "input_size", 4, {"inputs": "noise"}),
+            ("lyapunov", "exponents", 2, {}),
+            ("training", "record_every", 2, {"updates": 4, "test_size": 20}),
+            ("training", "solved_below", 0.2, {"updates": 4, "test_size": 20}),
+            ("training", "initialisation", "basic_tanh", {"updates": 4, "test_size": 20}),
+        ],
+    )
+    def test_a_sweep_with_null_among_its_values_has_tables_and_figures(self, experiment, key, value, fixed, tmp_path):
+        """And the panel of each job has the law of that job alone."""
+        small = {"hidden_size": 20, "steps": 10, "seeds": 2, "weight_scales": [0.5, 1.5], **fixed}
+        alone = {}
+        for at in (value, None):
+            config = checked({"experiment": experiment, **small, key: at})
+            dataset = experiments.measure(config, lambda _: None)
+            settings, swept = json.dumps(dataclasses.asdict(config)), json.dumps({key: at})
+            alone[at] = dataset.assign_attrs(experiment=experiment, config=settings, swept=swept)
+        joined = results.join([*alone.values()])
+        rows = [table for table in summary.tables(joined) if table.rows]
+        cells = {str(cell) for table in rows for cell in table.columns[0].cells}
+        assert cells == {f"{value}", "null"} if rows else experiment == "training"
+        found = panels.split(joined).panels
+        words = {f"{style.in_words(key)} {style.in_words(at)}" for at in alone}
+        assert {panel.title for panel in found} == words
+        laws = [theory.law_of(panel.data) for panel in found]
+        in_order = [alone[at] for at in (value, None)]
+        assert laws == [theory.law_of(dataset) for dataset in in_order]
+        for name, figure in figures.sweep_figures(joined).items():
+            figures.save(figure, tmp_path / name, ("png",))
 
 
 def notes_dataset(**settings):

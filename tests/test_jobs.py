@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from jax import monitoring
 
-from gradient_horizon import experiments, records, results
+from gradient_horizon import experiments, figures, records, results, status
 from gradient_horizon.config import SettingError, checked, cut, networks_of
 from gradient_horizon.experiments import population
 from gradient_horizon.jobs import PARTS, Job, execute
@@ -99,6 +99,29 @@ def test_a_full_disk_fails_the_job_in_one_line_and_it_goes_on_when_there_is_room
     assert not list((small_disk / "job").glob("*result*"))
     subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
     assert_same(run(small_disk / "job", **settings), whole)
+
+
+def test_a_quick_look_that_cannot_be_drawn_is_reported_and_the_job_is_finished(tmp_path, monkeypatch):
+    def broken(dataset):
+        raise ValueError("no such colour\nand more")
+
+    monkeypatch.setattr(figures, "quick_look", broken)
+    folder = tmp_path / "single"
+    folder.mkdir()
+    (folder / "quick_look.png").write_bytes(b"of an earlier result")
+    run(folder, quick_look=True, seeds=1, weight_scales=[1.0])
+    record = records.read_record(folder)
+    assert record is not None
+    assert (record.state, record.error, record.picture) == (records.FINISHED, "", "ValueError: no such colour")
+    assert status.standing_of(folder, 1).why == "no quick look: ValueError: no such colour"
+    assert "Traceback" in (folder / "run.log").read_text()
+    assert not (folder / "quick_look.png").exists()
+    monkeypatch.undo()
+    run(folder, quick_look=True, seeds=1, weight_scales=[1.0])
+    record = records.read_record(folder)
+    assert record is not None
+    assert record.picture == ""
+    assert (folder / "quick_look.png").exists()
 
 
 def test_jobs_of_equal_shapes_share_their_compiled_programs(tmp_path, whole, small_slabs):

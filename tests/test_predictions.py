@@ -75,6 +75,12 @@ class TestPrediction:
             assert law is not None
             assert law.log_growth(2.0) == pytest.approx(0.5 * math.log(chi), rel=1e-14)
 
+    @pytest.mark.parametrize("missing", ["hidden_size", "inputs", "bias_scale", "input_size", "input_scale"])
+    def test_jobs_that_differ_in_what_decides_have_no_law_in_common(self, missing):
+        known = settings(inputs="noise", weights="unit_normal")
+        assert prediction(known) is not None
+        assert prediction({key: value for key, value in known.items() if key != missing}) is None
+
     def test_unknown_settings_have_no_prediction(self):
         assert prediction({}) is None
         assert exponents_at_rest({}, np.zeros((1, 2))) is None

@@ -1,6 +1,8 @@
 """A job's fate is read from its folder alone; a file is the old one or the new one, never a part."""
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from gradient_horizon import records
-from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING, Record
+from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING, Record, ResultError
 
 
 def record(state: str) -> Record:
@@ -64,24 +66,26 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path, content):
 
 
 def test_the_states_of_a_job(tmp_path):
-    assert records.state_of(tmp_path / "nowhere") == MISSING
-    records.write_record(tmp_path, record(FAILED))
-    assert records.state_of(tmp_path) == FAILED
-    records.write_record(tmp_path, record(RUNNING))
-    assert records.state_of(tmp_path) == RUNNING
+    folder = tmp_path / "cell=tanh"
+    folder.mkdir()
+    assert records.state_of(folder / "nowhere") == MISSING
+    records.write_record(folder, record(FAILED))
+    assert records.state_of(folder) == FAILED
+    records.write_record(folder, record(RUNNING))
+    assert records.state_of(folder) == RUNNING
     gone = replace(record(RUNNING), process=ended_process())
-    records.write_record(tmp_path, gone)
-    assert records.state_of(tmp_path) == LOST
+    records.write_record(folder, gone)
+    assert records.state_of(folder) == LOST
     away = replace(gone, host="another machine")  # all that is known of it is when it was heard of
-    records.write_record(tmp_path, away)
-    assert records.state_of(tmp_path) == RUNNING
+    records.write_record(folder, away)
+    assert records.state_of(folder) == RUNNING
     for silent in (away, record(RUNNING)):
-        records.write_record(tmp_path, replace(silent, changed=time.time() - records.LOST_AFTER - 1))
-        assert records.state_of(tmp_path) == LOST
-    records.write_record(tmp_path, record(FINISHED))
-    assert records.state_of(tmp_path) == MISSING  # its result is gone
-    (tmp_path / records.RESULT).write_bytes(b"result")
-    assert records.state_of(tmp_path) == FINISHED
+        records.write_record(folder, replace(silent, changed=time.time() - records.LOST_AFTER - 1))
+        assert records.state_of(folder) == LOST
+    records.write_record(folder, record(FINISHED))
+    assert records.state_of(folder) == MISSING  # its result is gone
+    (folder / records.RESULT).write_bytes(b"result")
+    assert records.state_of(folder) == FINISHED
 
 
 def test_a_job_is_left_to_a_process_on_another_machine_while_that_is_heard_of(tmp_path, monkeypatch):
@@ -114,10 +118,10 @@ def test_a_plan_only_grows(tmp_path):
     records.write_plan(tmp_path, {"b": 1, "a": 2})
     records.write_plan(tmp_path, {"a": 3, "c": 4})
     assert records.read_plan(tmp_path) == {"b": 1, "a": 3, "c": 4}
-    (tmp_path / "unplanned").mkdir()
-    records.write_record(tmp_path / "unplanned", record(FINISHED))
+    (tmp_path / "cell=tanh").mkdir()
+    records.write_record(tmp_path / "cell=tanh", record(FINISHED))
     (tmp_path / "no job").mkdir()
-    assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "unplanned"]
+    assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "cell=tanh"]
     for broken in (b"{", b"[]", b'{"jobs": {"a": 1}}', b"\xff"):
         (tmp_path / records.PLAN).write_bytes(broken)
         assert records.read_plan(tmp_path) == {}
@@ -127,3 +131,78 @@ def test_a_plan_only_grows(tmp_path):
 def test_a_plan_does_not_lead_out_of_its_folder(tmp_path, name):
     records.write_plan(tmp_path, {name: 1, "a": 1})
     assert records.job_folders(tmp_path) == [tmp_path / "a"]
+
+
+def sealed(path, **values) -> None:
+    """A file as the package writes it, whatever its fields."""
+    records._write_sealed(path, values)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"mood": "good", "version": "0.9"}, "gradient-horizon 0.9, .* (mood)"),
+        ({"mood": "good"}, "another version of gradient-horizon, .* (mood)"),
+        ({"hash": None}, "another version of gradient-horizon, .* (no hash)"),
+    ],
+)
+def test_a_record_of_another_version_is_refused_by_its_version_and_stays(tmp_path, changed, said):
+    values = {**dataclasses.asdict(record(FINISHED)), **changed}
+    sealed(tmp_path / records.RECORD, **{key: value for key, value in values.items() if value is not None})
+    before = (tmp_path / records.RECORD).read_bytes()
+    for read in (records.read_record, records.state_of, lambda folder: records.is_finished(folder, "0" * 64)):
+        with pytest.raises(
+            ResultError, match=rf"^{tmp_path / records.RECORD}: written by {re.escape(said)}".replace(r"\.\*", ".*")
+        ):
+            read(tmp_path)
+    assert (tmp_path / records.RECORD).read_bytes() == before
+
+
+def test_a_plan_of_another_version_is_refused_by_its_version(tmp_path):
+    sealed(tmp_path / records.PLAN, jobs={"a": 1}, colours=["red"], version="0.9")
+    for read in (records.read_plan, records.shared_settings, lambda sweep: records.write_plan(sweep, {"b": 1})):
+        with pytest.raises(ResultError, match=r"sweep.json: written by gradient-horizon 0\.9, .* \(colours\)"):
+            read(tmp_path)
+
+
+def test_records_and_plans_of_version_0_1_are_read(tmp_path):
+    values = dataclasses.asdict(record(FINISHED))
+    for added in ("job", "picture", "version"):
+        del values[added]
+    sealed(tmp_path / records.RECORD, **values)
+    found = records.read_record(tmp_path)
+    assert found is not None
+    assert (found.state, found.job, found.version) == (FINISHED, "", "")
+    sealed(tmp_path / records.PLAN, jobs={"a": 1})
+    assert records.read_plan(tmp_path) == {"a": 1}
+    assert records.shared_settings(tmp_path) is None
+    records.write_plan(tmp_path, {"b": 2}, {"steps": 3})
+    assert (records.read_plan(tmp_path), records.shared_settings(tmp_path)) == ({"a": 1, "b": 2}, {"steps": 3})
+
+
+@pytest.mark.parametrize(
+    ("swept", "name", "own"),
+    [
+        ({}, "single", True),
+        ({}, "single-copy", False),
+        ({}, "copy", False),
+        ({}, "seeds=[0,1],weight_scales=[0.5,1.0]", True),
+        ({}, "seeds=[0,1],steps=3", False),
+        ({"cell": "tanh"}, "cell=tanh", True),
+        ({"cell": "tanh"}, "cell=tanh-old", False),
+        ({"cell": "tanh"}, "cell=tanh (copy)", False),
+        ({"cell": "tanh"}, "cell=relu", False),
+        ({"cell": "tanh"}, "single", False),
+        ({"cell": "tanh"}, "cell=tanh,seeds=[0,1]", True),
+        ({"cell": "tanh"}, "cell=tanh,steps=3", False),
+        ({"cell": "tanh", "steps": 3}, "cell=tanh,steps=3", True),
+        ({"cell": "tanh", "steps": 3}, "cell=tanh", False),
+    ],
+)
+def test_a_folder_is_a_job_where_its_settings_name_it(tmp_path, swept, name, own):
+    """As version 0.1.0 recorded it, without the name."""
+    settings = {"cell": "tanh", "steps": 3, "seeds": 2, "weight_scales": [0.5, 1.0], **swept}
+    old = Record(FINISHED, "0" * 64, settings, swept)
+    assert records.is_own(tmp_path / name, old) == own
+    assert records.is_own(tmp_path / name, replace(old, job=name))
+    assert not records.is_own(tmp_path / name, replace(old, job=f"{name},steps=4"))

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 from gradient_horizon import config, names, records, results
-from gradient_horizon.results import ResultError, join, load, open_job, save
+from gradient_horizon.results import ResultError, join, load, open_job, save, settings_of
 
 
 def made(
@@ -48,7 +48,7 @@ def write(folder: Path, dataset: xr.Dataset) -> Path:
     folder.mkdir(parents=True)
     checksum = save(dataset, folder / records.RESULT)
     swept = json.loads(dataset.attrs["swept"])
-    records.write_record(folder, records.Record(records.FINISHED, "0" * 64, {}, swept, checksum))
+    records.write_record(folder, records.Record(records.FINISHED, "0" * 64, {}, swept, checksum, job=folder.name))
     return folder
 
 
@@ -235,12 +235,142 @@ def test_a_job_that_did_not_sweep_a_setting_stands_at_its_own_value_of_it():
     assert joined.log_norm.notnull().all()
 
 
-def test_null_is_a_word_of_its_axis(tmp_path):
+def test_null_among_numbers_is_nan_and_they_stay_numbers(tmp_path):
     joined = join([made({"input_size": size}) for size in (None, 3, 12)])
-    assert joined.input_size.values.tolist() == ["3", "12", "null"]
+    np.testing.assert_array_equal(joined.input_size, [3.0, 12.0, np.nan])
     assert joined.log_norm.notnull().all()
+    assert json.loads(joined.attrs["swept"]) == {"input_size": [3, 12, None]}
     save(joined, tmp_path / "collected.nc")
-    assert load(tmp_path / "collected.nc").input_size.values.tolist() == ["3", "12", "null"]
+    for dataset in (joined, load(tmp_path / "collected.nc")):
+        for label, size in ((3, 3), (12.0, 12), (np.nan, None)):
+            settings = settings_of(dataset.sel(input_size=label))
+            assert settings == {"input_size": size}
+            assert type(settings["input_size"]) is type(size)
+
+
+def test_null_alone_is_nan_too():
+    joined = join([made({"input_size": None})])
+    np.testing.assert_array_equal(joined.input_size, [np.nan])
+    assert settings_of(joined.isel(input_size=0)) == {"input_size": None}
+
+
+def test_null_among_words_is_a_word():
+    joined = join([made({"initialisation": name}) for name in (None, "irnn")])
+    assert joined.initialisation.values.tolist() == ["irnn", "null"]
+    assert settings_of(joined.sel(initialisation="null")) == {"initialisation": None}
+    assert settings_of(joined.sel(initialisation="irnn")) == {"initialisation": "irnn"}
+
+
+def test_words_that_an_earlier_version_made_of_numbers_mean_the_numbers():
+    joined = join([made({"input_size": size}) for size in (None, 3)]).assign_coords(input_size=["3", "null"])
+    assert settings_of(joined.sel(input_size="3")) == {"input_size": 3}
+    assert settings_of(joined.sel(input_size="null")) == {"input_size": None}
+
+
+def test_a_swept_setting_keeps_its_name_beside_a_variable_of_that_name():
+    """A result names what it used: where null is swept, the task's own."""
+    jobs = [
+        made({"solved_below": value}).assign(solved_below=((), used, {"long_name": "error", "units": "1"}))
+        for value, used in ((0.2, 0.2), (None, 0.01))
+    ]
+    joined = join(jobs)
+    np.testing.assert_array_equal(joined.solved_below, [0.2, np.nan])
+    np.testing.assert_array_equal(joined.solved_below_used, [0.2, 0.01])
+    assert joined.solved_below_used.attrs["units"] == "1"
+    assert join([job.assign_attrs(swept="{}") for job in jobs[:1]]).solved_below == 0.2
+
+
+def test_a_swept_setting_with_the_name_of_a_dimension_is_refused():
+    with pytest.raises(ResultError, match=r"^lag: a swept setting, and a dimension of the result"):
+        join([made({"lag": 3})])
+
+
+SETTINGS = {"experiment": "jacobian", "cell": "tanh", "hidden_size": 8, "steps": 5, "bias_scale": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("swept", "changed", "named"),
+    [
+        ({"cell": "relu"}, {"hidden_size": 16}, r"hidden_size \(8 in cell=tanh, 16 in cell=relu\)"),
+        ({"weights": "orthogonal"}, {"steps": 9}, r"steps \(5 in cell=tanh, 9 in weights=orthogonal\)"),
+        ({}, {"bias_scale": 0.5}, r"bias_scale \(0.0 in cell=tanh, 0.5 in single\)"),
+        ({"cell": "relu"}, {"experiment": "lyapunov"}, r"experiment .'jacobian' in cell=tanh, 'lyapunov' in cell=relu"),
+        ({"cell": "relu"}, {"unknown_here": 3}, "unknown_here .None in cell=tanh, 3 in cell=relu"),
+        ({"cell": "relu"}, {"noise_scale": 3.0}, "noise_scale .1.0 in cell=tanh, 3.0 in cell=relu"),  # its default
+    ],
+)
+def test_jobs_that_differ_in_what_is_no_axis_are_refused_by_name(tmp_path, swept, changed, named):
+    """By `join`, and by `load` of what an earlier version or somebody's hand left in one folder."""
+    jobs = [made({"cell": "tanh"}, config=SETTINGS), made(swept, config={**SETTINGS, **swept, **changed})]
+    with pytest.raises(
+        ResultError, match=rf"^its jobs differ in settings .*: {named}.?; allowed: jobs that"
+    ) as refused:
+        join(jobs)
+    assert "\n" not in str(refused.value)
+    folders = [write(tmp_path / records.job_name(json.loads(job.attrs["swept"])), job) for job in jobs]
+    records.write_plan(tmp_path, {folder.name: 4 for folder in folders})
+    with pytest.raises(ResultError, match=rf"^{tmp_path}: its jobs differ in settings .*: {named}"):
+        load(tmp_path)
+
+
+def test_what_does_not_decide_the_numbers_and_lists_may_differ():
+    same = {**SETTINGS, "noise_scale": 1.0}  # its default, which the others leave out
+    jobs = [
+        made({"cell": "tanh"}, config={**SETTINGS, "seeds": 2, "batch_size": 3}),
+        made({"cell": "relu"}, seeds=(2, 3), config={**same, "cell": "relu", "seeds": [2, 3], "batch_size": 4}),
+    ]
+    assert join(jobs).sizes["seed"] == 4
+
+
+def test_what_the_axes_decide_may_differ_with_them():
+    """The usual steps of a task, the usual transient of so many steps, the cell of a published initialisation."""
+    tasks = [
+        made({"task": task}, config={"experiment": "training", "task": task, "distance": None, "steps": steps})
+        for task, steps in (("digits", 64), ("adding", 20))
+    ]
+    assert join(tasks).sizes["task"] == 2
+    odd = made({"task": "adding"}, config={"experiment": "training", "task": "adding", "distance": None, "steps": 21})
+    with pytest.raises(ResultError, match=r"steps \(64 in task=digits, 21 in task=adding\)"):
+        join([tasks[0], odd])
+    lengths = [
+        made({"steps": steps}, config={"experiment": "lyapunov", "steps": steps, "transient": transient})
+        for steps, transient in ((50, 12), (1300, 300))
+    ]
+    assert join(lengths).sizes["steps"] == 2
+    starts = [
+        made({"initialisation": start}, config={"experiment": "training", "initialisation": start, "cell": cell})
+        for start, cell in (("irnn", "relu"), ("sigmoid", "sigmoid"), (None, "tanh"))
+    ]
+    assert join(starts).sizes["initialisation"] == 3
+
+
+def test_the_settings_are_those_of_the_jobs_at_that_place():
+    tasks = [
+        made({"task": task}, config={"experiment": "training", "task": task, "distance": None, "steps": steps})
+        for task, steps in (("digits", 64), ("adding", 20))
+    ]
+    joined = join(tasks)
+    assert "steps" not in settings_of(joined)
+    assert settings_of(joined.sel(task="adding"))["steps"] == 20
+
+
+def test_a_copy_under_another_name_takes_no_place_and_is_named(tmp_path, caplog):
+    own = write(tmp_path / "cell=tanh", made({"cell": "tanh"}))
+    shutil.copytree(own, tmp_path / "cell=tanh-old")
+    other = made({"cell": "tanh"})
+    other.log_norm[:] = 7.0
+    shutil.rmtree(own)
+    write(own, other)
+    shutil.copytree(own, tmp_path / "cell=relu")  # in the place of another job
+    records.write_plan(tmp_path, {"cell=tanh": 4, "cell=relu": 4})
+    with caplog.at_level(logging.WARNING):
+        joined = load(tmp_path)
+    assert (joined.log_norm.sel(cell="tanh") == 7.0).all()
+    assert joined.cell.values.tolist() == ["tanh"]
+    assert json.loads(joined.attrs["missing_jobs"]) == ["cell=relu"]
+    for name in ("cell=tanh-old", "cell=relu"):
+        assert f"ignored: {name}: holds the job cell=tanh" in caplog.text
+    xr.testing.assert_identical(load(tmp_path / "cell=relu"), load(own))  # alone it is what it is
 
 
 def test_shared_attributes_stay_and_every_job_is_described(tmp_path, caplog):

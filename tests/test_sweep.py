@@ -1,6 +1,11 @@
 """From a command line to jobs."""
 
 import json
+import re
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradient_horizon import config, names, records, sweep
+from gradient_horizon import cli, config, jobs, names, records, sweep
 from gradient_horizon.config import SettingError
-from gradient_horizon.sweep import LONGEST_JOB_NAME, job_name, plan
+from gradient_horizon.records import LONGEST_JOB_NAME, job_name
+from gradient_horizon.sweep import plan
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +91,55 @@ def test_sweeps_in_the_grammar_of_hydra(override, values):
 
 def test_a_setting_that_is_repeated_has_its_last_value():
     assert plan(["steps=3", "steps=4"]).jobs[0].config.steps == 4
+
+
+def test_of_sweeps_and_values_that_are_repeated_the_last_one_wins():
+    one = plan(["cell=tanh,relu", "steps=3,4", "cell=gru"], multirun=True)
+    assert [(job.name, job.config.cell, job.config.steps) for job in one.jobs] == [
+        ("steps=3", "gru", 3),
+        ("steps=4", "gru", 4),
+    ]
+    assert [job.config.cell for job in plan(["cell=gru", "cell=tanh,relu"], multirun=True).jobs] == ["tanh", "relu"]
+    assert plan(["cell=tanh,relu", "cell=gru"]) == plan(["cell=gru"])
+
+
+def test_the_usual_transient_fits_the_steps():
+    def transients(*overrides):
+        found = plan(["experiment=lyapunov", *overrides], multirun=True).jobs
+        return [(job.config.steps, job.config.transient) for job in found]
+
+    assert transients() == [(1300, 300)]
+    assert transients("steps=50") == [(50, 12)]
+    assert transients("steps=1") == [(1, 0)]
+    assert transients("steps=1,50,5000") == [(1, 0), (50, 12), (5000, 300)]
+    assert transients("steps=50", "transient=0") == [(50, 0)]
+    with pytest.raises(SettingError, match="transient: 50 is not allowed; allowed: less than steps=50"):
+        transients("steps=50", "transient=50")
+    with pytest.raises(SettingError, match="transient: 'a sweep with null' is not allowed"):
+        transients("transient=null,3")
+
+
+def test_settings_tells_what_an_experiment_takes_for_what_is_not_set(capsys):
+    """As the command uses it: `conf/experiment/` has no default of its own that is not told."""
+    assert cli.main(["settings"]) == 0
+    told = capsys.readouterr().out
+    for name in names.EXPERIMENTS:
+        used = config.as_dict(plan([f"experiment={name}"]).jobs[0].config)
+        line = next((line for line in told.splitlines() if line.startswith(f"  experiment={name}: ")), "")
+        own = json.loads("{" + re.sub(r"(\w+)=", r'"\1": ', line.partition(": ")[2]) + "}")
+        assert used == config.as_dict(config.checked({**own, "experiment": name, "name": used["name"]}))
+
+
+@pytest.mark.parametrize("words", [["precision=float64"], ["precision=float32,float64", "-m"]])
+def test_float64_is_refused_where_the_environment_turns_it_off(words, monkeypatch):
+    overrides = [word for word in words if word != "-m"]
+    for off in ("0", "false", "No"):
+        monkeypatch.setenv("JAX_ENABLE_X64", off)
+        with pytest.raises(SettingError, match=r"^precision: 'float64' .* float32 where the .* JAX_ENABLE_X64=0$"):
+            plan(overrides, multirun="-m" in words)
+    plan(["experiment=notes"])
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    plan(overrides, multirun="-m" in words)
 
 
 def test_lists_and_ranges_replace_the_default():
@@ -242,7 +297,7 @@ def finish(job) -> None:
     (job.folder / records.RESULT).write_bytes(b"a result")
     checksum = records.file_checksum(job.folder / records.RESULT)
     settings = config.spelt_short(config.deciding(job.config))
-    record = records.Record(records.FINISHED, job.hash, settings, job.swept, checksum)
+    record = records.Record(records.FINISHED, job.hash, settings, job.swept, checksum, job=job.name)
     records.write_record(job.folder, record)
 
 
@@ -290,6 +345,137 @@ def test_the_notes_do_not_draw_by_key_and_keep_their_hash():
     assert "draws" not in config.deciding(plan(["experiment=notes"]).jobs[0].config)
 
 
+BASE = ["cell=tanh,relu", "hidden_size=8", "name=a"]
+
+
+def planned(*overrides: str) -> sweep.Sweep:
+    """A sweep whose plan stands."""
+    found = plan(overrides, multirun=True)
+    sweep.prepare_folder(found)
+    return found
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["cell=erf", "hidden_size=16"], "hidden_size: 8 there, 16 here"),
+        (["weights=gaussian,orthogonal", "hidden_size=8", "steps=50"], "steps: 100 there, 50 here"),
+        (["cell=tanh,erf", "hidden_size=8", "bias_scale=0.5"], "bias_scale: 0.0 there, 0.5 here"),
+        (["cell=erf", "hidden_size=8", "precision=float64"], "precision: 'float32' there, 'float64' here"),
+        (["hidden_size=8", "experiment=lyapunov"], "experiment: 'jacobian' there, 'lyapunov' here"),
+        (["cell=erf", "hidden_size=16", "force=true"], "hidden_size: 8 there, 16 here"),
+    ],
+)
+def test_other_settings_that_are_no_axis_are_refused_before_anything_is_computed(overrides, said, finished):
+    first = planned(*BASE)
+    if finished:
+        for job in first.jobs:
+            finish(job)
+    plan_before = (first.folder / records.PLAN).read_bytes()
+    other = plan([*overrides, "name=a"], multirun=True)
+    (line,) = sweep.conflicts(other)
+    assert line.startswith("results/a: its jobs have other settings (")
+    assert said in line
+    assert "; allowed: another name, or a sweep over these settings" in line
+    assert ("force=true does not compute its other jobs again" in line) == ("force=true" in overrides)
+    with pytest.raises(SettingError, match="its jobs have other settings"):  # as another command had just planned them
+        sweep.prepare_folder(other)
+    assert (first.folder / records.PLAN).read_bytes() == plan_before
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        BASE,
+        ["cell=erf,gru", "hidden_size=8"],
+        ["cell=tanh,relu", "hidden_size=8", "seeds=[8,9],[10]"],
+        ["cell=tanh,relu", "hidden_size=8", "weight_scales=[3.0],[4.0]"],
+        ["cell=tanh,relu", "hidden_size=8,16"],
+        ["cell=tanh", "hidden_size=8", "steps=50,60"],
+        [*BASE, "memory_budget=1", "quick_look=false", "pack=3"],
+        [*BASE, "hidden_size=16", "force=true"],  # all of its jobs, again
+    ],
+)
+def test_a_sweep_can_be_extended_repeated_and_replaced(overrides):
+    for job in planned(*BASE).jobs:
+        finish(job)
+    assert sweep.conflicts(plan([*overrides, "name=a"], multirun=True)) == []
+    planned(*overrides, "name=a")
+
+
+def test_what_was_an_axis_once_stays_one():
+    planned(*BASE)
+    planned("cell=tanh", "hidden_size=8,16", "name=a")
+    assert sweep.conflicts(plan(["cell=erf", "hidden_size=32", "name=a"], multirun=True)) == []
+    assert sweep.conflicts(plan(["cell=erf", "steps=3", "name=a"], multirun=True)) != []
+
+
+def test_usual_lengths_of_tasks_are_no_conflict():
+    planned("experiment=training", "task=adding", "name=a", "cell=tanh,relu")
+    planned("experiment=training", "task=digits,story", "name=a")
+    (line,) = sweep.conflicts(plan(["experiment=training", "task=copy_memory", "steps=99", "name=a"], multirun=True))
+    assert "steps: None there, 99 here" in line
+
+
+def test_of_a_sweep_of_version_0_1_the_records_say_what_its_jobs_share():
+    first = plan(BASE, multirun=True)
+    for job in first.jobs:
+        finish(job)
+    records.write_plan(first.folder, {job.name: job.networks for job in first.jobs})
+    assert records.shared_settings(first.folder) is None
+    (line,) = sweep.conflicts(plan(["cell=erf", "hidden_size=16", "name=a"], multirun=True))
+    assert "hidden_size: 8 there, 16 here" in line
+    assert sweep.conflicts(plan(["cell=erf", "hidden_size=8", "name=a"], multirun=True)) == []
+    planned("cell=erf", "hidden_size=8", "name=a")
+    assert (records.shared_settings(first.folder) or {})["hidden_size"] == 8
+    assert "cell" not in (records.shared_settings(first.folder) or {})
+
+
+def test_many_commands_plan_one_sweep_at_once_and_none_is_forgotten():
+    cells = [cell for cell in names.CELLS if cell != "gru"]
+    sweeps = [plan([f"cell={cell},gru", "name=a"], multirun=True) for cell in cells]
+    with ThreadPoolExecutor(len(sweeps)) as pool:
+        list(pool.map(sweep.prepare_folder, sweeps))
+    assert set(records.read_plan(sweeps[0].folder)) == {f"cell={cell}" for cell in (*cells, "gru")}
+
+
+def test_a_job_that_runs_with_other_settings_is_a_conflict():
+    job = planned("name=a", "steps=5").jobs[0]
+    job.folder.mkdir()
+    records.write_record(job.folder, records.Record(records.RUNNING, job.hash, {"steps": 5}, {}, job=job.name))
+    (line,) = sweep.conflicts(plan(["name=a", "steps=6"]))
+    assert line.startswith("results/a/single: running with other settings (")
+    assert sweep.conflicts(plan(["name=a", "steps=5"])) == []
+
+
+def test_a_folder_that_others_took_meanwhile_is_not_computed_over(monkeypatch):
+    ran = []
+    monkeypatch.setattr(sweep.jobs, "execute", lambda job, report: ran.append(job))
+    ours, theirs = planned("name=a", "steps=5"), planned("name=a", "steps=6")
+    finish(theirs.jobs[0])
+    outcome = sweep.run(ours.jobs, lambda _: lambda _: None)
+    assert not ran
+    assert "steps: 6 there, 5 here" in outcome.failed[0][1]
+    many, others = planned("name=b", "cell=tanh,relu", "steps=5"), planned("name=b", "cell=tanh,relu", "steps=6")
+    outcome = sweep.run(many.jobs, lambda _: lambda _: None)
+    assert not ran
+    assert [why.partition("(")[2] for _, why in outcome.failed] == ["steps: 6 there, 5 here)"] * 2
+    sweep.run(others.jobs, lambda _: lambda _: None)
+    assert ran == others.jobs
+
+
+def test_the_copy_of_another_job_is_not_taken_for_finished():
+    """Even of a job of the same settings, which another command gave another name."""
+    single, named = (plan([seeds, "name=a"], multirun=True).jobs[0] for seeds in ("seeds=[0]", "seeds=[0],[1]"))
+    assert single.hash == named.hash
+    finish(single)
+    assert single.is_finished()
+    shutil.copytree(single.folder, named.folder)
+    assert not named.is_finished()
+    assert records.found_folders(single.folder.parent) == ([single.folder], {named.name: "single"})
+
+
 def test_the_plan_is_written_before_anything_is_computed():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     sweep.prepare_folder(found)
@@ -332,7 +518,7 @@ def test_a_job_is_computed_by_one_process_at_a_time(monkeypatch):
     with sweep.jobs.claimed(found.jobs[0]) as mine:
         assert mine
         outcome = sweep.run(found.jobs, watch)
-        assert outcome.elsewhere == [found.jobs[0]]
+        assert outcome == sweep.Outcome([], [found.jobs[0]])
         assert ran == ["relu"]
         with sweep.jobs.claimed(found.jobs[0]) as again:
             assert not again
@@ -340,6 +526,59 @@ def test_a_job_is_computed_by_one_process_at_a_time(monkeypatch):
     assert sweep.run(found.jobs[:1], watch) == sweep.Outcome([], [])
     assert ran == ["relu"]
     assert told == [("tanh", found.jobs[0].networks)]
+
+
+@pytest.mark.parametrize("ends", ["finished", "failed", "interrupted", "silent"])
+def test_what_another_process_computes_is_waited_for(ends, monkeypatch):
+    """It finishes or fails there; where it is stopped or dies, it is computed here."""
+    monkeypatch.setattr(sweep, "LOOK_AGAIN", 0.01)
+    (job,) = plan(["name=a"]).jobs
+    ran, claimed, told = [], threading.Event(), []
+    monkeypatch.setattr(sweep.jobs, "execute", lambda job, report: (ran.append(job), finish(job)))
+
+    def other():
+        with jobs.claimed(job) as mine:
+            assert mine
+            claimed.set()
+            time.sleep(0.3)
+            if ends == "finished":
+                finish(job)
+            elif ends != "silent":
+                error = "ValueError: why" if ends == "failed" else jobs.INTERRUPTED
+                record = records.Record(records.FAILED, job.hash, {}, {}, error=error, job=job.name)
+                records.write_record(job.folder, record)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    claimed.wait()
+    outcome = sweep.run([job], lambda _: told.append)
+    assert outcome == sweep.Outcome([], [job])
+    outcome = sweep.wait(outcome, lambda _: told.append)
+    thread.join()
+    assert outcome == sweep.Outcome([(job, "ValueError: why")] if ends == "failed" else [], [])
+    assert ran == ([job] if ends in ("interrupted", "silent") else [])
+    assert told == ([job.networks] if ends == "finished" else [])
+
+
+def test_with_force_what_another_process_has_just_computed_is_not_computed_again(monkeypatch):
+    monkeypatch.setattr(sweep, "LOOK_AGAIN", 0.01)
+    (job,) = plan(["name=a", "force=true"]).jobs
+    finish(job)
+    monkeypatch.setattr(sweep.jobs, "execute", lambda job, report: pytest.fail("computed twice"))
+    claimed = threading.Event()
+
+    def other():
+        with jobs.claimed(job):
+            records.write_record(job.folder, records.Record(records.RUNNING, job.hash, {}, {}, job=job.name))
+            claimed.set()
+            time.sleep(0.3)
+            finish(job)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    claimed.wait()
+    assert sweep.wait(sweep.run([job], lambda _: lambda _: None), lambda _: lambda _: None) == sweep.Outcome([], [])
+    thread.join()
 
 
 def test_the_hash_of_a_job_is_that_of_its_deciding_settings():

@@ -1,8 +1,12 @@
-"""Shaped array types: N hidden units, D inputs, T steps."""
+"""Shaped array types: N hidden units, D inputs, T steps; and whether JAX has numbers of a type."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 PyTree: TypeAlias = Any
@@ -15,3 +19,16 @@ Vector: TypeAlias = Float[Array, " N"]
 Matrix: TypeAlias = Float[Array, "N N"]
 Series: TypeAlias = Float[Array, " T"]
 IntSeries: TypeAlias = Int[Array, " T"]
+
+
+def available(dtype: DTypeLike) -> np.dtype[Any]:
+    """`dtype`, where JAX computes in it; `ValueError` where it would take shorter numbers instead.
+
+    Unless its 64-bit numbers are turned on, JAX makes float32 of float64.
+    """
+    asked = jnp.dtype(dtype)
+    if jax.dtypes.canonicalize_dtype(asked) != asked:
+        raise ValueError(
+            f"dtype: {asked} is not allowed; allowed: float32, or first jax.config.update('jax_enable_x64', True)"
+        )
+    return asked

@@ -136,9 +136,14 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
 
 
 def _settings(_: argparse.Namespace) -> int:
-    from gradient_horizon import config
+    import json
+
+    from gradient_horizon import config, sweep
 
     print(config.describe_settings())
+    print("Defaults of single experiments:")
+    for name, values in sweep.experiments_defaults().items():
+        print(f"  experiment={name}: {', '.join(f'{key}={json.dumps(value)}' for key, value in values.items())}")
     return DONE
 
 

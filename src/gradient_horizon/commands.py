@@ -111,16 +111,14 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
             screen.print(f"would compute {job.folder}", markup=False)
         return DONE
     if not todo:
-        _conclude(screen, sweep.folder, redraw=redraw)
-        return DONE
+        return _conclude(screen, sweep.folder, redraw=redraw)
     end, some = _computed(screen, sweep, todo)
-    if some:
-        _conclude(screen, sweep.folder, redraw=True)
-    return end
+    return max(end, _conclude(screen, sweep.folder, redraw=True)) if some else end
 
 
 def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
     """Compute `todo` and say what became of it; the exit status, and whether there is anything to show."""
+    from gradient_horizon import records
     from gradient_horizon import sweep as sweeps
 
     finished_before = len(sweep.jobs) - len(todo)
@@ -136,12 +134,11 @@ def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
         return INTERRUPTED, False
     for job, why in outcome.failed:
         screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
-    for job in outcome.elsewhere:
-        screen.print(
-            f"left out: {job.folder}: another process is computing it; once it is done, run this again", markup=False
-        )
-    some = len(outcome.failed) + len(outcome.elsewhere) < len(sweep.jobs)
-    return (FAILED if outcome.failed else DONE), some
+    for job in todo:
+        record = records.read_record(job.folder)
+        if record is not None and record.picture:
+            screen.print(f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})", markup=False)
+    return (FAILED if outcome.failed else DONE), len(outcome.failed) < len(sweep.jobs)
 
 
 def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
@@ -151,7 +148,10 @@ def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
     if sweep.launcher is None:
         _prepare()
         with terminal.watching(screen, todo) as watch:
-            return sweeps.run(todo, watch)
+            outcome = sweeps.run(todo, watch)
+            for job in outcome.elsewhere:
+                screen.print(f"waiting for {job.folder}: another process is computing it", markup=False)
+            return sweeps.wait(outcome, watch)
     from gradient_horizon import launch
 
     try:
@@ -175,26 +175,33 @@ def _plan_line(sweep: Any, todo: list[Any]) -> str:
     return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)} ({sum(job.networks for job in todo)} networks)"
 
 
-def _conclude(screen: Any, folder: Path, *, redraw: bool) -> None:
-    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies."""
-    from gradient_horizon import figures, results, summary
+def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
+    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies.
+
+    The exit status: a figure that cannot be drawn is reported, and takes nothing from the results.
+    """
+    from gradient_horizon import figures, records, results, summary
 
     dataset = results.load(folder)
     for table in summary.tables(dataset):
         screen.print(table)
     for line in summary.recheck_lines(dataset):
         screen.print(line, markup=False)
-    paths = sorted(folder.glob("*/result.nc"))
+    paths = sorted(path for job in records.job_folders(folder) if (path := job / records.RESULT).exists())
+    end = DONE
     if redraw or not any(folder.glob("*.pdf")):
-        paths += [
-            path
-            for name, figure in figures.sweep_figures(dataset).items()
-            for path in figures.save(figure, folder / name)
-        ]
+        try:
+            for name, figure in figures.sweep_figures(dataset).items():
+                paths += figures.save(figure, folder / name)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            screen.print(f"no figures: {folder}: {why}", markup=False)
+            end = FAILED
     else:
         paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
     for path in paths:
         screen.print(str(path), markup=False)
+    return end
 
 
 def _folder(path: Path) -> Path:
@@ -207,26 +214,31 @@ def _folder(path: Path) -> Path:
 
 def status(options: argparse.Namespace) -> int:
     """What has become of each job of a sweep, wherever it runs."""
+    from gradient_horizon import records
     from gradient_horizon import status as told
 
     folder = _folder(options.folder)
     jobs = told.standings(folder)
     counts, left = told.counts(jobs), told.seconds_left(jobs)
+    ignored = records.found_folders(folder)[1]
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
-        print(json.dumps({"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows}, indent=1))
+        answer = {"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows, "ignored": ignored}
+        print(json.dumps(answer, indent=1))
         return DONE
     from gradient_horizon import terminal
 
     screen = terminal.console()
     screen.print(terminal.status_table(str(folder), jobs))
     line = ", ".join(f"{count} {state}" for state, count in counts.items())
+    for said in records.ignored_lines(ignored):
+        screen.print(said, markup=False)
     screen.print(f"{line}; about {terminal.duration(left)} left" if left else line, markup=False)
     return DONE
 
 
 def collect(options: argparse.Namespace) -> int:
-    from gradient_horizon import results
+    from gradient_horizon import records, results
     from gradient_horizon import status as told
 
     folder = _folder(options.folder)
@@ -240,6 +252,8 @@ def collect(options: argparse.Namespace) -> int:
     for job in told.standings(folder):
         if job.job in missing:
             print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
+    for line in records.ignored_lines(records.found_folders(folder)[1]):
+        print(line)
     print(f"wrote {output}: {len(json.loads(dataset.attrs['jobs']))} jobs, {len(missing)} missing")
     return DONE
 
@@ -254,6 +268,8 @@ def verify(options: argparse.Namespace) -> int:
         raise UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
     if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    if runtime.is_without_float64():
+        raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
     runtime.prepare()
     from gradient_horizon.verify import SECTIONS, page, verify
 

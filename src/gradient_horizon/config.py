@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,8 +25,9 @@ from gradient_horizon.rules import SettingError
 # The schema allows null, which `checked` spells out: whoever reads a checked setting finds a number.
 if TYPE_CHECKING:
     Steps: TypeAlias = int
+    Transient: TypeAlias = int
 else:
-    Steps = int | None
+    Steps = Transient = int | None
 
 
 def _setting(default: Any, rule: rules.Rule, description: str) -> Any:
@@ -67,7 +68,11 @@ class Config:
     norms: Any = _setting(["frobenius"], rules.some_of(names.NORMS), "norms of the Jacobian product")
     block: str = _setting("state", rules.one_of(names.BLOCKS), "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all")
     anchors: Any = _setting(["end"], rules.some_of(names.ANCHORS), "end: dh_T/dh_t for every t; start: dh_t/dh_0")
-    transient: int = _setting(0, rules.whole(0), "lyapunov: steps that are discarded before counting starts")
+    transient: Transient = _setting(
+        None,
+        rules.whole_or_null(0),
+        "lyapunov: steps that are discarded before counting starts; null: 300, but at most a quarter of the steps",
+    )
     exponents: int | None = _setting(None, rules.whole_or_null(1), "lyapunov: how many, from the largest; null: all")
     lags: Any = _setting(
         None, rules.LAGS, "singular_values: steps back from T, at most T; null: 1, 2, 5, 10, 20, 50, ... and T"
@@ -122,6 +127,7 @@ class Config:
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 
 STEPS = 100  # where none are asked for, but in training
+TRANSIENT = 300  # at most, where none is asked for
 
 # What does not decide the numbers and so stays out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
@@ -143,6 +149,9 @@ JOINED = {
     "anchors": "anchor",
     "lags": "lag",
 }
+
+# Null means what other settings make usual, and is spelt out job by job.
+FROM_OTHERS = ("steps", "transient")
 
 # What decides the networks of every experiment but the notes'.
 _DRAWN = (
@@ -271,24 +280,71 @@ def checked(values: Mapping[str, Any]) -> Config:
     defaults = Config()
     plain = {key: check_value(key, values.get(key, getattr(defaults, key))) for key in FIELDS}
     config = Config(**plain)
-    if config.steps is None:
-        config = replace(config, steps=_usual_steps(config))
+    for key in FROM_OTHERS:
+        if getattr(config, key) is None:
+            config = replace(config, **{key: usual(key, as_dict(config))})
     if config.experiment == "training" and config.initialisation is not None:
         config = _initialised(config, values)
     _check_together(config)
     return config
 
 
-def _usual_steps(config: Config) -> int:
-    return task_limits.usual_steps(config.task, config.distance) if config.experiment == "training" else STEPS
+def usual(key: str, settings: Mapping[str, Any]) -> Any:
+    """The value of the setting `key` where none is asked for, beside the other `settings`; `KeyError` if they lack one.
+
+    The default, but for what other settings decide: `steps` and `transient`, and what a published initialisation fixes.
+    """
+    if key == "steps":
+        if settings["experiment"] == "training":
+            return task_limits.usual_steps(settings["task"], settings["distance"])
+        return STEPS
+    if key == "transient":
+        return min(TRANSIENT, settings["steps"] // 4)
+    initialisation = settings.get("initialisation")
+    if settings.get("experiment") == "training" and initialisation in PUBLISHED:
+        fixed = _fixed_by(initialisation)
+        if key in fixed:
+            return fixed[key][0]
+    return getattr(Config(), key)
+
+
+def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> dict[str, list[Any]]:
+    """The settings, by name, that decide the numbers and are no axis of a sweep, and yet differ between its `jobs`.
+
+    Each with its values, each value once. Settings that are lists join along an axis of the result. What other settings
+    decide may differ with them: the usual `steps` of two tasks. A setting that a job does not name has its default.
+    """
+    keys = dict.fromkeys(key for job in jobs for key in job if key not in axes and key not in JOINED)
+    read = {key for job in jobs for key in _READ_BY.get(job.get("experiment", ""), FIELDS)}
+    found = {}
+    for key in (key for key in keys if key in read or key not in FIELDS):
+        values = [job.get(key, FIELDS[key].default if key in FIELDS else None) for job in jobs]
+        different = list({json.dumps(value): value for value in values}.values())
+        if len(different) > 1 and not all(_is_usual(key, value, job) for value, job in zip(values, jobs, strict=True)):
+            found[key] = different
+    return found
+
+
+def _is_usual(key: str, value: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether `value` is what `key` has where none is asked for; null stands for that of each job."""
+    if key in FROM_OTHERS and value is None:
+        return True
+    try:
+        return value == usual(key, settings)
+    except (KeyError, TypeError, AttributeError):  # decided by what the settings do not say
+        return False
+
+
+def _fixed_by(initialisation: str) -> dict[str, tuple[Any, ...]]:
+    """What a published initialisation allows for the settings that it decides, its own choice first."""
+    chosen = PUBLISHED[initialisation]
+    fixed = {"cell": (chosen.cell,), "weights": chosen.weights, "bias_scale": (0.0,)}
+    return fixed | {"input_scale": (1.0,), "output_scale": (1.0,)}  # not read: the entries have `chosen.std`
 
 
 def _initialised(config: Config, values: Mapping[str, Any]) -> Config:
     """`config` with what its published initialisation fixes; other values of the same settings are refused."""
-    chosen = PUBLISHED[config.initialisation or ""]
-    fixed = {"cell": (chosen.cell,), "weights": chosen.weights, "bias_scale": (0.0,)}
-    fixed |= {"input_scale": (1.0,), "output_scale": (1.0,)}  # not read: the entries have `chosen.std`
-    for name, allowed in fixed.items():
+    for name, allowed in _fixed_by(config.initialisation or "").items():
         value = getattr(config, name)
         if value not in (FIELDS[name].default, *allowed):
             words = " or ".join(str(entry) for entry in allowed)

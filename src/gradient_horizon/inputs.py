@@ -6,7 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import RandomKey
+from gradient_horizon.arrays import RandomKey, available
 from gradient_horizon.randomness import named_key, normal, sized_key
 
 
@@ -30,7 +30,7 @@ def digit_sequence(
     count, length = pixels.shape
     key = sized_key(named_key(key, "inputs"), steps)
     chosen = jax.random.randint(key, (-(-steps // length),), 0, count, jnp.int32)
-    return pixels[chosen].reshape(-1, 1)[:steps].astype(dtype)
+    return pixels[chosen].reshape(-1, 1)[:steps].astype(available(dtype))
 
 
 def noise_sequence(

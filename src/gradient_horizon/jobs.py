@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from gradient_horizon import provenance, records, runtime
+from gradient_horizon import __version__, provenance, records, runtime
 from gradient_horizon.config import Config, as_dict, checked, content_hash, cut, deciding, networks_of, spelt_short
 from gradient_horizon.parts import Parts, TooManyNetworksError
 from gradient_horizon.progress import Tally
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LOG, SETTINGS, QUICK_LOOK, PARTS, LOCK = "run.log", "config.yaml", "quick_look", "parts", "lock"
+INTERRUPTED = "interrupted"  # the error of a job that was stopped
 _log = logging.getLogger("gradient_horizon")
 
 
@@ -48,9 +49,9 @@ class Job:
         return networks_of(self.config)
 
     def conflict(self) -> list[str]:
-        """How a finished job in this folder differs in its settings: `steps: 100 there, 200 here`, ..."""
+        """How a job in this folder that is finished or runs differs in its settings: `steps: 100 there, 200 here`."""
         record = records.read_record(self.folder)
-        if record is None or record.state != records.FINISHED or record.hash == self.hash:
+        if not self.occupied() or record is None or record.hash == self.hash:
             return []
         here = spelt_short(deciding(self.config))
         there = {**({"draws": 1} if "draws" in here else {}), **record.settings}  # version 1 did not name itself
@@ -60,8 +61,20 @@ class Job:
             if there.get(key) != here.get(key)
         ]
 
+    def occupied(self) -> str:
+        """`finished` or `running` if some job in this folder is, whatever its settings; else empty."""
+        record = records.read_record(self.folder)
+        if record is None:
+            return ""
+        if record.state == records.FINISHED or (record.state == records.RUNNING and records.is_alive(record)):
+            return record.state
+        return ""
+
     def is_finished(self) -> bool:
-        """Whether its result stands, made with these settings and unaltered since."""
+        """Whether its result stands, made with these settings, in its own folder, and unaltered since."""
+        record = records.read_record(self.folder)
+        if record is not None and not records.is_own(self.folder, record):
+            return False
         return records.is_finished(self.folder, self.hash)
 
 
@@ -157,7 +170,9 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     records.clear_unfinished(job.folder)
     settings = spelt_short(deciding(job.config))
-    record = records.Record(records.RUNNING, job.hash, settings, job.swept, networks=job.networks)
+    record = records.Record(
+        *(records.RUNNING, job.hash, settings, job.swept), networks=job.networks, job=job.name, version=__version__
+    )
     records.write_record(job.folder, record)
     tally = Tally(job.networks)
 
@@ -169,11 +184,11 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
     try:
         with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, tally):
             _log.info("job %s", job.folder.name)
-            checksum = _compute(job, heard, begun)
+            checksum, picture = _compute(job, heard, begun)
             _log.info("finished")
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        reason = "interrupted" if stopped else f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = INTERRUPTED if stopped else f"{type(error).__name__}: {error}".splitlines()[0]
         try:
             with (job.folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
@@ -182,11 +197,14 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
             _log.warning("%s: could not record the failure", job.folder)
         raise
     wall_time = time.perf_counter() - begun
-    finished = replace(_now(record, tally), state=records.FINISHED, checksum=checksum, wall_time=wall_time)
+    finished = replace(
+        _now(record, tally), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
+    )
     records.write_record(job.folder, finished)
 
 
-def _compute(job: Job, report: Callable[[float], None], begun: float) -> str:
+def _compute(job: Job, report: Callable[[float], None], begun: float) -> tuple[str, str]:
+    """Measure, and write the result; its checksum, and why there is no quick look although there should be one."""
     from gradient_horizon import results
 
     write_settings(job)
@@ -196,12 +214,22 @@ def _compute(job: Job, report: Callable[[float], None], begun: float) -> str:
     dataset = _measured(job.config, parts, provenance.made_by(job.hash), report)
     dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - begun))
     checksum = results.save(dataset, job.folder / records.RESULT)
-    if job.config.quick_look:
+    picture = _draw_quick_look(dataset, job.folder) if job.config.quick_look else ""
+    shutil.rmtree(parts, ignore_errors=True)
+    return checksum, picture
+
+
+def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
+    """Draw the result beside it; why that failed, or an empty text. The measurement stands without its picture."""
+    (folder / f"{QUICK_LOOK}.png").unlink(missing_ok=True)  # of an earlier result
+    try:
         from gradient_horizon import figures
 
-        figures.save(figures.quick_look(dataset), job.folder / QUICK_LOOK, formats=("png",))
-    shutil.rmtree(parts, ignore_errors=True)
-    return checksum
+        figures.save(figures.quick_look(dataset), folder / QUICK_LOOK, formats=("png",))
+    except Exception as error:
+        _log.warning("no quick look", exc_info=True)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
 
 
 def _measured(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -51,7 +52,10 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
 
 
 def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outcome:
-    """Launch `todo`, `pack` jobs a task, and wait for them; `tell` hears of their standings again and again."""
+    """Launch `todo`, `pack` jobs a task, and wait for them; `tell` hears of their standings again and again.
+
+    Jobs that the tasks of another command compute are waited for as well.
+    """
     assert planned.launcher is not None
     names = [job.name for job in todo]
     tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
@@ -73,8 +77,10 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
         pass
     except Exception as raised:  # of the engine; the jobs' own are in their records
         error = f"{type(raised).__name__}: {raised}".splitlines()[0]
-    outcome = _outcome(todo, error)
-    if not outcome.failed and not outcome.elsewhere:
+    while (outcome := _outcome(todo, error)).elsewhere:
+        time.sleep(SECONDS)
+        tell([status.standing_of(job.folder, job.networks) for job in todo])
+    if not outcome.failed:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
     return outcome
 

@@ -56,6 +56,8 @@ def _log_growth(activation: str, weight_scale: float, bias_scale: float, input_v
 def prediction(settings: Mapping[str, Any]) -> Prediction | None:
     """The law of the growth of ‖M‖_F under these settings; None where there is none in closed form.
 
+    (Nor is there one for jobs that differ in a setting that it reads, which then is not among `settings`.)
+
     Mean field for a plain cell with Gaussian weights. The variance of U x_t is `input_scale`² times the mean square of
     x_t's entries, and must be nearly the same at every step: ½ log χ of a mean variance is not the mean of ½ log χ.
     Noise of 16 entries is steady enough, one entry or a digit's pixels are not (measured: 0.09 and 0.06 per step off
@@ -67,12 +69,18 @@ def prediction(settings: Mapping[str, Any]) -> Prediction | None:
         return Prediction("linear", is_exact=True)
     if cell not in _MEAN_FIELD or weights not in ("gaussian", "unit_normal"):
         return None
+    if weights == "unit_normal" and "hidden_size" not in settings:
+        return None
     gain = 1.0 if weights == "gaussian" else settings["hidden_size"] ** 0.5
     if cell in names.HOMOGENEOUS_CELLS:
         return Prediction(cell, gain)
+    if not {"inputs", "bias_scale"} <= settings.keys():
+        return None
     if settings["inputs"] == "none":
         return Prediction(cell, gain, settings["bias_scale"])
-    entries = settings["input_size"] if isinstance(settings["input_size"], int) else settings["hidden_size"]
+    if not {"hidden_size", "input_size", "input_scale", "noise_scale"} <= settings.keys():
+        return None
+    entries = settings["hidden_size"] if settings["input_size"] is None else settings["input_size"]
     if settings["inputs"] != "noise" or entries < _FEWEST_INPUTS:
         return None
     variance = (settings["input_scale"] * settings["noise_scale"]) ** 2
@@ -90,7 +98,7 @@ def exponents_at_rest(
     """
     if settings.get("cell") == "linear":
         return log_moduli
-    if settings.get("cell") not in _ODD or settings["inputs"] != "none" or settings["bias_scale"] > 0:
+    if settings.get("cell") not in _ODD or settings.get("inputs") != "none" or settings.get("bias_scale") != 0:
         return None
     from gradient_horizon.theory import critical_line
 

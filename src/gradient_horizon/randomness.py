@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import RandomKey
+from gradient_horizon.arrays import RandomKey, available
 
 
 def named_key(key: RandomKey, name: str) -> RandomKey:
@@ -36,9 +36,10 @@ def sized_key(key: RandomKey, *sizes: int) -> RandomKey:
 def normal(key: RandomKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """Standard normal numbers, drawn in float32 and cast; those of two shapes are independent.
 
-    JAX draws different numbers in float32 and in float64; one seed must mean one network in both.
+    JAX draws different numbers in float32 and in float64; one seed must mean one network in both. Raises `ValueError`
+    for float64 where JAX's 64-bit numbers are off.
     """
-    return jax.random.normal(sized_key(key, *shape), shape, jnp.float32).astype(dtype)
+    return jax.random.normal(sized_key(key, *shape), shape, jnp.float32).astype(available(dtype))
 
 
 def fixed_normal(*shape: int) -> Float[np.ndarray, "..."]:

@@ -7,16 +7,44 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from gradient_horizon import __version__
+
 RECORD, RESULT, PLAN = "status.json", "result.nc", "sweep.json"
+PLAN_LOCK = ".sweep.lock"
 RUNNING, FINISHED, FAILED, MISSING, LOST = "running", "finished", "failed", "missing", "lost"
 HEARTBEAT, LOST_AFTER = 10.0, 90.0  # seconds; other machines see a file's change late (NFS: up to 60)
+LONGEST_JOB_NAME = 120
+SINGLE = "single"  # the job of a command that sweeps nothing
+
+
+class ResultError(ValueError):
+    """A result that cannot be read: missing, cut short, altered, or written by another version."""
+
+
+def job_name(swept: Mapping[str, Any]) -> str:
+    """A folder's name from the swept settings, readable and the same whatever their order: `cell=tanh,steps=100`."""
+    if not swept:
+        return SINGLE
+    text = ",".join(
+        f"{key}={json.dumps(swept[key]) if not isinstance(swept[key], str) else swept[key]}" for key in sorted(swept)
+    )
+    text = text.replace(" ", "").replace('"', "")
+    clean = re.sub(r"[^A-Za-z0-9_.=,+\-\[\]{}:]", "-", text)
+    if clean == text and len(text) <= LONGEST_JOB_NAME:
+        return text
+    return f"{clean[: LONGEST_JOB_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -24,7 +52,8 @@ class Record:
     """The state of one job: `running`, `finished` or `failed`.
 
     While it runs, `changed` is touched every `HEARTBEAT` seconds, with how many networks are `done` and how many
-    seconds are `left`.
+    seconds are `left`. `job` is the name of the folder that its settings give it, and `picture` why a finished job
+    has no quick look.
     """
 
     state: str
@@ -41,6 +70,9 @@ class Record:
     networks: int = 0
     done: float = 0.0
     left: float | None = None
+    job: str = ""
+    picture: str = ""
+    version: str = ""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -93,11 +125,29 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a job's folder; None where there is none that can be read."""
-    try:
-        return Record(**_read_sealed(folder / RECORD))
-    except TypeError:  # nothing, or what another version wrote
+    """The record of a job's folder; None where there is none, or it is cut short or altered.
+
+    Raises `ResultError` for a record that is intact but has other fields, as another version wrote it.
+    """
+    values = _read_sealed(folder / RECORD)
+    if not values:
         return None
+    known = dataclasses.fields(Record)
+    required = {entry.name for entry in known if entry.default is entry.default_factory is dataclasses.MISSING}
+    _check_version(folder / RECORD, values, required, {entry.name for entry in known})
+    return Record(**values)
+
+
+def _check_version(path: Path, values: Mapping[str, Any], required: Collection[str], known: Collection[str]) -> None:
+    """`ResultError` for values that another version of the package wrote: with fields unknown here, or without some."""
+    odd = [*sorted(set(values) - set(known)), *(f"no {name}" for name in sorted(set(required) - set(values)))]
+    if odd:
+        version = values.get("version")
+        other = f"gradient-horizon {version}" if version else "another version of gradient-horizon"
+        raise ResultError(
+            f"{path}: written by {other}, which this one ({__version__}) cannot read ({', '.join(odd)}); allowed: that"
+            " version, or another folder"
+        )
 
 
 def is_finished(folder: Path, settings: str) -> bool:
@@ -136,33 +186,105 @@ def is_computed_elsewhere(folder: Path) -> bool:
 
 
 def state_of(folder: Path) -> str:
-    """`finished`, `running`, `failed`, `lost` (started, neither ended nor alive) or `missing`."""
+    """`finished`, `running`, `failed`, `lost` (started, neither ended nor alive) or `missing`.
+
+    The copy of a job of another name is no job: `missing`.
+    """
     record = read_record(folder)
     if record is None:
         return MISSING
-    if record.state == FINISHED and not (folder / RESULT).exists():
+    if not is_own(folder, record) or (record.state == FINISHED and not (folder / RESULT).exists()):
         return MISSING
     if record.state == RUNNING and not is_alive(record):
         return LOST
     return record.state
 
 
-def write_plan(sweep: Path, jobs: Mapping[str, int]) -> None:
-    """Remember that these jobs, each of so many networks, belong to the sweep, beside those of earlier commands."""
-    known = read_plan(sweep)
-    every = {**known, **jobs}
+@contextmanager
+def planning(sweep: Path) -> Iterator[None]:
+    """Keep the plan of a sweep's folder from other processes meanwhile: what is read there stays true until written."""
+    with FileLock(sweep / PLAN_LOCK):
+        yield
+
+
+def write_plan(sweep: Path, jobs: Mapping[str, int], settings: Mapping[str, Any] | None = None) -> None:
+    """Remember that these jobs, each of so many networks, belong to the sweep, beside those of earlier commands.
+
+    `settings` are those that all jobs of the sweep share; None: what is known of them stays.
+    """
+    plan = _read_plan(sweep)
+    known = {"jobs": plan.get("jobs", {}), "settings": plan.get("settings")}
+    every = {
+        "jobs": {**known["jobs"], **jobs},
+        "settings": known["settings"] if settings is None else dict(settings),
+    }
     if every != known:
-        _write_sealed(sweep / PLAN, {"jobs": every})
+        _write_sealed(sweep / PLAN, {**every, "version": __version__})
+
+
+def _read_plan(sweep: Path) -> dict[str, Any]:
+    values = _read_sealed(sweep / PLAN)
+    if values:
+        _check_version(sweep / PLAN, values, {"jobs"}, {"jobs", "settings", "version"})
+    return values
 
 
 def read_plan(sweep: Path) -> dict[str, int]:
     """The jobs that belong to a sweep's folder, in the order in which they were asked for, and their networks."""
-    jobs = _read_sealed(sweep / PLAN).get("jobs", {})
+    jobs = _read_plan(sweep).get("jobs", {})
     # a folder from somebody else must not lead out of itself
     return {name: networks for name, networks in jobs.items() if Path(name).name == name not in ("", "..")}
 
 
+def shared_settings(sweep: Path) -> dict[str, Any] | None:
+    """The settings that all jobs of a sweep share, by its plan; None where that names none (version 0.1.0)."""
+    try:
+        stat = (sweep / PLAN).stat()
+    except OSError:
+        return None
+    return _shared_settings(sweep, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=16)
+def _shared_settings(sweep: Path, *_: int) -> dict[str, Any] | None:
+    """Read once for each version of the file: it may name 100,000 jobs, each of which asks."""
+    return _read_plan(sweep).get("settings")
+
+
+def is_own(folder: Path, record: Record) -> bool:
+    """Whether a job's folder is the one that its settings name, and no copy under another name.
+
+    Version 0.1.0 did not record the name: it is made again from the swept settings, to which lists such as seeds and
+    weight scales, which join along an axis of the result, add parts of their own.
+    """
+    if record.job:
+        return folder.name == record.job
+    if not record.swept and not record.settings:  # one slab of a job
+        return True
+    if re.search(r"-[0-9a-f]{8}$", folder.name):  # a name that was too long, which cannot be made again
+        return True
+    parts, wanted = (set(re.split(r",(?=[a-z_]+=)", name)) - {SINGLE} for name in (folder.name, job_name(record.swept)))
+    lists = {part.partition("=")[0] for part in parts - wanted}
+    return wanted <= parts and all(key == "seeds" or isinstance(record.settings.get(key), list) for key in lists)
+
+
+def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
+    """The folders of a sweep's jobs, planned or found; and of the others that hold a job, its name by theirs."""
+    plan, others = read_plan(sweep), {}
+    found = sorted(path.parent for path in sweep.glob(f"*/{RECORD}"))
+    for folder in found:
+        record = read_record(folder)
+        if record is not None and not is_own(folder, record):
+            others[folder.name] = record.job or job_name(record.swept)
+    own = [folder.name for folder in found if folder.name not in others]
+    return [sweep / name for name in dict.fromkeys([*plan, *own])], others
+
+
 def job_folders(sweep: Path) -> list[Path]:
     """The folders of a sweep's jobs, planned or found."""
-    found = sorted(path.parent.name for path in sweep.glob(f"*/{RECORD}"))
-    return [sweep / name for name in dict.fromkeys([*read_plan(sweep), *found])]
+    return found_folders(sweep)[0]
+
+
+def ignored_lines(others: Mapping[str, str]) -> list[str]:
+    """What to say of folders that hold a job of another name."""
+    return [f"ignored: {name}: holds the job {job}, whose folder has that name" for name, job in others.items()]

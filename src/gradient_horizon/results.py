@@ -22,9 +22,10 @@ import xarray as xr
 from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
-from gradient_horizon import names, records
+from gradient_horizon import config, names, records
 from gradient_horizon.config import draws_of
 from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
+from gradient_horizon.records import ResultError
 
 _log = logging.getLogger(__name__)
 _KIND = "horizon_kind"
@@ -34,10 +35,6 @@ _ORDERS = (
 )
 LARGEST_IN_MEMORY = 2**28  # bytes of files: more are read when they are asked for, piece by piece
 LARGE = 2**24  # bytes of a variable that is written, or in a large result joined, piece by piece
-
-
-class ResultError(ValueError):
-    """A result that cannot be read: missing, cut short or altered."""
 
 
 def _encoded(dataset: xr.Dataset) -> xr.Dataset:
@@ -210,17 +207,24 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
 
     The dimensions are the swept settings, then the result's own (`norm`, `weight_scale`, `seed`, `lag`). It is an
     outer join: NaN where a job is missing (`missing_jobs` in the attributes names them), `lag` padded with NaN to
-    the longest. More than 256 MiB are not read into memory but when they are asked for. The attribute `draws` is the
-    version of what seeds draw; a warning is logged where it is not this package's. Raises `ResultError`.
+    the longest. Null is NaN along a dimension of numbers. A folder that holds the copy of a job under another name is
+    ignored, with a warning. More than 256 MiB are not read into memory but when they are asked for. The attribute
+    `draws` is the version of what seeds draw; a warning is logged if it is not this package's. Raises `ResultError`,
+    also for jobs that differ in a setting that is no dimension.
     """
     folder = Path(path)
     if folder.is_file():
         return _say_draws(folder, _read(folder, lazy=_is_large([folder])))
     if (folder / records.RECORD).exists():
         return _say_draws(folder, open_job(folder, lazy=_is_large([folder / records.RESULT])))
-    jobs = records.job_folders(folder) if folder.is_dir() else []
+    jobs, others = records.found_folders(folder) if folder.is_dir() else ([], {})
+    for line in records.ignored_lines(others):
+        _log.warning("%s: %s", folder, line)
     if not jobs:
-        raise ResultError(f"{folder}: holds no sweep; allowed: a sweep's folder, a job's folder or a collected file")
+        besides = f" ({'; '.join(records.ignored_lines(others))})" if others else ""
+        raise ResultError(
+            f"{folder}: holds no sweep{besides}; allowed: a sweep's folder, a job's folder or a collected file"
+        )
     finished = [job for job in jobs if records.state_of(job) == records.FINISHED]
     if not finished:
         raise ResultError(f"{folder}: none of its {len(jobs)} jobs has finished")
@@ -228,31 +232,64 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     if missing:
         _log.warning("%s: %d of %d jobs missing: %s", folder, len(missing), len(jobs), ", ".join(missing))
     lazy = _is_large(job / records.RESULT for job in finished)
-    joined = join([open_job(job, lazy=lazy) for job in finished], lazy=lazy)
+    try:
+        joined = join([open_job(job, lazy=lazy) for job in finished], lazy=lazy)
+    except DifferentJobsError as error:
+        raise DifferentJobsError(f"{folder}: {error}") from None
     joined.attrs["missing_jobs"] = json.dumps(missing)
     return _say_draws(folder, joined)
+
+
+class DifferentJobsError(ResultError):
+    """Jobs that are no parts of one result: they differ in a setting along which they do not join."""
 
 
 def _settings(dataset: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     return json.loads(dataset.attrs.get("swept", "{}")), json.loads(dataset.attrs.get("config", "{}"))
 
 
-def _label(value: Any) -> Any:
-    """A setting as a coordinate: files know no null."""
-    return "null" if value is None else value
+def _value(key: str, swept: dict[str, Any], settings: dict[str, Any]) -> Any:
+    """A job's value of a setting that it, or another job, sweeps; one that its version did not know has its default."""
+    default = config.FIELDS[key].default if key in config.FIELDS else None
+    return swept.get(key, settings.get(key, default))
+
+
+def _labels(key: str, values: Sequence[Any]) -> list[Any]:
+    """Values of a swept setting as a coordinate: null, which files do not know, is NaN among numbers, else a word."""
+    if None not in values:
+        return list(values)
+    kind = str(config.FIELDS[key].type) if key in config.FIELDS else ""
+    known = [value for value in values if value is not None]
+    is_number = all(isinstance(value, int | float) for value in known) and not kind.startswith("str")
+    return [("null" if not is_number else math.nan) if value is None else value for value in values]
+
+
+def is_label_of(label: Any, value: Any) -> bool:
+    """Whether a coordinate's `label` stands for this value of a swept setting.
+
+    (Where null was swept, version 0.1.0 made words of numbers.)
+    """
+    if value is None:
+        return label == "null" or (isinstance(label, float) and math.isnan(label))
+    return label == value or (isinstance(label, str) and label == str(value))
 
 
 def _coordinate(values: Iterable[Any], *, ordered: bool) -> list[Any]:
-    """Numbers ascending, and names in the order in which `names` lists them; as they come where `ordered` is false."""
+    """Numbers ascending, and names in the order in which `names` lists them, null last.
+
+    As they come where `ordered` is false.
+    """
     different = list(dict.fromkeys(values))
     if not ordered:
         return different
+    null = [None] if None in different else []
+    different = [value for value in different if value is not None]
     if not all(isinstance(value, str) for value in different):
-        return sorted(different, key=lambda value: (isinstance(value, str), value))
+        return sorted(different, key=lambda value: (isinstance(value, str), value)) + null
     for known in _ORDERS:
         if set(different) <= set(known):
-            return sorted(different, key=known.index)
-    return sorted(different)
+            return sorted(different, key=known.index) + null
+    return sorted(different) + null
 
 
 def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Piece]) -> tuple[np.dtype[Any], Any]:
@@ -279,13 +316,16 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     """An outer join over the swept settings that the attributes name, seeds, weight scales and lags.
 
     `lazy`: a large variable is put together when it is asked for. Coordinates are in order, or else as they come.
-    Raises `ResultError` where the same seeds drew different networks.
+    A variable with the name of a swept setting, which is that setting as it was used, is called NAME_used. Raises
+    `DifferentJobsError` for jobs that differ in a setting that none of them sweeps, `ResultError` for jobs whose seeds
+    drew different networks.
     """
     _check_draws(datasets)
     described = [_settings(dataset) for dataset in datasets]
     keys = list(dict.fromkeys(key for swept, _ in described for key in swept))
     own = list(dict.fromkeys(str(dim) for dataset in datasets for dim in dataset.sizes))
-    places = [{key: _label(swept.get(key, config.get(key))) for key in keys} for swept, config in described]
+    _check_joinable(described, keys, own)
+    places = [{key: _value(key, swept, settings) for key in keys} for swept, settings in described]
     axes: dict[str, list[Any]] = {key: _coordinate((place[key] for place in places), ordered=ordered) for key in keys}
     for dim in own:
         values = (v for dataset in datasets if dim in dataset.coords for v in dataset[dim].values.tolist())
@@ -310,12 +350,12 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
         whole = Joined(shape, dtype, fill, pieces)
         large = lazy and dtype.itemsize * math.prod(shape) > LARGE
         values = LazilyIndexedArray(whole) if large else whole.read([slice(None)] * len(shape))
-        variables[name] = xr.Variable(dims, values, first.attrs)
+        variables[f"{name}_used" if name in keys else name] = xr.Variable(dims, values, first.attrs)
 
     coordinates = {
         dim: (
             dim,
-            values,
+            _labels(dim, values) if dim in keys else values,
             next(
                 (ds[dim].attrs for ds in datasets if dim in ds.coords),
                 {"long_name": dim.replace("_", " "), "units": "1"},
@@ -330,8 +370,12 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     }
     kept = ("config_hash", "wall_time_seconds", "peak_memory_bytes")
     jobs = [
-        {"swept": swept, "config": config, **{key: np.asarray(ds.attrs[key]).item() for key in kept if key in ds.attrs}}
-        for (swept, config), ds in zip(described, datasets, strict=True)
+        {
+            "swept": swept,
+            "config": settings,
+            **{key: np.asarray(ds.attrs[key]).item() for key in kept if key in ds.attrs},
+        }
+        for (swept, settings), ds in zip(described, datasets, strict=True)
     ]
     rechecked = [
         {
@@ -351,6 +395,34 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     return xr.Dataset(variables, coords=coordinates, attrs=attributes)
 
 
+def _check_joinable(
+    described: Sequence[tuple[dict[str, Any], dict[str, Any]]], keys: Sequence[str], own: Sequence[str]
+) -> None:
+    """`DifferentJobsError`, in one line, for jobs of these swept settings and settings that make no one result."""
+    if both := [key for key in keys if key in own]:
+        raise DifferentJobsError(
+            f"{', '.join(both)}: a swept setting, and a dimension of the result; allowed: one of them"
+        )
+    different = config.disagreements([settings for _, settings in described], keys)
+    if not different:
+        return
+    examples = []
+    for key, values in different.items():
+        holders = [
+            next(swept for swept, settings in described if _value(key, {}, settings) == value) for value in values[:3]
+        ]
+        examples.append(
+            f"{key} ("
+            + ", ".join(f"{value!r} in {records.job_name(at)}" for value, at in zip(values[:3], holders, strict=True))
+            + (", ..." if len(values) > 3 else "")
+            + ")"
+        )
+    raise DifferentJobsError(
+        f"its jobs differ in settings along which they do not join: {'; '.join(examples)}; allowed: jobs that differ in"
+        " swept settings alone (move the others to a folder of their own)"
+    )
+
+
 def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
     """The settings that every job behind `dataset` had, and those that its place in a sweep fixes.
 
@@ -358,8 +430,21 @@ def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
     """
     if "config" in dataset.attrs:
         return json.loads(dataset.attrs["config"])
-    configs = [job["config"] for job in json.loads(dataset.attrs.get("jobs", "[]"))]
-    shared = configs[0] if configs else {}
-    shared = {key: value for key, value in shared.items() if all(config.get(key) == value for config in configs)}
     swept = json.loads(dataset.attrs.get("swept", "{}"))
-    return shared | {key: dataset[key].item() for key in swept if key in dataset.coords and not dataset[key].ndim}
+    labels = {key: np.atleast_1d(dataset[key].values).tolist() for key in swept if key in dataset.coords}
+    jobs = [
+        job
+        for job in json.loads(dataset.attrs.get("jobs", "[]"))
+        if all(any(is_label_of(label, _value(key, *_of(job))) for label in at) for key, at in labels.items())
+    ]
+    shared = dict(jobs[0]["config"]) if jobs else {}
+    shared = {key: value for key, value in shared.items() if all(job["config"].get(key) == value for job in jobs)}
+    fixed = {key: at[0] for key, at in labels.items() if not dataset[key].ndim}
+    for key, label in fixed.items():
+        values = [_value(key, *_of(job)) for job in jobs] + list(swept[key] if isinstance(swept[key], list) else [])
+        shared[key] = next((value for value in values if is_label_of(label, value)), label)
+    return shared
+
+
+def _of(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return job["swept"], job["config"]

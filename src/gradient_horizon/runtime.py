@@ -48,6 +48,11 @@ def memory_budget(gibibytes: float | None) -> int:
     return int(gibibytes * 2**30) if gibibytes is not None else int(0.6 * free_memory())
 
 
+def is_without_float64() -> bool:
+    """Whether the environment keeps JAX from computing in float64, which it then would make float32 of in silence."""
+    return os.environ.get("JAX_ENABLE_X64", "1").lower() in ("0", "false", "f", "no", "n", "off")
+
+
 def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
     """Set JAX up: one CPU device a core, no threads inside a product, one BLAS thread, float64 allowed.
 

@@ -10,7 +10,7 @@ from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING
 
 @dataclass(frozen=True)
 class Standing:
-    """One job: its state, its networks and how many are done, seconds taken and left, and why it did not finish."""
+    """One job: its state, its networks and how many are done, seconds taken and left, and what went wrong."""
 
     job: str
     state: str
@@ -30,7 +30,8 @@ def standing_of(folder: Path, networks: int) -> Standing:
         return Standing(folder.name, MISSING, networks, 0)
     networks = record.networks or networks
     if state == FINISHED:
-        return Standing(folder.name, state, networks, networks, record.wall_time, host=record.host)
+        why = f"no quick look: {record.picture}" if record.picture else ""
+        return Standing(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
     seconds = (time.time() if state == RUNNING else record.changed) - record.began
     silent = f"no sign of process {record.process} on {record.host} for {time.time() - record.changed:.0f} s"
     return Standing(

@@ -4,12 +4,11 @@ Hydra composes the settings once; each job then differs in its swept settings al
 costs no composition of its own (Hydra's own sweeper composes every job twice, some 0.15 s).
 """
 
-import hashlib
 import itertools
 import json
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gradient_horizon import config, jobs, launchers, records
+from gradient_horizon import config, jobs, launchers, names, records, runtime
 from gradient_horizon.rules import SettingError
 
-LONGEST_JOB_NAME = 120
 MOST_JOBS = 100_000
+LOOK_AGAIN = 1.0  # seconds between two looks at a job that another process computes
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Sweep:
     folder: Path
     jobs: list[jobs.Job]
     axes: dict[str, list[Any]]
+    shared: dict[str, Any]  # what decides the numbers and is the same in every job
     launcher: dict[str, Any] | None = None  # settings of one of Hydra's; None: this process
 
 
@@ -85,6 +85,11 @@ def _check_override(override: Override) -> None:
         raise SettingError(f"~{key}", override.value(), "settings can be changed but not deleted")
 
 
+def _is_hydras(override: Override) -> bool:
+    """Whether Hydra itself decides what a repeated override means."""
+    return str(override.key_or_group).startswith("hydra") or override.key_or_group == "sweeps"
+
+
 def _check_preset(name: str) -> None:
     """`SettingError` for the first setting of a preset whose own value is wrong, which Hydra may not name."""
     for path in (place / "sweeps" / f"{name}.yaml" for place in (_root(), Path.cwd())):
@@ -108,6 +113,17 @@ def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
         yield lambda overrides: compose("config", [*overrides, search], return_hydra_config=True)
 
 
+def experiments_defaults() -> dict[str, dict[str, Any]]:
+    """The settings to which an experiment gives a default of its own, by `conf/experiment/`."""
+    found = {}
+    for name in names.EXPERIMENTS:
+        values = OmegaConf.to_container(OmegaConf.load(_root() / "conf" / "experiment" / f"{name}.yaml"))
+        assert isinstance(values, dict)
+        own = {str(key): value for key, value in values.items() if key != "experiment"}
+        found |= {name: own} if own else {}
+    return found
+
+
 def presets() -> list[str]:
     """The names that `+sweeps=` takes: those that ship, and those under `sweeps/` of the working folder."""
     return sorted({path.stem for place in (_root(), Path.cwd()) for path in (place / "sweeps").glob("*.yaml")})
@@ -122,8 +138,8 @@ def _axis(override: Override) -> list[Any]:
     if len(texts) > MOST_JOBS:
         raise SettingError(key, f"{texts[0]},{texts[1]},...", f"at most {MOST_JOBS} jobs")
     values = [_parse([f"{key}={text}"])[0].value() for text in texts]
-    if key == "steps" and None in values:
-        raise SettingError(key, "a sweep with null", "whole numbers; or null alone, each task's usual number")
+    if key in config.FROM_OTHERS and None in values:
+        raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
     # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
     return values if key in config.JOINED else [config.check_value(key, value) for value in values]
 
@@ -133,6 +149,8 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     given = _parse(overrides)
     for override in given:
         _check_override(override)
+    last = {override.key_or_group: override for override in given}
+    given = [override for override in given if override is last[override.key_or_group] or _is_hydras(override)]
     fixed, swept = [], []
     for override in given:
         if override.is_sweep_override() and not override.key_or_group.startswith("hydra"):
@@ -180,8 +198,9 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     axes = {override.key_or_group: _axis(override) for override in swept}
     _check_read(base.experiment, [*axes, *(key for key in on_line if key in config.FIELDS)], base)
     values = config.as_dict(base)
-    if settings.steps is None:  # and so as many as each job's task asks for
-        values["steps"] = None
+    for key in config.FROM_OTHERS:
+        if settings[key] is None:  # and so whatever each job's other settings make usual
+            values[key] = None
     return _sweep(base, values, axes, launchers.checked(hydra.launcher))
 
 
@@ -200,8 +219,9 @@ def _sweep(
     base: config.Config, values: dict[str, Any], axes: dict[str, list[Any]], launcher: dict[str, Any] | None
 ) -> Sweep:
     deciding = config.deciding(base)
-    if values["steps"] is None and {"task", "distance"} & set(axes):
-        deciding["steps"] = None  # as every job's own
+    for key, others in (("steps", {"task", "distance"}), ("transient", {"steps"})):
+        if key in deciding and values[key] is None and others & set(axes):
+            deciding[key] = None  # as every job's own
     name = base.name or f"{base.experiment}-{config.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     keys = sorted(axes)
@@ -212,31 +232,60 @@ def _sweep(
         at = dict(zip(keys, point, strict=True))
         checked = config.checked({**values, **at, "name": name})
         swept = {key: getattr(checked, key) for key in keys if key not in config.JOINED}
-        job = jobs.Job(folder / job_name(at), checked, swept)
+        job = jobs.Job(folder / records.job_name(at), checked, swept)
         found.setdefault(job.name, job)
-    return Sweep(folder, list(found.values()), axes, launcher)
-
-
-def job_name(swept: dict[str, Any]) -> str:
-    """A folder's name from the swept settings, readable and the same whatever their order: `cell=tanh,steps=100`."""
-    if not swept:
-        return "single"
-    text = ",".join(
-        f"{key}={json.dumps(swept[key]) if not isinstance(swept[key], str) else swept[key]}" for key in sorted(swept)
-    )
-    text = text.replace(" ", "").replace('"', "")
-    clean = re.sub(r"[^A-Za-z0-9_.=,+\-\[\]{}:]", "-", text)
-    if clean == text and len(text) <= LONGEST_JOB_NAME:
-        return text
-    return f"{clean[: LONGEST_JOB_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    in_float64 = "precision" in deciding and any(job.config.precision == "float64" for job in found.values())
+    if in_float64 and runtime.is_without_float64():
+        raise SettingError("precision", "float64", "float32 where the environment has JAX_ENABLE_X64=0")
+    shared = {key: value for key, value in deciding.items() if key not in (*axes, *config.JOINED)}
+    return Sweep(folder, list(found.values()), axes, shared, launcher)
 
 
 def conflicts(sweep: Sweep) -> list[str]:
-    """One line a job whose folder holds a finished result of other settings."""
+    """Why the command must not run, one line each; nothing is written.
+
+    Jobs of one sweep differ along its axes alone, so other values of what all its jobs share are refused. If every job
+    there is one of this command's, they are replaced instead, the finished ones with `force` only.
+    """
+    if line := _shared_conflict(sweep):
+        return [line]
     return [
-        f"{job.folder}: finished with other settings ({'; '.join(differences)}); allowed: another name, or force=true"
+        f"{job.folder}: {job.occupied()} with other settings ({'; '.join(differences)}); allowed: another name, or"
+        " force=true"
         for job in sweep.jobs
         if not job.config.force and (differences := job.conflict())
+    ]
+
+
+def _shared_conflict(sweep: Sweep) -> str:
+    others = {folder.name for folder in records.job_folders(sweep.folder)} - {job.name for job in sweep.jobs}
+    if not others:
+        return ""
+    there = _known(sweep.folder, others)
+    found: dict[str, list[Any]] = {}
+    for known in there:
+        # what one side does not share it sweeps, or swept
+        found |= config.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
+    if not found:
+        return ""
+    differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in found.items())
+    more = ", as force=true does not compute its other jobs again" if sweep.jobs[0].config.force else ""
+    return (
+        f"{sweep.folder}: its jobs have other settings ({differences}); allowed: another name, or a sweep over these"
+        f" settings{more}"
+    )
+
+
+def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
+    """The settings that the jobs of a sweep's folder share: as its plan says, or else by the record of each job."""
+    shared = records.shared_settings(folder)
+    if shared is not None:
+        return [shared]
+    found = [record for name in sorted(jobs) if (record := records.read_record(folder / name))]
+    swept = {key for record in found for key in record.swept}
+    return [
+        {key: value for key, value in record.settings.items() if key not in swept and key not in config.JOINED}
+        for record in found
     ]
 
 
@@ -246,12 +295,33 @@ def unfinished(sweep: Sweep) -> list[jobs.Job]:
 
 
 def prepare_folder(sweep: Sweep) -> None:
-    """Make the sweep's folder and write its plan; `SettingError` where that cannot be done."""
+    """Make the sweep's folder and write its plan.
+
+    `SettingError` where that cannot be done, or where another command has just planned jobs of other settings there.
+    """
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
-        records.write_plan(sweep.folder, {job.name: job.networks for job in sweep.jobs})
+        with records.planning(sweep.folder):
+            if line := _shared_conflict(sweep):
+                raise SettingError("name", sweep.folder.name, line)
+            names = [job.name for job in sweep.jobs]
+            shared = _merged(sweep, {folder.name for folder in records.job_folders(sweep.folder)} - {*names})
+            records.write_plan(sweep.folder, {job.name: job.networks for job in sweep.jobs}, shared)
     except OSError as error:
         raise SettingError("output", str(sweep.folder), f"a folder that can be written ({error.strerror})") from None
+
+
+def _merged(sweep: Sweep, others: Collection[str]) -> dict[str, Any]:
+    """What all jobs share, those of earlier commands among them: what either command sweeps is an axis of both."""
+    shared = dict(sweep.shared)
+    for known in _known(sweep.folder, others) if others else ():
+        # of two usual values, null stands for that of each job
+        shared = {
+            key: value if value == known[key] else None if key in config.FROM_OTHERS else value
+            for key, value in shared.items()
+            if key in known
+        }
+    return shared
 
 
 @dataclass(frozen=True)
@@ -262,7 +332,10 @@ class Outcome:
     elsewhere: list[jobs.Job]
 
 
-def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[float], None]]) -> Outcome:
+Watch = Callable[[jobs.Job], Callable[[float], None]]
+
+
+def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
     """Compute `todo` one after the other in this process. A failure stops no other job.
 
     A job that another process has claimed is left to it, and not computed again when it has just finished there.
@@ -271,13 +344,56 @@ def run(todo: Sequence[jobs.Job], watch: Callable[[jobs.Job], Callable[[float], 
     for job in todo:
         try:
             with jobs.claimed(job) as mine:
-                report = watch(job)
                 if not mine:
                     outcome.elsewhere.append(job)
-                elif job.is_finished() and not job.config.force:
+                    continue
+                report = watch(job)
+                if job.is_finished() and not job.config.force:
                     report(job.networks)
                 else:
+                    _check_still_wanted(job)
                     jobs.execute(job, report)
         except Exception as error:
             outcome.failed.append((job, f"{type(error).__name__}: {error}".splitlines()[0]))
     return Outcome(outcome.failed, [job for job in outcome.elsewhere if not job.is_finished()])
+
+
+def _check_still_wanted(job: jobs.Job) -> None:
+    """`SettingError` where another command has taken the job's folder, or its sweep, for other settings meanwhile."""
+    if not job.config.force and (differences := job.conflict()):
+        raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
+    shared = records.shared_settings(job.folder.parent)
+    if shared is not None:
+        settings = config.deciding(job.config)
+        found = config.disagreements([shared, settings], settings.keys() - shared.keys())
+        if found:
+            differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in found.items())
+            raise SettingError("name", job.config.name, f"another one: other settings were planned ({differences})")
+
+
+def wait(outcome: Outcome, watch: Watch) -> Outcome:
+    """Wait until no job of `outcome` is left to another process, and compute here what that leaves unfinished.
+
+    A job that finishes there while this waits is not computed again, with `force` neither; one that fails there has
+    failed.
+    """
+    failed, left = list(outcome.failed), list(outcome.elsewhere)
+    begun = time.time()
+    while left:
+        open_still = []
+        for job in left:
+            record = records.read_record(job.folder)
+            if record is None or record.hash != job.hash or record.changed < begun:
+                open_still.append(job)
+            elif job.is_finished():
+                watch(job)(job.networks)
+            elif record.state == records.FAILED and record.error != jobs.INTERRUPTED:
+                failed.append((job, record.error))
+            else:
+                open_still.append(job)
+        now = run(open_still, watch)
+        failed += now.failed
+        left = now.elsewhere
+        if left:
+            time.sleep(LOOK_AGAIN)
+    return Outcome(failed, [])

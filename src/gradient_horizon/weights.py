@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from gradient_horizon import linalg
-from gradient_horizon.arrays import Matrix, RandomKey
+from gradient_horizon.arrays import Matrix, RandomKey, available
 from gradient_horizon.randomness import normal, sized_key
 
 SPARSE_ENTRIES = 15
@@ -75,8 +75,8 @@ _ENSEMBLES: dict[str, Callable[[RandomKey, int, DTypeLike], Matrix]] = {
 def unit_weights(name: str, key: RandomKey, n: int, dtype: DTypeLike = jnp.float32) -> Matrix:
     """W⁰ of shape (`n`, `n`) from the ensemble `name` (see the table above).
 
-    Raises `ValueError` for an unknown ensemble.
+    Raises `ValueError` for an unknown ensemble, and for float64 where JAX's 64-bit numbers are off.
     """
     if name not in _ENSEMBLES:
         raise ValueError(f"weights: {name!r} is unknown; allowed: {', '.join(_ENSEMBLES)}")
-    return _ENSEMBLES[name](key, n, dtype)
+    return _ENSEMBLES[name](key, n, available(dtype))

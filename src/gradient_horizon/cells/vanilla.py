@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.activations import ACTIVATIONS, Activation
-from gradient_horizon.arrays import Factors, RandomKey, Vector
+from gradient_horizon.arrays import Factors, RandomKey, Vector, available
 from gradient_horizon.randomness import named_key, normal
 from gradient_horizon.weights import unit_weights
 
@@ -80,7 +80,7 @@ class VanillaCell:
     ) -> Vector:
         """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
         if key is None:
-            return jnp.zeros(self.hidden_size, dtype)
+            return jnp.zeros(self.hidden_size, available(dtype))
         return jnp.asarray(state_scale, dtype) * normal(named_key(key, "state"), (self.hidden_size,), dtype)
 
     def preactivation(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon import ensemble
+from gradient_horizon.arrays import available
 from gradient_horizon.parts import Parts, TooManyNetworksError
 from gradient_horizon.rules import SettingError
 
@@ -47,6 +48,7 @@ class Population:
         constants: Any = None,
         parts: Parts | None = None,
     ):
+        available(precision)
         self.axes = {name: list(values) for name, values in axes.items()}
         self.block = block
         self.shape = tuple(len(values) for values in self.axes.values())

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.config import JOINED
 from gradient_horizon.figures import style
-from gradient_horizon.results import settings_of
+from gradient_horizon.results import is_label_of, settings_of
 
 MOST_PANELS, MOST_COLUMNS = 24, 4
 CHARACTERS = 96  # of a title across two columns of a page
@@ -105,8 +105,13 @@ def lines_of(data: xr.Dataset) -> dict[str, xr.Dataset]:
 def _points(dataset: xr.Dataset, keys: Sequence[str]) -> list[tuple[Any, ...]]:
     """The combinations of these settings that a job measured; the first setting changes fastest."""
     points = [point[::-1] for point in itertools.product(*(dataset[key].values.tolist() for key in reversed(keys)))]
-    measured = {tuple(job["swept"].get(key, job["config"].get(key)) for key in keys) for job in _jobs(dataset)}
-    return [point for point in points if point in measured] if measured else points
+    values = {tuple(job["swept"].get(key, job["config"].get(key)) for key in keys) for job in _jobs(dataset)}
+    measured = [
+        point
+        for point in points
+        if any(all(is_label_of(*pair) for pair in zip(point, value, strict=True)) for value in values)
+    ]
+    return measured or points
 
 
 def split(dataset: xr.Dataset, within: Collection[str] = ()) -> Grid:

@@ -48,7 +48,9 @@ def new_figure(width: float = SINGLE, height: float = 2.6) -> Figure:
 
 
 def in_words(value: Any) -> str:
-    """A setting's name or value as a label: `hard_tanh` becomes "hard tanh", `relu` becomes "ReLU"."""
+    """A setting's name or value as a label: `hard_tanh` becomes "hard tanh", `relu` becomes "ReLU", NaN "null"."""
+    if value is None or value != value:
+        return "null"
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return _WORDS.get(text, text.replace("_", " "))
 

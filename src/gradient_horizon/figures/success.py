@@ -50,7 +50,8 @@ def abscissa_of(dataset: xr.Dataset) -> str:
     learning rate, clip threshold; then a method's number.
     """
     several = [str(dim) for dim in dataset.dims if dim in dataset.coords and dataset.sizes[dim] > 1]
-    numbers = [name for name in several if dataset[name].dtype.kind in "if"]
+    # null, where it is swept, has no place along an axis of numbers
+    numbers = [name for name in several if dataset[name].dtype.kind in "if" and bool(dataset[name].notnull().all())]
     swept = [name for name in numbers if name not in (*CHOICES, "seed", "update", "time", "lag")]
     order = [
         *(name for name in ("steps", "distance") if name in swept),
@@ -151,8 +152,12 @@ def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
     given += f" of {batch} sequences each" if batch else ""
     if not solved:
         return f"On fresh sequences after {given}."
-    errors = np.unique(dataset["solved_below"].values[dataset["solved_below"].notnull().values])
-    least = f"below {errors[0]:g}" if len(errors) == 1 else "as low as its task asks for"
+    # where it is swept, the coordinate has its name, and null stands for the task's own
+    least_errors = dataset["solved_below_used" if "solved_below_used" in dataset else "solved_below"].values
+    errors = np.unique(least_errors[~np.isnan(least_errors)])
+    is_swept = "solved_below_used" in dataset
+    several = "below the one that is swept" if is_swept else "as low as its task asks for"
+    least = f"below {errors[0]:g}" if len(errors) == 1 else several
     return f"Solved: an error {least} on fresh sequences within {given}."
 
 

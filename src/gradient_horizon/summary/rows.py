@@ -10,6 +10,8 @@ import xarray as xr
 from jaxtyping import Int
 from rich.table import Table
 
+from gradient_horizon.results import settings_of
+
 MOST_SCALES = 5  # rows a swept setting where each weight scale has its own
 
 
@@ -19,12 +21,12 @@ def swept_keys(dataset: xr.Dataset) -> list[str]:
 
 
 def points_of(dataset: xr.Dataset, keys: list[str]) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
-    """The combinations of these settings that a job measured."""
+    """The combinations of these settings that a job measured, as they were set, and what it measured there."""
     for point in itertools.product(*(dataset[key].values.tolist() for key in keys)):
-        at = dict(zip(keys, point, strict=True))
-        chosen = dataset.sel(at)
+        chosen = dataset.sel(dict(zip(keys, point, strict=True)))
         if chosen.state_size.notnull():
-            yield at, chosen
+            settings = settings_of(chosen)
+            yield {key: "null" if settings[key] is None else settings[key] for key in keys}, chosen
 
 
 def table_of(title: str, keys: list[str], columns: tuple[str, ...]) -> Table:

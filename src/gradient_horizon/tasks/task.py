@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon.arrays import PyTree, RandomKey
+from gradient_horizon.arrays import PyTree, RandomKey, available
 from gradient_horizon.randomness import sized_key
 
 Targets: TypeAlias = Int[Array, " L"] | Float[Array, " L"]
@@ -56,4 +56,4 @@ class Task:
         sizes (T, D, K, L, the distance) draw independently: a long sequence does not begin as a short one.
         """
         sizes = (self.steps, self.input_size, self.output_size, self.answers, self.distance or 0)
-        return self.draw(self, sized_key(key, *sizes), data, test, dtype)
+        return self.draw(self, sized_key(key, *sizes), data, test, available(dtype))
