@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradient_horizon import elimination, linalg
+from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
@@ -102,7 +102,7 @@ class _Growth(NamedTuple):
 
 
 def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, window: PyTree):
-    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii (k,) over it."""
+    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,)."""
     states, _ = window
     length, n = states.shape
 
@@ -116,11 +116,11 @@ def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, wind
         factors = elimination.lu(stretched)
         pivots = jnp.abs(factors.diagonal)
         rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(basis.dtype).eps)
-        return (factors.lower, logs + jnp.log(pivots), unresolved & (pivots <= rounding)), None
+        return (factors.lower, sums.add_log(logs, pivots), unresolved & (pivots <= rounding)), None
 
     groups = length // every
     cut = groups * every
-    carry = (before.basis, jnp.zeros_like(before.volumes), before.unresolved)
+    carry = (before.basis, sums.zero(before.volumes), before.unresolved)
     if groups:
         split = jax.tree.map(lambda leaf: leaf[:cut].reshape(groups, every, *leaf.shape[1:]), window)
         carry, _ = lax.scan(group, carry, split)
@@ -128,7 +128,7 @@ def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, wind
         carry, _ = group(carry, jax.tree.map(lambda leaf: leaf[cut:], window))
     basis, logs, unresolved = carry
     volumes = _volumes(basis.T)
-    return _Growth(basis, volumes, unresolved), logs + volumes - before.volumes
+    return _Growth(basis, volumes, unresolved), sums.add(sums.add(logs, volumes), -before.volumes)
 
 
 def _blocks_of(window: PyTree, blocks: int, length: int) -> tuple[PyTree, PyTree]:
@@ -204,21 +204,24 @@ def lyapunov_exponents(
     dead = jnp.zeros(count, bool)
     if transient:
         growth, gained = _grow(flat_step, params, every, growth, early)
-        dead = gained == -jnp.inf
+        dead = gained.total == -jnp.inf
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
     whole, rest = _blocks_of(counted, blocks, size)
     growth, gained = lax.scan(lambda carry, block: _grow(flat_step, params, every, carry, block), growth, whole)
-    total = jnp.sum(gained, axis=0)
+    total = gained
     if blocks * size < length:
         growth, last = _grow(flat_step, params, every, growth, rest)
-        total = total + last
+        total = jax.tree.map(lambda of_block, of_rest: jnp.concatenate([of_block, of_rest[None]]), gained, last)
+    total = sums.value(sums.total(total))
 
     # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
     dead = dead | growth.unresolved if every == 1 else dead
     exponents = jnp.where(dead, -jnp.inf, total / length)
     exponents = jnp.where(jnp.all(trajectory.finite), exponents, jnp.nan)
-    error = jnp.std(gained / size, axis=0, ddof=1) / blocks**0.5 if blocks > 1 else jnp.full_like(total, jnp.nan)
+    # what the blocks have in common is taken away before anything is rounded to one float
+    apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
+    error = jnp.std(apart, axis=0, ddof=1) / blocks**0.5 if blocks > 1 else jnp.full_like(total, jnp.nan)
     error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
     order = jnp.argsort(-exponents)
     exponents, error = exponents[order], error[order]
@@ -284,4 +287,4 @@ def _sum_rule_error(
     else:
         _, unravel = ravel_pytree(h0)
         logs = jax.vmap(lambda h, x: log_det(params, unravel(h), x))(*counted)
-    return jnp.abs(jnp.mean(exponents) - jnp.mean(logs) / n)
+    return jnp.abs(jnp.mean(exponents) - sums.mean(logs) / n)
