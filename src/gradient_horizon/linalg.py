@@ -32,6 +32,17 @@ def graded_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[A
 
 
 @sequential_vmap
+def rank_revealing_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n n"], Float[Array, "n k"]]:
+    """Q and R with Q R = `matrix`, the rows of R by decreasing size: of a matrix of rank r all but r are rounding.
+
+    R is triangular but for the order of its columns (Businger and Golub 1965). Rows sorted as in `graded_qr`.
+    """
+    order = jnp.argsort(-jnp.max(jnp.abs(matrix), axis=1))
+    q, r, columns = jax.scipy.linalg.qr(matrix[order], pivoting=True)
+    return q[jnp.argsort(order)], r[:, jnp.argsort(columns)]
+
+
+@sequential_vmap
 def triangular_factor(matrix: Float[Array, "n k"]) -> Float[Array, "k k"]:
     """R of the reduced QR factors alone, at half the work."""
     return jnp.linalg.qr(matrix, mode="r")

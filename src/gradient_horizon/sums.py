@@ -67,23 +67,17 @@ def split(values: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, 
     return values * _power_of_two(-half, values.dtype) * _power_of_two(half - exponent, values.dtype), exponent
 
 
-def log_of(mantissa: Float[Array, "..."], exponent: Int[Array, "..."]) -> Sum:
-    """log(`mantissa` 2^`exponent`), the exponent of any size; -inf for a mantissa of 0."""
-    dtype = mantissa.dtype
-    logs = zero(mantissa)
-    for place in (24, 16, 8, 0):
-        digit = (exponent >> place) & 255 if place < 24 else exponent >> place
-        logs = add(logs, digit.astype(dtype) * jnp.asarray(_LOG_2_HIGH * 2.0**place, dtype))
-    return add(logs, jnp.log(mantissa), exponent.astype(dtype) * jnp.asarray(_LOG_2_LOW, dtype))
+def add_powers(so_far: Sum, exponent: Int[Array, "..."], rest: Float[Array, "..."] | float = 0.0) -> Sum:
+    """`so_far` + log 2^`exponent` + `rest`, `exponent` one that a float can have."""
+    powers = exponent.astype(so_far.total.dtype)
+    rest = rest + powers * jnp.asarray(_LOG_2_LOW, powers.dtype)
+    return add(so_far, powers * jnp.asarray(_LOG_2_HIGH, powers.dtype), rest)
 
 
 def add_log(so_far: Sum, values: Float[Array, "..."]) -> Sum:
     """`so_far` + log|`values`|; -inf for a zero."""
-    dtype = values.dtype
     mantissa, exponent = split(values)
-    powers = exponent.astype(dtype)
-    rest = jnp.log(jnp.abs(mantissa)) + powers * jnp.asarray(_LOG_2_LOW, dtype)
-    return add(so_far, powers * jnp.asarray(_LOG_2_HIGH, dtype), rest)
+    return add_powers(so_far, exponent, jnp.log(jnp.abs(mantissa)))
 
 
 def join(one: Sum, other: Sum) -> Sum:
