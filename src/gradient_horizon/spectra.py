@@ -25,11 +25,12 @@ from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.graded import Graded, graded_log_singular_values, graded_product
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import Trajectory, ever, flatten_step, push, rollout, sequence_length
-from gradient_horizon.structural_rank import Reach, everything, parts_of_last_layer, through
+from gradient_horizon.structural_rank import everything, parts_of_last_layer, through
 
 _NEXT_TO_NOTHING = 1e-8
 _MORE = 64.0
-_NUDGE = _MORE * float(np.finfo(np.float64).eps)
+_EPS = float(np.finfo(np.float64).eps)
+_NUDGE = _MORE * _EPS
 _SURE = 1e-3 * _MORE  # in nats, of what so much more rounding changes: the rounding that there was has changed 1e-3
 
 
@@ -106,12 +107,11 @@ def log_singular_values_at_lags(
 
 
 class _Product(NamedTuple):
-    """J_t ... J_1 = `basis` · `rows`, and `nudged`, the same `rows` with more rounding than there was."""
+    """J_t ... J_1 = `basis` · `rows`."""
 
     basis: Array
     rows: Graded
-    nudged: Graded
-    reach: Reach
+    vague: Array  # the largest number of directions that one factor maps to nothing but rounding
 
 
 def _at_lags(
@@ -119,42 +119,52 @@ def _at_lags(
 ) -> Float[Array, "lags n"]:
     """The log singular values of the last `lags` of `length` factors, in float64."""
     identity = Graded(jnp.eye(n), jnp.zeros(n, jnp.int32))
-    places = jnp.arange(n)
+    places = jnp.arange(n, dtype=jnp.int32)
 
     def align(back, carry):
         rows, growth = carry
-        factor = jacobian(length - 1 - back).astype(jnp.float64)
+        factor = jacobian(jnp.int32(length - 1) - back).astype(jnp.float64)
         q, r = linalg.qr(jnp.matmul(rows, factor, precision="highest").T)
         return q.T, growth + jnp.log(jnp.abs(jnp.diagonal(r)))
 
-    def advance(time, product):
+    def advance(time, carry):
+        product, nudged, reach = carry
         given = jacobian(time)
-        reach = through(product.reach, given != 0, time)
-        factor = given.astype(jnp.float64)
-        known = jnp.where(places < product.reach.rank, product.basis, 0)
-        stretched = jnp.matmul(factor, known, precision="highest")
-        basis, r = _factors(stretched, reach.rank, product.reach.rank)
-        r = jnp.where((places < reach.rank)[:, None], jnp.triu(r), 0)
-        # Every entry rounds by some eps of its row, but for those that are zero in every term.
-        terms = jnp.matmul(jnp.abs(factor), jnp.abs(known)) + jnp.matmul(jnp.abs(basis), jnp.abs(r))
-        size = jnp.where(terms > 0, jnp.max(terms, axis=1, keepdims=True), 0)
-        noise = _NUDGE * jax.random.normal(jax.random.fold_in(jax.random.key(1), time), (n, n)) * size
-        nudge = jnp.where((places < reach.rank)[:, None], jnp.matmul(basis.T, noise), 0)
-        return _Product(basis, graded_product(r, product.rows), graded_product(r + nudge, product.nudged), reach)
+        factor, after = given.astype(jnp.float64), through(reach, given != 0, time)
+
+        def times(product, noise=None):
+            known = jnp.where(places < reach.rank, product.basis, 0)
+            stretched = jnp.matmul(factor, known, precision="highest")
+            if noise is not None:
+                # every entry rounds by some eps of its row, but for those that are zero in every term
+                terms = jnp.matmul(jnp.abs(factor), jnp.abs(known))
+                size = jnp.where(terms > 0, jnp.max(terms, axis=1, keepdims=True), 0)
+                stretched = stretched + _NUDGE * noise * size
+            basis, r = _factors(stretched, after.rank, reach.rank)
+            r = jnp.where((places < after.rank)[:, None], jnp.triu(r), 0)
+            size = jnp.max(jnp.abs(r), axis=0)
+            vague = jnp.sum((places < after.rank) & (jnp.abs(jnp.diagonal(r)) <= n * _EPS * size), dtype=jnp.int32)
+            return _Product(basis, graded_product(r, product.rows), jnp.maximum(product.vague, vague))
+
+        with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
+            noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), time), (n, n))
+        return times(product), times(nudged, noise.astype(jnp.float64)), after
 
     def measure(carry, stretch):
         shorter, lag = stretch
         rows, growth = lax.fori_loop(shorter, lag, align, carry)
         # What grew most comes first, also where parts that nothing mixes have changed places on the way. Any start will
         # do, so what is next to nothing in it is left out: parts that nothing mixes must not be mixed by the start.
-        first = rows[jnp.argsort(-growth)].T
+        first = rows[linalg.descending(growth)].T
         start, _ = linalg.qr(jnp.where(jnp.abs(first) < _NEXT_TO_NOTHING, 0, first))
-        product = lax.fori_loop(
-            jnp.int32(length) - lag, jnp.int32(length), advance, _Product(start, identity, identity, everything(n))
+        begun = _Product(start, identity, jnp.int32(0))
+        product, nudged, reach = lax.fori_loop(
+            jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n))
         )
-        logs, nudged = graded_log_singular_values(product.rows), graded_log_singular_values(product.nudged)
-        is_sure = jnp.isfinite(logs) & (jnp.abs(logs - nudged) < _SURE)
-        return (rows, growth), jnp.where(places < product.reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
+        logs, others = graded_log_singular_values(product.rows), graded_log_singular_values(nudged.rows)
+        # a factor that is singular to rounding leaves values at rounding level, which are not sure
+        is_sure = (jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)) | (places >= reach.rank - product.vague)
+        return (rows, growth), jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
 
     whole = np.asarray(lags, np.int32)
     stretches = (np.concatenate([np.zeros(1, np.int32), whole[:-1]]), whole)
@@ -172,7 +182,7 @@ def _factors(
 
     def revealed(_):
         left, right = linalg.rank_revealing_qr(lax.optimization_barrier((stretched, rank))[0])
-        kept = jnp.where((jnp.arange(len(right)) < rank)[:, None], right, 0)
+        kept = jnp.where((jnp.arange(len(right), dtype=jnp.int32) < rank)[:, None], right, 0)
         turn, r = linalg.qr(kept)
         return jnp.zeros((), bool), jnp.matmul(left, turn, precision="highest"), r
 

@@ -48,14 +48,13 @@ def through(reach: Reach, pattern: Bool[Array, "n n"], time: Int[Array, ""]) -> 
     generic_rank = jnp.minimum(reach.rank, jnp.minimum(_count(columns & reach.alive), _count(rows)))
     full_rank = jnp.where(reach.is_generic, generic_rank, jnp.minimum(reach.rank, _count(rows)))
     known = keeps_all | (is_full & (reach.is_generic | jnp.all(columns)))
-    key = jax.random.fold_in(jax.random.key(0), time)
 
     def draw(carry):
         _, _, basis = carry
-        for_factor, for_start = jax.random.split(lax.optimization_barrier((key, basis))[0])
-        own = _random(for_start, (n, n)) * (reach.alive[:, None] & (jnp.arange(n) < reach.rank)[None, :])
+        now, basis = lax.optimization_barrier((time, basis))
+        own = jnp.where(reach.alive[:, None] & (_numbers(n) < reach.rank)[None, :], _random(2 * now, n), 0)
         basis = jnp.where(reach.is_generic, own, basis.astype(jnp.uint64))
-        basis = _eliminated(_product(_random(for_factor, (n, n)) * pattern, basis))
+        basis = _eliminated(_product(jnp.where(pattern, _random(2 * now + 1, n), 0), basis))
         return jnp.zeros((), bool), _count(jnp.any(basis != 0, axis=0)), basis.astype(jnp.uint32)
 
     # a loop of at most one turn: under `jax.vmap` of none where no network needs it
@@ -101,9 +100,15 @@ def _count(flags: Bool[Array, "..."]) -> Int[Array, ""]:
     return jnp.sum(flags, dtype=jnp.int32)
 
 
-def _random(key: Array, shape: tuple[int, ...]) -> Array:
-    """Numbers from 1 to the prime less one."""
-    return jax.random.bits(key, shape, jnp.uint32).astype(jnp.uint64) % (_PRIME - 1) + 1
+def _numbers(n: int) -> Int[Array, " n"]:
+    return jnp.arange(n, dtype=jnp.int32)
+
+
+def _random(number: Int[Array, ""], n: int) -> Array:
+    """A matrix of numbers from 1 to the prime less one, always the same for one `number`."""
+    with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
+        bits = jax.random.bits(jax.random.fold_in(jax.random.key(0), number), (n, n))
+    return bits.astype(jnp.uint64) % (_PRIME - 1) + 1
 
 
 def _product(left: Array, right: Array) -> Array:
@@ -111,18 +116,19 @@ def _product(left: Array, right: Array) -> Array:
         column = lax.dynamic_index_in_dim(left, k, axis=1)
         return (total + column * lax.dynamic_index_in_dim(right, k)) % _PRIME
 
-    return lax.fori_loop(0, len(left), add, jnp.zeros_like(right))
+    return lax.fori_loop(jnp.int32(0), jnp.int32(len(left)), add, jnp.zeros_like(right))
 
 
 def _eliminated(matrix: Array) -> Array:
     """Columns that span the same, those that are not zero independent."""
-    after = jnp.arange(len(matrix))
+    n = len(matrix)
+    numbers = _numbers(n)
 
     def eliminate(j, matrix):
         column = lax.dynamic_index_in_dim(matrix, j, axis=1, keepdims=False)
-        place = jnp.argmax(column != 0)
+        place = jnp.min(jnp.where(column != 0, numbers, n - 1))
         row = lax.dynamic_index_in_dim(matrix, place, keepdims=False)
         reduced = (matrix * column[place] % _PRIME + (_PRIME - column)[:, None] * row[None, :]) % _PRIME
-        return jnp.where(((after > j) & jnp.any(column != 0))[None, :], reduced, matrix)
+        return jnp.where(((numbers > j) & jnp.any(column != 0))[None, :], reduced, matrix)
 
-    return lax.fori_loop(0, matrix.shape[1], eliminate, matrix)
+    return lax.fori_loop(jnp.int32(0), jnp.int32(n), eliminate, matrix)
