@@ -9,6 +9,15 @@ Here the product is never formed as one matrix of numbers:
    a whole exponent a row: graded, X well conditioned.
 3. One-sided Jacobi on the rows of diag(2^e) X, the exponents kept apart. What the alignment left undone (clusters,
    neighbours that have not separated) is done here to the last digit.
+
+All of it in float64, along the Jacobians in the precision of the state. What it cannot find it does not guess:
+
+- A singular value is zero where the zeros of the factors make it so (see `structural_rank`). Where the rank falls on
+  the way, what a pivoted QR leaves below it is rounding, and is left out.
+- Rounding in the middle of a product is not small against what the product ends with, where parts that grow and decay
+  at different times are mixed: of diag(s^m, 1) and then diag(1, s^m) an eps of the first unit in the second is all that
+  is left. So each product is carried twice, the second time with 64 times as much rounding; where that changes log σ_i
+  by 64 times 1e-3 or more, it is NaN. Parts that no factor mixes are not mixed here either: the start keeps them apart.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,15 +53,17 @@ def log_singular_values(
     - `step`: `step(params, h, x) -> h`; the state may be any pytree of one floating dtype, n entries in all.
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
 
-    **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero (dead ReLU units), NaN
-    throughout where a state is not finite. A factor that is singular to rounding only gives a value at rounding level.
+    **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero because entries of the factors
+    are (dead ReLU units, cells that are shifted out, blocks without a way back), NaN throughout where a state is not
+    finite, and for each value of which rounding in float64 leaves fewer than three decimals: parts that grow and decay
+    at different times, and are mixed. A factor that is singular to rounding only gives a value at rounding level.
 
     **Algorithm:** a product QR along an orthogonal iteration's aligned start, then one-sided Jacobi on the graded
     triangular product (see the module's text; Stewart 1995 and Demmel and Veselić 1992 for the two halves).
 
     **Accuracy:** the singular values are those of factors J_t (I + E_t), ‖E_t‖ of some n eps κ(J_t), κ(J_t) the
-    condition number of one factor after its rows are scaled to equal norms: log σ_i is off by about that,
-    summed over the steps, independently of the condition number of the product.
+    condition number of one factor after its rows are scaled to equal norms and eps that of float64: log σ_i is off by
+    about that, summed over the steps, whatever the condition number of the product.
 
     **Raises:** `ValueError` for a wrong length or a step that changes its state's shape or dtype.
     """
@@ -80,8 +91,8 @@ def log_singular_values_at_lags(
     - `lags`: whole numbers from 1 to T, ascending.
     - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
 
-    **Returns:** (number of lags, n), in the state's dtype; -inf where a singular value is exactly zero, NaN at every
-    lag whose product touches a state that is not finite.
+    **Returns:** (number of lags, n), in the state's dtype; -inf and NaN as in `log_singular_values`, NaN at every lag
+    whose product touches a state that is not finite.
 
     **Raises:** `ValueError` as `log_singular_values`, and for other lags.
     """
