@@ -42,7 +42,7 @@ def rank_revealing_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n n"],
     R is triangular but for the order of its columns (Businger and Golub 1965). Rows sorted as in `graded_qr`.
     """
     order = descending(jnp.max(jnp.abs(matrix), axis=1))
-    q, r, columns = jax.scipy.linalg.qr(matrix[order], pivoting=True)
+    q, r, columns = jax.scipy.linalg.qr(matrix[order], pivoting=True)  # type: ignore[misc]
     return jnp.zeros_like(q).at[order].set(q), jnp.zeros_like(r).at[:, columns].set(r)
 
 

@@ -104,7 +104,7 @@ def log_singular_values_at_lags(
     n, dtype = start.size, start.dtype
     window = jax.tree.map(jnp.asarray, (trajectory.states[:-1], xs))
     eye = jnp.eye(n, dtype=dtype)
-    with_64_bits = bool(jax.config.jax_enable_x64)
+    with_64_bits = jnp.result_type(float) == jnp.float64
 
     def jacobian(time):
         with jax.enable_x64(with_64_bits):  # as the step is used to
