@@ -155,16 +155,15 @@ def test_a_sum_that_drifts_is_caught(sabotage):
 
     laws = sabotage([traps.long_sums], sums, "add", plain)
     assert named(laws, "λ_i of a diagonal matrix")
-    assert named(laws, "and their standard errors")
 
 
 def test_noise_for_a_zero_is_caught(sabotage):
     laws = sabotage([traps.exact_zeros], spectra, "through", lambda reach, pattern, time: reach)
-    assert named(laws, "a shift register")
+    assert named(laws, "three blocks")
 
 
 def test_what_is_flushed_on_the_way_is_caught(sabotage):
-    assert named(sabotage([traps.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent by one vector")
+    assert named(sabotage([traps.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent, by one vector")
 
 
 def test_gauss_and_hermites_nodes_are_caught(sabotage):

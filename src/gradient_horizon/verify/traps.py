@@ -356,9 +356,17 @@ def exact_zeros(full: bool) -> Iterator[Item]:
         "W^τ has ones on the τth superdiagonal alone", predicted, found, 4 * EPS64,
         "rounding of the logs: 4 eps; -inf is exact",
     )  # fmt: skip
+    blocks = np.kron(np.eye(3, k=1), np.ones((2, 2))) * np.random.default_rng(1).standard_normal((6, 6))
+    lags = (1, 2, 3, 5)
+    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(6), steps=lags[-1], lags=lags))(blocks)
+    yield worst(
+        "three blocks of two units, each of which reads the next one alone: number of σ_i that are 0 after τ = 1, 2, 3,"
+        " 5 steps", "W^τ has 3 - τ blocks", [min(2 * lag, 6) for lag in lags], np.isneginf(found).sum(axis=1), 0.0,
+        "exact",
+    )  # fmt: skip
     spectrum = jax.jit(lambda w: lyapunov_exponents(linear, w, jnp.zeros(n), steps=20))(shift)
     yield worst(
-        "and all its Lyapunov exponents are -inf", "W^8 = 0", -math.inf, spectrum.exponents, 0.0, "exact",
+        "all Lyapunov exponents of the shift register are -inf", "W^8 = 0", -math.inf, spectrum.exponents, 0.0, "exact",
     )  # fmt: skip
 
 
