@@ -14,6 +14,7 @@ from gradient_horizon.lyapunov import (
     cell_log_det,
     entropy_rate,
     kaplan_yorke_dimension,
+    largest_lyapunov_exponent,
     lyapunov_exponents,
 )
 from gradient_horizon.rollout import rollout
@@ -74,6 +75,80 @@ def test_orthogonal_matrices_stretch_every_direction_by_g(dtype, tolerance):
     assert found.exponents.dtype == found.sum_rule_error.dtype == dtype
     assert float(found.kaplan_yorke_dimension) == 24
     assert float(found.entropy_rate) == pytest.approx(24 * np.log(1.3), abs=24 * tolerance)
+
+
+def turn(angle, scale):
+    return scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.diag([1.3, 0.7]),
+        np.diag(np.geomspace(1e-3, 3.0, 8)),
+        np.triu(np.full((4, 4), 0.3), 1) + np.diag([1.3, 0.8, 0.6, 0.5]),
+        turn(0.7, 1.3),
+    ],
+    ids=["diagonal", "diagonal8", "triangular", "rotation"],
+)
+def test_a_million_steps_do_not_drift(matrix):
+    matrix = matrix.astype(np.float32)
+    n = len(matrix)
+    found = spectrum(jnp.asarray(matrix), jnp.zeros(n, jnp.float32), steps=1_001_000, transient=1000)
+    exact = np.sort(np.log(np.abs(np.linalg.eigvals(matrix.astype(np.float64)))))[::-1]
+    # each pivot rounds by eps / 2, and the exponent itself where it leaves
+    np.testing.assert_allclose(found.exponents, exact, rtol=1.2e-7, atol=1e-7)
+    # one step's rounding over 10⁵ steps of a block: nothing is left of the sum's own
+    assert np.all(np.asarray(found.standard_error) < 1e-8)
+    assert float(found.sum_rule_error) < 1e-7
+
+
+def test_the_largest_exponent_does_not_drift_either():
+    steps = 300_000
+    xs = jnp.asarray(np.tile(np.array([[1.7, 0.9], [0.4, 1.6]], np.float32), (steps // 2, 1)))
+    step, h = (lambda p, h, x: x * h), jnp.zeros(2, jnp.float32)
+    for transient in (0, steps - 100):
+        found = jax.jit(
+            lambda xs, transient=transient: largest_lyapunov_exponent(
+                step, None, h, rollout(step, None, h, xs), xs, transient
+            )
+        )(xs)
+        exact = np.log(np.array([0.9, 1.6], np.float32).astype(np.float64)).mean()
+        # the other entry has its share of the first few norms: log √2 at most
+        assert float(found) == pytest.approx(exact, abs=1e-7 if transient else 1e-5)
+
+
+S = 2.0**-10
+HAND_OVER = {
+    "two": [([S, 1.0], 40), ([1.0, S], 60)],
+    "three": [([S, 1.0, 1.0], 40), ([1.0, S, 1.0], 60), ([1.0, 1.0, S], 90)],
+    "grows": [([2.0, 1.0], 150), ([0.5, 1.0], 200)],
+    "back": [([2.0**-20, 1.0], 30), ([2.0**20, 1.0], 40)],
+}
+
+
+@pytest.mark.parametrize("name", HAND_OVER)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_decays_and_grows_at_different_times_is_not_lost(name, dtype):
+    xs = np.concatenate([np.tile(np.array(row, dtype), (steps, 1)) for row, steps in HAND_OVER[name]])
+    n = xs.shape[1]
+    exact = np.sort(np.log2(xs.astype(np.float64)).sum(0))[::-1] * np.log(2) / len(xs)
+    step, h = (lambda p, h, x: x * h), jnp.zeros(n, dtype)
+    for count in range(1, n + 1):
+        found = jax.jit(lambda xs, count=count: lyapunov_exponents(step, None, h, xs, count=count))(xs)
+        # the random start has a volume of its own
+        np.testing.assert_allclose(found.exponents, exact[:count], atol=3 / len(xs))
+    largest = jax.jit(lambda xs: largest_lyapunov_exponent(step, None, h, rollout(step, None, h, xs), xs))(xs)
+    assert float(largest) == pytest.approx(exact[0], abs=3 / len(xs))
+
+
+def test_a_shift_register_forgets():
+    shift, h = np.eye(8, k=1), jnp.zeros(8)
+    found = spectrum(jnp.asarray(shift), h, steps=20)
+    assert np.all(np.asarray(found.exponents) == -np.inf)
+    step = linear
+    trajectory = rollout(step, shift, h, steps=20)
+    assert float(largest_lyapunov_exponent(step, jnp.asarray(shift), h, trajectory)) == -np.inf
 
 
 @pytest.mark.parametrize(("n", "g"), [(6, 1.0), (20, 1.7)])

@@ -86,6 +86,117 @@ def test_zeros_are_minus_infinity():
     assert np.all(spectrum(factors) == -np.inf)
 
 
+def lags_of(matrix, lags, dtype="float64"):
+    matrix = jnp.asarray(matrix, dtype)
+    start = jnp.zeros(len(matrix), dtype)
+    found = log_singular_values_at_lags(lambda p, h, x: p @ h, matrix, start, steps=lags[-1], lags=lags)
+    return np.asarray(found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_shift_register_keeps_what_it_has_not_shifted_out(dtype):
+    lags = (1, 3, 7, 8, 12)
+    for lag, logs in zip(lags, lags_of(np.eye(8, k=1), lags, dtype), strict=True):
+        kept = max(8 - lag, 0)
+        np.testing.assert_allclose(logs[:kept], 0, atol=1e-14)
+        assert np.all(logs[kept:] == -np.inf)
+
+
+def test_blocks_that_map_onto_each_other_once():
+    rng = np.random.default_rng(0)
+    blocks = np.kron(np.eye(3, k=1), np.ones((2, 2))) * rng.standard_normal((6, 6))
+    found = lags_of(blocks, (1, 2, 3, 4))
+    for lag, logs in enumerate(found[:2], 1):
+        exact_values = np.linalg.svd(np.linalg.matrix_power(blocks, lag), compute_uv=False)
+        np.testing.assert_allclose(logs[: 6 - 2 * lag], np.log(exact_values[: 6 - 2 * lag]), atol=1e-12)
+        assert np.all(logs[6 - 2 * lag :] == -np.inf)
+    assert np.all(found[2:] == -np.inf)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "permutation", "dense", "blocks", "columns"])
+def test_units_that_die_and_come_back(kind):
+    rng = np.random.default_rng(4)
+    n, steps = 6, 12
+    alive = np.ones((steps, n))
+    alive[3, 0] = alive[5, 4] = alive[9, 1] = alive[9, 0] = 0
+    base = {
+        "diagonal": np.diag(rng.uniform(0.5, 2, n)),
+        "permutation": np.eye(n)[np.roll(np.arange(n), 1)],
+        "dense": rng.standard_normal((n, n)),
+        "blocks": np.kron(np.eye(2), np.ones((3, 3))) * rng.standard_normal((n, n)),
+        "columns": rng.standard_normal((n, n)),
+    }[kind]
+    masked = alive[:, None, :] if kind == "columns" else alive[:, :, None]
+    factors = base * masked
+    product = np.linalg.multi_dot(factors[::-1])
+    values = np.linalg.svd(product, compute_uv=False)
+    rank = np.linalg.matrix_rank(product)
+    assert 0 < rank < n
+    found = spectrum(factors)
+    assert np.sum(np.isfinite(found)) == rank
+    assert np.all(found[rank:] == -np.inf)
+    np.testing.assert_allclose(found[:rank], np.log(values[:rank]), atol=1e-9)
+
+
+S = 2.0**-10
+HAND_OVER = {
+    "shrinks": np.array([[S, 1.0]] * 40 + [[1.0, S]] * 20),
+    "grows": np.array([[2.0, 1.0]] * 150 + [[0.5, 1.0]] * 200),
+    "in turn": np.array(([[S, 1.0, 1.0]] * 50 + [[1.0, S, 1.0]] * 30 + [[1.0, 1.0, S]] * 70) * 3),
+    "long": np.array(([[0.5, 2.0]] * 2500 + [[2.0, 0.25]] * 2500) * 2),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", HAND_OVER)
+def test_parts_that_grow_and_decay_at_different_times(name, dtype):
+    xs = HAND_OVER[name]
+    length, n = xs.shape
+    lags = tuple(sorted({1, length // 3, length // 2, 2 * length // 3, length}))
+    found = log_singular_values_at_lags(
+        lambda _, h, x: x * h, None, jnp.zeros(n, dtype), jnp.asarray(xs, dtype), lags=lags
+    )
+    expected = [np.sort(np.log2(xs[-lag:]).sum(0))[::-1] * np.log(2) for lag in lags]
+    np.testing.assert_allclose(found, expected, rtol=2 * np.finfo(dtype).eps, atol=1e-12)
+
+
+@pytest.mark.parametrize("where", ["around each", "last", "first"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_behind_a_mixing_matrix_they_are_right_or_nan(where, dtype):
+    rng = np.random.default_rng(6)
+    xs = HAND_OVER["in turn"][:150]
+    turned, factors = orthogonal(rng, 3), np.array([np.diag(x) for x in xs])
+    if where == "around each":
+        factors = turned @ factors @ turned.T
+    elif where == "last":
+        factors[-1] = turned @ factors[-1]
+    else:
+        factors[0] = factors[0] @ turned
+    factors = factors.astype(dtype)
+    found, expected = spectrum(factors, dtype), exact(factors)
+    right = np.abs(found - expected) < 1e-2
+    assert np.all(right | np.isnan(found))
+    assert where != "last" or np.all(right)
+
+
+def test_equal_entries_mixed_by_hadamards_matrix_are_never_wrong():
+    hadamard = np.array([[1, 1], [1, -1]]) / 2
+    factors = np.array([2 * hadamard @ np.diag(x) @ hadamard for x in HAND_OVER["shrinks"]])  # every entry exact
+    for dtype in ("float32", "float64"):
+        found = spectrum(factors, dtype)
+        assert np.all(np.isnan(found) | (np.abs(found - exact(factors)) < 1e-2))
+
+
+def test_a_factor_that_is_singular_to_rounding_leaves_the_others_right():
+    rng = np.random.default_rng(7)
+    factors = rng.standard_normal((10, 5, 5))
+    factors[4, :, 4] = factors[4, :, 3] * 3  # no structure: rank 4 but for rounding
+    found, expected = spectrum(factors), exact(factors)
+    np.testing.assert_allclose(found[:4], expected[:4], atol=1e-10)
+    assert found[4] < expected[3] - 25
+    assert not np.isnan(found[4])
+
+
 @pytest.mark.parametrize("g", [0.9, 3.0])
 def test_sum_rule_and_largest(g):
     n, steps = 24, 150

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradient_horizon import activations, elimination, jacobian, linalg
+from gradient_horizon import activations, elimination, jacobian, linalg, lyapunov, spectra, sums
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.experiments import networks, population
 from gradient_horizon.rollout import Trajectory, pull, push, rollout
@@ -147,6 +147,23 @@ def test_a_spectrum_without_its_tail_is_caught(sabotage):
 
     laws = sabotage([traps.lost_tail], elimination, "lu", unsorted_qr)
     assert named(laws, "sum rule in float32")
+
+
+def test_a_sum_that_drifts_is_caught(sabotage):
+    def plain(so_far, term, rest=0.0):
+        return sums.Sum(so_far.total + (term + rest), so_far.rest)
+
+    laws = sabotage([traps.long_sums], sums, "add", plain)
+    assert named(laws, "λ_i of a diagonal matrix")
+
+
+def test_noise_for_a_zero_is_caught(sabotage):
+    laws = sabotage([traps.exact_zeros], spectra, "through", lambda reach, pattern, time: reach)
+    assert named(laws, "three blocks")
+
+
+def test_what_is_flushed_on_the_way_is_caught(sabotage):
+    assert named(sabotage([traps.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent, by one vector")
 
 
 def test_gauss_and_hermites_nodes_are_caught(sabotage):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 
 @sequential_vmap
@@ -19,16 +19,31 @@ def qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, "
     return q, r
 
 
+def descending(values: Float[Array, " n"]) -> Int[Array, " n"]:
+    """The order in which `values` descend; in 32 bits, for all that 64 may be enabled around it."""
+    return lax.sort((-values, jnp.arange(len(values), dtype=jnp.int32)), num_keys=1)[1]
+
+
 def graded_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, "k k"]]:
     """The reduced QR factors, the rows sorted by decreasing norm meanwhile.
 
     So each row of `matrix` is kept to its own relative accuracy, however far the norms of the rows lie apart (Cox and
     Higham 1998); a plain QR loses the small ones in the rounding of the large ones.
     """
-    size = jnp.max(jnp.abs(matrix), axis=1)
-    order = jnp.argsort(-size)
+    order = descending(jnp.max(jnp.abs(matrix), axis=1))
     q, r = qr(matrix[order])
-    return q[jnp.argsort(order)], r
+    return jnp.zeros_like(q).at[order].set(q), r
+
+
+@sequential_vmap
+def rank_revealing_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n n"], Float[Array, "n k"]]:
+    """Q and R with Q R = `matrix`, the rows of R by decreasing size: of a matrix of rank r all but r are rounding.
+
+    R is triangular but for the order of its columns (Businger and Golub 1965). Rows sorted as in `graded_qr`.
+    """
+    order = descending(jnp.max(jnp.abs(matrix), axis=1))
+    q, r, columns = jax.scipy.linalg.qr(matrix[order], pivoting=True)  # type: ignore[misc]
+    return jnp.zeros_like(q).at[order].set(q), jnp.zeros_like(r).at[:, columns].set(r)
 
 
 @sequential_vmap

@@ -19,18 +19,18 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gradient_horizon import elimination, linalg
+from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
+from gradient_horizon.graded import ZERO, Graded, graded, graded_product, log_norm
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, push_rows, rollout, sequence_length
-from gradient_horizon.scaling import normalise
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
 _log = logging.getLogger(__name__)
 BLOCKS = 10
-_LOG_2 = 0.6931471805599453
+_THIN = 2.0**-40  # less is not brought about by chance, and float32 reaches to 2^-126
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -99,10 +99,11 @@ class _Growth(NamedTuple):
     basis: Array  # (k, n), its vectors the rows, each in one piece of memory
     volumes: Array  # (k,) log R_ii of the basis
     unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
+    thin: Array  # whether an entry has fallen so far below its vector's largest that it may have been flushed to zero
 
 
 def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, window: PyTree):
-    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii (k,) over it."""
+    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,)."""
     states, _ = window
     length, n = states.shape
 
@@ -111,24 +112,31 @@ def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, wind
         return push_rows(flat_step, params, h, x, tangents), None
 
     def group(carry, inputs):
-        basis, logs, unresolved = carry
-        stretched, _ = lax.scan(one, basis, inputs)
+        basis, logs, unresolved, thin = carry
+        if len(basis) < n:
+            ends, _ = lax.scan(one, jnp.concatenate([basis, other]), inputs)
+            stretched, row = ends[:-1], ends[-1:]
+            # beside what the same row of J_t makes of a vector all of whose entries are of the same size
+            thin = thin | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
+        else:
+            stretched, _ = lax.scan(one, basis, inputs)
         factors = elimination.lu(stretched)
         pivots = jnp.abs(factors.diagonal)
         rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(basis.dtype).eps)
-        return (factors.lower, logs + jnp.log(pivots), unresolved & (pivots <= rounding)), None
+        return (factors.lower, sums.add_log(logs, pivots), unresolved & (pivots <= rounding), thin), None
 
+    other = jnp.asarray(fixed_normal(1, n), before.basis.dtype)
     groups = length // every
     cut = groups * every
-    carry = (before.basis, jnp.zeros_like(before.volumes), before.unresolved)
+    carry = (before.basis, sums.zero(before.volumes), before.unresolved, before.thin)
     if groups:
         split = jax.tree.map(lambda leaf: leaf[:cut].reshape(groups, every, *leaf.shape[1:]), window)
         carry, _ = lax.scan(group, carry, split)
     if cut < length:
         carry, _ = group(carry, jax.tree.map(lambda leaf: leaf[cut:], window))
-    basis, logs, unresolved = carry
+    basis, logs, unresolved, thin = carry
     volumes = _volumes(basis.T)
-    return _Growth(basis, volumes, unresolved), logs + volumes - before.volumes
+    return _Growth(basis, volumes, unresolved, thin), sums.add(sums.add(logs, volumes), -before.volumes)
 
 
 def _blocks_of(window: PyTree, blocks: int, length: int) -> tuple[PyTree, PyTree]:
@@ -168,6 +176,8 @@ def lyapunov_exponents(
     - `transient`: how many of the T steps are discarded. The tangent vectors are carried through them, so that they
       are aligned when counting starts.
     - `count`: how many exponents, from the largest (None: all n). Fewer cost less, but cannot be held to the sum rule.
+      All are computed nevertheless where one of so few vectors has entries far below its largest (2^-40), which might
+      fall below the smallest float and grow again: parts of the state that no other part reaches.
     - `every`: how many steps pass between two eliminations. Directions further apart than 1/eps after so many steps
       lose their digits. One is safe at every gain; more pay where one step's condition number is small.
     - `log_det`: `log_det(params, h, x)`, log|det J_t| known otherwise (see `cell_log_det`), for the sum rule. None: by
@@ -182,6 +192,9 @@ def lyapunov_exponents(
     steps) the worst single exponent was off by 1e-10 in float64, and in float32 by 2e-3, at g = 3, N = 256 by 1e-2
     (over 1000 steps by 3e-3): what neighbours take from each other, well below their standard errors. Such a QR at
     every step would leave a tenth of that in float32, at 2 to 4 times the cost.
+
+    The logs are summed in two floats (see `sums`): over 10⁶ steps of float32 each exponent is off by 1e-7 or by the
+    rounding of its own single steps, and so is its standard error.
 
     A logged warning tells where the sum rule is broken by more than 100 √n eps, which rounding does not explain
     (not inside a transformation such as `jax.jit`, where values are not known).
@@ -199,29 +212,44 @@ def lyapunov_exponents(
     counted = jax.tree.map(lambda leaf: leaf[transient:], window)
     length -= transient
 
-    basis = jnp.asarray(fixed_orthogonal(n)[:, :count].T, start.dtype)
-    growth = _Growth(basis, jnp.zeros(count, start.dtype), jnp.ones(count, bool))
-    dead = jnp.zeros(count, bool)
-    if transient:
-        growth, gained = _grow(flat_step, params, every, growth, early)
-        dead = gained == -jnp.inf
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
-    whole, rest = _blocks_of(counted, blocks, size)
-    growth, gained = lax.scan(lambda carry, block: _grow(flat_step, params, every, carry, block), growth, whole)
-    total = jnp.sum(gained, axis=0)
-    if blocks * size < length:
-        growth, last = _grow(flat_step, params, every, growth, rest)
-        total = total + last
 
-    # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
-    dead = dead | growth.unresolved if every == 1 else dead
-    exponents = jnp.where(dead, -jnp.inf, total / length)
-    exponents = jnp.where(jnp.all(trajectory.finite), exponents, jnp.nan)
-    error = jnp.std(gained / size, axis=0, ddof=1) / blocks**0.5 if blocks > 1 else jnp.full_like(total, jnp.nan)
-    error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
-    order = jnp.argsort(-exponents)
-    exponents, error = exponents[order], error[order]
+    def found(count, early, counted):
+        """The first `count` exponents and their errors, and whether they may have lost something."""
+        basis = jnp.asarray(fixed_orthogonal(n)[:, :count].T, start.dtype)
+        growth = _Growth(basis, jnp.zeros(count, start.dtype), jnp.ones(count, bool), jnp.zeros((), bool))
+        dead = jnp.zeros(count, bool)
+        if transient:
+            growth, gained = _grow(flat_step, params, every, growth, early)
+            dead = gained.total == -jnp.inf
+        whole, rest = _blocks_of(counted, blocks, size)
+        growth, gained = lax.scan(lambda carry, block: _grow(flat_step, params, every, carry, block), growth, whole)
+        parts = gained
+        if blocks * size < length:
+            growth, last = _grow(flat_step, params, every, growth, rest)
+            parts = jax.tree.map(lambda of_blocks, of_rest: jnp.concatenate([of_blocks, of_rest[None]]), gained, last)
+        # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
+        dead = dead | growth.unresolved if every == 1 else dead
+        exponents = jnp.where(dead, -jnp.inf, sums.value(sums.total(parts)) / length)
+        exponents = jnp.where(jnp.all(trajectory.finite), exponents, jnp.nan)
+        # what the blocks have in common is taken away before anything is rounded to one float
+        apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
+        error = jnp.std(apart, axis=0, ddof=1) / blocks**0.5 if blocks > 1 else jnp.full_like(exponents, jnp.nan)
+        error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
+        order = jnp.argsort(-exponents)
+        return exponents[order], error[order], growth.thin
+
+    exponents, error, thin = found(count, early, counted)
+    if count < n:
+        # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
+        # n vectors loses another has. A loop of at most one turn, for under `jax.vmap` `lax.cond` takes both sides.
+        def widely(carry):
+            windows, _ = lax.optimization_barrier(((early, counted), carry))  # or XLA takes it out of the loop
+            exponents, error, _ = found(n, *windows)
+            return exponents[:count], error[:count], jnp.zeros((), bool)
+
+        exponents, error, _ = lax.while_loop(lambda carry: carry[2], widely, (exponents, error, thin))
     if count == n:
         violation = _sum_rule_error(flat_step, params, h0, counted, exponents, log_det)
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
@@ -246,27 +274,37 @@ def largest_lyapunov_exponent(
 ) -> Scalar:
     """The growth of one tangent vector after `transient` of the steps of `trajectory`, natural log per step.
 
-    `lyapunov_exponents` with `count` = 1 without its errors, at a fraction of its price: one vector needs no
-    elimination, only a power of two a step. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where
-    a state is not finite.
+    `lyapunov_exponents` with `count` = 1 without its errors. Each entry of the vector has an exponent of its own: what
+    falls far below the rest, in a unit or a block that no other reaches, is there when it grows again. For that J_t
+    itself is formed at each step. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where a state
+    is not finite.
     """
     flat_step, _ = flatten_step(step, h0)
     before = trajectory.states[:-1]
+    n, dtype = before.shape[1], before.dtype
 
     def advance(carry, inputs):
-        vector, exponent = carry
+        vector, logs, lost = carry
         h, x = inputs
-        vector, gained = normalise(push(flat_step, params, h, x, vector[:, None])[:, 0])
-        exponent = exponent + gained
-        return (vector, exponent), jnp.log(jnp.sqrt(jnp.sum(vector * vector))) + exponent.astype(vector.dtype) * _LOG_2
+        jacobian = push(flat_step, params, h, x, jnp.eye(n, dtype=dtype))
+        vector = graded_product(jacobian, vector)
+        largest = jnp.max(vector.exponents)
+        largest = jnp.where(largest == ZERO, 0, largest)
+        is_zero = vector.exponents == ZERO
+        exponents = jnp.where(is_zero, ZERO, vector.exponents - largest)
+        lost = lost | jnp.any(~is_zero & (exponents < ZERO // 2))
+        return (Graded(vector.rows, exponents), sums.add_powers(logs, largest), lost), None
 
-    start, _ = normalise(jnp.asarray(fixed_normal(before.shape[1]), before.dtype))
-    begun = jnp.log(jnp.sqrt(jnp.sum(start * start)))
-    _, grown = lax.scan(advance, (start, jnp.zeros((), jnp.int32)), (before, xs))
-    logs = jnp.concatenate([begun[None], grown])
-    rate = (logs[-1] - logs[transient]) / (trajectory.length - transient)
-    rate = jnp.where(logs[-1] == -jnp.inf, -jnp.inf, rate)
-    return jnp.where(jnp.all(trajectory.finite), rate, jnp.nan)
+    start = graded(jnp.asarray(fixed_normal(n), dtype)[:, None])
+    window = (before, xs)
+    carry = (start, sums.zero(before[0, 0]), jnp.zeros((), bool))
+    (vector, _, lost), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[:transient], window))
+    begun = log_norm(vector)
+    carry = (vector, sums.zero(before[0, 0]), lost)
+    (vector, logs, lost), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[transient:], window))
+    grown = sums.value(sums.add(sums.add(logs, log_norm(vector)), -begun))
+    rate = jnp.where(begun == -jnp.inf, -jnp.inf, grown / (trajectory.length - transient))
+    return jnp.where(jnp.all(trajectory.finite) & ~lost, rate, jnp.nan)
 
 
 def _sum_rule_error(
@@ -284,4 +322,4 @@ def _sum_rule_error(
     else:
         _, unravel = ravel_pytree(h0)
         logs = jax.vmap(lambda h, x: log_det(params, unravel(h), x))(*counted)
-    return jnp.abs(jnp.mean(exponents) - jnp.mean(logs) / n)
+    return jnp.abs(jnp.mean(exponents) - sums.mean(logs) / n)

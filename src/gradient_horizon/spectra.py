@@ -9,9 +9,18 @@ Here the product is never formed as one matrix of numbers:
    a whole exponent a row: graded, X well conditioned.
 3. One-sided Jacobi on the rows of diag(2^e) X, the exponents kept apart. What the alignment left undone (clusters,
    neighbours that have not separated) is done here to the last digit.
+
+All of it in float64, along the Jacobians in the precision of the state. What it cannot find it does not guess:
+
+- A singular value is zero where the zeros of the factors make it so (see `structural_rank`). Where the rank falls on
+  the way, what a pivoted QR leaves below it is rounding, and is left out.
+- Rounding in the middle of a product is not small against what the product ends with, where parts that grow and decay
+  at different times are mixed: of diag(s^m, 1) and then diag(1, s^m) an eps of the first unit in the second is all that
+  is left. So each product is carried twice, the second time with 64 times as much rounding; where that changes log σ_i
+  by 64 times 1e-3 or more, it is NaN. Parts that no factor mixes are not mixed here either: the start keeps them apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,108 +31,16 @@ from jaxtyping import Array, Float, Int
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
-from gradient_horizon.randomness import fixed_orthogonal
-from gradient_horizon.rollout import Trajectory, ever, flatten_step, pull, push, rollout, sequence_length
-from gradient_horizon.scaling import normalise, power_of_two
+from gradient_horizon.graded import Graded, graded_log_singular_values, graded_product
+from gradient_horizon.randomness import fixed_normal
+from gradient_horizon.rollout import Trajectory, ever, flatten_step, push, rollout, sequence_length
+from gradient_horizon.structural_rank import everything, parts_of_last_layer, through
 
-_LOG_2 = 0.6931471805599453
-_ZERO = -(2**30)  # the exponent of a row of zeros
-_SWEEPS = 40  # some 5 to 8 are needed
-
-
-class Graded(NamedTuple):
-    """diag(2^`exponents`) `rows`, the largest entry of each row in [1, 2), or the row zero and its exponent `_ZERO`."""
-
-    rows: Array
-    exponents: Array
-
-
-def _power(exponent: Int[Array, "..."], dtype) -> Float[Array, "..."]:
-    """2^`exponent`, with 0 for what is too small to be told from it; the exponent at most some tens."""
-    lowest = int(jnp.finfo(dtype).minexp)
-    power = jnp.vectorize(lambda e: power_of_two(e, dtype))(jnp.maximum(exponent, lowest))
-    return jnp.where(exponent < lowest, 0, power)
-
-
-def _regrade(rows: Float[Array, "m n"], exponents: Int[Array, " m"]) -> Graded:
-    scaled, gained = jax.vmap(normalise)(rows)
-    zero = jnp.all(rows == 0, axis=1)
-    return Graded(scaled, jnp.where(zero, _ZERO, exponents + gained))
-
-
-def graded_product(left: Float[Array, "n n"], right: Graded) -> Graded:
-    """`left` times a graded matrix, each entry's own exponent taken into account: nothing over- or underflows."""
-    mantissa, exponent = jax.vmap(jax.vmap(normalise))(left)
-    total = exponent + right.exponents[None, :]
-    total = jnp.where((left == 0) | (right.exponents == _ZERO)[None, :], _ZERO, total)
-    largest = jnp.max(total, axis=1)
-    terms = mantissa * _power(total - largest[:, None], left.dtype)
-    rows = jnp.where((largest == _ZERO)[:, None], 0, jnp.matmul(terms, right.rows, precision="highest"))
-    return _regrade(rows, largest)
-
-
-def _tournament(n: int) -> np.ndarray:
-    """Rounds of disjoint pairs of 0 .. n - 1 (n even) that meet every pair once: (n - 1, 2, n / 2)."""
-    circle = list(range(1, n))
-    rounds = []
-    for _ in range(n - 1):
-        players = [0, *circle]
-        rounds.append([players[: n // 2], players[: n // 2 - 1 : -1]])
-        circle = [circle[-1], *circle[:-1]]
-    return np.array(rounds, np.int32)
-
-
-def _rotate(graded: Graded, pairs: Int[Array, "2 m"]) -> tuple[Graded, Float[Array, ""]]:
-    """The rows of each pair made orthogonal; and the largest |cosine| between two before."""
-    dtype = graded.rows.dtype
-    rows, exponents = graded.rows[pairs], graded.exponents[pairs]
-    squares = jnp.sum(rows * rows, axis=2)
-    size = exponents.astype(dtype) + 0.5 * jnp.log2(squares)  # -inf for a zero row
-    swap = size[0] < size[1]
-    first, second = jnp.where(swap, pairs[1], pairs[0]), jnp.where(swap, pairs[0], pairs[1])
-    x, y = graded.rows[first], graded.rows[second]  # 2^e x is the longer row, 2^f y the shorter one
-    e, f = graded.exponents[first], graded.exponents[second]
-    a, b, inner = jnp.sum(x * x, axis=1), jnp.sum(y * y, axis=1), jnp.sum(x * y, axis=1)
-    ratio = _power(f - e, dtype)
-    gap = jnp.maximum(a - ratio * ratio * b, 0)
-    root = gap + jnp.sqrt(gap * gap + 4 * ratio * ratio * inner * inner)
-    # tan θ / ratio: finite where the ratio underflows, when it is Gram and Schmidt's coefficient
-    slope = jnp.where(inner == 0, 0, 2 * inner / jnp.where(inner == 0, 1, root))
-    tangent = ratio * slope
-    cosine = (1 / jnp.sqrt(1 + tangent * tangent))[:, None]
-    longer = _regrade(cosine * (x + (ratio * tangent)[:, None] * y), e)
-    shorter = _regrade(cosine * (y - slope[:, None] * x), f)
-    rows = graded.rows.at[first].set(longer.rows).at[second].set(shorter.rows)
-    exponents = graded.exponents.at[first].set(longer.exponents).at[second].set(shorter.exponents)
-    scale = jnp.sqrt(a) * jnp.sqrt(b)
-    angle = jnp.max(jnp.where(scale > 0, jnp.abs(inner) / jnp.where(scale > 0, scale, 1), 0))
-    return Graded(rows, exponents), angle
-
-
-def graded_log_singular_values(graded: Graded) -> Float[Array, " n"]:
-    """Log singular values of diag(2^e) X, descending, by one-sided Jacobi on its rows (Demmel and Veselić 1992).
-
-    Each σ_i has a relative error of some eps κ(X), whatever e. -inf for exact zeros.
-    """
-    n, columns = graded.rows.shape
-    dtype = graded.rows.dtype
-    if n % 2:
-        rows = jnp.concatenate([graded.rows, jnp.zeros((1, columns), dtype)])
-        graded = Graded(rows, jnp.concatenate([graded.exponents, jnp.full(1, _ZERO, graded.exponents.dtype)]))
-    rounds = jnp.asarray(_tournament(n + n % 2))
-    # rows are orthogonal as far as their inner products can be told from 0
-    tolerance = float(jnp.finfo(dtype).eps) * max(columns, 4)
-
-    def sweep(carry):
-        graded, _, count = carry
-        graded, angles = lax.scan(_rotate, graded, rounds)
-        return graded, jnp.max(angles), count + 1
-
-    start = (graded, jnp.ones((), dtype), jnp.zeros((), jnp.int32))
-    (rows, exponents), _, _ = lax.while_loop(lambda c: (c[1] > tolerance) & (c[2] < _SWEEPS), sweep, start)
-    norms = jnp.sqrt(jnp.sum(rows * rows, axis=1))
-    logs = jnp.log(norms) + jnp.where(norms > 0, exponents, 0).astype(dtype) * jnp.asarray(_LOG_2, dtype)
-    return -jnp.sort(-logs)[:n]
+_NEXT_TO_NOTHING = 1e-8
+_MORE = 64.0
+_EPS = float(np.finfo(np.float64).eps)
+_NUDGE = _MORE * _EPS
+_SURE = 1e-3 * _MORE  # in nats, of what so much more rounding changes: the rounding that there was has changed 1e-3
 
 
 def log_singular_values(
@@ -136,15 +53,17 @@ def log_singular_values(
     - `step`: `step(params, h, x) -> h`; the state may be any pytree of one floating dtype, n entries in all.
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
 
-    **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero (dead ReLU units), NaN
-    throughout where a state is not finite. A factor that is singular to rounding only gives a value at rounding level.
+    **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero because entries of the factors
+    are (dead ReLU units, cells that are shifted out, blocks without a way back), NaN throughout where a state is not
+    finite, and for each value of which rounding in float64 leaves fewer than three decimals: parts that grow and decay
+    at different times, and are mixed. A factor that is singular to rounding only gives a value at rounding level.
 
     **Algorithm:** a product QR along an orthogonal iteration's aligned start, then one-sided Jacobi on the graded
     triangular product (see the module's text; Stewart 1995 and Demmel and Veselić 1992 for the two halves).
 
     **Accuracy:** the singular values are those of factors J_t (I + E_t), ‖E_t‖ of some n eps κ(J_t), κ(J_t) the
-    condition number of one factor after its rows are scaled to equal norms: log σ_i is off by about that,
-    summed over the steps, independently of the condition number of the product.
+    condition number of one factor after its rows are scaled to equal norms and eps that of float64: log σ_i is off by
+    about that, summed over the steps, whatever the condition number of the product.
 
     **Raises:** `ValueError` for a wrong length or a step that changes its state's shape or dtype.
     """
@@ -172,8 +91,8 @@ def log_singular_values_at_lags(
     - `lags`: whole numbers from 1 to T, ascending.
     - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
 
-    **Returns:** (number of lags, n), in the state's dtype; -inf where a singular value is exactly zero, NaN at every
-    lag whose product touches a state that is not finite.
+    **Returns:** (number of lags, n), in the state's dtype; -inf and NaN as in `log_singular_values`, NaN at every lag
+    whose product touches a state that is not finite.
 
     **Raises:** `ValueError` as `log_singular_values`, and for other lags.
     """
@@ -184,30 +103,99 @@ def log_singular_values_at_lags(
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     n, dtype = start.size, start.dtype
     window = jax.tree.map(jnp.asarray, (trajectory.states[:-1], xs))
-    identity = Graded(jnp.eye(n, dtype=dtype), jnp.zeros(n, jnp.int32))
+    eye = jnp.eye(n, dtype=dtype)
+    with_64_bits = jnp.result_type(float) == jnp.float64
 
-    def at(time):
-        return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), window)
+    def jacobian(time):
+        with jax.enable_x64(with_64_bits):  # as the step is used to
+            h, x = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), window)
+            return push(flat_step, params, h, x, eye)
 
-    def align(back, rows):
-        h, x = at(length - 1 - back)
-        q, _ = linalg.qr(pull(flat_step, params, h, x, rows).T)
-        return q.T
+    with jax.enable_x64(True):
+        logs = _at_lags(jacobian, n, length, lags)
+    touches_bad = ever(~trajectory.finite[::-1])[np.asarray(lags, np.int32)]
+    return jnp.where(touches_bad[:, None], jnp.nan, logs.astype(dtype))
+
+
+class _Product(NamedTuple):
+    """J_t ... J_1 = `basis` · `rows`."""
+
+    basis: Array
+    rows: Graded
+    vague: Array  # the largest number of directions that one factor maps to nothing but rounding
+
+
+def _at_lags(
+    jacobian: Callable[[Int[Array, ""]], Float[Array, "n n"]], n: int, length: int, lags: Sequence[int]
+) -> Float[Array, "lags n"]:
+    """The log singular values of the last `lags` of `length` factors, in float64."""
+    identity = Graded(jnp.eye(n), jnp.zeros(n, jnp.int32))
+    places = jnp.arange(n, dtype=jnp.int32)
+
+    def align(back, carry):
+        rows, growth = carry
+        factor = jacobian(jnp.int32(length - 1) - back).astype(jnp.float64)
+        q, r = linalg.qr(jnp.matmul(rows, factor, precision="highest").T)
+        return q.T, growth + jnp.log(jnp.abs(jnp.diagonal(r)))
 
     def advance(time, carry):
-        basis, product = carry
-        h, x = at(time)
-        basis, r = linalg.graded_qr(push(flat_step, params, h, x, basis))
-        return basis, graded_product(jnp.triu(r), product)
+        product, nudged, reach = carry
+        given = jacobian(time)
+        factor, after = given.astype(jnp.float64), through(reach, given != 0, time)
 
-    def measure(rows, stretch):
+        def times(product, noise=None):
+            known = jnp.where(places < reach.rank, product.basis, 0)
+            stretched = jnp.matmul(factor, known, precision="highest")
+            if noise is not None:
+                # every entry rounds by some eps of its row, but for those that are zero in every term
+                terms = jnp.matmul(jnp.abs(factor), jnp.abs(known))
+                size = jnp.where(terms > 0, jnp.max(terms, axis=1, keepdims=True), 0)
+                stretched = stretched + _NUDGE * noise * size
+            basis, r = _factors(stretched, after.rank, reach.rank)
+            r = jnp.where((places < after.rank)[:, None], jnp.triu(r), 0)
+            size = jnp.max(jnp.abs(r), axis=0)
+            vague = jnp.sum((places < after.rank) & (jnp.abs(jnp.diagonal(r)) <= n * _EPS * size), dtype=jnp.int32)
+            return _Product(basis, graded_product(r, product.rows), jnp.maximum(product.vague, vague))
+
+        with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
+            noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), time), (n, n))
+        return times(product), times(nudged, noise.astype(jnp.float64)), after
+
+    def measure(carry, stretch):
         shorter, lag = stretch
-        rows = lax.fori_loop(shorter, lag, align, rows)
-        _, product = lax.fori_loop(length - lag, length, advance, (rows.T, identity))
-        return rows, graded_log_singular_values(product)
+        rows, growth = lax.fori_loop(shorter, lag, align, carry)
+        # What grew most comes first, also where parts that nothing mixes have changed places on the way. Any start will
+        # do, so what is next to nothing in it is left out: parts that nothing mixes must not be mixed by the start.
+        first = rows[linalg.descending(growth)].T
+        start, _ = linalg.qr(jnp.where(jnp.abs(first) < _NEXT_TO_NOTHING, 0, first))
+        begun = _Product(start, identity, jnp.int32(0))
+        product, nudged, reach = lax.fori_loop(
+            jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n))
+        )
+        logs, others = graded_log_singular_values(product.rows), graded_log_singular_values(nudged.rows)
+        # a factor that is singular to rounding leaves values at rounding level, which are not sure
+        is_sure = (jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)) | (places >= reach.rank - product.vague)
+        return (rows, growth), jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
 
     whole = np.asarray(lags, np.int32)
     stretches = (np.concatenate([np.zeros(1, np.int32), whole[:-1]]), whole)
-    _, logs = lax.scan(measure, jnp.asarray(fixed_orthogonal(n), dtype), stretches)
-    touches_bad = ever(~trajectory.finite[::-1])[whole]
-    return jnp.where(touches_bad[:, None], jnp.nan, logs)
+    together = parts_of_last_layer(lambda time: jacobian(time) != 0, n, jnp.int32(length - lags[-1]), length)
+    pure, _ = linalg.qr(jnp.where(together, fixed_normal(n, n), 0))
+    start = (pure.T, jnp.zeros(n))
+    return lax.scan(measure, start, jax.tree.map(jnp.asarray, stretches))[1]
+
+
+def _factors(
+    stretched: Float[Array, "n n"], rank: Int[Array, ""], before: Int[Array, ""]
+) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+    """Q and R of `stretched`, R without the rows that are rounding alone where its rank has fallen to `rank`."""
+    q, r = linalg.graded_qr(stretched)
+
+    def revealed(_):
+        left, right = linalg.rank_revealing_qr(lax.optimization_barrier((stretched, rank))[0])
+        kept = jnp.where((jnp.arange(len(right), dtype=jnp.int32) < rank)[:, None], right, 0)
+        turn, r = linalg.qr(kept)
+        return jnp.zeros((), bool), jnp.matmul(left, turn, precision="highest"), r
+
+    _, q, r = lax.while_loop(lambda carry: carry[0], revealed, (rank < before, q, r))
+    return q, r

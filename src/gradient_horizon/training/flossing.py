@@ -12,6 +12,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from gradient_horizon import sums
 from gradient_horizon.arrays import PyTree
 from gradient_horizon.cells import Cell
 from gradient_horizon.randomness import fixed_orthogonal, named_key
@@ -49,7 +50,7 @@ def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count
         return (flat_step(params, h, x), basis), logs
 
     _, logs = lax.scan(advance, (start, basis), xs)
-    return jnp.mean(logs[xs.shape[0] // 5 :], axis=0)
+    return sums.mean(logs[xs.shape[0] // 5 :])
 
 
 def flossed(

@@ -29,6 +29,9 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         traps.clip_rules,
         traps.lost_tail,
         traps.small_singular_values,
+        traps.exact_zeros,
+        traps.hand_over,
+        traps.long_sums,
     ),
     "Identities": (
         identities.oracle,

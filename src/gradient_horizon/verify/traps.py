@@ -16,9 +16,9 @@ from gradient_horizon.cells.vanilla import plain_cell
 from gradient_horizon.clipping import clip_gradients, global_norm
 from gradient_horizon.experiments.notes import notes_matrix
 from gradient_horizon.jacobian import log_jacobian_norms
-from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.lyapunov import cell_log_det, largest_lyapunov_exponent, lyapunov_exponents
 from gradient_horizon.rollout import rollout
-from gradient_horizon.spectra import log_singular_values
+from gradient_horizon.spectra import log_singular_values, log_singular_values_at_lags
 from gradient_horizon.verify import plots
 from gradient_horizon.verify.line import CHAIN_RULE, ROUNDING, Item, Line, Plot, log_norms, product_rounding, worst
 from gradient_horizon.verify.networks import gaussian, linear
@@ -323,4 +323,74 @@ def small_singular_values(full: bool) -> Iterator[Item]:
         "sum of all log σ_i(M) = T log|det W| + Σ_t Σ_i log φ′(a_t,i), tanh, T = 100", "determinant of a product",
         steps * float(np.linalg.slogdet(w)[1]) + float(np.sum(np.log(slopes))), float(np.sum(measure(jacobians))),
         float(n * EPS64 * sum(np.linalg.cond(jacobian) for jacobian in jacobians)), FACTORS,
+    )  # fmt: skip
+
+
+def long_sums(full: bool) -> Iterator[Item]:
+    """Sums of many equal logs, which one float32 rounds always the same way."""
+    steps = 1_000_000 if full else 100_000
+    rates = np.array([1.3, 0.7, 0.01], np.float32)
+    h = jnp.zeros(3, jnp.float32)
+    measure = jax.jit(lambda w: lyapunov_exponents(linear, w, h, steps=steps + 1000, transient=1000))
+    spectrum = measure(np.diag(rates))
+    yield worst(
+        f"λ_i of a diagonal matrix over {steps} steps in float32 are log 1.3, log 0.7, log 0.01",
+        "W^T = diag(w_i^T)", np.log(rates.astype(np.float64)), spectrum.exponents,
+        EPS32 * (1.0 + np.abs(np.log(rates.astype(np.float64)))),
+        "a product and a log round by eps each step, the exponent once; the sum of the logs by nothing",
+    )  # fmt: skip
+    yield worst(
+        "and their standard errors, of rates that never change, are 0", "the blocks are equal", 0.0,
+        spectrum.standard_error, EPS32, "rounding of one step: eps",
+    )  # fmt: skip
+
+
+def exact_zeros(full: bool) -> Iterator[Item]:
+    """A shift register, which forgets its first cell at each step and nothing else."""
+    n, lags = 8, (3, 8, 12)
+    shift = np.eye(n, k=1)
+    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
+    predicted = [[0.0] * max(n - lag, 0) + [-math.inf] * min(n, lag) for lag in lags]
+    yield worst(
+        "a shift register of 8 cells: after τ = 3, 8, 12 steps log σ_i is 0 for the 8 - τ that are left, else -inf",
+        "W^τ has ones on the τth superdiagonal alone", predicted, found, 4 * EPS64,
+        "rounding of the logs: 4 eps; -inf is exact",
+    )  # fmt: skip
+    blocks = np.kron(np.eye(3, k=1), np.ones((2, 2))) * np.random.default_rng(1).standard_normal((6, 6))
+    lags = (1, 2, 3, 5)
+    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(6), steps=lags[-1], lags=lags))(blocks)
+    yield worst(
+        "three blocks of two units, each of which reads the next one alone: number of σ_i that are 0 after τ = 1, 2, 3,"
+        " 5 steps", "W^τ has 3 - τ blocks", [min(2 * lag, 6) for lag in lags], np.isneginf(found).sum(axis=1), 0.0,
+        "exact",
+    )  # fmt: skip
+    spectrum = jax.jit(lambda w: lyapunov_exponents(linear, w, jnp.zeros(n), steps=20))(shift)
+    yield worst(
+        "all Lyapunov exponents of the shift register are -inf", "W^8 = 0", -math.inf, spectrum.exponents, 0.0, "exact",
+    )  # fmt: skip
+
+
+def hand_over(full: bool) -> Iterator[Item]:
+    """Parts that shrink and grow at different times, further than floats reach."""
+    s = np.float32(2.0**-10)
+    xs = np.array([[s, 1.0]] * 40 + [[1.0, s]] * 60, np.float32)
+    h, lags = jnp.zeros(2, jnp.float32), (40, 80, 100)
+
+    def step(_, h, x):
+        return h * x
+
+    found = jax.jit(lambda xs: log_singular_values_at_lags(step, None, h, xs, lags=lags))(xs)
+    bits = [np.sort(np.log2(xs[-lag:].astype(np.float64)).sum(axis=0))[::-1] for lag in lags]
+    yield worst(
+        "two units, one 2⁻⁴⁰⁰ before the other falls to 2⁻⁶⁰⁰: both log σ_i at lags 40, 80, 100, float32",
+        "M is diagonal", np.array(bits) * math.log(2), found, EPS32 * np.abs(bits),
+        "rounding of the result: eps |log σ|",
+    )  # fmt: skip
+    trajectory = rollout(step, None, h, xs)
+    one = jax.jit(lambda xs: lyapunov_exponents(step, None, h, xs, count=1).exponents[0])(xs)
+    vector = jax.jit(lambda xs: largest_lyapunov_exponent(step, None, h, trajectory, xs))(xs)
+    yield worst(
+        "their largest exponent, by one vector: that of the first, 2⁻⁴ a step, 2⁻⁴⁰⁰ of the second at step 40",
+        "M is diagonal", -4 * math.log(2), [one, vector], 3.0 / len(xs),
+        "the start's share of either unit: at least e⁻³",
     )  # fmt: skip
