@@ -25,6 +25,7 @@ from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.graded import ZERO, Graded, graded, graded_product, log_norm
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, push_rows, rollout, sequence_length
+from gradient_horizon.scaling import bits_of, normalise, power_of_two
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
@@ -274,14 +275,60 @@ def largest_lyapunov_exponent(
 ) -> Scalar:
     """The growth of one tangent vector after `transient` of the steps of `trajectory`, natural log per step.
 
-    `lyapunov_exponents` with `count` = 1 without its errors. Each entry of the vector has an exponent of its own: what
-    falls far below the rest, in a unit or a block that no other reaches, is there when it grows again. For that J_t
-    itself is formed at each step. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where a state
-    is not finite.
+    `lyapunov_exponents` with `count` = 1 without its errors: one vector needs no elimination, only a power of two a
+    step. If an entry of it falls more than 2^42 (float64: 2^341) below the largest, all is done again with an exponent
+    for each entry (`_largest_by_entry`): what falls far below the rest, in a unit or a block that no other reaches, is
+    there when it grows again. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where a state is
+    not finite.
     """
     flat_step, _ = flatten_step(step, h0)
     before = trajectory.states[:-1]
     n, dtype = before.shape[1], before.dtype
+    room = bits_of(dtype).bias // 3  # entries of at least 1 times entries of J do not underflow
+    lift = float(2.0**room)
+
+    def advance(carry, inputs):
+        vector, logs = carry
+        h, x = inputs
+        raw = push(flat_step, params, h, x, (vector * lift)[:, None])[:, 0]
+        vector, gained = normalise(raw)
+        logs = sums.add_powers(logs, gained - room)
+        return (vector, logs), (raw, gained)
+
+    start, _ = normalise(jnp.asarray(fixed_normal(n), dtype))
+    window = (before, xs)
+    none = sums.zero(before[0, 0])
+    (vector, _), early = lax.scan(advance, (start, none), jax.tree.map(lambda leaf: leaf[:transient], window))
+    begun = vector
+    (vector, logs), late = lax.scan(advance, (vector, none), jax.tree.map(lambda leaf: leaf[transient:], window))
+    grown = sums.value(sums.add(sums.add(logs, _log_length(vector)), -_log_length(begun)))
+    is_over = ~jnp.any(vector != 0)
+    rate = jnp.where(is_over, -jnp.inf, grown / (trajectory.length - transient))
+
+    raw, gained = jax.tree.map(lambda *parts: jnp.concatenate(parts), early, late)
+    smallest = jnp.min(jnp.where(raw == 0, jnp.inf, jnp.abs(raw)), axis=1)
+    # 2^(gained - room) is below the smallest float where the whole vector nearly is, and then nothing is safe
+    is_safe = (gained > room // 2) & (smallest >= power_of_two(jnp.maximum(gained - room, -room), dtype))
+    is_safe = (is_safe & jnp.all(jnp.isfinite(raw), axis=1)) | jnp.all(raw == 0, axis=1)
+    all_finite = jnp.all(trajectory.finite)
+
+    def by_entry(carry):
+        window, _ = lax.optimization_barrier(((before, xs), carry[0]))  # or XLA takes it out of the loop
+        return jnp.zeros((), bool), _largest_by_entry(flat_step, params, window, transient)
+
+    # A loop of at most one turn, for under `jax.vmap` `lax.cond` takes both sides.
+    _, rate = lax.while_loop(lambda carry: carry[0], by_entry, (all_finite & ~jnp.all(is_safe), rate))
+    return jnp.where(all_finite, rate, jnp.nan)
+
+
+def _log_length(vector: Float[Array, " n"]) -> Scalar:
+    return 0.5 * jnp.log(jnp.sum(vector * vector))
+
+
+def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, transient: int) -> Scalar:
+    """`largest_lyapunov_exponent` with an exponent for each entry of the vector, for which every J_t is formed."""
+    before, _ = window
+    length, n, dtype = len(before), before.shape[1], before.dtype
 
     def advance(carry, inputs):
         vector, logs, lost = carry
@@ -296,15 +343,14 @@ def largest_lyapunov_exponent(
         return (Graded(vector.rows, exponents), sums.add_powers(logs, largest), lost), None
 
     start = graded(jnp.asarray(fixed_normal(n), dtype)[:, None])
-    window = (before, xs)
     carry = (start, sums.zero(before[0, 0]), jnp.zeros((), bool))
     (vector, _, lost), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[:transient], window))
     begun = log_norm(vector)
     carry = (vector, sums.zero(before[0, 0]), lost)
     (vector, logs, lost), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[transient:], window))
     grown = sums.value(sums.add(sums.add(logs, log_norm(vector)), -begun))
-    rate = jnp.where(begun == -jnp.inf, -jnp.inf, grown / (trajectory.length - transient))
-    return jnp.where(jnp.all(trajectory.finite) & ~lost, rate, jnp.nan)
+    rate = jnp.where(begun == -jnp.inf, -jnp.inf, grown / (length - transient))
+    return jnp.where(lost, jnp.nan, rate)
 
 
 def _sum_rule_error(
