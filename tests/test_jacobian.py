@@ -1,5 +1,9 @@
 """Laws that every product of Jacobians obeys. Tolerances: rounding of one step is a few eps √n, and steps add up."""
 
+import math
+from dataclasses import replace
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,6 +244,145 @@ def test_what_float32_flushed_is_found_again_when_it_matters(anchor):
     found = log_jacobian_norms(lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), xs, anchor=anchor)
     assert float(found["frobenius"][-1]) == pytest.approx(5 * np.log(np.float64(np.float32(1e-20))), rel=1e-6)
     assert found["frobenius"].dtype == jnp.float32
+
+
+def diagonal(_, h, x):
+    return x * h
+
+
+def of_diagonal(xs, anchor):
+    """Exact log norms of products of diagonal matrices: sums of logs."""
+    logs = np.cumsum(np.log(np.asarray(xs, np.float64)) if anchor == "start" else np.log(xs[::-1], dtype=float), axis=0)
+    return {"frobenius": 0.5 * np.logaddexp.reduce(2 * logs, axis=1), "spectral": logs.max(axis=1)}
+
+
+def first_rise_then_fall():
+    xs = np.ones((350, 2), np.float32)
+    xs[:150, 0], xs[150:, 0] = 2, 0.5
+    return xs
+
+
+s = 2.0**-10
+HAND_OVERS = {
+    "one grows and shrinks again": first_rise_then_fall(),
+    "one dies after the other": np.array([[s, 1]] * 40 + [[1, s]] * 20, np.float32),
+    "at once": np.array([[1, 1e-20]] * 7 + [[1e-30, 1]] * 8, np.float32),
+    "periodic": np.array(([[s, 1]] * 30 + [[1, s]] * 30) * 5, np.float32),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("case", HAND_OVERS)
+@pytest.mark.parametrize("method", ["auto", "jacrev"])
+def test_vectors_that_grow_and_decay_at_different_times(case, method, reverse):
+    xs = HAND_OVERS[case][::-1] if reverse else HAND_OVERS[case]
+    h = jnp.zeros(2, jnp.float32)
+    for anchor in names.ANCHORS:
+
+        def measure(xs, anchor=anchor):
+            return log_jacobian_norms(diagonal, None, h, xs, anchor=anchor, method=method, norms=BOTH)
+
+        expected = of_diagonal(np.array(xs), anchor)
+        for found in (measure(jnp.asarray(xs)), jax.jit(measure)(xs), jax.vmap(measure)(np.stack([xs, xs * 0 + 1]))):
+            for norm in BOTH:
+                values = found[norm] if found[norm].ndim == 1 else found[norm][0]
+                # a step rounds by eps where its factor is no power of two, a result by eps of its size
+                tolerance = float(np.finfo(np.float32).eps) * (np.abs(expected[norm]) + len(xs) + 16)
+                np.testing.assert_array_less(np.abs(values - expected[norm]), tolerance)
+
+
+def test_forget_gates_that_hand_over():
+    cell = make_cell("lstm", 2, 2)
+    params = cell.init(jax.random.key(0), 0.0, input_scale=0.0)
+    params = replace(params, forget_gate=replace(params.forget_gate, input=jnp.eye(2, dtype=jnp.float32)))
+    xs = np.full((60, 2), 30.0, np.float32)
+    xs[:30, 1], xs[30:, 0] = -3.5, -6.0
+    found = log_jacobian_norms(
+        cell.step,
+        params,
+        cell.initial_state(),
+        jnp.asarray(xs),
+        anchor="start",
+        norms=BOTH,
+        block=lambda state: state.c,
+    )
+    gates = of_diagonal(1 / (1 + np.exp(-xs.astype(np.float64))), "start")
+    assert gates["frobenius"][-1] == pytest.approx(-105.89, abs=0.01)
+    for norm in BOTH:  # each σ(x) rounds by some eps
+        np.testing.assert_allclose(found[norm], gates[norm], atol=60 * 8 * float(np.finfo(np.float32).eps))
+
+
+@given(st.integers(2, 64), st.sampled_from(["float32", "float64"]), st.integers(0, 2**32 - 1), st.booleans())
+@settings(deadline=None, max_examples=12)
+def test_parts_of_one_vector_that_hand_over(n, dtype, seed, jitted):
+    # A dense first factor puts every part into every vector; diagonal ones follow, all powers of two.
+    rng, steps = np.random.default_rng(seed), 40
+    mix = rng.standard_normal((n, n)).astype(dtype)
+    reach = 30 if dtype == "float32" else 200
+    bits = np.where(np.arange(steps)[:, None] < rng.integers(0, steps + 1, n), 1, -1) * rng.integers(-reach, reach, n)
+    factors = np.concatenate([mix[None], np.ldexp(np.ones((), dtype), bits)[:, :, None] * np.eye(n, dtype=dtype)])
+    squares = [Fraction(float(row @ row)) for row in mix.astype(np.float64)]
+
+    def measure(xs):
+        return log_jacobian_norms(lambda _, h, x: x @ h, None, jnp.zeros(n, dtype), xs, anchor="start")["frobenius"]
+
+    found = (jax.jit(measure) if jitted else measure)(jnp.asarray(factors))
+    total = np.zeros(n, int)
+    for lag in range(steps):
+        total = total + bits[lag]
+        largest = int(total.max())
+        sum_of_squares = sum(
+            square * Fraction(4) ** int(power - largest) for square, power in zip(squares, total, strict=True)
+        )
+        expected = 0.5 * math.log(sum_of_squares) + largest * math.log(2)
+        tolerance = np.finfo(dtype).eps * (abs(expected) + n + 8)
+        assert abs(float(found[lag + 1]) - expected) <= tolerance
+
+
+@pytest.mark.parametrize("anchor", names.ANCHORS)
+def test_a_shift_register_is_zero_from_its_length_on(anchor):
+    shift = jnp.eye(8, k=1, dtype=jnp.float32)
+    found = log_jacobian_norms(
+        lambda w, h, _: w @ h, shift, jnp.zeros(8, jnp.float32), steps=12, anchor=anchor, norms=BOTH
+    )
+    left = np.maximum(8 - np.arange(1, 13), 0)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(found["frobenius"], 0.5 * np.log(left), atol=1e-6)
+        np.testing.assert_allclose(found["spectral"], np.where(left > 0, 0, -np.inf), atol=1e-6)
+
+
+@pytest.mark.parametrize("params", [2.0, {"scale": 1, "more": (0.5, None)}, np.float32(3)])
+def test_params_may_be_python_numbers_where_a_product_needs_more_care(params):
+    xs = HAND_OVERS["one dies after the other"]
+
+    def step(params, h, x):
+        scale = sum(value for value in jax.tree.leaves(params))
+        return (x * h).astype(jnp.float32) * jnp.float32(scale)
+
+    found = log_jacobian_norms(step, params, jnp.zeros(2, jnp.float32), jnp.asarray(xs))["frobenius"]
+    scale = float(sum(jax.tree.leaves(params)))
+    expected = of_diagonal(xs, "end")["frobenius"] + np.arange(1, 61) * np.log(scale)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_derivatives_are_right_or_nan():
+    xs = jnp.asarray(HAND_OVERS["one dies after the other"])
+
+    def last(scale, xs, closed=False):
+        step = (lambda _, h, x: scale * x * h) if closed else (lambda p, h, x: p * x * h)
+        params = None if closed else scale
+        return log_jacobian_norms(step, params, jnp.zeros(2, jnp.float32), xs)["frobenius"][-1]
+
+    one = jnp.float32(1.0)
+    for closed in (False, True):
+        # ten steps; and W = I, looked at again and found right: d log ‖s^T M‖ / ds = T at s = 1
+        for safe in (xs[:10], jnp.ones((30, 2), jnp.float32)):
+            assert float(jax.grad(last)(one, safe, closed)) == pytest.approx(len(safe), rel=1e-5)
+            assert float(jax.jvp(lambda s, x=safe, c=closed: last(s, x, c), (one,), (one,))[1]) == pytest.approx(
+                len(safe), rel=1e-5
+            )
+        assert np.isnan(float(jax.grad(last)(one, xs, closed)))
+        assert np.isnan(float(jax.jit(jax.grad(last), static_argnums=2)(one, xs, closed)))
 
 
 @pytest.mark.parametrize("anchor", names.ANCHORS)

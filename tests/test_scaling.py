@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradient_horizon.scaling import collapsed, frobenius_norm, normalise, power_of_two
+from gradient_horizon.scaling import frobenius_norm, normalise, power_of_two
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [("float32", 126), ("float64", 1022)])
@@ -77,13 +77,6 @@ def test_the_norm_of_matrices_that_have_none_that_is_finite():
     mantissa, exponent = jax.vmap(frobenius_norm)(matrices)
     np.testing.assert_array_equal(mantissa, [0.0, np.inf, np.nan, 1.0])
     np.testing.assert_array_equal(exponent, [0, 0, 0, 1])
-
-
-def test_a_collapse_is_noticed():
-    whole, nothing = jnp.float32(1.5), jnp.float32(0)
-    assert bool(collapsed(whole, jnp.int32(-101)))
-    assert bool(collapsed(nothing, jnp.int32(0)))
-    assert not bool(collapsed(whole, jnp.int32(-99)))
 
 
 def test_other_dtypes_are_refused():

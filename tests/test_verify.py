@@ -117,20 +117,28 @@ def test_a_jacobian_at_the_wrong_state_is_caught(sabotage):
     assert len(named(laws, "state of J_t")) == 2
 
 
-def test_a_product_that_is_not_renormalised_is_caught(sabotage):
-    laws = sabotage([traps.underflow], jacobian, "frobenius_norm", lambda m: (jnp.sqrt(jnp.sum(m * m)), jnp.int32(0)))
+def always_safe(square, smallest):
+    return jnp.ones(square.shape, bool)
+
+
+def test_a_product_that_is_not_renormalised_is_caught(sabotage, monkeypatch):
+    monkeypatch.setattr(jacobian, "_is_safe", always_safe)  # or the product would be formed again with more care
+    laws = sabotage([traps.underflow], jacobian, "_size", lambda square: (jnp.sqrt(square), jnp.int32(0)))
     assert named(laws, "underflow")
+
+
+def test_one_exponent_for_the_whole_matrix_is_caught(sabotage):
+    laws = sabotage([traps.products_that_hand_over, traps.zero_is_a_value], jacobian, "_is_safe", always_safe)
+    for digits in ("float32", "float64"):
+        assert [law for law in named(laws, "16 units") if digits in law]
+    assert named(laws, "2 units in every vector that hand over, ‖M‖_F at every lag from the start, float32")
+    assert named(laws, "a product of which float32 loses a part")
 
 
 def test_lags_in_the_wrong_order_are_caught(sabotage):
     laws = sabotage([traps.order, traps.state], jacobian, "_outward", lambda values, anchor: values)
     assert named(laws, "order of the product: ∂h_T/∂h_t")
     assert not named(laws, "order of the product: ∂h_t/∂h_0")
-
-
-def test_a_false_zero_is_caught(sabotage):
-    laws = sabotage([traps.zero_is_a_value], jacobian, "collapsed", lambda mantissa, exponent: jnp.zeros((), bool))
-    assert named(laws, "a product of which float32 loses a part")
 
 
 def test_slopes_of_a_state_that_dies_away_are_caught(sabotage):

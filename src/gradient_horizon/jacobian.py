@@ -109,6 +109,11 @@ class _Products(NamedTuple):
     method: str
     places: np.ndarray | None  # where the block's entries lie in the state; None: the whole state
 
+    @property
+    def looks_at_every_vector(self) -> bool:
+        """Whether every vector is looked at in any case: a small part of the time where spectral norms are measured."""
+        return "spectral" in self.norms
+
     def multiply(self, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "..."]) -> Array:
         """J M from the start, M J from the end."""
         if self.method == "jacrev":
@@ -126,20 +131,15 @@ class _Products(NamedTuple):
         """The block's own rows and columns."""
         return matrix if self.places is None else matrix[self.places[:, None], self.places[None, :]]
 
-    def measure(self, matrix: Array, norm: Scalar, leading: Array, lag: Array) -> tuple[dict[str, Scalar], Array]:
-        """The norms of `matrix`, whose Frobenius norm is `norm`, and what the next spectral norm starts from.
-
-        The reference asks LAPACK each time.
-        """
-        measured = {"frobenius": norm}
-        if "spectral" in self.norms and self.method == "jacrev":
-            measured["spectral"] = linalg.singular_values(matrix)[0]
-        elif "spectral" in self.norms:
-            fresh = fresh_directions(len(matrix), matrix.dtype)
-            # the side of the product that stays the same from lag to lag
-            kept = matrix if self.anchor == "end" else matrix.T
-            measured["spectral"], leading = largest_singular_value(kept, leading, fresh[lag % len(fresh)])
-        return {name: measured[name] for name in self.norms}, leading
+    def spectral(self, matrix: Array, leading: Array, lag: Array) -> tuple[Scalar, Array]:
+        """The spectral norm of `matrix`, and what the search for the next starts from; the reference asks LAPACK."""
+        if self.method == "jacrev":
+            return linalg.singular_values(matrix)[0], leading
+        fresh = fresh_directions(len(matrix), matrix.dtype)
+        # the side of the product that stays the same from lag to lag
+        kept = matrix if self.anchor == "end" else matrix.T
+        value, leading = largest_singular_value(kept, leading, fresh[lag % len(fresh)])
+        return value, leading
 
     def leading(self, n: int, dtype: Any) -> Array:
         """Where the search for the first spectral norm starts."""
@@ -166,6 +166,7 @@ def _exponent(number: Float[Array, "..."]) -> Int[Array, "..."]:
     return (lax.bitcast_convert_type(jnp.abs(number), bits.integer) >> bits.mantissa).astype(jnp.int32) - bits.bias
 
 
+@jax.jit
 def _smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
     """The size of the smallest entry that is not zero; NaN if there is none."""
     bits = bits_of(matrix.dtype)
@@ -186,6 +187,7 @@ class _Scaled(NamedTuple):
     scale: Scalar
 
 
+@jax.jit
 def _size(square: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
     """√`square` as a mantissa in [1, 2) and an exponent; 0 and `_room` for 0."""
     exponent = jnp.where(square == 0, _room(square.dtype), _exponent(square) >> 1)
@@ -199,6 +201,7 @@ def _advanced(products: _Products, params: PyTree, product: _Scaled, h: Array, x
     return _Scaled(matrix, power_of_two(_room(h.dtype) - _size(square)[1], h.dtype)), square
 
 
+@jax.jit
 def _is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[Array, " T"]:
     """Whether no entry is lost in the products of one step each, nor in those after them.
 
@@ -213,14 +216,15 @@ def _is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[A
     return is_moderate & (least >= exponent - _room(square.dtype))
 
 
-def _are_alike(products: _Products, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
+@partial(jax.jit, static_argnums=0)
+def _are_alike(anchor: str, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     """Whether the first vector stands for all: the others are zero, or where it is zero and nowhere else, and in no
     entry more than 2^20 times smaller.
 
     All go through the same J, so an entry of another one is then no more than about 2^20 times smaller than that of
     the first one at every later step too, if not by cancellation, whose rounding is the larger loss.
     """
-    vectors = jnp.abs(matrix if products.anchor == "end" else matrix.T)
+    vectors = jnp.abs(matrix if anchor == "end" else matrix.T)
     is_zero = jnp.all(vectors == 0, axis=1, keepdims=True)
     first = vectors[:1]
     is_like = (vectors >= first * 2.0**-_ALIKE) & ((vectors == 0) == (first == 0))
@@ -262,6 +266,7 @@ def _carried(
     before = trajectory.states[:-1]
     length, n, dtype = len(before), before.shape[1], before.dtype
     backwards = products.anchor == "end"
+    every_vector = every_vector or products.looks_at_every_vector
 
     def advance(carry, inputs, every_vector):
         product, leading = carry
@@ -276,8 +281,8 @@ def _carried(
             matrix = products.of_block(matrix)
             of_part = jnp.sum(matrix * matrix)
         if "spectral" in products.norms:
-            norm, exponent = _size(of_part)
-            norms, leading = products.measure(matrix * power_of_two(-exponent, dtype), norm, leading, lag)
+            scaled = matrix * power_of_two(-_size(of_part)[1], dtype)
+            norms["spectral"], leading = products.spectral(scaled, leading, lag)
         return (product, leading), (square, of_part, norms, evidence)
 
     def over(lags, carry, every_vector):
@@ -289,8 +294,8 @@ def _carried(
             carry,
             (*window, numbers[::-1] if backwards else numbers),
             reverse=backwards,
-            # a search in each copy would take long to compile
-            unroll=1 if "spectral" in products.norms or lags.start == 0 < length - lags.stop else unroll(n),
+            # what is seldom done, or has a search in each copy, would take too long to compile
+            unroll=1 if every_vector else unroll(n),
         )
         return carry, _outward(series, products.anchor)
 
@@ -299,7 +304,7 @@ def _carried(
     carry, (*series, smallest) = over(range(first), (start, products.leading(n, dtype)), True)
     is_safe = _is_safe(series[0], smallest)
     if first < length:
-        are_alike = _are_alike(products, carry[0].matrix)
+        are_alike = _are_alike(products.anchor, carry[0].matrix)
         _, (*rest, vectors) = over(range(first, length), carry, False)
         series = jax.tree.map(lambda *parts: jnp.concatenate(parts), series, rest)
         is_there = jnp.any(vectors != 0, axis=1) | (rest[0] == 0)
@@ -319,20 +324,18 @@ def _extended(products: _Products, params: PyTree, trajectory: Trajectory, xs: P
     n, dtype = before.shape[1], before.dtype
     turned = products.anchor == "end"  # the vectors are columns here, whatever the anchor
 
-    def advance(carry, inputs):
-        matrix, leading = carry
-        h, x, lag = inputs
+    def advance(matrix, inputs):
+        h, x = inputs
         jacobian = products.jacobian(params, h, x)
         matrix = extended_range.product(jacobian.T if turned else jacobian, matrix)
         part = Extended(*map(products.of_block, matrix))
         norm, exponent = extended_range.frobenius_norm(part)
-        floats = extended_range.relative_to(part, exponent)
-        norms, leading = products.measure(floats.T if turned else floats, norm, leading, lag)
-        return (matrix, leading), (norms, exponent)
+        norms = {"frobenius": norm}
+        if "spectral" in products.norms:
+            norms["spectral"] = linalg.singular_values(extended_range.relative_to(part, exponent))[0]
+        return matrix, ({name: norms[name] for name in products.norms}, exponent)
 
-    start = (extended_range.identity(n, dtype), products.leading(n, dtype))
-    lags = jnp.arange(len(before))
-    _, series = lax.scan(advance, start, (before, xs, lags[::-1] if turned else lags), reverse=turned)
+    _, series = lax.scan(advance, extended_range.identity(n, dtype), (before, xs), reverse=turned)
     mantissa, exponent = _outward(series, products.anchor)
     return _outcome(products, trajectory, mantissa, exponent, jnp.ones(len(before), bool))
 
@@ -416,7 +419,7 @@ def _with_care(
         return lax.while_loop(lambda carry: carry[0], once, start)[1:]
 
     found = {name: jnp.zeros(trajectory.length, states.dtype) for name in products.norms}
-    if products.method != "jacrev":
+    if products.method != "jacrev" and not products.looks_at_every_vector:
         is_suspect, found = again(is_suspect, found, partial(_carried, every_vector=True))
     return again(is_suspect, found, _extended)[1]
 
@@ -435,6 +438,8 @@ def log_norms(
 ) -> dict[str, Series]:
     """`log_jacobian_norms` along a trajectory that is at hand."""
     products = _products(step, h0, anchor, norms, method, block)
+    if products.method == "jacrev" and not isinstance(trajectory.states, Tracer):  # nothing is transformed
+        return _extended(products, params, trajectory, xs).log()
     carried = _carried(products, params, trajectory, xs)
     is_suspect = jnp.asarray(True) if products.method == "jacrev" else carried.suspect
     if not isinstance(is_suspect, Tracer) and not is_suspect:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from gradient_horizon.arrays import Scalar
 
@@ -119,12 +119,3 @@ def add(
 
     total, gained = normalise(moved(a, exponent) + moved(b, other))
     return total, common + gained
-
-
-def collapsed(mantissa: Float[Array, "..."], exponent: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Whether one step shrank a product of norm 1 to 2, to zero or by more than 2^100 (float64: 2^900).
-
-    Only then can entries that were flushed to zero earlier have become the largest ones.
-    """
-    limit = 100 if mantissa.dtype == jnp.float32 else 900
-    return (exponent < -limit) | (mantissa == 0)

@@ -29,6 +29,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         traps.clip_rules,
         traps.lost_tail,
         traps.small_singular_values,
+        traps.products_that_hand_over,
         traps.exact_zeros,
         traps.hand_over,
         traps.long_sums,

@@ -394,3 +394,47 @@ def hand_over(full: bool) -> Iterator[Item]:
         "M is diagonal", -4 * math.log(2), [one, vector], 3.0 / len(xs),
         "the start's share of either unit: at least e⁻³",
     )  # fmt: skip
+
+
+def products_that_hand_over(full: bool) -> Iterator[Item]:
+    """Tangent vectors, and entries of one vector, that grow and decay at different times."""
+    for dtype in (np.float32, np.float64):
+        for n in (2, 5, 16, 64) if full else (2, 16):
+            steps, rng = (60, np.random.default_rng(n)) if n > 2 else (350, np.random.default_rng(n))
+            # each unit falls by 2^-7 a step (float64: 2^-60) up to a time of its own, and grows as fast from there on
+            turn = rng.integers(1, steps, n)
+            rate = 7 if dtype == np.float32 else 60
+            bits = np.where(np.arange(steps)[:, None] < turn, -rate, rate)
+            mix = rng.standard_normal((n, n)).astype(dtype)
+            xs = np.ldexp(np.ones((), dtype), bits)[:, :, None] * np.eye(n, dtype=dtype)
+            mixed = np.concatenate([mix[None], xs])
+            digits = np.finfo(dtype).bits
+            for what, factors, anchor in (
+                ("units", xs, "start"), ("units", xs, "end"), ("units in every vector", mixed, "start"),
+            ):  # fmt: skip
+                measure = jax.jit(
+                    lambda xs, h, anchor=anchor: log_jacobian_norms(
+                        linear, None, h, xs, anchor=anchor, norms=("frobenius", "spectral")
+                    )
+                )
+                found = measure(factors, jnp.zeros(n, dtype))
+                running = np.cumsum(bits if anchor == "start" else bits[::-1], axis=0)
+                sizes = np.square(mix.astype(np.float64)) if factors is mixed else np.eye(n)
+                exact = _log_norms_of_rows(running, sizes)
+                rounding = np.finfo(dtype).eps * (np.abs(exact) + n + 8.0)
+                yield worst(
+                    f"{n} {what} that hand over, ‖M‖_F at every lag from the {anchor}, float{digits}",
+                    "M is a diagonal matrix" + (" times a fixed one" if factors is mixed else ""), exact,
+                    found["frobenius"][-len(exact):], rounding, "rounding of the first factor and of the result",
+                )  # fmt: skip
+                if factors is xs:
+                    yield worst(
+                        f"and their spectral norms, float{digits}", "M is diagonal", running.max(axis=1) * math.log(2),
+                        found["spectral"], np.finfo(dtype).eps * (np.abs(exact) + 16.0), "the search's: 16 eps",
+                    )  # fmt: skip
+
+
+def _log_norms_of_rows(bits: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """log ‖diag(2^`bits`) R‖_F at every lag, `squares` the squares of R's entries."""
+    logs = 2.0 * math.log(2.0) * bits + np.log(squares.sum(axis=1))
+    return 0.5 * np.logaddexp.reduce(logs, axis=1)
