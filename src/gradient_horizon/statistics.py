@@ -40,8 +40,8 @@ def least_difference(trials: int) -> int | None:
     """How far two numbers of successes, each of `trials`, lie apart at least where chance alone would not explain it.
 
     That is where the two-sided p of Fisher's exact test (1935) is at most 1 - `LEVEL`; None where no two are. The test
-    sees a difference soonest where one number is 0, the other k, and p = 2 C(n, k) / C(2n, k) for n `trials`; of numbers
-    farther in it may ask for a larger one.
+    sees a difference soonest where one number is 0, the other k, and p = 2 C(n, k) / C(2n, k) for n `trials`; of
+    numbers farther in it may ask for a larger one.
     """
     for count in range(1, trials + 1):
         if 2 * math.comb(trials, count) / math.comb(2 * trials, count) <= 1 - LEVEL:
