@@ -1,6 +1,7 @@
 """Intervals against published numbers, their own equations, and a count of all pairs."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gradient_horizon.statistics import LEVEL, area_under_curve, area_variance, newcombe_limits, share
+from gradient_horizon.statistics import (
+    LEVEL,
+    area_under_curve,
+    area_variance,
+    least_difference,
+    newcombe_limits,
+    share,
+    widest_half,
+)
 
 Z = stats.norm.ppf((1 + LEVEL) / 2)
 
@@ -40,6 +49,38 @@ def test_nothing_tried_tells_nothing():
     found = share(0, 0)
     assert math.isnan(found.estimate)
     assert found[1:] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("trials", range(1, 31))
+def test_no_interval_is_wider_than_the_widest(trials):
+    halves = [(found.upper - found.lower) / 2 for found in (share(k, trials) for k in range(trials + 1))]
+    assert widest_half(trials) == pytest.approx(max(halves), abs=1e-12)
+
+
+def test_no_interval_of_nothing():
+    assert math.isnan(widest_half(0))
+    assert least_difference(0) is None
+
+
+def chance(first: int, second: int, trials: int) -> Fraction:
+    """Fisher's two-sided p, counted: the share of all ways to hand the successes out that are at most as likely."""
+    both = first + second
+    ways = [
+        math.comb(trials, k) * math.comb(trials, both - k) for k in range(max(0, both - trials), min(both, trials) + 1)
+    ]
+    here = math.comb(trials, first) * math.comb(trials, second)
+    return Fraction(sum(way for way in ways if way <= here), math.comb(2 * trials, both))
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 4, 5, 8, 10, 15, 20])
+def test_the_least_difference_is_that_of_fishers_test_over_all_pairs(trials):
+    differ = [
+        second - first
+        for first in range(trials + 1)
+        for second in range(first, trials + 1)
+        if chance(first, second, trials) <= Fraction(1, 20)
+    ]
+    assert least_difference(trials) == min(differ, default=None)
 
 
 # Hanley and McNeil 1982, Radiology 143:29, table I: ratings from definitely normal to definitely abnormal.

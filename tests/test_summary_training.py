@@ -48,6 +48,29 @@ def test_the_best_learning_rate_has_a_row_of_its_own_scale():
     assert str(predicted.caption).startswith("η: of several that with which most of these networks solved")
 
 
+def caption(**networks) -> str:
+    table = solved_table(trained(**networks))
+    assert table is not None
+    return str(table.caption)
+
+
+def test_the_table_says_what_few_seeds_are_worth():
+    """Of 5 against 5 Fisher's test gives 0.048 to 0 and 4, 0.17 to 0 and 3; of 3 against 3 0.1 to 0 and 3."""
+    assert caption(seeds=5).endswith(
+        "; 5 seeds: ±0.33 at worst; two rows fewer than 4 networks apart may differ by chance"
+    )
+    assert caption(seeds=3).endswith("; 3 seeds: ±0.37 at worst; two rows however far apart may differ by chance")
+    assert caption(seeds=1, weight_scales=(1.0,)).endswith("; 1 seed: ±0.40 at worst")
+    assert "seed" in caption(seeds=20)
+    assert "seed" not in caption(seeds=21)
+
+
+def test_the_row_of_fewest_seeds_decides():
+    table = solved_table(join([trained({"cell": "tanh"}, seeds=5), trained({"cell": "relu"}, seeds=8)]))
+    assert table is not None
+    assert "5 seeds: ±0.33" in str(table.caption)
+
+
 def test_a_threshold_that_makes_no_difference_is_not_named():
     (row, _) = rows_of(solved_table(trained(clip="none", clip_thresholds=(1.0, 10.0))))
     assert row[:3] == ["0.5", "", "0/4"]

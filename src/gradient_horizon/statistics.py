@@ -1,4 +1,6 @@
-"""What a few networks tell of many: intervals for a share of them, and for how well a number foretells success."""
+"""What a few networks tell of many: intervals for a share of them, how far two shares must lie apart to differ, and
+intervals for how well a number foretells success.
+"""
 
 import math
 from typing import NamedTuple
@@ -25,6 +27,27 @@ def share(successes: int, trials: int) -> Interval:
         return Interval(math.nan, 0.0, 1.0)
     limits = stats.binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
     return Interval(successes / trials, float(limits.low), float(limits.high))
+
+
+def widest_half(trials: int) -> float:
+    """Half the width of `share`'s interval where that is widest, at half the `trials`; NaN without any."""
+    if not trials:
+        return math.nan
+    found = share(trials // 2, trials)
+    return (found.upper - found.lower) / 2
+
+
+def least_difference(trials: int) -> int | None:
+    """How far two numbers of successes, each of `trials`, lie apart at least where chance alone would not explain it.
+
+    That is where the two-sided p of Fisher's exact test (1935) is at most 1 - `LEVEL`; None where no two are. The test
+    sees a difference soonest where one number is 0, the other k, and p = 2 C(n, k) / C(2n, k) for n `trials`; of
+    numbers farther in it may ask for a larger one.
+    """
+    for count in range(1, trials + 1):
+        if 2 * math.comb(trials, count) / math.comb(2 * trials, count) <= 1 - LEVEL:
+            return count
+    return None
 
 
 def area_under_curve(
