@@ -80,12 +80,12 @@ def test_zero_is_a_value_and_bad_states_are_nan():
     assert np.all(np.isfinite(found[t, s][t < 20]))
 
 
-def gates(length=60):
+def gates(length=32):
     """Units that never meet and grow at different times: the factors of each, powers of two."""
     small = 2.0**-10
     return {
         "hand over": np.array([[small, 1]] * (length * 2 // 3) + [[1, small]] * (length - length * 2 // 3)),
-        "grow and decay": np.array([[2.0**5, 1]] * (length // 2) + [[2.0**-5, 1]] * (length - length // 2)),
+        "grow and decay": np.array([[2.0**9, 1]] * (length // 2) + [[2.0**-9, 1]] * (length - length // 2)),
         "die": np.array([[1, small, 1]] * (length // 2) + [[0, 1, 1 / 2]] * (length - length // 2)),
     }
 
@@ -129,7 +129,7 @@ def test_a_unit_that_grows_for_long_and_then_decays(reverse):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("at", [0, 30, 59])
+@pytest.mark.parametrize("at", [0, 16, 31])
 def test_a_step_that_mixes_units_that_grow_and_decay_at_different_times(at, dtype):
     # M = D R E with diagonal D, E: ‖M‖² = Σ_ij (d_i r_ij e_j)²; of other pairs the one diagonal
     mixing = np.array([[0.5, 3.0], [-1.25, 0.75]])
@@ -139,12 +139,12 @@ def test_a_step_that_mixes_units_that_grow_and_decay_at_different_times(at, dtyp
         gate, mixes = x
         return jnp.where(mixes, jnp.matmul(jnp.asarray(mixing, h.dtype), h, precision="highest"), gate * h)
 
-    inputs = (jnp.asarray(factors, dtype), jnp.arange(60) == at)
+    inputs = (jnp.asarray(factors, dtype), jnp.arange(32) == at)
     found = np.asarray(log_jacobian_norms_all_pairs(step, None, jnp.zeros(2, dtype), inputs))
     logs = np.log2(factors)
     logs[at] = 0
-    for s in range(60):
-        for t in range(s, 60):
+    for s in range(32):
+        for t in range(s, 32):
             early, late = logs[s : min(at, t + 1)].sum(axis=0), logs[max(at, s) : t + 1].sum(axis=0)
             if s <= at <= t:
                 terms = late[:, None] + np.log2(np.abs(mixing)) + early[None, :]
@@ -163,10 +163,10 @@ def test_a_shift_register_is_exactly_zero_when_all_has_left_it(dtype):
             lambda _, h, x: jnp.concatenate([jnp.zeros(1, h.dtype), x * h[:-1]]),
             None,
             jnp.zeros(cells, dtype),
-            jnp.full(40, 2.0**-30, dtype),
+            jnp.full(32, 2.0**-30, dtype),
         )
     )
-    t, s = np.tril_indices(40)
+    t, s = np.tril_indices(32)
     lag = t + 1 - s
     with np.errstate(divide="ignore"):
         expected = 0.5 * np.log(np.maximum(cells - lag, 0)) - 30 * lag * np.log(2)
@@ -182,7 +182,7 @@ def test_blocks_that_never_meet_have_the_norm_of_both():
         return jnp.repeat(x, 2) * turned
 
     found = np.asarray(log_jacobian_norms_all_pairs(step, None, jnp.zeros(4, jnp.float32), jnp.float32(sizes)))
-    t, s = np.tril_indices(60)
+    t, s = np.tril_indices(32)
     np.testing.assert_allclose(found[t, s], exact_triangle(sizes)[t, s] + 0.5 * np.log(2), rtol=1e-14, atol=1e-14)
 
 
