@@ -1,5 +1,8 @@
 """The split of a gradient's log growth over the nodes of a step."""
 
+import math
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 from jax import lax
 
 from gradient_horizon import log_jacobian_norms, make_cell, names, node_split
+from gradient_horizon.backprop import log_state_gradient_norms
+from gradient_horizon.rollout import Trajectory
 
 KEY = jax.random.key(6)
 EPS = float(np.finfo(np.float32).eps)
@@ -149,3 +154,124 @@ def test_a_gradient_that_does_not_fit_is_refused():
     for gradient in (jnp.ones(2, jnp.float32), jnp.ones(3, jnp.float64)):
         with pytest.raises(ValueError, match=r"gradient: .*; allowed: \(3,\) float32"):
             node_split(cell, cell.init(KEY), cell.initial_state(), steps=2, gradient=gradient)
+
+
+def gates(steps=60):
+    small = 2.0**-10
+    return {
+        "hand over": np.array([[small, 1]] * (steps * 2 // 3) + [[1, small]] * (steps - steps * 2 // 3)),
+        "grow and decay": np.array([[2.0**5, 1]] * (steps // 2) + [[2.0**-5, 1]] * (steps - steps // 2)),
+        "die": np.array([[1, small, 1]] * (steps // 2) + [[0, 1, 1 / 2]] * (steps - steps // 2)),
+        "die late": np.array([[0, 1]] + [[1, small]] * (steps - 1)),
+    }
+
+
+def state_gradients(factors, read, dtype, *, jitted):
+    """`log_state_gradient_norms` of units that never meet, each multiplied by its factor at every step."""
+
+    def measure(factors, read):
+        start = jnp.zeros(factors.shape[1], dtype)
+        still = Trajectory(jnp.zeros((len(factors) + 1, factors.shape[1]), dtype))
+        return log_state_gradient_norms(lambda _, h, x: x * h, None, start, still, factors, read)
+
+    measure = jax.jit(measure) if jitted else measure
+    return measure(jnp.asarray(factors, dtype), jnp.asarray(read, dtype))
+
+
+def exact_state_gradients(factors, read):
+    """The log norms by fractions: ∂L/∂h_t = read_t + x_t+1 ∂L/∂h_t+1, entry by entry."""
+    steps, n = factors.shape
+    gradient, logs = [Fraction(0)] * n, []
+    for t in reversed(range(steps)):
+        gradient = [Fraction(float(own)) + part for own, part in zip(read[t], gradient, strict=True)]
+        square = sum(part * part for part in gradient)
+        size = square.numerator.bit_length() - square.denominator.bit_length()
+        mantissa = float(square / Fraction(2) ** size)
+        logs.append(0.5 * (math.log(mantissa) + size * math.log(2)) if square else -math.inf)
+        gradient = [Fraction(float(x)) * part for x, part in zip(factors[t], gradient, strict=True)]
+    return np.array(logs[::-1])
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", ["hand over", "grow and decay", "die", "die late"])
+def test_gradients_whose_entries_grow_and_decay_at_different_times(case, dtype, jitted):
+    factors = gates()[case]
+    at_end = np.zeros_like(factors)
+    at_end[-1] = 1
+    twice = at_end.copy()
+    twice[30, 0] = 3 * 2.0**-100  # read beside a gradient that may be far larger or smaller
+    for order in (factors, factors[::-1]):
+        for read in (at_end, twice):
+            found = state_gradients(order, read, dtype, jitted=jitted)
+            expected = exact_state_gradients(order, read)
+            # a norm's mantissa rounds by some eps, and log and the product with log 2 by that of the result
+            eps = float(np.finfo(dtype).eps)
+            np.testing.assert_allclose(found, expected, rtol=4 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_read_far_below_the_rest_is_all_that_is_left(dtype):
+    far = 2.0**-100 if dtype == "float32" else 2.0**-1000
+    factors, read = np.ones((4, 2)), np.zeros((4, 2))
+    factors[1, 0] = 0
+    read[3] = [1 / far, far]
+    found = state_gradients(factors, read, dtype, jitted=False)
+    size = float(-np.log(far))
+    np.testing.assert_allclose(found, [-size, size, size, size], rtol=4 * float(np.finfo(dtype).eps))
+
+
+def test_derivatives_of_state_gradients_are_right_or_nan():
+    read = jnp.zeros((60, 2), jnp.float64).at[-1].set(1.0)
+    far = jnp.asarray(gates()["hand over"][::-1].copy(), jnp.float64)
+    near = jnp.full((60, 2), 0.75, jnp.float64)
+
+    def total(factors):
+        still = Trajectory(jnp.zeros((61, 2), jnp.float64))
+        logs = log_state_gradient_norms(lambda p, h, i: p[i] * h, factors, still.states[0], still, jnp.arange(60), read)
+        return logs[0]
+
+    for transformed in (jax.grad, jax.jacfwd):
+        measure = jax.jit(transformed(total))
+        # both units weigh the same: d log‖v‖ / dx = ½ / x at every step but the first, which is not passed
+        np.testing.assert_allclose(measure(near)[1:], 0.5 / 0.75, rtol=1e-12)
+        found, expected = np.asarray(measure(far))[1:], exact_slopes(far)[1:]
+        assert np.all(np.isnan(found) | np.isclose(found, expected, rtol=1e-12))
+
+
+def exact_slopes(factors):
+    """d log‖v‖ / dx_t,i = (share of unit i in ‖v‖²) / x_t,i."""
+    logs = np.log2(np.asarray(factors))[1:].sum(axis=0)
+    share = np.exp2(2 * (logs - logs.max()))
+    return share / share.sum() / np.asarray(factors)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nodes_of_units_that_die_after_others_have_grown(dtype, jitted):
+    # relu units that are shut by their inputs at times; W = diag(2^bits, 1, 2^-bits) never mixes them
+    steps, bits = 40, 40 if dtype == "float32" else 300
+    cell = make_cell("relu", 3, 3)
+    params = cell.init(KEY, 1.0, dtype=jnp.dtype(dtype))
+    sizes = np.array([bits, 0, -bits])
+    params = type(params)(jnp.diag(jnp.asarray(2.0**sizes, dtype)), jnp.eye(3, dtype=dtype), jnp.zeros(3, dtype))
+    open_until = np.array([20, 30, 0])  # on the way back unit 0 is shut below step 20, unit 1 below step 30
+    xs = np.where(np.arange(steps)[:, None] >= open_until[None, :], 1.0, -1.0)
+    states = Trajectory(jnp.zeros((steps + 1, 3), dtype))
+
+    def measure(params, xs):
+        return node_split(cell, params, jnp.zeros(3, dtype), xs, trajectory=states)
+
+    split = (jax.jit(measure) if jitted else measure)(params, jnp.asarray(xs, dtype))
+    logs = np.zeros(3)
+    for k in range(steps):
+        before = np.logaddexp2.reduce(2 * logs)
+        logs = np.where(xs[steps - 1 - k] > 0, logs, -np.inf)
+        between = np.logaddexp2.reduce(2 * logs)
+        logs = logs + sizes
+        after = np.logaddexp2.reduce(2 * logs)
+        tolerance = 4 * float(np.finfo(dtype).eps)
+        assert split["activation"][k] == pytest.approx(
+            0.5 * np.log(2) * (between - before), rel=tolerance, abs=tolerance
+        )
+        assert split["matrix"][k] == pytest.approx(0.5 * np.log(2) * (after - between), rel=tolerance, abs=tolerance)

@@ -23,6 +23,7 @@ FLOORS = (
             "runtime",
             "randomness",
             "scaling",
+            "fallback",
             "sums",
             "graded",
             "structural_rank",

@@ -3,13 +3,18 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
+from gradient_horizon import extended_range
 from gradient_horizon.arrays import PyTree, Step
+from gradient_horizon.extended_range import ZERO, Extended
+from gradient_horizon.fallback import with_care
 from gradient_horizon.rollout import Trajectory, flatten_step, rollout
-from gradient_horizon.scaling import normalise
+from gradient_horizon.scaling import is_kept, normalise, room_of
 
 LEAF = 8  # steps, at least, within which direct products are cheaper
+_ROOM = 200  # at most: products of the squares of two entries, 2^-800, are floats of float64
+_CAREFUL_ENTRIES = 2**20  # of products from several starts that are formed side by side
 _LOG_2 = 0.6931471805599453
 
 
@@ -35,7 +40,13 @@ def log_jacobian_norms_all_pairs(
     The Gram matrices are formed in float64 whatever the precision of the state. Their inner product cancels by
     ‖A‖²‖B‖²/‖AB‖²; where that leaves fewer than four digits the entry is NaN rather than noise. A and B themselves
     round in the state's precision, times ‖A‖‖B‖/‖AB‖: some 1e-5 in float32, 1e-4 far above the edge of chaos. -inf
-    where the product is exactly zero, NaN where it touches a state that is not finite.
+    where the product is exactly zero (where a product of parts that are not is, by cancellation, NaN), NaN where it
+    touches a state that is not finite.
+
+    A and B have one exponent each. If an entry of any of them falls more than 2^42 (float64: 2^200) below the largest,
+    as of units that grow and decay at different times, every pair is formed by direct products with an exponent for
+    each entry instead (see `extended_range`), which loses nothing and takes some ten times T² N³ operations.
+    Derivatives are NaN where the two differ.
 
     `trajectory` is what `rollout` gave for these, where it is at hand; None: it is computed.
 
@@ -45,15 +56,20 @@ def log_jacobian_norms_all_pairs(
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     before = trajectory.states[:-1]
     jacobians = lax.map(lambda hx: jax.jacfwd(flat_step, argnums=1)(params, *hx), (before, xs))
+    # What touches a state that is not finite is NaN in the end and must not make the rest suspect.
+    is_good = trajectory.finite[:-1] & trajectory.finite[1:]
+    jacobians = jnp.where(is_good[:, None, None], jacobians, jnp.eye(before.shape[1], dtype=before.dtype)[None])
     with jax.enable_x64(True):
-        logs = _triangle(jacobians, len(before))
+        logs, is_safe = _triangle(jacobians, len(before))
+        logs = with_care(~is_safe, logs, _by_entry, jacobians)
     bad = (~trajectory.finite).astype(jnp.int32)
     so_far = jnp.cumsum(bad)  # among h_0 .. h_t
     return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
 
 
 @jax.jit(static_argnums=1)
-def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> Float[Array, "T T"]:
+def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> tuple[Float[Array, "T T"], Bool[Array, ""]]:
+    """The triangle, and whether no product may have lost an entry."""
     n = jacobians.shape[1]
     halvings = max(0, (steps // LEAF).bit_length() - 1)
     leaf = -(-steps // 2**halvings)
@@ -62,16 +78,55 @@ def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> Float[Array, "T T
     jacobians = jnp.concatenate([jacobians, padding])
     logs = jnp.full((length, length), jnp.nan, jnp.float64)
     half = length // 2
+    is_safe = jnp.ones((), bool)
     while half >= leaf:
-        blocks = _across(jacobians, half)
+        blocks, are_safe = _across(jacobians, half)
+        is_safe = is_safe & jnp.all(are_safe)
         for index, block in enumerate(blocks):
             start = 2 * half * index
             logs = logs.at[start + half : start + 2 * half, start : start + half].set(block)
         half //= 2
-    for index, block in enumerate(_within(jacobians, leaf)):
+    blocks, are_safe = _within(jacobians, leaf)
+    for index, block in enumerate(blocks):
         start = leaf * index
         logs = logs.at[start : start + leaf, start : start + leaf].set(block)
-    return logs[:steps, :steps]
+    return logs[:steps, :steps], is_safe & jnp.all(are_safe)
+
+
+@jax.jit
+def _by_entry(jacobians: Float[Array, "T n n"]) -> Float[Array, "T T"]:
+    """The triangle by direct products from every start, whose entries have an exponent each: nothing is lost."""
+    steps, n, _ = jacobians.shape
+    many = max(1, min(steps, _CAREFUL_ENTRIES // n**2))
+    times = jnp.arange(steps)
+    identity = Extended(*(jnp.tile(part, many) for part in extended_range.identity(n, jacobians.dtype)))
+    nothing = Extended(jnp.zeros_like(identity.mantissa), jnp.full_like(identity.exponent, ZERO))
+
+    def from_starts(starts):
+        def advance(products, inputs):
+            time, jacobian = inputs
+            begins = jnp.repeat(starts == time, n)[None]
+            products = jax.tree.map(lambda new, old: jnp.where(begins, new, old), identity, products)
+            products = extended_range.product(jacobian, products)
+            apart = Extended(*(part.reshape(n, many, n) for part in products))
+            largest = jnp.max(apart.exponent, axis=(0, 2))
+            floats = extended_range.relative_to(apart, largest[None, :, None]).astype(jnp.float64)
+            exponent = jnp.where(largest == ZERO, 0, largest).astype(jnp.float64)
+            return products, 0.5 * jnp.log(jnp.sum(floats**2, axis=(0, 2))) + exponent * _LOG_2
+
+        return lax.scan(advance, nothing, (times, jacobians))[1]
+
+    starts = jnp.arange(-(-steps // many) * many).reshape(-1, many)
+    logs = jnp.concatenate(jnp.unstack(lax.map(from_starts, starts)), axis=1)[:, :steps]
+    return jnp.where(times[:, None] < times[None, :], jnp.nan, logs)
+
+
+def _multiplied(left: Float[Array, "n n"], right: Float[Array, "n n"]):
+    """`left` `right`, one of them lifted by 2^room, normalised; its exponent; and whether no entry may be lost."""
+    room = min(room_of(left.dtype), _ROOM)
+    raw = left @ right
+    matrix, gained = normalise(raw)
+    return matrix, gained - room, is_kept(raw, matrix, room)
 
 
 def _gram(columns: Float[Array, "n m"]) -> Float[Array, " entries"]:
@@ -86,50 +141,66 @@ def _gram(columns: Float[Array, "n m"]) -> Float[Array, " entries"]:
     return jnp.concatenate([quarter.ravel() for quarter in quarters])
 
 
-def _grams(factors: Float[Array, "k n n"], *, left: bool) -> tuple[Float[Array, "k entries"], Int[Array, " k"]]:
-    """AᵀA of the running products A = F_k .. F_1 (`left`), or B Bᵀ of B = F_1 .. F_k, up to 2^(2 exponent)."""
+def _grams(factors: Float[Array, "k n n"], *, left: bool):
+    """Of the running products A = F_k .. F_1 (`left`): AᵀA, up to 2^(2 exponent), and the lengths of A's columns.
+
+    Of B = F_1 .. F_k: B Bᵀ and the lengths of B's rows. Shapes (k, entries), (k,), (k, n); and whether none of the
+    products may have lost an entry.
+    """
+    lift = 2.0 ** min(room_of(factors.dtype), _ROOM)  # see `room_of`
 
     def advance(carry, factor):
         matrix, exponent = carry
-        matrix, gained = normalise(factor @ matrix if left else matrix @ factor)
+        matrix = matrix * lift
+        matrix, gained, is_safe = _multiplied(*((factor, matrix) if left else (matrix, factor)))
         exponent = exponent + gained
-        return (matrix, exponent), (_gram(matrix if left else matrix.T), exponent)
+        columns = matrix if left else matrix.T
+        lengths = jnp.sqrt(jnp.sum(columns.astype(jnp.float64) ** 2, axis=0))
+        return (matrix, exponent), (_gram(columns), exponent, lengths, is_safe)
 
     start = (jnp.eye(factors.shape[1], dtype=factors.dtype), jnp.zeros((), jnp.int32))
-    return lax.scan(advance, start, factors)[1]
+    grams, exponents, lengths, are_safe = lax.scan(advance, start, factors)[1]
+    return grams, exponents, lengths, jnp.all(are_safe)
 
 
-def _across(jacobians: Float[Array, "L n n"], half: int) -> Float[Array, "S H H"]:
-    """For each stretch of 2 · `half` steps, the pairs on either side of its middle."""
+def _across(jacobians: Float[Array, "L n n"], half: int) -> tuple[Float[Array, "S H H"], Bool[Array, " S"]]:
+    """For each stretch of 2 · `half` steps, the pairs on either side of its middle; and whether nothing was lost."""
     n = jacobians.shape[1]
 
     def pairs(stretch):
-        late, late_exponent = _grams(stretch[half:], left=True)  # of ∂h_{c+k}/∂h_c
-        early, early_exponent = _grams(stretch[:half][::-1], left=False)  # of ∂h_c/∂h_{c-k}
+        late, late_exponent, columns, late_safe = _grams(stretch[half:], left=True)  # of ∂h_{c+k}/∂h_c
+        early, early_exponent, rows, early_safe = _grams(stretch[:half][::-1], left=False)  # of ∂h_c/∂h_{c-k}
         squares = late @ early.T
-        noise = 1e-12 * jnp.linalg.norm(late, axis=1)[:, None] * jnp.linalg.norm(early, axis=1)[None, :]
+        # Two bounds of what rounding may add, for terms (i, j) are at most |a_i||a_j||b_i||b_j|, a_i the columns of A
+        # and b_i the rows of B: the second is close where some are much smaller than others.
+        of_norms = jnp.linalg.norm(late, axis=1)[:, None] * jnp.linalg.norm(early, axis=1)[None, :]
+        noise = 1e-12 * jnp.minimum(of_norms, (columns @ rows.T) ** 2)
         exponent = (late_exponent[:, None] + early_exponent[None, :]).astype(jnp.float64)
         logs = 0.5 * jnp.log(jnp.where(squares > noise, squares, jnp.nan)) + exponent * _LOG_2
-        # Only products that are zero in every term give an inner product of exactly zero.
-        return jnp.where(squares == 0, -jnp.inf, logs)[:, ::-1]
+        # No column meets a row: every term of the product is zero. (Other terms might cancel to zero in rounding.)
+        meet = (columns != 0).astype(jnp.float64) @ (rows != 0).astype(jnp.float64).T
+        return jnp.where(meet == 0, -jnp.inf, logs)[:, ::-1], late_safe & early_safe
 
     return lax.map(pairs, jacobians.reshape(-1, 2 * half, n, n))
 
 
-def _within(jacobians: Float[Array, "L n n"], leaf: int) -> Float[Array, "S K K"]:
-    """For each leaf, all its pairs by direct products."""
+def _within(jacobians: Float[Array, "L n n"], leaf: int) -> tuple[Float[Array, "S K K"], Bool[Array, " S"]]:
+    """For each leaf, all its pairs by direct products; and whether nothing was lost."""
     n = jacobians.shape[1]
+    lift = 2.0 ** min(room_of(jacobians.dtype), _ROOM)
 
     def advance(carry, factor):
         matrix, exponent = carry
-        matrix, gained = normalise(factor @ matrix)
+        matrix, gained, is_safe = _multiplied(factor, matrix * lift)
         exponent = exponent + gained
         square = jnp.sum(matrix.astype(jnp.float64) ** 2)
-        return (matrix, exponent), 0.5 * jnp.log(square) + exponent.astype(jnp.float64) * _LOG_2
+        return (matrix, exponent), (0.5 * jnp.log(square) + exponent.astype(jnp.float64) * _LOG_2, is_safe)
 
     def pairs(stretch):
         start = (jnp.eye(n, dtype=jacobians.dtype), jnp.zeros((), jnp.int32))
         columns = [lax.scan(advance, start, stretch[first:])[1] for first in range(leaf)]
-        return jnp.stack([jnp.concatenate([jnp.full(leaf - len(logs), jnp.nan), logs]) for logs in columns], axis=1)
+        is_safe = jnp.all(jnp.concatenate([are_safe for _, are_safe in columns]))
+        logs = [jnp.concatenate([jnp.full(leaf - len(logs), jnp.nan), logs]) for logs, _ in columns]
+        return jnp.stack(logs, axis=1), is_safe
 
     return lax.map(pairs, jacobians.reshape(-1, leaf, n, n))

@@ -2,18 +2,25 @@
 
 h_t = φ(a_t), a_t = W h_{t-1} + U x_t + b, so ∂L/∂h_{t-1} = Wᵀ (φ′(a_t) ∂L/∂h_t): first the activation, then the
 sums, which pass the gradient on unchanged, then the matrix.
+
+A gradient is carried as a vector with one exponent, which is right as long as its entries lie close together. Entries
+may grow and decay at different times; if one that is not zero falls more than 2^42 (float64: 2^341) below the largest,
+the whole way back is gone again with an exponent for each entry (see `extended_range`), which loses nothing. Exponents
+are summed in int32: enough for 4·10⁶ steps (float64: 5·10⁵) that each shrink the gradient by the whole range of floats.
 """
 
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon import names
+from gradient_horizon import extended_range, names
 from gradient_horizon.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.cells import Cell, VanillaCell
+from gradient_horizon.extended_range import Extended, extended
+from gradient_horizon.fallback import step_of_arrays, with_care
 from gradient_horizon.rollout import Trajectory, ever, flatten_step, pull, rollout
 from gradient_horizon.runtime import unroll
-from gradient_horizon.scaling import add, normalise
+from gradient_horizon.scaling import add, is_kept, normalise, room_of
 
 _LOG_2 = 0.6931471805599453
 
@@ -22,6 +29,13 @@ def _log_ratio(after: Float[Array, " N"], gained: Int[Array, ""], before: Float[
     """log(‖`after` 2^`gained`‖ / ‖`before`‖), both vectors normalised; 0 where nothing was left to shrink."""
     reached, start = (jnp.sqrt(jnp.sum(vector * vector)) for vector in (after, before))
     ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + gained.astype(after.dtype) * _LOG_2
+    return jnp.where(start == 0, 0, ratio)
+
+
+def _careful_log_ratio(after: Extended, before: Extended) -> Scalar:
+    """`_log_ratio` of vectors whose entries have an exponent each."""
+    (reached, last), (start, first) = extended_range.frobenius_norm(after), extended_range.frobenius_norm(before)
+    ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + (last - first).astype(reached.dtype) * _LOG_2
     return jnp.where(start == 0, 0, ratio)
 
 
@@ -39,22 +53,45 @@ def log_state_gradient_norms(
     ∂L/∂h_t = read_t + J_{t+1}ᵀ ∂L/∂h_{t+1}. The vector is kept as a mantissa and a power of two, so its norm is right
     where the gradient itself would have underflowed. (Of `h0` only the structure is read.) NaN from the first state on
     the way back that is not finite.
+
+    Derivatives: forward and in reverse; NaN where an exponent for each entry was needed and made a difference.
     """
     flat_step, _ = flatten_step(step, h0)
+    before = trajectory.states[:-1]
+    dtype = read.dtype
+    room = room_of(dtype)
 
     def retreat(carry, inputs):
-        vector, exponent = carry
-        h, x, added = inputs
-        added, own = normalise(added)
+        vector, exponent, is_safe = carry
+        h, x, raw = inputs
+        added, own = normalise(raw)
         here, exponent = add(vector, exponent, added, own)
-        norm = jnp.log(jnp.sqrt(jnp.sum(here * here))) + exponent.astype(read.dtype) * _LOG_2
-        pulled, shift = normalise(pull(flat_step, params, h, x, here[None])[0])
-        return (pulled, exponent + shift), norm
+        is_safe = is_safe & is_kept(jnp.abs(vector) + jnp.abs(raw), here, room)
+        norm = jnp.log(jnp.sqrt(jnp.sum(here * here))) + exponent.astype(dtype) * _LOG_2
+        raw = pull(flat_step, params, h, x, (here * 2.0**room)[None])[0]
+        pulled, shift = normalise(raw)
+        return (pulled, exponent + shift - room, is_kept(raw, pulled, room)), (norm, is_safe)
 
-    start = (jnp.zeros_like(read[0]), jnp.zeros((), jnp.int32))
+    start = (jnp.zeros_like(read[0]), jnp.zeros((), jnp.int32), jnp.ones((), bool))
     # the step from h_t to h_{t+1} is linearised at h_t; nothing is pulled back below h_1
-    _, norms = lax.scan(retreat, start, (trajectory.states[:-1], xs, read), reverse=True)
+    _, (norms, are_safe) = lax.scan(retreat, start, (before, xs, read), reverse=True)
     touches_bad = ever(~trajectory.finite[1:][::-1])[::-1]
+
+    careful_step, closed = step_of_arrays(lambda h, x: flat_step(params, h, x), before, xs)
+
+    def by_entry(closed, before, xs, read):
+        identity = jnp.eye(before.shape[1], dtype=dtype)
+
+        def retreat(vector, inputs):
+            h, x, added = inputs
+            here = extended_range.add(vector, extended(added[:, None]))
+            mantissa, exponent = extended_range.frobenius_norm(here)
+            norm = jnp.log(mantissa) + exponent.astype(dtype) * _LOG_2
+            return extended_range.product(pull(careful_step, closed, h, x, identity).T, here), norm
+
+        return lax.scan(retreat, extended(jnp.zeros_like(read[0])[:, None]), (before, xs, read), reverse=True)[1]
+
+    norms = with_care(jnp.any(~are_safe & ~touches_bad), norms, by_entry, closed, before, xs, read)
     return jnp.where(touches_bad, jnp.nan, norms)
 
 
@@ -101,17 +138,44 @@ def node_split(
             f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, as the state is"
         )
 
+    dtype = h0.dtype
+    room = room_of(dtype)
+    lift = 2.0**room
+
+    def slopes(h, x):
+        return cell.activation.derivative(cell.preactivation(params, h, x))
+
     def retreat(vector, inputs):
-        h, x = inputs
-        slope = cell.activation.derivative(cell.preactivation(params, h, x))
-        activated, lost = normalise(vector * slope)
-        multiplied, gained = normalise(activated @ params.recurrent)
-        return multiplied, {
-            "activation": _log_ratio(activated, lost, vector),
-            "matrix": _log_ratio(multiplied, gained, activated),
+        raw = vector * lift * slopes(*inputs)
+        activated, lost = normalise(raw)
+        is_safe = is_kept(raw, activated, room)
+        raw = (activated * lift) @ params.recurrent
+        multiplied, gained = normalise(raw)
+        split = {
+            "activation": _log_ratio(activated, lost - room, vector),
+            "matrix": _log_ratio(multiplied, gained - room, activated),
         }
+        return multiplied, (split, is_safe & is_kept(raw, multiplied, room))
 
     start, _ = normalise(gradient)
-    _, split = lax.scan(retreat, start, (before, xs), reverse=True, unroll=unroll(h0.size))
+    _, (split, are_safe) = lax.scan(retreat, start, (before, xs), reverse=True, unroll=unroll(h0.size))
     touches_bad = ever(~trajectory.finite[::-1])[1:]
+    is_safe = is_kept(gradient, start, room) & jnp.all(are_safe[::-1] | touches_bad)
+
+    careful_slopes, closed = step_of_arrays(slopes, before, xs)
+
+    def by_entry(closed, recurrent, gradient, before, xs):
+        def retreat(vector, inputs):
+            slope = extended(careful_slopes(closed, *inputs)[:, None])
+            term = extended(vector.mantissa * slope.mantissa)
+            activated = extended_range.shifted(term, vector.exponent + slope.exponent)
+            multiplied = extended_range.product(recurrent.T, activated)
+            return multiplied, {
+                "activation": _careful_log_ratio(activated, vector),
+                "matrix": _careful_log_ratio(multiplied, activated),
+            }
+
+        return lax.scan(retreat, extended(gradient[:, None]), (before, xs), reverse=True)[1]
+
+    split = with_care(~is_safe, split, by_entry, closed, params.recurrent, gradient, before, xs)
     return {node: jnp.where(touches_bad, jnp.nan, added[::-1]) for node, added in split.items()}

@@ -25,6 +25,7 @@ from gradient_horizon import extended_range, linalg, names
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
 from gradient_horizon.compiler import computed_once
 from gradient_horizon.extended_range import Extended
+from gradient_horizon.fallback import corrected, held, step_of_arrays
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import (
     FlatStep,
@@ -367,40 +368,16 @@ def scaled_norms(
     return _carried(products, params, trajectory, xs, every_vector=care == 1)
 
 
-@jax.custom_jvp
-def _corrected(carried: Series, careful: Series, is_suspect: Bool[Array, ""]) -> Series:
-    """`careful` where `carried` may be wrong.
-
-    The derivative is that of `carried`, which is right where the two agree, and NaN where they do not.
-    """
-    return jnp.where(is_suspect, careful, carried)
-
-
-@_corrected.defjvp
-def _(primals: Any, tangents: Any) -> Any:
-    carried, careful, is_suspect = primals
-    limit = float(jnp.finfo(carried.dtype).eps) ** 0.5
-    gap = jnp.where(carried == careful, 0, jnp.abs(carried - careful))
-    is_right = ~is_suspect | (gap <= limit * (1 + jnp.abs(careful)))
-    return _corrected(*primals), jnp.where(is_right, 1, jnp.nan).astype(carried.dtype) * tangents[0]
-
-
-def _held(tree: PyTree) -> PyTree:
-    """The arrays of `tree` as constants of differentiation; what is no array stays as it is."""
-    return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
-
-
 def _with_care(
     is_suspect: Bool[Array, ""], products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree
 ) -> dict[str, Series]:
     """The logs with as much care as they need, if they are suspect; what is not needed is not computed, in a
     transformation neither."""
-    states, xs = _held((trajectory.states, xs))
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), (states, xs))
+    states, xs = held((trajectory.states, xs))
     # what `params` and the step hold of traced values becomes arguments, which are held as well
-    step, closed = jax.closure_convert(lambda h, x: products.flat_step(params, h, x), *one)
-    held = _held(closed)
-    products = products._replace(flat_step=lambda closed, h, x: step(h, x, *closed))
+    step, closed = step_of_arrays(lambda h, x: products.flat_step(params, h, x), states, xs)
+    constants = held(closed)
+    products = products._replace(flat_step=step)
 
     def logs(compute: Callable[..., ScaledNorms], states: Array, xs: PyTree, closed: PyTree) -> Any:
         scaled = compute(products, closed, Trajectory(states), xs)
@@ -408,11 +385,13 @@ def _with_care(
 
     def again(is_suspect: Array, logs_before: dict[str, Series], compute: Callable[..., ScaledNorms]) -> Any:
         if not isinstance(is_suspect, Tracer):
-            return logs(compute, states, xs, held) if is_suspect else (is_suspect, logs_before)
+            return logs(compute, states, xs, constants) if is_suspect else (is_suspect, logs_before)
 
         def once(carry):
             # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
-            return jnp.zeros((), bool), *logs(compute, *lax.optimization_barrier(((states, xs, held), carry[0]))[0])
+            return jnp.zeros((), bool), *logs(
+                compute, *lax.optimization_barrier(((states, xs, constants), carry[0]))[0]
+            )
 
         # At most one turn: under `jax.vmap` none if no network needs it, while `lax.cond` would take both sides.
         start = (is_suspect, is_suspect, logs_before)
@@ -445,7 +424,7 @@ def log_norms(
     if not isinstance(is_suspect, Tracer) and not is_suspect:
         return carried.log()
     careful = _with_care(is_suspect, products, params, trajectory, xs)
-    return {name: _corrected(value, careful[name], is_suspect) for name, value in carried.log().items()}
+    return {name: corrected(value, careful[name], is_suspect) for name, value in carried.log().items()}
 
 
 def log_jacobian_norms(

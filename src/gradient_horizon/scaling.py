@@ -62,6 +62,24 @@ def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Arr
     return matrix * power_of_two(-exponent, matrix.dtype), exponent
 
 
+def room_of(dtype: DTypeLike) -> int:
+    """The bits below the largest entry within which all others are kept: 2^-42 of it, in float64 2^-341.
+
+    Entries brought to 2^`room_of` stay at least 1, and a term of the next product, an entry of a Jacobian times such
+    an entry, does not underflow.
+    """
+    return bits_of(dtype).bias // 3
+
+
+def is_kept(matrix: Float[Array, "..."], scaled: Float[Array, "..."], room: int) -> Bool[Array, ""]:
+    """Whether `scaled`, which `normalise` made of `matrix`, has all its entries but zeros within 2^`room` of 1.
+
+    Not so for what is not finite.
+    """
+    size = jnp.abs(scaled)
+    return jnp.all((matrix == 0) | ((size >= 2.0**-room) & (size <= 4)))
+
+
 @jax.custom_jvp
 def frobenius_norm(matrix: Float[Array, "..."]) -> tuple[Scalar, Int[Array, ""]]:
     """A mantissa in [1, 2) and an exponent, ‖`matrix`‖_F = `mantissa` · 2^`exponent`, that neither over- nor underflow.
