@@ -50,8 +50,8 @@ def test_what_is_not_finite_stays_so(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("spread", [3, 60, 2000, 10**6])
-@pytest.mark.parametrize("size", [1, 3, 6])
+@pytest.mark.parametrize("spread", [3, 60, 2000])
+@pytest.mark.parametrize("size", [1, 5])
 def test_products_are_those_of_fractions(dtype, spread, size):
     rng = np.random.default_rng(spread + size)
     reach = 30 if dtype == "float32" else 300

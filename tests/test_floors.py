@@ -26,6 +26,7 @@ FLOORS = (
             "fallback",
             "sums",
             "graded",
+            "extended_range",
             "structural_rank",
             "linalg",
             "elimination",

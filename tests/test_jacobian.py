@@ -285,7 +285,7 @@ def test_vectors_that_grow_and_decay_at_different_times(case, method, reverse):
         expected = of_diagonal(np.array(xs), anchor)
         for found in (measure(jnp.asarray(xs)), jax.jit(measure)(xs), jax.vmap(measure)(np.stack([xs, xs * 0 + 1]))):
             for norm in BOTH:
-                values = found[norm] if found[norm].ndim == 1 else found[norm][0]
+                values = np.asarray(found[norm] if found[norm].ndim == 1 else found[norm][0], np.float64)
                 # a step rounds by eps where its factor is no power of two, a result by eps of its size
                 tolerance = float(np.finfo(np.float32).eps) * (np.abs(expected[norm]) + len(xs) + 16)
                 np.testing.assert_array_less(np.abs(values - expected[norm]), tolerance)
@@ -312,8 +312,10 @@ def test_forget_gates_that_hand_over():
         np.testing.assert_allclose(found[norm], gates[norm], atol=60 * 8 * float(np.finfo(np.float32).eps))
 
 
-@given(st.integers(2, 64), st.sampled_from(["float32", "float64"]), st.integers(0, 2**32 - 1), st.booleans())
-@settings(deadline=None, max_examples=12)
+@given(
+    st.sampled_from([2, 3, 17, 64]), st.sampled_from(["float32", "float64"]), st.integers(0, 2**32 - 1), st.booleans()
+)
+@settings(deadline=None, max_examples=6)
 def test_parts_of_one_vector_that_hand_over(n, dtype, seed, jitted):
     # A dense first factor puts every part into every vector; diagonal ones follow, all powers of two.
     rng, steps = np.random.default_rng(seed), 40
