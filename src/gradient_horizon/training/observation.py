@@ -114,7 +114,7 @@ def _probed(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Float[Arra
         return loss_of(task, outputs[:, 0], sample.targets)
 
     read = jax.grad(loss)(trajectory.states[1:])
-    norms = log_norms(cell.step, params.cell, start, trajectory, sample.xs)["frobenius"]
+    norms = log_norms(cell.step, params.cell, start, trajectory, sample.xs, every_vector=True)["frobenius"]
     exponent = largest_lyapunov_exponent(cell.step, params.cell, start, trajectory, sample.xs, task.steps // 5)
     gradients = log_state_gradient_norms(cell.step, params.cell, start, trajectory, sample.xs, read)
     return gradients, norms, exponent
