@@ -24,6 +24,7 @@ FLOORS = (
             "randomness",
             "scaling",
             "fallback",
+            "extended_range",
             "sums",
             "graded",
             "structural_rank",
