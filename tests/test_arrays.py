@@ -32,8 +32,7 @@ def train(dtype):
         precision=jnp.dtype(dtype).name,
     )
     scale, rate, threshold = jnp.asarray([1.0, 0.1, 1.0], dtype)
-    # shapes and dtypes alone: a program of training takes long to compile
-    return jax.eval_shape(make_train(spec), Member(jax.random.key(KEY), scale, rate, threshold), None).params
+    return make_train(spec)(Member(jax.random.key(KEY), scale, rate, threshold), None).params
 
 
 def task_sample(dtype):
@@ -52,7 +51,6 @@ MADE = {
     "noise": lambda dtype: noise_sequence(jax.random.key(KEY), 2, 3, 1.0, dtype),
     "digits": lambda dtype: digit_sequence(jax.random.key(KEY), jnp.asarray(PIXELS), 5, dtype),
     "task": task_sample,
-    "train": train,
     "experiment": measured,
     **{
         f"weights {name}": lambda dtype, name=name: unit_weights(name, jax.random.key(KEY), 3, dtype)
@@ -87,3 +85,10 @@ def test_a_type_that_jax_has_is_given_back():
     assert available("float32") == available(jnp.float32) == np.float32
     with jax.enable_x64(True):
         assert available(np.float64) == np.float64
+
+
+def test_training_in_float64_is_refused_before_anything_is_compiled():
+    with jax.enable_x64(False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="dtype: float64 is not allowed"):
+            train(jnp.float64)
