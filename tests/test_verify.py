@@ -123,7 +123,11 @@ def always_safe(square, smallest):
 
 def test_a_product_that_is_not_renormalised_is_caught(sabotage, monkeypatch):
     monkeypatch.setattr(jacobian, "_is_safe", always_safe)  # or the product would be formed again with more care
-    laws = sabotage([traps.underflow], jacobian, "_size", lambda square: (jnp.sqrt(square), jnp.int32(0)))
+
+    def never(square):
+        return jnp.sqrt(square), jnp.full(square.shape, jacobian._room(square.dtype), jnp.int32)
+
+    laws = sabotage([traps.underflow], jacobian, "_size", never)
     assert named(laws, "underflow")
 
 
