@@ -401,9 +401,9 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
     for dtype in (np.float32, np.float64):
         for n in (2, 5, 16, 64) if full else (2, 16):
             steps, rng = (60, np.random.default_rng(n)) if n > 2 else (350, np.random.default_rng(n))
-            # a unit falls by 2^-7 a step (float64: 2^-60) up to a time of its own, and rises from there on; the next the
-            # other way round
-            turn = rng.integers(1, steps, n)
+            # A unit falls by 2^-7 a step (float64: 2^-60) up to a time of its own and rises from there on, the next one
+            # the other way round: the lead changes when the one lies further below than floats reach.
+            turn = rng.integers(steps // 4, steps // 3, n)
             rate = 7 if dtype == np.float32 else 60
             bits = np.where(np.arange(steps)[:, None] < turn, -rate, rate) * (-1) ** np.arange(n)
             mix = rng.standard_normal((n, n)).astype(dtype)
