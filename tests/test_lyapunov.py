@@ -100,7 +100,8 @@ def test_a_million_steps_do_not_drift(matrix):
     np.testing.assert_allclose(found.exponents, exact, rtol=1.2e-7, atol=1e-7)
     # one step's rounding over 10⁵ steps of a block: nothing is left of the sum's own
     assert np.all(np.asarray(found.standard_error) < 1e-8)
-    assert float(found.sum_rule_error) < 1e-7
+    # the difference of two means, each of which is rounded to a float
+    assert float(found.sum_rule_error) < 1e-7 + 1.2e-7 * np.mean(np.abs(exact))
 
 
 def test_the_largest_exponent_does_not_drift_either():
