@@ -25,6 +25,7 @@ FLOORS = (
             "scaling",
             "fallback",
             "extended_range",
+            "underflow",
             "sums",
             "graded",
             "structural_rank",

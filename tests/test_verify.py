@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradient_horizon import activations, elimination, jacobian, linalg, lyapunov, spectra, sums
+from gradient_horizon import activations, elimination, jacobian, linalg, lyapunov, spectra, sums, underflow
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.experiments import networks, population
 from gradient_horizon.rollout import Trajectory, pull, push, rollout
@@ -122,17 +122,17 @@ def always_safe(square, smallest):
 
 
 def test_a_product_that_is_not_renormalised_is_caught(sabotage, monkeypatch):
-    monkeypatch.setattr(jacobian, "_is_safe", always_safe)  # or the product would be formed again with more care
+    monkeypatch.setattr(underflow, "is_safe", always_safe)  # or the product would be formed again with more care
 
     def never(square):
-        return jnp.sqrt(square), jnp.full(square.shape, jacobian._room(square.dtype), jnp.int32)
+        return jnp.sqrt(square), jnp.full(square.shape, underflow.room(square.dtype), jnp.int32)
 
-    laws = sabotage([traps.underflow], jacobian, "_size", never)
+    laws = sabotage([traps.underflow], underflow, "size", never)
     assert named(laws, "underflow")
 
 
 def test_one_exponent_for_the_whole_matrix_is_caught(sabotage):
-    laws = sabotage([traps.products_that_hand_over, traps.zero_is_a_value], jacobian, "_is_safe", always_safe)
+    laws = sabotage([traps.products_that_hand_over, traps.zero_is_a_value], underflow, "is_safe", always_safe)
     for digits in ("float32", "float64"):
         assert [law for law in named(laws, "16 units") if digits in law]
     assert named(laws, "2 units in every vector that hand over, ‖M‖_F at every lag from the start, float32")

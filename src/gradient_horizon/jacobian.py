@@ -6,12 +6,11 @@ A product is carried through the linearised step, one matrix product a step, and
 One exponent for a whole product is right as long as its entries lie close enough together. It is a set of tangent
 vectors that never mix: its columns when it grows from the start (M ← J M), its rows from the end (M ← M J); vectors,
 and the entries of one vector, may grow and decay at different times, and what underflows beside the largest may be
-all that is left in the end. So every step looks for entries that come near (see `_is_safe`), and a product that has
+all that is left in the end. So every step looks for entries that come near (see `underflow`), and a product that has
 one is formed again with an exponent for each of its entries (see `extended_range`), which loses nothing.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +20,11 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from gradient_horizon import extended_range, linalg, names
+from gradient_horizon import extended_range, linalg, names, underflow
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
 from gradient_horizon.compiler import computed_once
 from gradient_horizon.extended_range import Extended
-from gradient_horizon.fallback import corrected, held, step_of_arrays
+from gradient_horizon.fallback import step_of_arrays, with_care
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import (
     FlatStep,
@@ -39,14 +38,13 @@ from gradient_horizon.rollout import (
     sequence_length,
 )
 from gradient_horizon.runtime import unroll
-from gradient_horizon.scaling import bits_of, power_of_two
+from gradient_horizon.scaling import power_of_two
 from gradient_horizon.spectral_norm import fresh_directions, largest_singular_value
 
 _LOG_2 = 0.6931471805599453
 # Lags at which every vector is looked at, until all have the same entries that are zero; then one stands for all.
 _FIRST_LAGS = 3
 MOST_CARE = 2  # see `scaled_norms`
-_ALIKE = 20  # bits that entries of two vectors may lie apart for the one to stand for the other
 
 
 Block = Callable[[Any], Any]  # block(state) -> the part of it that is kept
@@ -156,80 +154,19 @@ def _products(step: Step, h0: PyTree, anchor: str, norms: Sequence[str], method:
     return _Products(flat_step, anchor, tuple(norms), method, None if block is None else _places(block, h0))
 
 
-def _room(dtype: Any) -> int:
-    """Products are scaled to a norm of 2^`_room`: entries down to 2^-`_room` of it are at least 1."""
-    return bits_of(dtype).bias // 3
-
-
-def _exponent(number: Float[Array, "..."]) -> Int[Array, "..."]:
-    """The e with 2^e ≤ |`number`| < 2^(e+1), of normal numbers."""
-    bits = bits_of(number.dtype)
-    return (lax.bitcast_convert_type(jnp.abs(number), bits.integer) >> bits.mantissa).astype(jnp.int32) - bits.bias
-
-
-@jax.jit
-def _smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
-    """The size of the smallest entry that is not zero; NaN if there is none."""
-    bits = bits_of(matrix.dtype)
-    one = jnp.ones((), bits.unsigned)
-    # Floats without a sign are in the order of whole numbers, and 0 less 1 is the largest. Halves are compared entry by
-    # entry, which the processor does for many at once, as it does not for a minimum over an axis.
-    pattern = (lax.bitcast_convert_type(matrix, bits.unsigned) << one) - one
-    while pattern.shape[-2] % 2 == 0:
-        half = pattern.shape[-2] // 2
-        pattern = jnp.minimum(pattern[..., :half, :], pattern[..., half:, :])
-    return lax.bitcast_convert_type((jnp.min(pattern, axis=(-2, -1)) >> one) + one, matrix.dtype)
-
-
 class _Scaled(NamedTuple):
-    """A product as `matrix` · `scale` · 2^e, the norm of `matrix` · `scale` about 2^`_room`; e is kept elsewhere."""
+    """A product as `matrix` · `scale` · 2^e, `matrix` · `scale` with the norm that `underflow` asks for; e is kept
+    elsewhere."""
 
     matrix: Array
     scale: Scalar
-
-
-@jax.jit
-def _size(square: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
-    """√`square` as a mantissa in [1, 2) and an exponent; 0 and `_room` for 0."""
-    exponent = jnp.where(square == 0, _room(square.dtype), _exponent(square) >> 1)
-    return jnp.sqrt(square) * power_of_two(-exponent, square.dtype), exponent
 
 
 def _advanced(products: _Products, params: PyTree, product: _Scaled, h: Array, x: PyTree) -> tuple[_Scaled, Scalar]:
     """The product one step further, and ‖`matrix`‖_F² of it."""
     matrix = products.multiply(params, h, x, product.matrix * product.scale)
     square = jnp.sum(matrix * matrix)
-    return _Scaled(matrix, power_of_two(_room(h.dtype) - _size(square)[1], h.dtype)), square
-
-
-@jax.jit
-def _is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[Array, " T"]:
-    """Whether no entry is lost in the products of one step each, nor in those after them.
-
-    Scaled to a norm of 2^42 (float64: 2^341), no entry but zeros may lie below 1. Then no term of the next product, an
-    entry of J times such an entry, underflows: its zeros are true zeros, and no sum misses a digit. If one is smaller,
-    or the norm leaves the range in which its square is right, the step is not safe.
-    """
-    bits = bits_of(square.dtype)
-    exponent = _size(square)[1]
-    is_moderate = (exponent >= -(bits.bias // 4)) & (exponent <= bits.bias // 2 - 2)
-    least = jnp.where(jnp.isnan(smallest), bits.bias, _exponent(smallest))
-    return is_moderate & (least >= exponent - _room(square.dtype))
-
-
-@partial(jax.jit, static_argnums=0)
-def _are_alike(anchor: str, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
-    """Whether the first vector stands for all: the others are zero, or where it is zero and nowhere else, and in no
-    entry more than 2^20 times smaller.
-
-    All go through the same J, so an entry of another one is then no more than about 2^20 times smaller than that of
-    the first one at every later step too, if not by cancellation, whose rounding is the larger loss.
-    """
-    vectors = jnp.abs(matrix if anchor == "end" else matrix.T)
-    is_zero = jnp.all(vectors == 0, axis=1, keepdims=True)
-    first = vectors[:1]
-    is_like = (vectors >= first * 2.0**-_ALIKE) & ((vectors == 0) == (first == 0))
-    return jnp.all(is_zero | is_like)
+    return _Scaled(matrix, power_of_two(underflow.room(h.dtype) - underflow.size(square)[1], h.dtype)), square
 
 
 def _first_vectors(products: _Products, params: PyTree, before: Array, xs: PyTree) -> Float[Array, "n n"]:
@@ -260,7 +197,7 @@ def _outcome(
 def _carried(
     products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree, *, every_vector: bool = False
 ) -> ScaledNorms:
-    """The norms of products that have one exponent each; `suspect` unless every step is safe (see `_is_safe`).
+    """The norms of products that have one exponent each; `suspect` unless every step is safe (see `underflow.is_safe`).
 
     `every_vector` is looked at, which a product with zeros or with vectors of different sizes needs, or but one.
     """
@@ -276,13 +213,13 @@ def _carried(
         matrix = product.matrix
         # One vector is looked through after the loop, which is much cheaper; a copy, so that the matrix need not stay.
         one = matrix[0] if backwards else matrix[:, 0]
-        evidence = _smallest(matrix) if every_vector else computed_once(one)
+        evidence = underflow.smallest(matrix) if every_vector else computed_once(one)
         norms, of_part = {}, square
         if products.places is not None:
             matrix = products.of_block(matrix)
             of_part = jnp.sum(matrix * matrix)
         if "spectral" in products.norms:
-            scaled = matrix * power_of_two(-_size(of_part)[1], dtype)
+            scaled = matrix * power_of_two(-underflow.size(of_part)[1], dtype)
             norms["spectral"], leading = products.spectral(scaled, leading, lag)
         return (product, leading), (square, of_part, norms, evidence)
 
@@ -301,20 +238,20 @@ def _carried(
         return carry, _outward(series, products.anchor)
 
     first = length if every_vector else min(_FIRST_LAGS, length)
-    start = _Scaled(_first_vectors(products, params, before, xs), power_of_two(jnp.int32(_room(dtype)), dtype))
+    start = _Scaled(_first_vectors(products, params, before, xs), power_of_two(jnp.int32(underflow.room(dtype)), dtype))
     carry, (*series, smallest) = over(range(first), (start, products.leading(n, dtype)), True)
-    is_safe = _is_safe(series[0], smallest)
+    is_safe = underflow.is_safe(series[0], smallest)
     if first < length:
-        are_alike = _are_alike(products.anchor, carry[0].matrix)
+        are_alike = underflow.are_alike(products.anchor, carry[0].matrix)
         _, (*rest, vectors) = over(range(first, length), carry, False)
         series = jax.tree.map(lambda *parts: jnp.concatenate(parts), series, rest)
         is_there = jnp.any(vectors != 0, axis=1) | (rest[0] == 0)
-        is_safe_too = _is_safe(rest[0], _smallest(vectors[:, None])) & is_there & are_alike
+        is_safe_too = underflow.is_safe(rest[0], underflow.smallest(vectors[:, None])) & is_there & are_alike
         is_safe = jnp.concatenate([is_safe, is_safe_too])
     square, of_part, norms = series
-    mantissa, exponent = _size(of_part)
-    of_whole = _size(square)[1]
-    exponent = exponent - of_whole + jnp.cumsum(of_whole - _room(dtype), dtype=jnp.int32)
+    mantissa, exponent = underflow.size(of_part)
+    of_whole = underflow.size(square)[1]
+    exponent = exponent - of_whole + jnp.cumsum(of_whole - underflow.room(dtype), dtype=jnp.int32)
     norms = {name: {"frobenius": mantissa, **norms}[name] for name in products.norms}
     return _outcome(products, trajectory, norms, exponent, is_safe)
 
@@ -368,46 +305,6 @@ def scaled_norms(
     return _carried(products, params, trajectory, xs, every_vector=care == 1)
 
 
-def _with_care(
-    is_suspect: Bool[Array, ""],
-    products: _Products,
-    params: PyTree,
-    trajectory: Trajectory,
-    xs: PyTree,
-    every_vector_was: bool,
-) -> dict[str, Series]:
-    """The logs with as much care as they need, if they are suspect; what is not needed is not computed, in a
-    transformation neither."""
-    states, xs = held((trajectory.states, xs))
-    # what `params` and the step hold of traced values becomes arguments, which are held as well
-    step, closed = step_of_arrays(lambda h, x: products.flat_step(params, h, x), states, xs)
-    constants = held(closed)
-    products = products._replace(flat_step=step)
-
-    def logs(compute: Callable[..., ScaledNorms], states: Array, xs: PyTree, closed: PyTree) -> Any:
-        scaled = compute(products, closed, Trajectory(states), xs)
-        return scaled.suspect, scaled.log()
-
-    def again(is_suspect: Array, logs_before: dict[str, Series], compute: Callable[..., ScaledNorms]) -> Any:
-        if not isinstance(is_suspect, Tracer):
-            return logs(compute, states, xs, constants) if is_suspect else (is_suspect, logs_before)
-
-        def once(carry):
-            # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
-            return jnp.zeros((), bool), *logs(
-                compute, *lax.optimization_barrier(((states, xs, constants), carry[0]))[0]
-            )
-
-        # At most one turn: under `jax.vmap` none if no network needs it, while `lax.cond` would take both sides.
-        start = (is_suspect, is_suspect, logs_before)
-        return lax.while_loop(lambda carry: carry[0], once, start)[1:]
-
-    found = {name: jnp.zeros(trajectory.length, states.dtype) for name in products.norms}
-    if products.method != "jacrev" and not every_vector_was:
-        is_suspect, found = again(is_suspect, found, partial(_carried, every_vector=True))
-    return again(is_suspect, found, _extended)[1]
-
-
 def log_norms(
     step: Step,
     params: PyTree,
@@ -432,9 +329,19 @@ def log_norms(
     is_suspect = jnp.asarray(True) if products.method == "jacrev" else carried.suspect
     if not isinstance(is_suspect, Tracer) and not is_suspect:
         return carried.log()
-    looked_at = every_vector or products.looks_at_every_vector
-    careful = _with_care(is_suspect, products, params, trajectory, xs, looked_at)
-    return {name: corrected(value, careful[name], is_suspect) for name, value in carried.log().items()}
+    # what `params` and the step hold of traced values becomes an argument, `closed`
+    step, closed = step_of_arrays(lambda h, x: products.flat_step(params, h, x), trajectory.states, xs)
+    products = products._replace(flat_step=step)
+
+    def by_entry(states: Array, xs: PyTree, closed: PyTree) -> dict[str, Series]:
+        return _extended(products, closed, Trajectory(states), xs).log()
+
+    def by_vector(states: Array, xs: PyTree, closed: PyTree) -> dict[str, Series]:
+        scaled = _carried(products, closed, Trajectory(states), xs, every_vector=True)
+        return with_care(scaled.suspect, scaled.log(), by_entry, states, xs, closed)
+
+    looked_at = every_vector or products.looks_at_every_vector or products.method == "jacrev"
+    return with_care(is_suspect, carried.log(), by_entry if looked_at else by_vector, trajectory.states, xs, closed)
 
 
 def log_jacobian_norms(

@@ -430,8 +430,9 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
                 )  # fmt: skip
                 if factors is xs:
                     yield worst(
-                        f"and their spectral norms, from the {anchor}, N = {n}, float{digits}", "M is diagonal", running.max(axis=1) * math.log(2),
-                        found["spectral"], np.finfo(dtype).eps * (np.abs(exact) + 16.0), "the search's: 16 eps",
+                        f"and their spectral norms, N = {n}, from the {anchor}, float{digits}", "M is diagonal",
+                        running.max(axis=1) * math.log(2), found["spectral"],
+                        np.finfo(dtype).eps * (np.abs(exact) + 16.0), "the search's: 16 eps",
                     )  # fmt: skip
 
 
