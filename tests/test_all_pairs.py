@@ -30,7 +30,7 @@ def triangle_and_runs(step, params, h, xs, steps):
     return found, run
 
 
-@pytest.mark.parametrize(("steps", "n"), [(1, 3), (15, 4), (8, 4), (17, 4), (50, 8), (129, 8)])
+@pytest.mark.parametrize(("steps", "n"), [(1, 3), (17, 4), (50, 8)])
 @pytest.mark.parametrize("name", ["tanh", "leaky_tanh"])
 def test_every_pair_agrees_with_its_separate_run(name, steps, n):
     cell = make_cell(name, n, 1)

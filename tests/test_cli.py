@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gradient_horizon as gh
-from gradient_horizon import names, records
+from gradient_horizon import cli, names, records
 
 FIRST = shlex.split(
     "-m experiment=jacobian cell=tanh,relu weights=gaussian,orthogonal name=first weight_scales=[0.5,1.0,2.0]"
@@ -27,6 +27,19 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "gradient_horizon", *arguments], cwd=folder, capture_output=True, text=True, timeout=180
     )
+
+
+@pytest.fixture
+def here(monkeypatch, capfd):
+    """`command` without a process of its own."""
+
+    def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        capfd.readouterr()
+        status = cli.main(list(arguments))
+        return subprocess.CompletedProcess(arguments, status, *capfd.readouterr())
+
+    return call
 
 
 def within(program: str, *, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -73,9 +86,9 @@ def test_a_sweep_writes_what_it_says(first):
             assert f"{job}/result.nc" in written
 
 
-def test_status_lists_the_jobs(first):
+def test_status_lists_the_jobs(here, first):
     folder, _ = first
-    ran = command("status", "results/first", folder=folder)
+    ran = here("status", "results/first", folder=folder)
     assert ran.returncode == 0
     for cell in ("tanh", "relu"):
         for weights in ("gaussian", "orthogonal"):
@@ -114,17 +127,17 @@ def test_the_same_command_computes_nothing_again(first):
     assert files(folder) == before
 
 
-def test_collect_writes_what_load_gives(first, tmp_path):
+def test_collect_writes_what_load_gives(here, first, tmp_path):
     folder, _ = first
-    ran = command("collect", "results/first", "-o", str(tmp_path / "all.nc"), folder=folder)
+    ran = here("collect", "results/first", "-o", str(tmp_path / "all.nc"), folder=folder)
     assert ran.stdout == f"wrote {tmp_path / 'all.nc'}: 4 jobs, 0 missing\n"
     assert gh.load(tmp_path / "all.nc").identical(gh.load(folder / "results" / "first"))
 
 
-def test_a_finished_job_of_other_settings_is_never_overwritten(first):
+def test_a_finished_job_of_other_settings_is_never_overwritten(here, first):
     folder, _ = first
     before = files(folder)
-    ran = command("run", *FIRST, "steps=50", folder=folder)
+    ran = here("run", *FIRST, "steps=50", folder=folder)
     assert (ran.returncode, ran.stdout) == (2, "")
     lines = ran.stderr.splitlines()
     assert len(lines) == 4
@@ -173,7 +186,7 @@ sys.exit(cli.main(["run", "-m", "cell=tanh,relu,linear", "name=mixed", "hidden_s
 """
 
 
-def test_a_failing_job_stops_no_other_and_is_tried_again(tmp_path):
+def test_a_failing_job_stops_no_other_and_is_tried_again(here, tmp_path):
     ran = within("import sys; sys.argv.append('fail')" + FAILING, folder=tmp_path)
     assert ran.returncode == 1, ran.stderr
     assert "failed: results/mixed/cell=relu: FloatingPointError: the second (see results/mixed/cell=relu/run.log)" in (
@@ -182,11 +195,11 @@ def test_a_failing_job_stops_no_other_and_is_tried_again(tmp_path):
     log = (tmp_path / "results/mixed/cell=relu/run.log").read_text(encoding="utf-8")
     assert "Traceback" in log
     assert "of three" in log
-    status = command("status", "results/mixed", folder=tmp_path)
+    status = here("status", "results/mixed", folder=tmp_path)
     assert status.returncode == 0
     assert status.stdout.splitlines()[-1] == "2 finished, 1 failed"
     assert "FloatingPointError: the second" in status.stdout
-    collected = command("collect", "results/mixed", folder=tmp_path)
+    collected = here("collect", "results/mixed", folder=tmp_path)
     assert collected.stdout.splitlines() == [
         "missing: cell=relu (failed: FloatingPointError: the second)",
         "wrote results/mixed/collected.nc: 2 jobs, 1 missing",
@@ -234,13 +247,13 @@ sys.exit(cli.main(["run", "name=undrawn", "hidden_size=3", "steps=5", "seeds=2",
 """
 
 
-def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(tmp_path):
+def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(here, tmp_path):
     ran = within(UNDRAWN, folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     said = "no quick look: results/undrawn/single: ValueError: no such colour (see results/undrawn/single/run.log)"
     assert said in ran.stdout.splitlines()
     assert "results/undrawn/norm_against_lag.pdf" in ran.stdout.splitlines()
-    status = command("status", "results/undrawn", folder=tmp_path)
+    status = here("status", "results/undrawn", folder=tmp_path)
     assert status.stdout.splitlines()[-1] == "1 finished"
     assert "no quick look: ValueError: no such colour" in status.stdout
     ran = within(f"import sys; sys.argv.append('all'){UNDRAWN}", folder=tmp_path)
@@ -249,7 +262,7 @@ def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(tmp_path):
     assert "results/undrawn/single/result.nc" in ran.stdout.splitlines()
 
 
-def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(first, tmp_path):
+def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(here, first, tmp_path):
     """In a sweep's folder as somebody may leave it."""
     shutil.copytree(first[0] / "results", tmp_path / "results")
     sweep = tmp_path / "results/first"
@@ -259,15 +272,15 @@ def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(fi
     said = (
         "ignored: cell=tanh,weights=gaussian.bak: holds the job cell=tanh,weights=gaussian, whose folder has that name"
     )
-    collected = command("collect", "results/first", folder=tmp_path)
+    collected = here("collect", "results/first", folder=tmp_path)
     assert collected.stdout.splitlines() == [said, "wrote results/first/collected.nc: 4 jobs, 0 missing"]
     assert gh.load(sweep / "collected.nc").identical(expected)
-    status = command("status", "results/first", folder=tmp_path)
+    status = here("status", "results/first", folder=tmp_path)
     assert status.stdout.splitlines()[-2:] == [said, "4 finished"]
-    told = json.loads(command("status", "results/first", "--json", folder=tmp_path).stdout)
+    told = json.loads(here("status", "results/first", "--json", folder=tmp_path).stdout)
     assert told["ignored"] == {"cell=tanh,weights=gaussian.bak": "cell=tanh,weights=gaussian"}
     before = files(tmp_path)
-    ran = command("run", *FIRST, "cell=erf", "hidden_size=16", folder=tmp_path)
+    ran = here("run", *FIRST, "cell=erf", "hidden_size=16", folder=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("gradient-horizon: results/first: its jobs have other settings (hidden_size: 32 there")
     assert ran.stderr.count("\n") == 1
@@ -276,7 +289,7 @@ def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(fi
     records._write_sealed(job / records.RECORD, {**record, "version": "7.3", "mood": "good"})
     before = files(tmp_path)
     for words in (["run", *FIRST], ["status", "results/first"], ["collect", "results/first"]):
-        ran = command(*words, folder=tmp_path)
+        ran = here(*words, folder=tmp_path)
         assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
         assert "written by gradient-horizon 7.3, which this one" in ran.stderr
     assert files(tmp_path) == before
@@ -298,7 +311,7 @@ sys.exit(cli.main(["run", "-m", "cell=tanh,relu", "name=stopped", "hidden_size=3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, number):
+def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, tmp_path, number):
     # in the background of a script SIGINT is ignored from the start
     ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     background = f"; {ignored}" if number == signal.SIGTERM else ""
@@ -314,7 +327,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, numbe
             for line in process.stdout:
                 if line == "waiting\n":
                     break
-            told = json.loads(command("status", "results/stopped", "--json", folder=tmp_path).stdout)
+            told = json.loads(here("status", "results/stopped", "--json", folder=tmp_path).stdout)
             os.kill(process.pid, number)
             said, wrong = process.communicate(timeout=60)
         finally:
@@ -331,7 +344,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, numbe
     assert said.splitlines() == ["interrupted: 1 of 2 jobs are finished and stay; the same command goes on from there"]
     finished = tmp_path / "results/stopped/cell=tanh/result.nc"
     before = finished.stat().st_mtime_ns
-    assert "1 finished, 1 failed" in command("status", "results/stopped", folder=tmp_path).stdout
+    assert "1 finished, 1 failed" in here("status", "results/stopped", folder=tmp_path).stdout
 
     again = within(STOPPING, folder=tmp_path)
     assert again.returncode == 0, again.stderr
@@ -339,13 +352,13 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(tmp_path, numbe
     assert finished.stat().st_mtime_ns == before
 
 
-def test_the_reference_method_agrees_to_the_last_digits(tmp_path):
+def test_the_reference_method_agrees_to_the_last_digits(here, tmp_path):
     same = shlex.split(
         "run -m experiment=jacobian cell=tanh weights=np_rnn,unit_normal precision=float64 seeds=[3]"
         " weight_scales=[1.0] hidden_size=3 steps=20 quick_look=false"
     )
     for method in ("auto", "jacrev"):
-        ran = command(*same, f"method={method}", f"name={method}", folder=tmp_path)
+        ran = here(*same, f"method={method}", f"name={method}", folder=tmp_path)
         assert ran.returncode == 0, ran.stderr
     found, reference = (gh.load(tmp_path / "results" / method).log_norm for method in ("auto", "jacrev"))
     np.testing.assert_allclose(found, reference, atol=1e-13, rtol=1e-13)
@@ -420,8 +433,8 @@ def test_the_version(tmp_path):
     assert (ran.returncode, ran.stdout) == (0, f"gradient-horizon {gh.__version__}\n")
 
 
-def test_a_dry_run_writes_nothing(tmp_path):
-    ran = command("run", "-m", "cell=tanh,relu", "name=dry", "--dry-run", folder=tmp_path)
+def test_a_dry_run_writes_nothing(here, tmp_path):
+    ran = here("run", "-m", "cell=tanh,relu", "name=dry", "--dry-run", folder=tmp_path)
     assert ran.returncode == 0
     assert "would compute results/dry/cell=relu" in ran.stdout.splitlines()
     assert not list(tmp_path.iterdir())

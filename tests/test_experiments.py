@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradient_horizon import experiments, names
+from gradient_horizon import experiments
 from gradient_horizon.backprop import node_split
 from gradient_horizon.cells import make_cell
-from gradient_horizon.config import FIELDS, SettingError, checked
+from gradient_horizon.config import SettingError, checked
 from gradient_horizon.experiments.singular_values import round_lags
 from gradient_horizon.rollout import rollout
 
@@ -22,16 +22,6 @@ def network(cell, size, seed, scale, dtype="float32"):
     made, key = make_cell(cell, size), jax.random.key(seed)
     params = made.init(key, scale, dtype=jnp.dtype(dtype))
     return made, params, made.initial_state(key, dtype=jnp.dtype(dtype))
-
-
-@pytest.mark.parametrize("experiment", names.EXPERIMENTS)
-def test_no_dimension_has_a_settings_name_and_of_the_variables_one_alone(experiment):
-    """They would stand in each other's place once the setting is swept; `solved_below` is told apart by `join`."""
-    few = {"updates": 2, "test_size": 5, "record_every": 1} if experiment == "training" else {}
-    steps = 10 if experiment == "training" else 6
-    found = measured(experiment, hidden_size=4, steps=steps, seeds=1, weight_scales=[1.0], **few)
-    assert not {*map(str, found.dims), *map(str, found.coords)} & set(FIELDS)
-    assert set(found.data_vars) & set(FIELDS) == ({"solved_below"} if experiment == "training" else set())
 
 
 class TestBlocks:

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from training_results import trained
 
 from gradient_horizon import activations, experiments, figures, names, results, summary
-from gradient_horizon.config import checked
+from gradient_horizon.config import FIELDS, checked
 from gradient_horizon.figures import bands, panels, scales, style, theory
 from gradient_horizon.figures.activations import activations as activations_figure
 from gradient_horizon.figures.activations import tanh_derivatives
@@ -369,6 +370,9 @@ class TestOneJob:
             dataset = experiments.measure(dataclasses.replace(config, **swept), lambda _: None)
             settings = json.dumps(dataclasses.asdict(config) | swept)
             dataset.attrs.update(experiment=experiment, swept=json.dumps(swept), config=settings)
+            # or a dimension would be taken for the setting once that is swept; `join` tells `solved_below` apart
+            assert not {*map(str, dataset.dims), *map(str, dataset.coords)} & set(FIELDS)
+            assert set(dataset.data_vars) & set(FIELDS) == ({"solved_below"} if experiment == "training" else set())
             figures.save(figures.quick_look(dataset), tmp_path / "quick_look", ("png",))
             jobs.append(dataset)
         drawn = figures.sweep_figures(results.join(jobs))
@@ -392,9 +396,9 @@ class TestOneJob:
         [
             ("jacobian", "input_size", 4, {"inputs": "noise"}),
             ("lyapunov", "exponents", 2, {}),
-            ("training", "record_every", 2, {"updates": 4, "test_size": 20}),
-            ("training", "solved_below", 0.2, {"updates": 4, "test_size": 20}),
-            ("training", "initialisation", "basic_tanh", {"updates": 4, "test_size": 20}),
+            ("training", "record_every", 2, {}),
+            ("training", "solved_below", 0.2, {}),
+            ("training", "initialisation", "basic_tanh", {}),
         ],
     )
     def test_a_sweep_with_null_among_its_values_has_tables_and_figures(self, experiment, key, value, fixed, tmp_path):
@@ -402,6 +406,9 @@ class TestOneJob:
         small = {"hidden_size": 20, "steps": 10, "seeds": 2, "weight_scales": [0.5, 1.5], **fixed}
         alone = {}
         for at in (value, None):
+            if experiment == "training":
+                alone[at] = trained({key: at}, **fixed)
+                continue
             config = checked({"experiment": experiment, **small, key: at})
             dataset = experiments.measure(config, lambda _: None)
             settings, swept = json.dumps(dataclasses.asdict(config)), json.dumps({key: at})

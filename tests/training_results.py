@@ -84,7 +84,7 @@ def trained(
             "state_size": ((), N),
             "chance_loss": ((), chance[0]),
             "chance_error": ((), chance[1]),
-            "solved_below": ((), solved_below),
+            "solved_below": ((), config.solved_below or solved_below),
         },
         coords={
             "learning_rate": list(learning_rates),

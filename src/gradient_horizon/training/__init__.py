@@ -9,7 +9,6 @@ history.record.error     # (8, records + 1)
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -70,10 +69,9 @@ def make_train(spec: TrainSpec) -> Callable[[Member, PyTree], History]:
             record = blanked(observe(spec, member, data, learner), over)
             return (learner, over | ends(spec, record)), record
 
-        first = observe(spec, member, data, learner)
-        counts = jnp.diff(jnp.asarray(spec.recorded, jnp.int32))
-        (learner, _), rest = lax.scan(onwards, (learner, ends(spec, first)), counts)
-        record = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+        # no update before the first record: a loop of its own would compile everything once more
+        counts = jnp.diff(jnp.asarray(spec.recorded, jnp.int32), prepend=0)
+        (learner, _), record = lax.scan(onwards, (learner, jnp.zeros((), bool)), counts)
         return History(record, learner.params)
 
     return train

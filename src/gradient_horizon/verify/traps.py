@@ -413,9 +413,10 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
             for what, factors, anchor in (
                 ("units", xs, "start"), ("units", xs, "end"), ("units in every vector", mixed, "start"),
             ):  # fmt: skip
+                norms = ("frobenius", "spectral") if factors is xs else ("frobenius",)
                 measure = jax.jit(
-                    lambda xs, h, anchor=anchor: log_jacobian_norms(
-                        linear, None, h, xs, anchor=anchor, norms=("frobenius", "spectral")
+                    lambda xs, h, anchor=anchor, norms=norms: log_jacobian_norms(
+                        linear, None, h, xs, anchor=anchor, norms=norms
                     )
                 )
                 found = measure(factors, jnp.zeros(n, dtype))
