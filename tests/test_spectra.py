@@ -93,10 +93,9 @@ def lags_of(matrix, lags, dtype="float64"):
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_shift_register_keeps_what_it_has_not_shifted_out(dtype):
+def test_a_shift_register_keeps_what_it_has_not_shifted_out():
     lags = (1, 3, 7, 8, 12)
-    for lag, logs in zip(lags, lags_of(np.eye(8, k=1), lags, dtype), strict=True):
+    for lag, logs in zip(lags, lags_of(np.eye(8, k=1), lags, "float32"), strict=True):
         kept = max(8 - lag, 0)
         np.testing.assert_allclose(logs[:kept], 0, atol=1e-14)
         assert np.all(logs[kept:] == -np.inf)
@@ -147,8 +146,7 @@ HAND_OVER = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", HAND_OVER)
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in HAND_OVER), ("in turn", "float64")])
 def test_parts_that_grow_and_decay_at_different_times(name, dtype):
     xs = HAND_OVER[name]
     length, n = xs.shape
@@ -160,8 +158,10 @@ def test_parts_that_grow_and_decay_at_different_times(name, dtype):
     np.testing.assert_allclose(found, expected, rtol=2 * np.finfo(dtype).eps, atol=1e-12)
 
 
-@pytest.mark.parametrize("where", ["around each", "last", "first"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("where", "dtype"),
+    [("around each", "float32"), ("around each", "float64"), ("last", "float32"), ("first", "float64")],
+)
 def test_behind_a_mixing_matrix_they_are_right_or_nan(where, dtype):
     rng = np.random.default_rng(6)
     xs = HAND_OVER["in turn"][:150]
