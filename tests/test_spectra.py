@@ -193,8 +193,7 @@ def test_a_factor_that_is_singular_to_rounding_leaves_the_others_right():
     factors[4, :, 4] = factors[4, :, 3] * 3  # no structure: rank 4 but for rounding
     found, expected = spectrum(factors), exact(factors)
     np.testing.assert_allclose(found[:4], expected[:4], atol=1e-10)
-    assert found[4] < expected[3] - 25
-    assert not np.isnan(found[4])
+    assert np.isnan(found[4])
 
 
 @pytest.mark.parametrize("g", [0.9, 3.0])

@@ -17,7 +17,8 @@ All of it in float64, along the Jacobians in the precision of the state. What it
 - Rounding in the middle of a product is not small against what the product ends with, where parts that grow and decay
   at different times are mixed: of diag(s^m, 1) and then diag(1, s^m) an eps of the first unit in the second is all that
   is left. So each product is carried twice, the second time with 64 times as much rounding; where that changes log σ_i
-  by 64 times 1e-3 or more, it is NaN. Parts that no factor mixes are not mixed here either: the start keeps them apart.
+  by 64 times 1e-3 or more, it is NaN, and so are those after it: rounding above a value takes that value's place.
+  Parts that no factor mixes are not mixed here either: the start keeps them apart.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,8 +56,8 @@ def log_singular_values(
 
     **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero because entries of the factors
     are (dead ReLU units, cells that are shifted out, blocks without a way back), NaN throughout where a state is not
-    finite, and for each value of which rounding in float64 leaves fewer than three decimals: parts that grow and decay
-    at different times, and are mixed. A factor that is singular to rounding only gives a value at rounding level.
+    finite, and from the first value on of which rounding in float64 leaves fewer than three decimals: of parts that
+    grow and decay at different times and are mixed, and of factors that are singular to rounding (W of lower rank).
 
     **Algorithm:** a product QR along an orthogonal iteration's aligned start, then one-sided Jacobi on the graded
     triangular product (see the module's text; Stewart 1995 and Demmel and Veselić 1992 for the two halves).
@@ -122,7 +123,6 @@ class _Product(NamedTuple):
 
     basis: Array
     rows: Graded
-    vague: Array  # the largest number of directions that one factor maps to nothing but rounding
 
 
 def _at_lags(
@@ -153,9 +153,7 @@ def _at_lags(
                 stretched = stretched + _NUDGE * noise * size
             basis, r = _factors(stretched, after.rank, reach.rank)
             r = jnp.where((places < after.rank)[:, None], jnp.triu(r), 0)
-            size = jnp.max(jnp.abs(r), axis=0)
-            vague = jnp.sum((places < after.rank) & (jnp.abs(jnp.diagonal(r)) <= n * _EPS * size), dtype=jnp.int32)
-            return _Product(basis, graded_product(r, product.rows), jnp.maximum(product.vague, vague))
+            return _Product(basis, graded_product(r, product.rows))
 
         with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), time), (n, n))
@@ -168,13 +166,13 @@ def _at_lags(
         # do, so what is next to nothing in it is left out: parts that nothing mixes must not be mixed by the start.
         first = rows[linalg.descending(growth)].T
         start, _ = linalg.qr(jnp.where(jnp.abs(first) < _NEXT_TO_NOTHING, 0, first))
-        begun = _Product(start, identity, jnp.int32(0))
+        begun = _Product(start, identity)
         product, nudged, reach = lax.fori_loop(
             jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n))
         )
         logs, others = graded_log_singular_values(product.rows), graded_log_singular_values(nudged.rows)
-        # a factor that is singular to rounding leaves values at rounding level, which are not sure
-        is_sure = (jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)) | (places >= reach.rank - product.vague)
+        is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
+        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # where one is not, the next may be another's
         return (rows, growth), jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
 
     whole = np.asarray(lags, np.int32)
