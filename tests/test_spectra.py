@@ -179,6 +179,26 @@ def test_behind_a_mixing_matrix_they_are_right_or_nan(where, dtype):
     assert where != "last" or np.all(right)
 
 
+@pytest.mark.parametrize(("kind", "seeds"), [("triangular", (0, 1, 17, 26, 43, 85)), ("blocks", (0, 1, 16, 53))])
+def test_gains_that_change_and_mix_leave_no_wrong_value(kind, seeds):
+    """A unit's gain is another power of two from time to time; rounding above a value may stand in its place."""
+    n, steps, known = 6, 30, []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        begins = np.array([0, *np.sort(rng.integers(1, steps, 3))])
+        reach = 12 if kind == "triangular" else 6
+        bits = rng.uniform(-reach, reach, (4, n))[np.searchsorted(begins, np.arange(steps), side="right") - 1]
+        mix = rng.standard_normal((steps, n, n))
+        if kind == "triangular":
+            factors = np.triu(mix, 1) / 8 + 2.0 ** bits[:, :, None] * np.eye(n)
+        else:
+            factors = 2.0 ** bits[:, :, None] * np.kron(np.eye(3), np.ones((2, 2))) * mix
+        found, expected = spectrum(factors), exact(factors)
+        assert np.all(np.isnan(found) | (np.abs(found - expected) < 1e-3))
+        known.append(np.isfinite(found))
+    assert 0.2 < np.mean(known) < 1
+
+
 def test_equal_entries_mixed_by_hadamards_matrix_are_never_wrong():
     hadamard = np.array([[1, 1], [1, -1]]) / 2
     factors = np.array([2 * hadamard @ np.diag(x) @ hadamard for x in HAND_OVER["shrinks"]])  # every entry exact

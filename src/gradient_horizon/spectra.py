@@ -17,7 +17,7 @@ All of it in float64, along the Jacobians in the precision of the state. What it
 - Rounding in the middle of a product is not small against what the product ends with, where parts that grow and decay
   at different times are mixed: of diag(s^m, 1) and then diag(1, s^m) an eps of the first unit in the second is all that
   is left. So each product is carried twice, the second time with 64 times as much rounding; where that changes log σ_i
-  by 64 times 1e-3 or more, it is NaN, and so are those after it: rounding above a value takes that value's place.
+  by 64 times 1e-4 or more, it is NaN, and so are those after it: rounding above a value takes that value's place.
   Parts that no factor mixes are not mixed here either: the start keeps them apart.
 """
 
@@ -41,7 +41,7 @@ _NEXT_TO_NOTHING = 1e-8
 _MORE = 64.0
 _EPS = float(np.finfo(np.float64).eps)
 _NUDGE = _MORE * _EPS
-_SURE = 1e-3 * _MORE  # in nats, of what so much more rounding changes: the rounding that there was has changed 1e-3
+_SURE = 1e-4 * _MORE  # in nats, of what so much more rounding changes: 1e-4 by the rounding that there was, as a rule
 
 
 def log_singular_values(
