@@ -18,7 +18,7 @@ from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.experiments import networks, population
 from gradient_horizon.rollout import Trajectory, pull, push, rollout
 from gradient_horizon.theory import fixed_point, moments
-from gradient_horizon.verify import SECTIONS, mean_field, page, random_matrices, traps, verify
+from gradient_horizon.verify import SECTIONS, long_products, mean_field, page, random_matrices, traps, verify
 from gradient_horizon.verify.line import Line, extrapolated, product_rounding, worst
 
 
@@ -130,7 +130,7 @@ def test_a_product_that_is_not_renormalised_is_caught(sabotage, monkeypatch):
 
 
 def test_one_exponent_for_the_whole_matrix_is_caught(sabotage):
-    laws = sabotage([traps.products_that_hand_over, traps.zero_is_a_value], underflow, "is_safe", always_safe)
+    laws = sabotage([long_products.products_that_hand_over, traps.zero_is_a_value], underflow, "is_safe", always_safe)
     for digits in ("float32", "float64"):
         assert [law for law in named(laws, "16 units") if digits in law]
     assert named(laws, "2 units in every vector that hand over, ‖M‖_F at every lag from the start, float32")
@@ -163,17 +163,17 @@ def test_a_sum_that_drifts_is_caught(sabotage):
     def plain(so_far, term, rest=0.0):
         return sums.Sum(so_far.total + (term + rest), so_far.rest)
 
-    laws = sabotage([traps.long_sums], sums, "add", plain)
+    laws = sabotage([long_products.long_sums], sums, "add", plain)
     assert named(laws, "λ_i of a diagonal matrix")
 
 
 def test_noise_for_a_zero_is_caught(sabotage):
-    laws = sabotage([traps.exact_zeros], spectra, "through", lambda reach, pattern, time: reach)
+    laws = sabotage([long_products.exact_zeros], spectra, "through", lambda reach, pattern, time: reach)
     assert named(laws, "three blocks")
 
 
 def test_what_is_flushed_on_the_way_is_caught(sabotage):
-    assert named(sabotage([traps.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent, by one vector")
+    assert named(sabotage([long_products.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent, by one vector")
 
 
 def test_gauss_and_hermites_nodes_are_caught(sabotage):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import identities, mean_field, random_matrices, traps, units
+from gradient_horizon.verify import identities, long_products, mean_field, random_matrices, traps, units
 from gradient_horizon.verify.line import Check, Item, Line, Plot
 
 __all__ = ["SECTIONS", "Check", "Item", "Line", "Plot", "Section", "verify"]
@@ -28,11 +28,11 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         traps.dying_state,
         traps.clip_rules,
         traps.lost_tail,
-        traps.small_singular_values,
-        traps.products_that_hand_over,
-        traps.exact_zeros,
-        traps.hand_over,
-        traps.long_sums,
+        long_products.small_singular_values,
+        long_products.products_that_hand_over,
+        long_products.exact_zeros,
+        long_products.hand_over,
+        long_products.long_sums,
     ),
     "Identities": (
         identities.oracle,

@@ -50,3 +50,8 @@ def unit_networks(sizes: tuple[int, ...], seeds: int) -> dict[str, Float[np.ndar
         weights[network] /= np.sqrt(n)
         weights[network, n:] = weights[network, :, n:] = bias[network, n:] = state[network, n:] = 0.0
     return {"weights": weights, "bias": bias, "state": state, "size": size.astype(np.float32)}
+
+
+def sech_squared(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The slope of tanh by another formula than the package's."""
+    return 1.0 / np.cosh(x) ** 2
