@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradient_horizon import experiments
+from gradient_horizon import experiments, names
 from gradient_horizon.backprop import node_split
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import SettingError, checked
