@@ -120,8 +120,8 @@ def hand_over(full: bool) -> Iterator[Item]:
 
 def products_that_hand_over(full: bool) -> Iterator[Item]:
     """Tangent vectors, and entries of one vector, that grow and decay at different times."""
-    for dtype, few in ((np.float32, 2), (np.float64, 16)):
-        for n in (2, 5, 16, 64) if full else (few,):
+    for dtype, few in ((np.float32, (2, 16)), (np.float64, (16,))):
+        for n in (2, 5, 16, 64) if full else few:
             steps, rng = (60, np.random.default_rng(n)) if n > 2 else (350, np.random.default_rng(n))
             # A unit falls by 2^-7 a step (float64: 2^-60) up to a time of its own and rises from there on, the next one
             # the other way round: the lead changes when the one lies further below than floats reach.
