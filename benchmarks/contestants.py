@@ -2,7 +2,7 @@
 
 A maker is a function of one of the benchmark's modules, named `module.maker`: given a case (a dictionary of plain
 values) it returns a `Ready`. The processes wait for their turn, so that whatever else the machine does slows all
-alike, and each has the settings that suit it: this project `runtime.prepare`'s, plain JAX its own defaults but for one
+alike, and each has the settings that suit it: this project `process.prepare_own`'s, plain JAX its own defaults but for one
 BLAS thread (LAPACK's threads fight XLA's), PyTorch the number of threads that its makers find to be the fastest.
 """
 
@@ -160,9 +160,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     if sys.argv[1] == OWN:
-        from gradient_horizon import runtime
+        from gradient_horizon import process
 
-        runtime.prepare()
+        process.prepare_own()
     ready: dict[int, Ready] = {}
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line), ready)), file=answers, flush=True)

@@ -7,7 +7,7 @@ import tempfile
 
 from jaxtyping import install_import_hook
 
-from gradient_horizon import runtime
+from gradient_horizon import process
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # One cache of compiled programs for all that a run starts: most tests compile what another has compiled before.
@@ -16,9 +16,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-runtime.prepare(devices=2, compile_cache=False)
+process.prepare_own(devices=2, compile_cache=False)
 
 import jax  # noqa: E402  after the settings that JAX reads when it is imported
+import pytest  # noqa: E402
+
+from gradient_horizon import compiled  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,3 +44,19 @@ CHECKED = (
     "weights",
 )
 install_import_hook([f"gradient_horizon.{module}" for module in CHECKED], "beartype.beartype")
+
+# What takes minutes comes first, so that no process is left with it when the others have ended.
+FIRST = ("test_verify", "test_parts", "test_notebooks", "test_launch", "test_ensemble", "test_wheel")
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
+@pytest.fixture(autouse=True)
+def _programs_are_of_what_stands(request):
+    """A test that replaces a part of the package finds no program with the old part, and leaves none with the new."""
+    if "monkeypatch" in request.fixturenames:
+        compiled.forget()
+        request.addfinalizer(compiled.forget)

@@ -1,8 +1,8 @@
 """Runs every ensemble of weights on two devices many times over: what hangs in one of them, hangs here."""
 
-from gradient_horizon import runtime
+from gradient_horizon import process
 
-runtime.prepare(devices=2, compile_cache=False)
+process.prepare_own(devices=2, compile_cache=False)
 
 from functools import partial  # noqa: E402
 

@@ -97,7 +97,7 @@ def one_node(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, st
     (folder / "munge").chmod(0o755)
     try:
         for command in (["munged", "--force", *ours], ["slurmctld", "-c"], ["slurmd", "-c"]):
-            subprocess.run(command, env=environment, check=True, timeout=60, capture_output=True)
+            subprocess.run(command, env=environment, check=True, capture_output=True)
         asked = ["sinfo", "--noheader", "--format=%t"]
         end = time.monotonic() + 30
         while (told := subprocess.run(asked, env=environment, capture_output=True, text=True)).stdout.strip() != "idle":

@@ -19,6 +19,13 @@ COUNT, WIDTH, T = 8, 4, 30
 FROBENIUS, BOTH = ("frobenius",), ("frobenius", "spectral")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_left_to_vmap(caplog):
+    """Lanes that are not used would pass every test here."""
+    yield
+    assert not [record for record in caplog.get_records("call") if record.name == lanes.__name__]
+
+
 def both(function, networks, constants=None):
     one_by_one = jax.jit(jax.vmap(function, in_axes=(0, None)))(networks, constants)
     return one_by_one, jax.jit(lanes.vmap(function, WIDTH))(networks, constants)
@@ -171,3 +178,47 @@ def test_only_small_networks_in_single_precision_lie_side_by_side():
     assert [lane_width(n, 256) for n in (1, 4, 5, 12, 16, 24, 25)] == [256, 256, 64, 64, 16, 16, 1]
     assert lane_width(3, 8) == 8
     assert lane_width(3, 256, precision="float64") == lane_width(3, 256, backend="gpu") == 1
+
+
+UNKNOWN = ("scan", "while", "dot_general", "broadcast_in_dim", "mul", "transpose", "reshape")
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_operation_with_a_parameter_that_is_not_known_is_left_to_vmap(name, monkeypatch):
+    monkeypatch.setitem(lanes._KNOWN, name, set())
+    if name in ("mul",):  # has none in JAX 0.10
+        monkeypatch.delitem(lanes._KNOWN, name)
+
+    def function(a, c):
+        loop = lax.while_loop(lambda v: jnp.sum(v * v) < 50, lambda v: 2 * v, a[0])
+        return lax.scan(lambda v, x: (jnp.tanh(v @ a + x), v), c[0], a), loop, (a.T * 2).reshape(-1)
+
+    assert_same(function, matrices(), jnp.ones((5, 5)), rtol=1e-13)
+
+
+def test_a_parameter_that_is_not_known_is_seen():
+    assert lanes._is_known("transpose", {"permutation": (1, 0)})
+    assert not lanes._is_known("transpose", {"permutation": (1, 0), "direction": "left"})
+    assert not lanes._is_known("reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"})
+    assert not lanes._is_known("conv", {})
+
+
+def test_a_program_that_is_written_in_a_way_that_is_not_known_is_left_to_vmap(monkeypatch, caplog):
+    def refuse(*_):
+        raise KeyError("num_consts")
+
+    monkeypatch.setattr(lanes, "_evaluated", refuse)
+    assert_same(lambda a, c: (jnp.tanh(a @ c), a[0]), matrices(), jnp.ones((5, 5)), rtol=1e-13)
+    assert "cannot be run in vector lanes" in caplog.text
+    caplog.clear()
+
+
+def test_an_error_of_the_function_is_its_own():
+    with pytest.raises(ValueError, match="of the function"):
+        lanes.vmap(lambda a, c: (_ for _ in ()).throw(ValueError("of the function")), WIDTH)(matrices(), None)
+
+
+def test_the_environment_turns_lanes_off(monkeypatch):
+    assert lane_width(8, 64) > 1
+    monkeypatch.setenv("GRADIENT_HORIZON_LANES", "0")
+    assert lane_width(8, 64) == 1

@@ -35,7 +35,6 @@ def test_it_runs(path, tmp_path):
         env={**os.environ, "MPLBACKEND": "agg"},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout

@@ -147,13 +147,13 @@ def uninterrupted(request, tmp_path_factory):
     """The experiment, its sweep's digests, and the environment of processes that find its programs compiled."""
     folder = tmp_path_factory.mktemp("whole")
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    assert start(request.param, folder, environment).wait(timeout=300) == 0
+    assert start(request.param, folder, environment).wait() == 0
     return request.param, digests(gh.load(folder / "kept")), environment
 
 
 def resume(folder, uninterrupted):
     experiment, expected, environment = uninterrupted
-    assert start(experiment, folder, environment).wait(timeout=300) == 0
+    assert start(experiment, folder, environment).wait() == 0
     assert digests(gh.load(folder / "kept")) == expected
     assert not list(folder.glob("kept/*/parts/*"))
     assert not list(folder.glob("kept/*/.*"))
@@ -178,7 +178,7 @@ def seconds(tmp_path_factory, uninterrupted):
     """How long the sweep takes where its programs are compiled already."""
     experiment, _, environment = uninterrupted
     begun = time.monotonic()
-    assert start(experiment, tmp_path_factory.mktemp("again"), environment).wait(timeout=300) == 0
+    assert start(experiment, tmp_path_factory.mktemp("again"), environment).wait() == 0
     return time.monotonic() - begun
 
 

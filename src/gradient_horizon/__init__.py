@@ -22,6 +22,7 @@ _HOME_OF = {
     "make_train": "training",
     "TrainSpec": "training",
     "Member": "training",
+    "prepare": "process",
     "run": "api",
     "load": "results",
 }

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon import extended_range
 from gradient_horizon.arrays import PyTree, Step
+from gradient_horizon.compiled import compiled_once
 from gradient_horizon.extended_range import ZERO, Extended
 from gradient_horizon.fallback import with_care
 from gradient_horizon.rollout import Trajectory, flatten_step, rollout
@@ -18,6 +19,7 @@ _CAREFUL_ENTRIES = 2**20  # of products from several starts that are formed side
 _LOG_2 = 0.6931471805599453
 
 
+@compiled_once
 def log_jacobian_norms_all_pairs(
     step: Step,
     params: PyTree,

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from gradient_horizon import extended_range, names
 from gradient_horizon.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.cells import Cell, VanillaCell
+from gradient_horizon.compiled import compiled_once
 from gradient_horizon.extended_range import Extended, extended
 from gradient_horizon.fallback import step_of_arrays, with_care
 from gradient_horizon.rollout import Trajectory, ever, flatten_step, pull, rollout
@@ -39,6 +40,7 @@ def _careful_log_ratio(after: Extended, before: Extended) -> Scalar:
     return jnp.where(start == 0, 0, ratio)
 
 
+@compiled_once
 def log_state_gradient_norms(
     step: Step,
     params: PyTree,
@@ -95,6 +97,7 @@ def log_state_gradient_norms(
     return jnp.where(touches_bad, jnp.nan, norms)
 
 
+@compiled_once
 def node_split(
     cell: Cell,
     params: PyTree,

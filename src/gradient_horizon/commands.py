@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradient_horizon import runtime
+from gradient_horizon import process, runtime
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -164,7 +164,7 @@ def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
 def _prepare() -> None:
     """Set JAX up, unless this process has loaded it."""
     if "jax" not in sys.modules:
-        runtime.prepare()
+        process.prepare_own()
 
 
 def _plan_line(sweep: Any, todo: list[Any]) -> str:
@@ -270,7 +270,7 @@ def verify(options: argparse.Namespace) -> int:
         raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
     if runtime.is_without_float64():
         raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
-    runtime.prepare()
+    process.prepare_own()
     from gradient_horizon.verify import SECTIONS, page, verify
 
     screen = terminal.console()

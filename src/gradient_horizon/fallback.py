@@ -1,6 +1,8 @@
 """What is computed again, with more care, only if it has to be; the quick result keeps its derivatives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -10,6 +12,29 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.arrays import PyTree
+
+
+# What the program that is being written will have to be asked for when it has run; None: it takes care of itself.
+_suspicions: ContextVar[list[Any] | None] = ContextVar("suspicions", default=None)
+
+
+@contextmanager
+def postponed() -> Iterator[list[Any]]:
+    """`with_care` leaves the care to its caller, who looks at the list whether any result was suspect.
+
+    For a program whose results are not transformed, and without loops around `with_care`.
+    """
+    suspicions: list[Any] = []
+    token = _suspicions.set(suspicions)
+    try:
+        yield suspicions
+    finally:
+        _suspicions.reset(token)
+
+
+def is_postponed() -> bool:
+    """Whether somebody else takes care."""
+    return _suspicions.get() is not None
 
 
 @jax.custom_jvp
@@ -43,6 +68,10 @@ def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[...,
     What is not needed is not computed, in a transformation neither. `compute` closes over nothing that is traced for
     a derivative (see `step_of_arrays`).
     """
+    suspicions = _suspicions.get()
+    if suspicions is not None and isinstance(is_suspect, Tracer):
+        suspicions.append(is_suspect)
+        return found
     arrays = held(arrays)
     if not isinstance(is_suspect, Tracer):
         careful = compute(*arrays) if is_suspect else found

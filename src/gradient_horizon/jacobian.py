@@ -22,9 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import extended_range, linalg, names, underflow
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
+from gradient_horizon.compiled import compiled_once
 from gradient_horizon.compiler import computed_once
 from gradient_horizon.extended_range import Extended
-from gradient_horizon.fallback import step_of_arrays, with_care
+from gradient_horizon.fallback import is_postponed, step_of_arrays, with_care
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import (
     FlatStep,
@@ -323,7 +324,8 @@ def log_norms(
     `every_vector` is looked at from the start (see `scaled_norms`): a tenth slower, with one program fewer to compile.
     """
     products = _products(step, h0, anchor, norms, method, block)
-    if products.method == "jacrev" and not isinstance(trajectory.states, Tracer):  # nothing is transformed
+    if products.method == "jacrev" and (is_postponed() or not isinstance(trajectory.states, Tracer)):
+        # nothing is transformed
         return _extended(products, params, trajectory, xs).log()
     carried = _carried(products, params, trajectory, xs, every_vector=every_vector)
     is_suspect = jnp.asarray(True) if products.method == "jacrev" else carried.suspect
@@ -344,6 +346,7 @@ def log_norms(
     return with_care(is_suspect, carried.log(), by_entry if looked_at else by_vector, trajectory.states, xs, closed)
 
 
+@compiled_once
 def log_jacobian_norms(
     step: Step,
     params: PyTree,

@@ -4,8 +4,12 @@
 not worth: most of the time goes into the call. With the batch last every operation, a matrix product too, is one loop
 over neighbouring numbers of different networks, at two or three times the speed.
 
-A function is traced once for one network; its operations are then carried out with one more axis at the end.
+A function is traced once for one network; its operations are then carried out with one more axis at the end. An
+operation that is not known here, or has a parameter that is not, is left to `jax.vmap`; so is the whole function where
+JAX writes programs in a way that is not (a warning is logged then).
 """
+
+import logging
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,12 +23,24 @@ from jaxtyping import Array
 from gradient_horizon.arrays import PyTree
 from gradient_horizon.compiler import computed_once
 
+_log = logging.getLogger(__name__)
 _LONGEST_SUM = 32  # terms of a product that are written out; a longer one is left to `jax.vmap`
 _ARITHMETIC = {"add", "sub", "mul", "div", "rem", "pow", "atan2", "nextafter", "max", "min"}
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "select_n"}
 _BITS = {"and", "or", "xor", "shift_left", "shift_right_arithmetic", "shift_right_logical"}
 _ELEMENTWISE = _ARITHMETIC | _COMPARISONS | _BITS  # of several operands
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+# What is known of the other operations that are carried out here. (The numbers of a scan's operands come from their
+# shapes: JAX 0.10 names them `num_consts` and `num_carry`, 0.11 otherwise.)
+_KNOWN = {
+    **dict.fromkeys(_ELEMENTWISE, {"out_dtype"}),
+    "broadcast_in_dim": {"shape", "broadcast_dimensions", "sharding"},
+    "reshape": {"dimensions", "new_sizes", "sharding"},
+    "transpose": {"permutation"},
+    "dot_general": {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"},
+    "scan": {"jaxpr", "length", "reverse", "unroll", "num_consts", "num_carry", "ft_in", "ft_out", "linear"},
+    "while": {"cond_jaxpr", "cond_nconsts", "body_jaxpr", "body_nconsts"},
+}
 
 
 class _Value(NamedTuple):
@@ -56,32 +72,65 @@ def _evaluated(program: ClosedJaxpr, values: Sequence[_Value], size: int) -> lis
 def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value]:
     """One operation."""
     name, params = equation.primitive.name, equation.params
-    if name in _CALLS:
-        return _evaluated(_closed(params[_CALLS[name]]), inputs, size)
+    program = params.get(_CALLS.get(name))
+    if program is not None:
+        return _evaluated(_closed(program), inputs, size)
     arrays = [value.array for value in inputs]
     if not any(value.each for value in inputs):
         return [_Value(array, False) for array in _alone(equation)(*arrays)]
-    if name == "scan":
-        return _scanned(params, inputs, size)
-    if name == "while":
-        return _repeated(params, inputs, size)
-    if name in _ELEMENTWISE:
-        shape = (*_shaped(equation.outvars[0]).shape, size)
-        array = equation.primitive.bind(*(_spread(value, shape) for value in inputs), **params)
-    elif name == "broadcast_in_dim":
-        shape = params["shape"]
-        places = (*params["broadcast_dimensions"], len(shape))
-        array = lax.broadcast_in_dim(arrays[0], (*shape, size), places)
-    elif name == "reshape" and params["dimensions"] is None:
-        array = lax.reshape(arrays[0], (*params["new_sizes"], size))
-    elif name == "transpose":
-        array = lax.transpose(arrays[0], (*params["permutation"], len(params["permutation"])))
-    elif name == "dot_general" and _is_short(params["dimension_numbers"], arrays[0].shape):
-        array = _product(params, *inputs).astype(_shaped(equation.outvars[0]).dtype)
-    else:
-        mapped = jax.vmap(_alone(equation), in_axes=[-1 if value.each else None for value in inputs], out_axes=-1)
-        return [_Value(array, True) for array in mapped(*arrays)]
-    return [_Value(array, True)]
+    if _is_known(name, params):
+        if name == "scan" and (found := _scanned(equation, inputs, size)) is not None:
+            return found
+        if name == "while":
+            return _repeated(params, inputs, size)
+        if name in _SIMPLE and (array := _SIMPLE[name](equation, inputs, size)) is not None:
+            return [_Value(array, True)]
+    mapped = jax.vmap(_alone(equation), in_axes=[-1 if value.each else None for value in inputs], out_axes=-1)
+    return [_Value(array, True) for array in mapped(*arrays)]
+
+
+def _is_known(name: str, params: dict[str, Any]) -> bool:
+    """Whether the operation and all its parameters mean what they meant when this was written."""
+    is_placed = any(params.get(place) is not None for place in ("sharding", "out_sharding"))
+    return name in _KNOWN and params.keys() <= _KNOWN[name] and not is_placed
+
+
+def _elementwise(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
+    shape = (*_shaped(equation.outvars[0]).shape, size)
+    return equation.primitive.bind(*(_spread(value, shape) for value in inputs), **equation.params)
+
+
+def _broadcast(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
+    shape = equation.params["shape"]
+    places = (*equation.params["broadcast_dimensions"], len(shape))
+    return lax.broadcast_in_dim(inputs[0].array, (*shape, size), places)
+
+
+def _reshaped(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array | None:
+    if equation.params.get("dimensions") is not None:
+        return None
+    return lax.reshape(inputs[0].array, (*equation.params["new_sizes"], size))
+
+
+def _transposed(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
+    permutation = equation.params["permutation"]
+    return lax.transpose(inputs[0].array, (*permutation, len(permutation)))
+
+
+def _short_product(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array | None:
+    if not _is_short(equation.params["dimension_numbers"], inputs[0].array.shape):
+        return None
+    return _product(equation.params, *inputs).astype(_shaped(equation.outvars[0]).dtype)
+
+
+# Each gives its result with the networks along a last axis, or None where `jax.vmap` has to.
+_SIMPLE: dict[str, Callable[[JaxprEqn, list[_Value], int], Array | None]] = {
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshaped,
+    "transpose": _transposed,
+    "dot_general": _short_product,
+}
 
 
 def _shaped(atom: Any) -> Any:
@@ -93,7 +142,7 @@ def _alone(equation: JaxprEqn) -> Callable[..., list[Array]]:
     """The operation as a function of the values of its operands."""
 
     def operation(*operands: Array) -> list[Array]:
-        found = equation.primitive.bind(*operands, **equation.params)
+        found = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
         return found if equation.primitive.multiple_results else [found]
 
     return operation
@@ -138,15 +187,28 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
     return total
 
 
-def _scanned(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_Value]:
-    """`lax.scan`; whatever is carried or given out is so for each network."""
-    fixed, carried = params["num_consts"], params["num_carry"]
+def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value] | None:
+    """`lax.scan`; whatever is carried or given out is so for each network. None where its operands are not understood."""
+    params = equation.params
+    program = _closed(params["jaxpr"])
+    outer = [_shaped(atom) for atom in (*equation.invars, *equation.outvars)]
+    inner = [_shaped(atom) for atom in (*program.jaxpr.invars, *program.jaxpr.outvars)]
+    if len(outer) != len(inner):
+        return None
+    is_series = [whole.shape == (params["length"], *entry.shape) for whole, entry in zip(outer, inner, strict=True)]
+    of_inputs, of_outputs = is_series[: len(inputs)], is_series[len(inputs) :]
+    carried = of_outputs.count(False)
+    fixed = of_inputs.count(False) - carried
+    names = [[entry.str_short() for entry in part] for part in (inner[: len(inputs)], inner[len(inputs) :])]
+    in_order = sorted(of_inputs) == of_inputs and sorted(of_outputs) == of_outputs and fixed >= 0
+    if not in_order or names[0][fixed : fixed + carried] != names[1][:carried]:
+        return None
     constants, start, series = inputs[:fixed], inputs[fixed : fixed + carried], inputs[fixed + carried :]
 
     def body(carry: Any, entries: Any) -> Any:
         values = [_Value(array, True) for array in carry]
         values += [_Value(array, value.each) for array, value in zip(entries, series, strict=True)]
-        found = [_for_each(value, size) for value in _evaluated(params["jaxpr"], [*constants, *values], size)]
+        found = [_for_each(value, size) for value in _evaluated(program, [*constants, *values], size)]
         return found[:carried], found[carried:]
 
     last, given = lax.scan(
@@ -166,11 +228,11 @@ def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_
     asked, fixed = inputs[:of_condition], inputs[of_condition : of_condition + of_body]
 
     def goes_on(carry: Sequence[Array]) -> Array:
-        (found,) = _evaluated(params["cond_jaxpr"], [*asked, *(_Value(array, True) for array in carry)], size)
+        (found,) = _evaluated(_closed(params["cond_jaxpr"]), [*asked, *(_Value(array, True) for array in carry)], size)
         return _for_each(found, size)
 
     def body(carry: Sequence[Array]) -> list[Array]:
-        values = _evaluated(params["body_jaxpr"], [*fixed, *(_Value(array, True) for array in carry)], size)
+        values = _evaluated(_closed(params["body_jaxpr"]), [*fixed, *(_Value(array, True) for array in carry)], size)
         going = goes_on(carry)
         return [jnp.where(going, _for_each(value, size), old) for value, old in zip(values, carry, strict=True)]
 
@@ -202,7 +264,12 @@ def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[
             return [jnp.moveaxis(_for_each(value, width), -1, 0) for value in _evaluated(program, values, width)]
 
         groups = [leaf.reshape(len(leaf) // width, width, *leaf.shape[1:]) for leaf in leaves]
-        found = [array.reshape(len(array) * width, *array.shape[2:]) for array in lax.map(side_by_side, groups)]
+        try:
+            found = lax.map(side_by_side, groups)
+        except Exception as error:  # whatever it is, it is not the function's: that has just been traced
+            _log.warning("%s cannot be run in vector lanes with jax %s: %r", function, jax.__version__, error)
+            return jax.vmap(function, in_axes=(0, None))(networks, constants)
+        found = [array.reshape(len(array) * width, *array.shape[2:]) for array in found]
         return jax.tree.unflatten(given[-1], found)
 
     return mapped

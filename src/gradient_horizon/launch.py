@@ -25,7 +25,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gradient_horizon import jobs, launchers, records, runtime, status, sweep
+from gradient_horizon import jobs, launchers, process, records, runtime, status, sweep
 from gradient_horizon.sweep import Outcome, Sweep
 
 FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
@@ -43,7 +43,7 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
     Ends without an error whatever becomes of them, since that is in their records.
     """
     if "jax" not in sys.modules:  # the first task of this process
-        runtime.prepare(devices=cores)
+        process.prepare_own(devices=cores)
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # an engine's own handler stays
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

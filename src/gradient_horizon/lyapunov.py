@@ -22,6 +22,8 @@ from jaxtyping import Array, Float
 from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
+from gradient_horizon.compiled import compiled_once
+from gradient_horizon.fallback import step_of_arrays, with_care
 from gradient_horizon.graded import ZERO, Graded, graded, graded_product, log_norm
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, push_rows, rollout, sequence_length
@@ -202,22 +204,51 @@ def lyapunov_exponents(
 
     **Raises:** `ValueError` for a setting out of range.
     """
+    settings = {"steps": steps, "transient": transient, "count": count, "every": every, "log_det": log_det}
+    spectrum = _spectrum(step, params, h0, xs, trajectory=trajectory, **settings)
+    violation = spectrum.sum_rule_error
+    n = sum(jnp.size(leaf) for leaf in jax.tree.leaves(h0))
+    limit = 100 * n**0.5 * float(jnp.finfo(violation.dtype).eps)
+    if not isinstance(violation, Tracer) and float(violation) > limit:
+        _log.warning(
+            "sum rule broken by %.1e per step and unit, where rounding explains %.1e: the smallest exponents are wrong"
+            " (float64, or a smaller `every`, keeps them)",
+            float(violation),
+            limit,
+        )
+    return spectrum
+
+
+@compiled_once
+def _spectrum(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    xs: PyTree,
+    *,
+    steps: int | None,
+    transient: int,
+    count: int | None,
+    every: int,
+    log_det: LogDet | None,
+    trajectory: Trajectory | None,
+) -> LyapunovSpectrum:
     length = sequence_length(xs, steps)
     flat_step, start = flatten_step(step, h0)
     n = start.size
     count = n if count is None else count
     _check(length, n, transient, count, every)
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
+    all_finite = jnp.all(trajectory.finite)
     window = (trajectory.states[:-1], xs)
-    early = jax.tree.map(lambda leaf: leaf[:transient], window)
-    counted = jax.tree.map(lambda leaf: leaf[transient:], window)
     length -= transient
-
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
 
-    def found(count, early, counted):
+    def found(count, flat_step, params, window):
         """The first `count` exponents and their errors, and whether they may have lost something."""
+        early = jax.tree.map(lambda leaf: leaf[:transient], window)
+        counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         basis = jnp.asarray(fixed_orthogonal(n)[:, :count].T, start.dtype)
         growth = _Growth(basis, jnp.zeros(count, start.dtype), jnp.ones(count, bool), jnp.zeros((), bool))
         dead = jnp.zeros(count, bool)
@@ -233,43 +264,37 @@ def lyapunov_exponents(
         # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
         dead = dead | growth.unresolved if every == 1 else dead
         exponents = jnp.where(dead, -jnp.inf, sums.value(sums.total(parts)) / length)
-        exponents = jnp.where(jnp.all(trajectory.finite), exponents, jnp.nan)
         # what the blocks have in common is taken away before anything is rounded to one float
         apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
         error = jnp.std(apart, axis=0, ddof=1) / blocks**0.5 if blocks > 1 else jnp.full_like(exponents, jnp.nan)
         error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
         order = jnp.argsort(-exponents)
-        return exponents[order], error[order], growth.thin
+        return (exponents[order], error[order]), growth.thin
 
-    exponents, error, thin = found(count, early, counted)
+    measured, thin = found(count, flat_step, params, window)
     if count < n:
         # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
-        # n vectors loses another has. A loop of at most one turn, for under `jax.vmap` `lax.cond` takes both sides.
-        def widely(carry):
-            windows, _ = lax.optimization_barrier(((early, counted), carry))  # or XLA takes it out of the loop
-            exponents, error, _ = found(n, *windows)
-            return exponents[:count], error[:count], jnp.zeros((), bool)
+        # n vectors loses another has.
+        careful_step, closed = step_of_arrays(lambda h, x: flat_step(params, h, x), *window)
 
-        exponents, error, _ = lax.while_loop(lambda carry: carry[2], widely, (exponents, error, thin))
+        def widely(closed, window):
+            return jax.tree.map(lambda values: values[:count], found(n, careful_step, closed, window)[0])
+
+        measured = with_care(thin & all_finite, measured, widely, closed, window)
+    exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
+        counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         violation = _sum_rule_error(flat_step, params, h0, counted, exponents, log_det)
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
         violation = jnp.asarray(jnp.nan, start.dtype)
-    limit = 100 * n**0.5 * float(jnp.finfo(start.dtype).eps)
-    if not isinstance(violation, Tracer) and float(violation) > limit:
-        _log.warning(
-            "sum rule broken by %.1e per step and unit, where rounding explains %.1e: the smallest exponents are wrong"
-            " (float64, or a smaller `every`, keeps them)",
-            float(violation),
-            limit,
-        )
     return LyapunovSpectrum(
         exponents, error, violation, kaplan_yorke_dimension(exponents, n), entropy_rate(exponents, n)
     )
 
 
+@compiled_once
 def largest_lyapunov_exponent(
     step: Step, params: PyTree, h0: PyTree, trajectory: Trajectory, xs: PyTree = None, transient: int = 0
 ) -> Scalar:
@@ -312,12 +337,12 @@ def largest_lyapunov_exponent(
     is_safe = (is_safe & jnp.all(jnp.isfinite(raw), axis=1)) | jnp.all(raw == 0, axis=1)
     all_finite = jnp.all(trajectory.finite)
 
-    def by_entry(carry):
-        window, _ = lax.optimization_barrier(((before, xs), carry[0]))  # or XLA takes it out of the loop
-        return jnp.zeros((), bool), _largest_by_entry(flat_step, params, window, transient)
+    careful_step, closed = step_of_arrays(lambda h, x: flat_step(params, h, x), *window)
 
-    # A loop of at most one turn, for under `jax.vmap` `lax.cond` takes both sides.
-    _, rate = lax.while_loop(lambda carry: carry[0], by_entry, (all_finite & ~jnp.all(is_safe), rate))
+    def by_entry(closed, window):
+        return _largest_by_entry(careful_step, closed, window, transient)
+
+    rate = with_care(all_finite & ~jnp.all(is_safe), rate, by_entry, closed, window)
     return jnp.where(all_finite, rate, jnp.nan)
 
 

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.arrays import PyTree, Step
+from gradient_horizon.compiled import compiled_once
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import normalise
 
@@ -81,6 +82,7 @@ def flatten_step(step: Step, h: PyTree) -> tuple[FlatStep, Float[Array, " n"]]:
     return flat_step, flat
 
 
+@compiled_once
 def rollout(
     step: Step, params: PyTree, h0: PyTree, xs: PyTree = None, *, steps: int | None = None, rescale: bool = False
 ) -> Trajectory:

@@ -1,14 +1,10 @@
-"""Devices, threads and block sizes: the one place that knows the machine.
+"""Cores, memory and block sizes: the one place that knows the machine."""
 
-`prepare` is called by the command line before JAX starts and never on import.
-"""
-
-import logging
 import os
-import sys
+import warnings
+from importlib import import_module
 from pathlib import Path
-
-_log = logging.getLogger(__name__)
+from typing import Any
 
 
 def cpu_count() -> int:
@@ -53,47 +49,12 @@ def is_without_float64() -> bool:
     return os.environ.get("JAX_ENABLE_X64", "1").lower() in ("0", "false", "f", "no", "n", "off")
 
 
-def prepare(*, devices: int | None = None, compile_cache: bool = True) -> None:
-    """Set JAX up: one CPU device a core, no threads inside a product, one BLAS thread, float64 allowed.
-
-    Small matrix products do not gain from threads, networks do: the ensemble is spread over the devices instead.
-    LAPACK's own threads fight XLA's (an SVD of 128 × 128 takes 50 times as long with them). A value that the
-    user's environment already sets is kept. (More threads than devices, by NPROC, would spin for work and halve the
-    speed.) Raises `RuntimeError` when JAX has been imported already, since the
-    settings would not take effect.
-    """
-    if "jax" in sys.modules:
-        raise RuntimeError("runtime.prepare must be called before JAX is imported")
-    devices = devices or int(os.environ.get("JAX_NUM_CPU_DEVICES", cpu_count()))
-    environment = {
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_ENABLE_X64": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    flags = os.environ.get("XLA_FLAGS", "")
-    for flag, value in (
-        ("xla_cpu_multi_thread_eigen", "false"),
-        # The other scheduler spreads one network's small operations over threads, at half the speed.
-        ("xla_cpu_scheduler_type", "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"),
-        # XLA's own choice is 256 bits; where a processor has 512, training gains a twentieth.
-        ("xla_cpu_prefer_vector_width", "512"),
-        # XLA splits loops over all cores' threads, which then wait for each other at every step.
-        ("xla_disable_hlo_passes", "cpu-parallel-task-assigner"),
-        # A loop over 32 numbers is unrolled into 32 operations before it could become two of 16 numbers each. A loop
-        # of small operations that touches up to a mebibyte becomes one function, where XLA's own limit is a kibibyte:
-        # to start an operation of its own takes 0.07 µs, as long as one on hundreds of numbers.
-        ("xla_backend_extra_options", "xla_cpu_disable_loop_unrolling,xla_cpu_small_while_loop_byte_threshold=1048576"),
-    ):
-        if flag not in flags:
-            flags = f"{flags} --{flag}={value}".strip()
-    os.environ["XLA_FLAGS"] = flags
-    if compile_cache:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(home / "gradient-horizon" / "xla")
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
+def __getattr__(name: str) -> Any:
+    """`prepare` of 0.1, which also turned float64 on for the whole process."""
+    if name != "prepare":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("runtime.prepare is now gradient_horizon.prepare", DeprecationWarning, stacklevel=2)
+    return import_module("gradient_horizon.process").prepare_own
 
 
 def block_size(n: int, steps: int, *, precision: str = "float32", backend: str = "cpu") -> int:
@@ -132,9 +93,10 @@ def lane_width(n: float, block: int, *, precision: str = "float32", backend: str
 
     As many as keep their matrices in the cache next to the processor. Measured for float32 on a CPU with 512-bit lanes
     and 32 KiB of it: 2 to 3 times as fast as one by one at N = 3 to 14, 1.7 at 16, 1.3 at 24 and no faster from 28 on;
-    float64 gains nothing.
+    float64 gains nothing. The environment's GRADIENT_HORIZON_LANES=0 turns it off: results then differ in their last
+    digits.
     """
-    if backend != "cpu" or precision != "float32":
+    if backend != "cpu" or precision != "float32" or os.environ.get("GRADIENT_HORIZON_LANES") == "0":
         return 1
     width = next((width for largest, width in ((4, 256), (12, 64), (14, 32), (24, 16)) if n <= largest), 1)
     return min(width, block)

@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, Int
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
+from gradient_horizon.compiled import compiled_once
 from gradient_horizon.graded import Graded, graded_log_singular_values, graded_product
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import Trajectory, ever, flatten_step, push, rollout, sequence_length
@@ -72,6 +73,7 @@ def log_singular_values(
     return log_singular_values_at_lags(step, params, h0, xs, steps=length, lags=(length,))[0]
 
 
+@compiled_once
 def log_singular_values_at_lags(
     step: Step,
     params: PyTree,

@@ -27,6 +27,7 @@ class GRUParams:
         return self.candidate.recurrent
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class GRUCell:
     """h_t = (1 - z) h_{t-1} + z h̃, with h̃ = tanh(W (r h_{t-1}) + U x_t + b), products of vectors elementwise.

@@ -41,6 +41,7 @@ def _in_order(params: LSTMParams) -> tuple[VanillaParams, ...]:
     return params.input_gate, params.forget_gate, params.output_gate, params.candidate
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class LSTMCell:
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), products elementwise; the state is the pair (h, c), n = 2N.

@@ -33,6 +33,7 @@ class Affine(NamedTuple):
     bias: Array
 
 
+@jax.tree_util.register_static
 @dataclass(frozen=True)
 class VanillaCell:
     """h_t = (1 - leak) h_{t-1} + leak φ(a_t), a_t = W h_{t-1} + U x_t + b; `leak` = 1 is the plain cell.
