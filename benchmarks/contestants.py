@@ -2,7 +2,7 @@
 
 A maker is a function of one of the benchmark's modules, named `module.maker`: given a case (a dictionary of plain
 values) it returns a `Ready`. The processes wait for their turn, so that whatever else the machine does slows all
-alike, and each has the settings that suit it: this project `process.prepare_own`'s, plain JAX its own defaults but for one
+alike, and each has the settings that suit it: this project its own, plain JAX its defaults but for one
 BLAS thread (LAPACK's threads fight XLA's), PyTorch the number of threads that its makers find to be the fastest.
 """
 

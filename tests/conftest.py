@@ -57,6 +57,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _programs_are_of_what_stands(request):
     """A test that replaces a part of the package finds no program with the old part, and leaves none with the new."""
-    if "monkeypatch" in request.fixturenames:
+    replaces = "monkeypatch" in request.fixturenames
+    if replaces:
         compiled.forget()
-        request.addfinalizer(compiled.forget)
+    yield
+    if replaces:
+        compiled.forget()

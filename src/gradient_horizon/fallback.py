@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.arrays import PyTree
 
-
 # What the program that is being written will have to be asked for when it has run; None: it takes care of itself.
 _suspicions: ContextVar[list[Any] | None] = ContextVar("suspicions", default=None)
 

@@ -257,7 +257,7 @@ def _hashed(value: Any) -> Hashable:
     """`value`, if it can be looked up."""
     try:
         hash(value)
-        if value == value:  # noqa: PLR0124  arrays inside cannot say
+        if value == value:
             return value
     except Exception as error:
         raise NotComparableError from error

@@ -10,7 +10,6 @@ JAX writes programs in a way that is not (a warning is logged then).
 """
 
 import logging
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_
 # What is known of the other operations that are carried out here. (The numbers of a scan's operands come from their
 # shapes: JAX 0.10 names them `num_consts` and `num_carry`, 0.11 otherwise.)
 _KNOWN = {
-    **dict.fromkeys(_ELEMENTWISE, {"out_dtype"}),
+    **dict.fromkeys(_ELEMENTWISE, frozenset({"out_dtype"})),
     "broadcast_in_dim": {"shape", "broadcast_dimensions", "sharding"},
     "reshape": {"dimensions", "new_sizes", "sharding"},
     "transpose": {"permutation"},
@@ -188,7 +187,7 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
 
 
 def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value] | None:
-    """`lax.scan`; whatever is carried or given out is so for each network. None where its operands are not understood."""
+    """`lax.scan`; whatever is carried or given out is so for each network. None if its operands are not understood."""
     params = equation.params
     program = _closed(params["jaxpr"])
     outer = [_shaped(atom) for atom in (*equation.invars, *equation.outvars)]
