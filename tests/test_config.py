@@ -7,8 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from gradient_horizon import config
-from gradient_horizon.config import Config, SettingError, checked, content_hash, deciding, settings_of
+from gradient_horizon import config, names
+from gradient_horizon.config import (
+    Config,
+    SettingError,
+    checked,
+    content_hash,
+    deciding,
+    describe_settings,
+    settings_of,
+)
+from gradient_horizon.sweep import experiments_defaults
 
 # setting, a value that it refuses, a word of what it allows
 WRONG = [
@@ -284,3 +293,14 @@ def test_every_setting_is_described():
     for name, entry in config.FIELDS.items():
         assert f"  {name}=" in described
         assert entry.metadata["rule"].allowed in described
+
+
+@pytest.mark.parametrize("experiment", names.EXPERIMENTS)
+def test_every_setting_of_an_experiment_is_described_as_it_uses_it(experiment):
+    own = experiments_defaults().get(experiment, {})
+    text = describe_settings(experiment, own)
+    used = config.checked({"experiment": experiment, **own})
+    for key in config.settings_of(experiment):
+        value = config.spelt_short(config.as_dict(used))[key]
+        assert f"  {key}={json.dumps(value).strip(chr(34))}\n" in text
+    assert ("learning_rates=" in text) == (experiment == "training")

@@ -66,6 +66,32 @@ def test_the_table_shows_what_records_hold_as_it_is(sweep):
     assert any("running" in line and "100 s" not in line and "2 min" in line for line in lines)
 
 
+def test_a_narrow_terminal_shows_all_of_it(sweep):
+    screen = terminal.console()
+    with screen.capture() as said:
+        screen.print(terminal.status_table("title", status.standings(sweep), 40))
+    lines = said.get().splitlines()
+    assert max(map(len, lines)) <= 40
+    text = "".join(line[1:].partition("│")[0].replace(" ", "") for line in lines)
+    assert "ValueError:[bold]why[/bold]" in text
+    assert "nosignofprocess" in text
+    assert any("40 of 100" in line for line in lines)
+
+
+def test_a_result_that_was_altered_is_damaged(sweep):
+    result = sweep / FINISHED / records.RESULT
+    result.write_bytes(b"as it was")
+    record = replace(records.read_record(sweep / FINISHED), checksum=records.file_checksum(result))
+    records.write_record(sweep / FINISHED, record)
+    assert records.DAMAGED not in [job.state for job in status.standings(sweep, look=True)]
+    result.write_bytes(b"as it is")
+    jobs = status.standings(sweep, look=True)
+    assert status.counts(jobs)[records.DAMAGED] == 1
+    assert [job.why for job in jobs if job.state == records.DAMAGED] == [
+        "result.nc is not what was written; run computes it again"
+    ]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5999, "100 min"), (7200, "2.0 h"), (1e6, "11.6 d")],

@@ -200,6 +200,21 @@ def test_every_preset_is_a_sweep(name):
         (["stepz=3"], r"stepz: 3 is not allowed; .*did you mean steps\?"),
         (["+stepz=3"], r"stepz: 3 is not allowed; .*did you mean steps\?"),
         (["++stepz=3"], r"stepz: 3 is not allowed"),
+        (["weight_scales=[0.5,", "1]"], r"override: 'weight_scales=\[0.5,' .* quotes: 'weight_scales=\[0.5, 1\]'$"),
+        (["weight_scales={start: 1, stop: 2}"], r"weight_scales: .*\(num missing\)$"),
+        (["weight_scales={start: 1, stop: 2, num: 3, sep: 1}"], r"weight_scales: .*\(sep unknown\)$"),
+        (["cell=thanh"], r"cell: 'thanh' is not allowed; .*\(did you mean tanh\?\)$"),
+        (["norms=[frobenious]"], r"norms: .*\(did you mean frobenius\?\)$"),
+        (["+sweeps=mian"], r"sweeps: 'mian' is not allowed; .*\(did you mean main\?\)$"),
+        (["learning_rates=0.1"], r"learning_rates: .* does not read it \(add experiment=training\)"),
+        (["exponents=2"], r"exponents: .* does not read it \(add experiment=lyapunov\)"),
+        ([f"name={'a' * 201}"], "name: 'a*' is not allowed; allowed: a folder's name of at most 200 bytes"),
+        (["forget_bias=0,1", "-m"], "forget_bias: .* allowed: one value where cell=tanh, which does not read it"),
+        (["noise_scale=1,2", "-m"], "noise_scale: .* allowed: one value where inputs=none, which does not read it"),
+        (
+            ["experiment=training", "clip=none", "clip_thresholds=[1.0,2.0]"],
+            "clip_thresholds: .* allowed: one value where clip=none, which does not read it",
+        ),
         (["cell.depth=3"], r"cell.depth: 3 is not allowed"),
         (["~cell"], "~cell: .*not deleted"),
         (["steps"], "override: 'steps' is not allowed; allowed: NAME=VALUE"),
@@ -586,3 +601,12 @@ def test_the_hash_of_a_job_is_that_of_its_deciding_settings():
     assert job.hash == config.content_hash(config.deciding(job.config))
     assert replace(job, folder=Path("elsewhere")).hash == job.hash
     assert json.loads(json.dumps(config.deciding(job.config))) == config.deciding(job.config)
+
+
+def test_values_that_change_nothing_in_some_jobs_are_told():
+    planned = plan(["cell=tanh,relu,lstm", "forget_bias=0,1"], multirun=True)
+    assert planned.notices == [
+        "forget_bias changes nothing where cell=tanh or cell=relu: the same networks are computed for each of its"
+        " 2 values"
+    ]
+    assert plan(["cell=tanh,relu", "forget_bias=1"], multirun=True).notices == []

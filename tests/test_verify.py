@@ -201,7 +201,10 @@ def test_a_check_that_raises_is_a_line_that_fails():
     assert [(line.law, line.passed) for line in section.lines] == [
         ("good", True), ("broken: stopped by RuntimeError: no luck", False)
     ]  # fmt: skip
-    assert page.verdict([section]) == ("1 of 2 laws fail:", ["broken: stopped by RuntimeError: no luck"])
+    said = "1 of 2 laws fail (and those that 1 stopped checks did not come to):"
+    assert page.verdict([section]) == (said, ["broken: stopped by RuntimeError: no luck"])
+    assert "in broken" in section.lines[1].trace
+    assert "<details><summary>traceback</summary><pre>Traceback" in page.as_html([section], "today")
     assert '<tr class="fail">' in page.as_html([section], "")
 
 

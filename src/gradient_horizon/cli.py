@@ -77,7 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="say what would be computed, and stop")
     run.set_defaults(command=commands.run)
 
-    settings = add("settings", help="every setting, its default and what it allows")
+    settings = add(
+        "settings",
+        help="every setting, its default and what it allows",
+        description="Every setting, its default and what it allows; of one experiment those that it reads.",
+    )
+    chosen = settings.add_argument(
+        "overrides", nargs="*", metavar="experiment=NAME", help="the settings of this experiment, with its defaults"
+    )
+    chosen.completer = _complete_override  # type: ignore[attr-defined]
     settings.set_defaults(command=_settings)
 
     figures = add(
@@ -135,14 +143,24 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
     return [f"{key}={option}" for option in options]
 
 
-def _settings(_: argparse.Namespace) -> int:
+def _settings(options: argparse.Namespace) -> int:
     import json
 
     from gradient_horizon import config, sweep
 
+    own = sweep.experiments_defaults()
+    if options.overrides:
+        key, _, experiment = options.overrides[-1].partition("=")
+        if key != "experiment" or len(options.overrides) > 1:
+            raise commands.UsageError(
+                f"settings: {' '.join(options.overrides)!r} is not allowed; allowed: experiment=NAME"
+            )
+        config.check_value("experiment", experiment)
+        print(config.describe_settings(experiment, own.get(experiment)))
+        return DONE
     print(config.describe_settings())
-    print("Defaults of single experiments:")
-    for name, values in sweep.experiments_defaults().items():
+    print("Defaults of single experiments (gradient-horizon settings experiment=NAME shows all that it reads):")
+    for name, values in own.items():
         print(f"  experiment={name}: {', '.join(f'{key}={json.dumps(value)}' for key, value in values.items())}")
     return DONE
 

@@ -106,6 +106,8 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
         sweeps.prepare_folder(sweep)
     screen = terminal.console()
     screen.print(_plan_line(sweep, todo), markup=False)
+    for notice in sweep.notices if todo else ():
+        screen.print(notice, markup=False)
     if dry_run:
         for job in todo:
             screen.print(f"would compute {job.folder}", markup=False)
@@ -165,6 +167,22 @@ def _prepare() -> None:
     """Set JAX up, unless this process has loaded it."""
     if "jax" not in sys.modules:
         process.prepare_own()
+        _check_platforms()
+
+
+def _check_platforms() -> None:
+    """Refuse a platform that JAX cannot start, which it does not always say in words."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    if asked:
+        import jax
+
+        try:
+            jax.devices()
+        except Exception as error:
+            said = next(iter(str(error).splitlines()), "") or "JAX finds no such device"
+            raise UsageError(
+                f"JAX_PLATFORMS: {asked!r} cannot be started here ({said}); allowed: cpu, or unset"
+            ) from None
 
 
 def _plan_line(sweep: Any, todo: list[Any]) -> str:
@@ -172,7 +190,12 @@ def _plan_line(sweep: Any, todo: list[Any]) -> str:
     if not todo:
         return f"{sweep.folder}: all {count} jobs are finished already; nothing to compute (force=true computes again)"
     before = f", {finished} finished already" if finished else ""
-    return f"{sweep.folder}: {count} jobs{before}; computing {len(todo)} ({sum(job.networks for job in todo)} networks)"
+    networks = sum(job.networks for job in todo)
+    return f"{sweep.folder}: {_jobs(count)}{before}; computing {len(todo)} ({networks} networks)"
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"
 
 
 def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
@@ -218,7 +241,7 @@ def status(options: argparse.Namespace) -> int:
     from gradient_horizon import status as told
 
     folder = _folder(options.folder)
-    jobs = told.standings(folder)
+    jobs = told.standings(folder, look=True)
     counts, left = told.counts(jobs), told.seconds_left(jobs)
     ignored = records.found_folders(folder)[1]
     if options.json:
@@ -229,7 +252,7 @@ def status(options: argparse.Namespace) -> int:
     from gradient_horizon import terminal
 
     screen = terminal.console()
-    screen.print(terminal.status_table(str(folder), jobs))
+    screen.print(terminal.status_table(str(folder), jobs, screen.width))
     line = ", ".join(f"{count} {state}" for state, count in counts.items())
     for said in records.ignored_lines(ignored):
         screen.print(said, markup=False)
@@ -271,6 +294,7 @@ def verify(options: argparse.Namespace) -> int:
     if runtime.is_without_float64():
         raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
     process.prepare_own()
+    _check_platforms()
     from gradient_horizon.verify import SECTIONS, page, verify
 
     screen = terminal.console()

@@ -185,22 +185,44 @@ def draws_of(experiment: str) -> int | None:
     return None if experiment == "notes" else DRAWS
 
 
-def describe_settings() -> str:
-    """Two lines a setting: name and default; meaning and what is allowed."""
-    defaults = Config()
+def describe_settings(experiment: str | None = None, defaults: Mapping[str, Any] | None = None) -> str:
+    """Two lines a setting: name and default; meaning and what is allowed.
+
+    With an `experiment`: what it reads, at what it has where nothing is asked for, `defaults` being its own.
+    """
+    values = as_dict(Config())
+    shown = list(FIELDS)
+    if experiment is not None:
+        values = spelt_short(as_dict(checked({"experiment": experiment, **(defaults or {})})))
+        shown = [name for name in FIELDS if name in (*settings_of(experiment), *HOUSEKEEPING)]
     return "\n".join(
-        f"  {name}={json.dumps(getattr(defaults, name)).strip(chr(34))}\n"
-        f"      {entry.metadata['description']} [{entry.metadata['rule'].allowed}]"
-        for name, entry in FIELDS.items()
+        f"  {name}={json.dumps(values[name]).strip(chr(34))}\n"
+        f"      {FIELDS[name].metadata['description']} [{FIELDS[name].metadata['rule'].allowed}]"
+        for name in shown
     )
 
 
 def check_key(key: str, value: Any) -> None:
     """Raise `SettingError` for a setting that does not exist, with the nearest one that does."""
     if key not in FIELDS:
-        near = difflib.get_close_matches(key, FIELDS, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise SettingError(key, value, f"the settings {', '.join(FIELDS)}{hint}")
+        raise SettingError(key, value, f"the settings {', '.join(FIELDS)}{did_you_mean(key, FIELDS)}")
+
+
+def did_you_mean(word: Any, known: Collection[str]) -> str:
+    """The nearest of the `known` words in brackets, if one is near."""
+    near = difflib.get_close_matches(str(word).lower(), known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _missing_of_range(given: Any) -> str:
+    """What a range of numbers lacks, or has too much."""
+    if not isinstance(given, Mapping):
+        return ""
+    missing = [part for part in ("start", "stop", "num") if part not in given]
+    others = [str(part) for part in given if part not in ("start", "stop", "num", "spacing")]
+    return "".join(
+        f" ({', '.join(parts)} {word})" for parts, word in ((missing, "missing"), (others, "unknown")) if parts
+    )
 
 
 def _expanded_seeds(value: Any) -> Any:
@@ -266,7 +288,9 @@ def check_value(key: str, given: Any) -> Any:
     except TypeError:  # entries that cannot be compared or hashed
         accepted = False
     if not accepted:
-        raise SettingError(key, given, rule.allowed)
+        wrong = [word for word in (given if isinstance(given, list) else [given]) if word not in rule.options]
+        hint = did_you_mean(wrong[0], rule.options) if rule.options and wrong else ""
+        raise SettingError(key, given, f"{rule.allowed}{hint or _missing_of_range(given)}")
     return value
 
 
@@ -383,6 +407,30 @@ def _check_together(config: Config) -> None:
                 "digits",
                 "none or noise, as scikit-learn is not installed (pip install gradient-horizon[data])",
             )
+
+
+def unread(config: Config) -> dict[str, str]:
+    """The settings that change nothing because of another one, by name; each with that other one as it is written."""
+    found = {}
+    if config.cell != "lstm":
+        found |= dict.fromkeys(("forget_bias", "block"), f"cell={config.cell}")
+    if config.cell != "leaky_tanh":
+        found["leak"] = f"cell={config.cell}"
+    if config.experiment != "training":
+        if config.inputs != "noise":
+            found |= dict.fromkeys(("noise_scale", "input_size"), f"inputs={config.inputs}")
+        if config.inputs == "none":
+            found["input_scale"] = "inputs=none"
+        return found
+    if config.clip == "none":
+        found["clip_thresholds"] = "clip=none"
+    if config.omega == 0:
+        found["omega_squared"] = "omega=0"
+    if config.floss_updates == 0:
+        found |= dict.fromkeys(("floss_exponents", "floss_rate", "floss_every"), "floss_updates=0")
+    if config.initialisation is not None:
+        found |= dict.fromkeys(("input_scale", "output_scale"), f"initialisation={config.initialisation}")
+    return found
 
 
 def _check_training(config: Config) -> None:

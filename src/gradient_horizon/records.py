@@ -23,7 +23,7 @@ from gradient_horizon import __version__
 
 RECORD, RESULT, PLAN = "status.json", "result.nc", "sweep.json"
 PLAN_LOCK = ".sweep.lock"
-RUNNING, FINISHED, FAILED, MISSING, LOST = "running", "finished", "failed", "missing", "lost"
+RUNNING, FINISHED, FAILED, MISSING, LOST, DAMAGED = "running", "finished", "failed", "missing", "lost", "damaged"
 HEARTBEAT, LOST_AFTER = 10.0, 90.0  # seconds; other machines see a file's change late (NFS: up to 60)
 LONGEST_JOB_NAME = 120
 SINGLE = "single"  # the job of a command that sweeps nothing

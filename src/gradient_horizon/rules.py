@@ -117,7 +117,7 @@ def _is_name(value: Any) -> bool:
     )
 
 
-NAME = Rule("a folder's name, without slashes, or null", _is_name)
+NAME = Rule(f"a folder's name of at most {LONGEST_NAME} bytes, without slashes, or null", _is_name)
 FOLDER = Rule(
     "a folder that can be written, and no number",
     lambda value: isinstance(value, str) and not _is_other(value) and _is_writable(Path(value)),

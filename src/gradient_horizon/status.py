@@ -1,11 +1,11 @@
 """What there is to tell of a sweep while it runs, anywhere, and after: read from its records alone."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gradient_horizon import records
-from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING
+from gradient_horizon.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,26 @@ def standing_of(folder: Path, networks: int) -> Standing:
     )
 
 
-def standings(sweep: Path) -> list[Standing]:
-    """Every job of a sweep's folder."""
+def standings(sweep: Path, *, look: bool = False) -> list[Standing]:
+    """Every job of a sweep's folder; `look`: results are read too, so that one that was altered is `damaged`."""
     plan = records.read_plan(sweep)
-    return [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
+    found = [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
+    return [_looked_at(sweep / job.job, job) for job in found] if look else found
+
+
+def _looked_at(folder: Path, job: Standing) -> Standing:
+    record = records.read_record(folder) if job.state == FINISHED else None
+    if record is None or not record.checksum or records.file_checksum(folder / records.RESULT) == record.checksum:
+        return job
+    return replace(job, state=DAMAGED, why=f"{records.RESULT} is not what was written; run computes it again")
 
 
 def counts(jobs: list[Standing]) -> dict[str, int]:
     """How many jobs there are in each state that some job is in."""
     states = [job.state for job in jobs]
-    return {state: states.count(state) for state in (FINISHED, RUNNING, FAILED, LOST, MISSING) if state in states}
+    return {
+        state: states.count(state) for state in (FINISHED, RUNNING, FAILED, LOST, DAMAGED, MISSING) if state in states
+    }
 
 
 def seconds_left(jobs: list[Standing]) -> float | None:

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Sweep:
     axes: dict[str, list[Any]]
     shared: dict[str, Any]  # what decides the numbers and is the same in every job
     launcher: dict[str, Any] | None = None  # settings of one of Hydra's; None: this process
+    notices: list[str] = field(default_factory=list)  # of what the command asks for and need not
 
 
 def _root() -> Path:
@@ -52,7 +53,19 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(list(overrides))
     except (HydraException, RecursionError) as error:
         bad = next((text for text in overrides if _unreadable(text)), " ".join(overrides))
+        if whole := _cut_by_a_shell(list(overrides)):
+            raise SettingError("override", bad, f"no space outside quotes: '{whole}'") from None
         raise SettingError("override", bad, f"NAME=VALUE, and for a sweep NAME=VALUE,VALUE ({_line(error)})") from None
+
+
+def _cut_by_a_shell(overrides: list[str]) -> str:
+    """The override that a shell has cut at its spaces, if some of these neighbours are the pieces of one."""
+    for first in range(len(overrides)):
+        for last in range(first + 2, min(len(overrides), first + 20) + 1):
+            whole = " ".join(overrides[first:last])
+            if _unreadable(overrides[first]) and "=" in overrides[first] and not _unreadable(whole):
+                return whole
+    return ""
 
 
 def _unreadable(text: str) -> bool:
@@ -161,7 +174,8 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
         if override.key_or_group == "experiment":
             config.check_value("experiment", override.value())
         if override.key_or_group == "sweeps" and override.value() not in presets():
-            raise SettingError("sweeps", override.value(), f"the presets {', '.join(presets())}")
+            near = config.did_you_mean(override.value(), presets())
+            raise SettingError("sweeps", override.value(), f"the presets {', '.join(presets())}{near}")
         if override.key_or_group in config.FIELDS and "${" not in str(override.value()):
             config.check_value(override.key_or_group, override.value())
     # Lists and ranges replace each other here; OmegaConf merges a list with a list alone.
@@ -208,10 +222,12 @@ def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> No
     read = config.settings_of(experiment)
     for key in keys:
         if key not in read and key not in config.HOUSEKEEPING:
+            others = [f"experiment={name}" for name in names.EXPERIMENTS if key in config.settings_of(name)]
             raise SettingError(
                 key,
                 getattr(base, key),
-                f"nothing: experiment={experiment} does not read it; it reads {', '.join(read)}",
+                f"nothing: experiment={experiment} does not read it (add {' or '.join(others)}); it reads"
+                f" {', '.join(read)}",
             )
 
 
@@ -228,17 +244,31 @@ def _sweep(
     if (count := math.prod(len(values) for values in axes.values())) > MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {MOST_JOBS}")
     found: dict[str, jobs.Job] = {}
+    idle: dict[str, list[tuple[str, Any]]] = {}
     for point in itertools.product(*(axes[key] for key in keys)):
         at = dict(zip(keys, point, strict=True))
         checked = config.checked({**values, **at, "name": name})
+        for key, reason in config.unread(checked).items():
+            several = axes.get(key) or (getattr(checked, key) if key in config.AXES else [])
+            if len(several) > 1:
+                idle.setdefault(key, []).append((reason, several))
         swept = {key: getattr(checked, key) for key in keys if key not in config.JOINED}
         job = jobs.Job(folder / records.job_name(at), checked, swept)
         found.setdefault(job.name, job)
     in_float64 = "precision" in deciding and any(job.config.precision == "float64" for job in found.values())
     if in_float64 and runtime.is_without_float64():
         raise SettingError("precision", "float64", "float32 where the environment has JAX_ENABLE_X64=0")
+    for key, cases in idle.items():
+        if len(cases) == count:  # the same networks would be computed for each value
+            reasons = ", ".join(dict.fromkeys(reason for reason, _ in cases))
+            raise SettingError(key, cases[0][1], f"one value where {reasons}, which does not read it")
     shared = {key: value for key, value in deciding.items() if key not in (*axes, *config.JOINED)}
-    return Sweep(folder, list(found.values()), axes, shared, launcher)
+    notices = [
+        f"{key} changes nothing where {' or '.join(dict.fromkeys(reason for reason, _ in cases))}:"
+        f" the same networks are computed for each of its {len(cases[0][1])} values"
+        for key, cases in idle.items()
+    ]
+    return Sweep(folder, list(found.values()), axes, shared, launcher, notices)
 
 
 def conflicts(sweep: Sweep) -> list[str]:

@@ -38,8 +38,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} d"
 
 
-def status_table(title: str, jobs: list[Standing]) -> Table:
-    """One row a job; what stands in records is shown as it is."""
+NARROW = 60  # columns of characters
+
+
+def status_table(title: str, jobs: list[Standing], width: int = 160) -> Table:
+    """One row a job; what stands in records is shown as it is. In a narrow terminal the reason stands under the job."""
+    if width < NARROW:
+        table = Table("job", "state", title=title, width=width)
+        for job in jobs:
+            words = [job.job, *([job.why] if job.why else [])]
+            table.add_row(Text("\n".join(words), overflow="fold"), Text(f"{job.state}\n{job.done} of {job.networks}"))
+        return table
     table = Table("job", "state", "networks", "taken", "left", "why", title=title)
     for job in jobs:
         table.add_row(

@@ -6,6 +6,7 @@ order, or standard errors of a mean. No measured value is written down anywhere.
 """
 
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,5 +94,6 @@ def _items(check: Check, full: bool, report: Callable[[str], None]) -> list[Item
     except Exception as error:
         _log.debug("%s", name, exc_info=True)
         why = f"{type(error).__name__}: {error}".splitlines()[0]
-        items.append(Line(f"{name}: stopped by {why}", "none", float("nan"), float("inf"), 0.0, "must not raise"))
+        law, trace = f"{name}: stopped by {why}", traceback.format_exc()
+        items.append(Line(law, "none", float("nan"), float("inf"), 0.0, "must not raise", trace=trace))
     return items

@@ -22,6 +22,7 @@ class Line:
     - `predicted`, `measured`: one number each; of many, the pair that comes closest to failing.
     - `tolerance`, `origin`: how far apart they may lie, and where that comes from.
     - `bound`: the law is an upper bound, so that only what lies above `predicted` counts.
+    - `trace`: where the check was stopped by an error, where that came from; the laws after it were not measured.
     """
 
     law: str
@@ -31,6 +32,7 @@ class Line:
     tolerance: float
     origin: str
     bound: bool = False
+    trace: str = ""
 
     @property
     def difference(self) -> float:

@@ -80,7 +80,9 @@ def verdict(sections: Sequence[Section]) -> tuple[str, list[str]]:
     failed = [line.law for line in lines if not line.passed]
     if not failed:
         return f"All {len(lines)} laws hold.", failed
-    return f"{len(failed)} of {len(lines)} laws fail:", failed
+    stopped = sum(bool(line.trace) for line in lines)
+    unknown = f" (and those that {stopped} stopped checks did not come to)" if stopped else ""
+    return f"{len(failed)} of {len(lines)} laws fail{unknown}:", failed
 
 
 def as_table(sections: Sequence[Section]) -> Table:
@@ -133,13 +135,18 @@ def as_html(sections: Sequence[Section], made: str) -> str:
 def _row(line: Line) -> str:
     word = "pass" if line.passed else "fail"
     cells = [
-        f'<td class="law">{html.escape(line.law)}</td>',
+        f'<td class="law">{html.escape(line.law)}{_trace(line)}</td>',
         f'<td class="small">{html.escape(line.source)}</td>',
         *(f'<td class="number">{value}</td>' for value in _numbers(line)),
         f'<td class="small">{html.escape(line.origin)}</td>',
         f'<td class="{word}">{word}</td>',
     ]
     return f'<tr class="{word}">{"".join(cells)}</tr>'
+
+
+def _trace(line: Line) -> str:
+    """Where an error came from, folded away."""
+    return f"<details><summary>traceback</summary><pre>{html.escape(line.trace)}</pre></details>" if line.trace else ""
 
 
 def _figure(plot: Plot) -> str:
