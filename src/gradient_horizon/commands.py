@@ -224,6 +224,8 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
         paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
     for path in paths:
         screen.print(str(path), markup=False)
+    for line in summary.meaning_lines(dataset, folder):
+        screen.print(line, markup=False, soft_wrap=True)
     return end
 
 

@@ -5,9 +5,18 @@ from rich.table import Table
 
 from gradient_horizon.summary.exponents import lyapunov_table
 from gradient_horizon.summary.horizons import horizon_table, recheck_lines
+from gradient_horizon.summary.meaning import meaning_lines
 from gradient_horizon.summary.training import prediction_table, solved_table
 
-__all__ = ["horizon_table", "lyapunov_table", "prediction_table", "recheck_lines", "solved_table", "tables"]
+__all__ = [
+    "horizon_table",
+    "lyapunov_table",
+    "meaning_lines",
+    "prediction_table",
+    "recheck_lines",
+    "solved_table",
+    "tables",
+]
 
 _TABLES = (horizon_table, lyapunov_table, solved_table, prediction_table)
 

@@ -1,0 +1,59 @@
+"""What the numbers of an experiment mean, and which picture to look at first: the last words of a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+_MEANING = {
+    "jacobian": (
+        "The horizon is the first lag at which the norm of ∂h_T/∂h_(T-lag) has lost (vanished) or gained (exploded)"
+        " {horizon_threshold} decades; beyond: it had done neither after T = {steps} steps.",
+        "norm_against_lag",
+    ),
+    "lyapunov": (
+        "λ₁, in nats per step, is how fast a small difference between two states grows: below 0 gradients vanish, above"
+        " 0 they explode and the network is chaotic.",
+        "lyapunov_spectrum",
+    ),
+    "singular_values": (
+        "Each curve is the log of one singular value of ∂h_T/∂h_(T-lag): how long one direction of the gradient lasts.",
+        "singular_values",
+    ),
+    "pairs": ("Each point is the log norm of ∂h_t/∂h_s for one pair of times s < t.", "pairs"),
+    "nodes": ("Each step's change of the log gradient is split into that of the activation and that of W.", "nodes"),
+    "notes": (
+        "The norms are those of the notes' own experiment, drawn from the same numbers.",
+        "norm_growth_and_decay",
+    ),
+    "training": (
+        "A network has solved its task at the first record whose error lies below {solved_below}; its gradient through"
+        " time is recorded before, while and after it learns.",
+        "solved",
+    ),
+}
+
+
+def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
+    """Three lines: what is measured, the picture to look at first, and how to get at all of it."""
+    sentence, picture = _MEANING[dataset.attrs["experiment"]]
+    attributes = dataset.attrs
+    configs = [job["config"] for job in json.loads(attributes["jobs"])] if "jobs" in attributes else []
+    configs = configs or [json.loads(attributes["config"])]
+    words = {key: _words(dataset, configs, key) for key in ("horizon_threshold", "steps", "solved_below")}
+    return [
+        sentence.format(**words),
+        f"Look at {folder / picture}.pdf first.",
+        f"In Python, gradient_horizon.load({str(folder)!r}) holds every number, as an xarray Dataset.",
+    ]
+
+
+def _words(dataset: xr.Dataset, configs: Sequence[Mapping[str, Any]], key: str) -> str:
+    """A setting's value, or its values, in words."""
+    values = [config.get(key) for config in configs]
+    if None in values and key in dataset.variables:  # decided by each job's task
+        values = np.unique(dataset[key]).tolist()
+    return " or ".join(dict.fromkeys("an unknown one" if value is None else f"{value:g}" for value in values))
