@@ -9,6 +9,7 @@ run: .venv/installed
 	$(BIN)/gradient-horizon run +sweeps=main_training $(ARGS)
 
 test: .venv/installed-dev
+	@echo "Running the tests, on all cores: ten minutes on two fast ones, half an hour on slow ones."
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: .venv/installed-bench
@@ -27,14 +28,17 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two)."
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two)."
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/installed
 
 .venv/installed-bench: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two)."
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@ .venv/installed-dev .venv/installed
 
