@@ -196,6 +196,16 @@ def test_an_operation_with_a_parameter_that_is_not_known_is_left_to_vmap(name, m
     assert_same(function, matrices(), jnp.ones((5, 5)), rtol=1e-13)
 
 
+def test_an_ensembles_products_are_written_out_for_every_network():
+    """As `jax.vmap` never does; inside `jax.shard_map` too, where JAX gives more parameters."""
+    cell = make_cell("tanh", 16)
+    keys = jax.vmap(jax.random.key)(jnp.arange(2 * WIDTH * jax.device_count()))
+    networks = jax.vmap(lambda key: (cell.init(key), cell.initial_state(key)))(keys)
+    program = ensemble.Program(partial(norms_of, cell, "end", FROBENIUS), WIDTH)
+    leaves, tree = jax.tree.flatten(networks)
+    assert " dot(" not in program._compiled.lower(tree, leaves, None).compile().as_text()
+
+
 def test_a_parameter_that_is_not_known_is_seen():
     assert lanes._is_known("transpose", {"permutation": (1, 0)})
     assert not lanes._is_known("transpose", {"permutation": (1, 0), "direction": "left"})

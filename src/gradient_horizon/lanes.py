@@ -90,8 +90,13 @@ def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
 
 def _is_known(name: str, params: dict[str, Any]) -> bool:
     """Whether the operation and all its parameters mean what they meant when this was written."""
-    is_placed = any(params.get(place) is not None for place in ("sharding", "out_sharding"))
+    is_placed = any(map(_is_divided, (params.get("sharding"), params.get("out_sharding"))))
     return name in _KNOWN and params.keys() <= _KNOWN[name] and not is_placed
+
+
+def _is_divided(sharding: Any) -> bool:
+    """Whether a result is spread over devices; inside `jax.shard_map` some say that they are not."""
+    return sharding is not None and any(axis is not None for axis in getattr(sharding, "spec", ("unknown",)))
 
 
 def _elementwise(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
