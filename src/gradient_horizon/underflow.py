@@ -14,7 +14,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.scaling import bits_of, power_of_two
 
-_ALIKE = 20  # bits that entries of two vectors may lie apart for the one to stand for the other
+# Bits that entries of two vectors may lie apart for the one to stand for the other. Few are not enough: that one of the
+# n² entries lies b bits below its neighbour in the first vector has a chance of n² / 2^b.
+_ALIKE = 40
 
 
 def room(dtype: Any) -> int:
@@ -67,10 +69,12 @@ def is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[Ar
 @partial(jax.jit, static_argnums=0)
 def are_alike(anchor: str, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     """Whether the first vector stands for all: the others are zero, or where it is zero and nowhere else, and in no
-    entry more than 2^20 times smaller.
+    entry more than 2^40 times smaller.
 
-    All go through the same J, so an entry of another one is then no more than about 2^20 times smaller than that of
-    the first one at every later step too, if not by cancellation, whose rounding is the larger loss.
+    All go through the same J, so an entry of another one is then no more than about 2^40 times smaller than that of
+    the first one at every later step too, if not by cancellation, whose rounding is the larger loss. Where the first
+    one's entries are at least 1, the largest term of another one's is at least 2^-40 / n, and what underflows beside
+    it, below 2^-126, is nothing to float32.
     """
     vectors = jnp.abs(matrix if anchor == "end" else matrix.T)
     is_zero = jnp.all(vectors == 0, axis=1, keepdims=True)
