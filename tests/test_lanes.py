@@ -203,7 +203,7 @@ def test_an_ensembles_products_are_written_out_for_every_network():
     networks = jax.vmap(lambda key: (cell.init(key), cell.initial_state(key)))(keys)
     program = ensemble.Program(partial(norms_of, cell, "end", FROBENIUS), WIDTH)
     leaves, tree = jax.tree.flatten(networks)
-    assert " dot(" not in program._compiled.lower(tree, leaves, None).compile().as_text()
+    assert " dot(" not in str(program._compiled.lower(tree, leaves, None).compile().as_text())
 
 
 def test_a_parameter_that_is_not_known_is_seen():

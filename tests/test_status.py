@@ -81,8 +81,9 @@ def test_a_narrow_terminal_shows_all_of_it(sweep):
 def test_a_result_that_was_altered_is_damaged(sweep):
     result = sweep / FINISHED / records.RESULT
     result.write_bytes(b"as it was")
-    record = replace(records.read_record(sweep / FINISHED), checksum=records.file_checksum(result))
-    records.write_record(sweep / FINISHED, record)
+    record = records.read_record(sweep / FINISHED)
+    assert record is not None
+    records.write_record(sweep / FINISHED, replace(record, checksum=records.file_checksum(result)))
     assert records.DAMAGED not in [job.state for job in status.standings(sweep, look=True)]
     result.write_bytes(b"as it is")
     jobs = status.standings(sweep, look=True)

@@ -18,7 +18,9 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 TRUSTED = frozenset(
     {
@@ -102,7 +104,7 @@ class _Reader:
             return float, value.hex()
         if type(value) is complex:
             return complex, value.real.hex(), value.imag.hex()
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             raise NotComparableError
         if id(value) in self.met:
             return "met", self.met[id(value)]
@@ -150,7 +152,7 @@ class _Reader:
         if isinstance(value, weakref.ReferenceType):
             return "weak", self.read(value())
         if isinstance(value, _JITTED):
-            return "jit", self.read(value.__wrapped__)
+            return "jit", self.read(vars(value)["__wrapped__"])  # not what that may wrap in turn
         if isinstance(value, jax.tree_util.PyTreeDef):
             return _hashed(value)
         return self._object(value)
@@ -218,7 +220,7 @@ class _Reader:
     def _jax_array(self, value: jax.Array) -> Hashable:
         """By its numbers where they are few, else by what it is: nobody can change it."""
         is_near = value.is_fully_addressable and value.nbytes <= 2**16
-        if is_near and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        if is_near and not jnp.issubdtype(value.dtype, jax.dtypes.extended):
             return "jax", value.aval.weak_type, value.dtype.name, self._array(np.asarray(value))
         return _Same(value)
 

@@ -71,7 +71,7 @@ def _evaluated(program: ClosedJaxpr, values: Sequence[_Value], size: int) -> lis
 def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value]:
     """One operation."""
     name, params = equation.primitive.name, equation.params
-    program = params.get(_CALLS.get(name))
+    program = params.get(_CALLS.get(name, ""))
     if program is not None:
         return _evaluated(_closed(program), inputs, size)
     arrays = [value.array for value in inputs]
