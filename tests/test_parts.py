@@ -159,9 +159,7 @@ def resume(folder, uninterrupted):
     assert not list(folder.glob("kept/*/.*"))
 
 
-@pytest.mark.parametrize(
-    ("uninterrupted", "parts"), [("jacobian", 4), ("training", 2)], indirect=["uninterrupted"]
-)
+@pytest.mark.parametrize(("uninterrupted", "parts"), [("jacobian", 4), ("training", 2)], indirect=["uninterrupted"])
 def test_a_killed_sweep_goes_on_bit_for_bit(parts, tmp_path, uninterrupted):
     """Killed as soon as so many parts are written."""
     experiment, _, environment = uninterrupted
