@@ -213,6 +213,21 @@ def by_custom_rule():
     return (lambda params, h, x: scaled(h)), change
 
 
+@jax.tree_util.register_static
+class Static:
+    """An argument that JAX compares by identity."""
+
+    def __init__(self, own):
+        self.own = own
+
+
+def test_a_static_argument_that_has_changed_is_read_again():
+    static = Static(1.0)
+    for value in GAINS:
+        static.own = value
+        assert states(lambda params, h, x: params.own * h, static)[1, 0] == np.float32(value)
+
+
 READERS = (
     *(by_global, by_helper, by_inner_function, by_container, by_module, by_import, by_two_functions_of_one_module),
     *(by_getattr, by_globals, by_environment, by_closure, by_numpy, by_default),

@@ -154,7 +154,9 @@ class _Reader:
         if isinstance(value, _JITTED):
             return "jit", self.read(vars(value)["__wrapped__"])  # not what that may wrap in turn
         if isinstance(value, jax.tree_util.PyTreeDef):
-            return _hashed(value)
+            # not by its own equality, which of an object that JAX holds for static may be identity
+            node = value.node_data()
+            return "tree", None if node is None else self.read(node), *map(self.read, value.children())
         return self._object(value)
 
     def _function(self, function: types.FunctionType) -> Hashable:
@@ -253,17 +255,6 @@ def _is_plumbing(entry: Any) -> bool:
 
 def _listed(slots: Any) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-def _hashed(value: Any) -> Hashable:
-    """`value`, if it can be looked up."""
-    try:
-        hash(value)
-        if value == value:
-            return value
-    except Exception as error:
-        raise NotComparableError from error
-    raise NotComparableError
 
 
 def fingerprint(value: Any) -> Hashable:
