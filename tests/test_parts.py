@@ -127,7 +127,7 @@ from gradient_horizon.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 EXPERIMENTS = {
-    "jacobian": "forget_bias=0,1 hidden_size=12 steps=100 seeds=1200 weight_scales=[0.8,1.5]",
+    "jacobian": "bias_scale=0,0.5 hidden_size=12 steps=100 seeds=1200 weight_scales=[0.8,1.5]",
     "training": "experiment=training seeds=60,70 hidden_size=8 steps=12 batch_size=4 updates=40 test_size=16",
 }
 
@@ -137,8 +137,7 @@ def start(experiment, folder, environment):
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, "run", "-m", *overrides],
         env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # what goes wrong is told on stderr, and shown by pytest
     )
 
 
