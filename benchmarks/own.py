@@ -14,11 +14,13 @@ from jax import lax
 
 from gradient_horizon import ensemble, linalg, runtime
 from gradient_horizon.cells import make_cell
+from gradient_horizon.derivatives import pull
 from gradient_horizon.jacobian import log_jacobian_norms
 from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
 from gradient_horizon.randomness import fixed_orthogonal
-from gradient_horizon.rollout import flatten_step, pull, rollout
+from gradient_horizon.rollout import rollout
 from gradient_horizon.scaling import normalise
+from gradient_horizon.states import flatten_step
 
 Measure = Callable[[Any, Any, Case], Any]  # measure(params, h0, case), for one network
 

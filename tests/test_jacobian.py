@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradient_horizon import log_jacobian_norms, make_cell, names
+from gradient_horizon.derivatives import push
 from gradient_horizon.jacobian import resolve_method
-from gradient_horizon.rollout import flatten_step, push, rollout
+from gradient_horizon.rollout import rollout
+from gradient_horizon.states import flatten_step
 
 BOTH = ("frobenius", "spectral")
 

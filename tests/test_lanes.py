@@ -12,7 +12,7 @@ from gradient_horizon import ensemble, lanes
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.cells import make_cell
 from gradient_horizon.jacobian import scaled_norms
-from gradient_horizon.rollout import rollout
+from gradient_horizon.rollout import rollout, system_of
 from gradient_horizon.runtime import lane_width
 
 COUNT, WIDTH, T = 8, 4, 30
@@ -89,7 +89,7 @@ def test_long_sums_and_networks_of_several_parts():
 def norms_of(cell, anchor, norms, network, _):
     params, h0 = network
     trajectory = rollout(cell.step, params, h0, steps=T)
-    found = scaled_norms(cell.step, params, h0, trajectory, anchor=anchor, norms=norms)
+    found = scaled_norms(system_of(cell.step, params, h0, trajectory=trajectory), anchor=anchor, norms=norms)
     return found.log(), found.suspect
 
 
@@ -132,7 +132,8 @@ def test_products_that_die_or_leave_the_floats_between_others():
             return x @ h
 
         trajectory = rollout(step, None, jnp.zeros(5, jnp.float32), series)
-        return scaled_norms(step, None, jnp.zeros(5, jnp.float32), trajectory, series).log()["frobenius"]
+        system = system_of(step, None, jnp.zeros(5, jnp.float32), series, trajectory=trajectory)
+        return scaled_norms(system).log()["frobenius"]
 
     expected, found = both(function, jnp.asarray(factors))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=T * 5 * 6e-8)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from gradient_horizon import make_cell
-from gradient_horizon.rollout import flatten_step, pull, push, rollout
+from gradient_horizon.derivatives import pull, push
+from gradient_horizon.rollout import rollout
+from gradient_horizon.states import flatten_step
 
 KEY = jax.random.key(2)
 
@@ -34,7 +36,8 @@ def test_push_and_pull_multiply_by_the_jacobian_of_a_pytree_state():
 
     h = {"a": jnp.array([0.2, -0.4]), "b": jnp.array([0.5, 0.1])}
     params, x = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.float64(0.3)
-    flat_step, flat = flatten_step(step, h)
+    flat_step, layout = flatten_step(step, h)
+    flat, _ = layout.pack(h)
     jacobian = jax.jacrev(flat_step, argnums=1)(params, flat, x)
     matrix = jax.random.normal(KEY, (4, 3), jnp.float64)
     np.testing.assert_allclose(push(flat_step, params, flat, x, matrix), jacobian @ matrix, atol=1e-14)

@@ -15,8 +15,9 @@ import pytest
 
 from gradient_horizon import activations, elimination, jacobian, linalg, lyapunov, spectra, sums, underflow
 from gradient_horizon.activations import ACTIVATIONS
+from gradient_horizon.derivatives import pull, push
 from gradient_horizon.experiments import networks, population
-from gradient_horizon.rollout import Trajectory, pull, push, rollout
+from gradient_horizon.rollout import Trajectory, rollout
 from gradient_horizon.theory import fixed_point, moments
 from gradient_horizon.verify import SECTIONS, long_products, mean_field, page, random_matrices, traps, verify
 from gradient_horizon.verify.line import Line, extrapolated, product_rounding, worst

@@ -1,5 +1,7 @@
 """The whole triangle: log norms of ∂h_t/∂h_s for every pair s < t, at a fraction of the cost of separate runs."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -8,9 +10,10 @@ from jaxtyping import Array, Bool, Float
 from gradient_horizon import extended_range
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.compiled import compiled_once
+from gradient_horizon.derivatives import jacobian
 from gradient_horizon.extended_range import ZERO, Extended
 from gradient_horizon.fallback import with_care
-from gradient_horizon.rollout import Trajectory, flatten_step, rollout
+from gradient_horizon.rollout import Trajectory, system_of
 from gradient_horizon.scaling import is_kept, normalise, room_of
 
 LEAF = 8  # steps, at least, within which direct products are cheaper
@@ -54,10 +57,10 @@ def log_jacobian_norms_all_pairs(
 
     **Returns:** shape (T, T), float64. **Raises:** `ValueError` as `log_jacobian_norms` does.
     """
-    flat_step, _ = flatten_step(step, h0)
-    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
+    system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
+    trajectory = system.trajectory
     before = trajectory.states[:-1]
-    jacobians = lax.map(lambda hx: jax.jacfwd(flat_step, argnums=1)(params, *hx), (before, xs))
+    jacobians = lax.map(lambda hx: jacobian(lambda h: system.step(params, h, hx[1]), hx[0]), system.window)
     # What touches a state that is not finite is NaN in the end and must not make the rest suspect.
     is_good = trajectory.finite[:-1] & trajectory.finite[1:]
     jacobians = jnp.where(is_good[:, None, None], jacobians, jnp.eye(before.shape[1], dtype=before.dtype)[None])
@@ -66,6 +69,7 @@ def log_jacobian_norms_all_pairs(
         logs = with_care(~is_safe, logs, _by_entry, jacobians)
     bad = (~trajectory.finite).astype(jnp.int32)
     so_far = jnp.cumsum(bad)  # among h_0 .. h_t
+    logs = logs - system.log_norm_of_pairs
     return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
 
 

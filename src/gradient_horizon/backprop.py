@@ -9,6 +9,8 @@ the whole way back is gone again with an exponent for each entry (see `extended_
 are summed in int32: enough for 4·10⁶ steps (float64: 5·10⁵) that each shrink the gradient by the whole range of floats.
 """
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -17,9 +19,10 @@ from gradient_horizon import extended_range, names
 from gradient_horizon.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.cells import Cell, VanillaCell
 from gradient_horizon.compiled import compiled_once
+from gradient_horizon.derivatives import pull
 from gradient_horizon.extended_range import Extended, extended
 from gradient_horizon.fallback import step_of_arrays, with_care
-from gradient_horizon.rollout import Trajectory, ever, flatten_step, pull, rollout
+from gradient_horizon.rollout import Trajectory, ever, rollout, system_of
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import add, is_kept, normalise, room_of
 
@@ -58,7 +61,7 @@ def log_state_gradient_norms(
 
     Derivatives: forward and in reverse; NaN where an exponent for each entry was needed and made a difference.
     """
-    flat_step, _ = flatten_step(step, h0)
+    flat_step, params, xs, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
     before = trajectory.states[:-1]
     dtype = read.dtype
     room = room_of(dtype)

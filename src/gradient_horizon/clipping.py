@@ -18,6 +18,8 @@ Norms and rates are mantissas and exponents (`scaling`), so that no rule over- o
 normal number: neither squares nor n, c/n and c ‖W‖, which may lie beyond the floats.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

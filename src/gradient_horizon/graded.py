@@ -97,10 +97,11 @@ def _rotate(graded: Graded, pairs: Int[Array, "2 m"]) -> tuple[Graded, Float[Arr
     return Graded(rows, exponents), angle
 
 
-def graded_log_singular_values(graded: Graded) -> Float[Array, " n"]:
-    """Log singular values of diag(2^e) X, descending, by one-sided Jacobi on its rows (Demmel and Veselić 1992).
+def graded_svd(graded: Graded) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Log singular values of diag(2^e) X, descending, and the right singular vectors as rows.
 
-    Each σ_i has a relative error of some eps κ(X), whatever e. -inf for exact zeros.
+    By one-sided Jacobi on the rows (Demmel and Veselić 1992). Each σ_i has a relative error of some eps κ(X), whatever
+    e. -inf for exact zeros.
     """
     n, columns = graded.rows.shape
     dtype = graded.rows.dtype
@@ -120,4 +121,5 @@ def graded_log_singular_values(graded: Graded) -> Float[Array, " n"]:
     (rows, exponents), _, _ = lax.while_loop(lambda c: (c[1] > tolerance) & (c[2] < _SWEEPS), sweep, start)
     norms = jnp.sqrt(jnp.sum(rows * rows, axis=1))
     logs = jnp.log(norms) + jnp.where(norms > 0, exponents, 0).astype(dtype) * jnp.asarray(_LOG_2, dtype)
-    return -jnp.sort(-logs)[:n]
+    order = lax.sort((-logs, jnp.arange(len(logs), dtype=jnp.int32)), num_keys=1)[1][:n]
+    return logs[order], (rows / jnp.where(norms > 0, norms, 1)[:, None])[order]

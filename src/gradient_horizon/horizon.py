@@ -1,15 +1,26 @@
 """The gradient horizon: the first lag at which the gradient has vanished or exploded, and quantiles over networks."""
 
 import math
-from typing import NamedTuple
+import sys
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from gradient_horizon.names import HORIZON_KINDS
+from gradient_horizon.names import HORIZON_KINDS, HorizonKind
 
-VANISHED, EXPLODED, BEYOND, NONFINITE = range(len(HORIZON_KINDS))
+
+class Horizon(NamedTuple):
+    """The horizon of a network, or of many.
+
+    - `lag`: the first lag, from 1, at which the gradient has left its range; T + 1 where `kind` is `BEYOND` (to be read
+      as censored), NaN where it is `NONFINITE`.
+    - `kind`: a `HorizonKind`, or an array of their numbers.
+    """
+
+    lag: Any
+    kind: Any
 
 
 class Reach(NamedTuple):
@@ -19,25 +30,29 @@ class Reach(NamedTuple):
     kind: str
 
 
-def gradient_horizon(
-    log_norm: Float[np.ndarray, "*networks T"], state_size: int, threshold: float = 3.0
-) -> tuple[Float[np.ndarray, "*networks"], Int[np.ndarray, "*networks"]]:
+def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
     """The first lag (from 1) at which |log10(‖M‖_F / √n)| exceeds `threshold`, and what happened there.
 
     `log_norm` holds natural logs of Frobenius norms from the end, lags along the last axis; n = `state_size`.
-    The kind indexes `names.HORIZON_KINDS`: `vanished`, `exploded`, `beyond` (T ends first; the value is then T + 1,
-    to be read as censored) or `nonfinite` (value NaN).
+
+    **Returns:** `Horizon`; of one network numbers, of more arrays of NumPy in float64; inside `jax.jit` or `jax.vmap`
+    JAX's own in the dtype of `log_norm`, whose derivative is 0.
     """
-    scaled = (np.asarray(log_norm, np.float64) - 0.5 * np.log(state_size)) / np.log(10.0)
-    stops = ~(np.abs(scaled) <= threshold)  # NaN stops too
+    jax = sys.modules.get("jax")  # not imported for this alone: tables are printed without it
+    is_traced = jax is not None and isinstance(log_norm, jax.core.Tracer)
+    xp: Any = jax.numpy if is_traced else np
+    log_norm = log_norm if is_traced else np.asarray(log_norm, np.float64)
+    scaled = (log_norm - 0.5 * math.log(state_size)) / math.log(10.0)
+    stops = ~(xp.abs(scaled) <= threshold)  # NaN stops too
     reached = stops.any(axis=-1)
     first = stops.argmax(axis=-1)
-    value = np.take_along_axis(scaled, first[..., None], axis=-1)[..., 0]
-    kind = np.where(value < 0, VANISHED, EXPLODED)
-    kind = np.where(np.isnan(value), NONFINITE, kind)
-    kind = np.where(reached, kind, BEYOND)
-    horizon = np.where(reached, first + 1.0, scaled.shape[-1] + 1.0)
-    return np.where(kind == NONFINITE, np.nan, horizon), kind.astype(np.int8)
+    value = xp.take_along_axis(scaled, first[..., None], axis=-1)[..., 0]
+    kind = xp.where(value < 0, int(HorizonKind.VANISHED), int(HorizonKind.EXPLODED))
+    kind = xp.where(xp.isnan(value), int(HorizonKind.NONFINITE), kind)
+    kind = xp.where(reached, kind, int(HorizonKind.BEYOND)).astype(np.int8)
+    lag = xp.where(reached, first + 1, scaled.shape[-1] + 1).astype(scaled.dtype)
+    lag = xp.where(kind == int(HorizonKind.NONFINITE), np.nan, lag)
+    return Horizon(lag, kind) if is_traced or kind.ndim else Horizon(float(lag), HorizonKind(int(kind)))
 
 
 def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:

@@ -10,7 +10,10 @@ all that is left in the end. So every step looks for entries that come near (see
 one is formed again with an exponent for each of its entries (see `extended_range`), which loses nothing.
 """
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -18,29 +21,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gradient_horizon import extended_range, linalg, names, underflow
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step
 from gradient_horizon.compiled import compiled_once
 from gradient_horizon.compiler import computed_once
+from gradient_horizon.derivatives import jacobian_by_rows, pull, push, push_rows
 from gradient_horizon.extended_range import Extended
 from gradient_horizon.fallback import is_postponed, step_of_arrays, with_care
+from gradient_horizon.horizon import Horizon, gradient_horizon
 from gradient_horizon.randomness import fixed_normal
-from gradient_horizon.rollout import (
-    FlatStep,
-    Trajectory,
-    ever,
-    flatten_step,
-    pull,
-    push,
-    push_rows,
-    rollout,
-    sequence_length,
-)
+from gradient_horizon.rollout import System, Trajectory, ever, system_of
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import power_of_two
-from gradient_horizon.spectral_norm import fresh_directions, largest_singular_value
+from gradient_horizon.spectral_norm import fresh_directions, largest_by_lapack, largest_singular_value
+from gradient_horizon.states import FlatStep
 
 _LOG_2 = 0.6931471805599453
 # Lags at which every vector is looked at, until all have the same entries that are zero; then one stands for all.
@@ -86,18 +82,43 @@ def _outward(values: PyTree, anchor: str) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[::-1], values) if anchor == "end" else values
 
 
-def _places(block: Block, h0: PyTree) -> Int[np.ndarray, " m"]:
-    """Where the part that `block` selects lies in the raveled state."""
-    leaves, structure = jax.tree.flatten(h0)
-    ends = np.cumsum([np.size(leaf) for leaf in leaves])
-    numbers = [
-        np.arange(end - np.size(leaf), end).reshape(np.shape(leaf)) for leaf, end in zip(leaves, ends, strict=True)
-    ]
-    chosen = [np.asarray(leaf) for leaf in jax.tree.leaves(block(jax.tree.unflatten(structure, numbers)))]
-    places = np.concatenate([np.ravel(leaf) for leaf in chosen]) if chosen else np.empty(0, int)
-    if not places.size or not np.issubdtype(places.dtype, np.integer) or not set(places) <= set(range(ends[-1])):
-        raise ValueError("block: selects nothing of the state; allowed: a function that returns some of its entries")
-    return places
+@dataclass(frozen=True, eq=False)
+class JacobianNorms(Mapping[str, Any]):
+    """Natural logs of the norms of Jacobian products at every lag, by name: `norms["frobenius"]`, of shape (T,).
+
+    A pytree: under `jax.vmap` the arrays have an axis for the networks in front, and all of this works for all of them.
+    """
+
+    log_norms: dict[str, Array]
+    state_size: int  # n, of the state or of its block
+
+    def __getitem__(self, norm: str) -> Array:
+        return self.log_norms[norm]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.log_norms)
+
+    def __len__(self) -> int:
+        return len(self.log_norms)
+
+    @property
+    def lags(self) -> Int[np.ndarray, " T"]:
+        """1 .. T."""
+        return np.arange(1, next(iter(self.log_norms.values())).shape[-1] + 1)
+
+    @property
+    def finite(self) -> Bool[Array, "*networks T"]:
+        """Whether the states that a product touches are finite; where they are not the norms are NaN."""
+        return ~jnp.isnan(next(iter(self.log_norms.values())))
+
+    def horizon(self, threshold: float = 3.0) -> Horizon:
+        """`gradient_horizon` of the Frobenius norms; `ValueError` where they were not measured."""
+        if "frobenius" not in self.log_norms:
+            raise ValueError(f"norms: {list(self.log_norms)}; a horizon needs frobenius among them")
+        return gradient_horizon(self.log_norms["frobenius"], self.state_size, threshold)
+
+
+jax.tree_util.register_dataclass(JacobianNorms, data_fields=["log_norms"], meta_fields=["state_size"])
 
 
 class _Products(NamedTuple):
@@ -124,7 +145,7 @@ class _Products(NamedTuple):
     def jacobian(self, params: PyTree, h: Float[Array, " n"], x: PyTree) -> Float[Array, "n n"]:
         """J, by the derivatives that `method` uses."""
         if self.method == "jacrev":
-            return jax.jacrev(self.flat_step, argnums=1)(params, h, x)
+            return jacobian_by_rows(lambda h: self.flat_step(params, h, x), h)
         return self.multiply(params, h, x, jnp.eye(h.shape[0], dtype=h.dtype))
 
     def of_block(self, matrix: Array) -> Array:
@@ -134,7 +155,7 @@ class _Products(NamedTuple):
     def spectral(self, matrix: Array, leading: Array, lag: Array) -> tuple[Scalar, Array]:
         """The spectral norm of `matrix`, and what the search for the next starts from; the reference asks LAPACK."""
         if self.method == "jacrev":
-            return linalg.singular_values(matrix)[0], leading
+            return largest_by_lapack(matrix), leading
         fresh = fresh_directions(len(matrix), matrix.dtype)
         # the side of the product that stays the same from lag to lag
         kept = matrix if self.anchor == "end" else matrix.T
@@ -146,13 +167,13 @@ class _Products(NamedTuple):
         return fresh_directions(n if self.places is None else len(self.places), dtype)[0]
 
 
-def _products(step: Step, h0: PyTree, anchor: str, norms: Sequence[str], method: str, block: Block | None) -> _Products:
+def _products(system: System, anchor: str, norms: Sequence[str], method: str, block: Block | None) -> _Products:
     method = resolve_method(method, anchor)
     unknown = [name for name in norms if name not in names.NORMS]
     if unknown or not norms:
         raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(names.NORMS)}")
-    flat_step, _ = flatten_step(step, h0)
-    return _Products(flat_step, anchor, tuple(norms), method, None if block is None else _places(block, h0))
+    places = None if block is None else system.layout.places(block)
+    return _Products(system.step, anchor, tuple(norms), method, places)
 
 
 class _Scaled(NamedTuple):
@@ -280,11 +301,7 @@ def _extended(products: _Products, params: PyTree, trajectory: Trajectory, xs: P
 
 
 def scaled_norms(
-    step: Step,
-    params: PyTree,
-    h0: PyTree,
-    trajectory: Trajectory,
-    xs: PyTree = None,
+    system: System,
     *,
     anchor: str = "end",
     norms: Sequence[str] = ("frobenius",),
@@ -292,7 +309,7 @@ def scaled_norms(
     block: Block | None = None,
     care: int = 0,
 ) -> ScaledNorms:
-    """Norms of the Jacobian products along a `trajectory` that `rollout` gave (of `h0` only the structure is read).
+    """Norms of the Jacobian products of real vectors along the trajectory of `system`.
 
     NaN at every lag whose product touches a state that is not finite.
 
@@ -300,18 +317,14 @@ def scaled_norms(
     more; 2: an exponent for each entry, for some ten times the price, and nothing is `suspect`. What is `suspect` is
     to be measured again with more care. `method="jacrev"` always takes the most.
     """
-    products = _products(step, h0, anchor, norms, method, block)
+    products = _products(system, anchor, norms, method, block)
     if care == MOST_CARE or products.method == "jacrev":
-        return _extended(products, params, trajectory, xs)
-    return _carried(products, params, trajectory, xs, every_vector=care == 1)
+        return _extended(products, system.params, system.trajectory, system.xs)
+    return _carried(products, system.params, system.trajectory, system.xs, every_vector=care == 1)
 
 
 def log_norms(
-    step: Step,
-    params: PyTree,
-    h0: PyTree,
-    trajectory: Trajectory,
-    xs: PyTree = None,
+    system: System,
     *,
     anchor: str = "end",
     norms: Sequence[str] = ("frobenius",),
@@ -319,11 +332,12 @@ def log_norms(
     block: Block | None = None,
     every_vector: bool = False,
 ) -> dict[str, Series]:
-    """`log_jacobian_norms` along a trajectory that is at hand.
+    """`log_jacobian_norms` of a network's system.
 
     `every_vector` is looked at from the start (see `scaled_norms`): a tenth slower, with one program fewer to compile.
     """
-    products = _products(step, h0, anchor, norms, method, block)
+    products = _products(system, anchor, norms, method, block)
+    _, params, xs, trajectory, *_ = system
     if products.method == "jacrev" and (is_postponed() or not isinstance(trajectory.states, Tracer)):
         # nothing is transformed
         return _extended(products, params, trajectory, xs).log()
@@ -359,12 +373,13 @@ def log_jacobian_norms(
     method: str = "auto",
     block: Block | None = None,
     trajectory: Trajectory | None = None,
-) -> dict[str, Series]:
+) -> JacobianNorms:
     """Natural logs of the norms of ∂h_T/∂h_t at every lag, for any one-step map.
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of one floating dtype.
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, complex and of 16 bits too, beside them
+      integers, booleans and random keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
     - `anchor`: `"end"`: entry k is the log norm of ∂h_T/∂h_{T-1-k} (lag k + 1); `"start"`: of ∂h_{k+1}/∂h_0.
     - `norms`: `"frobenius"`, `"spectral"` (largest singular value), or both.
@@ -377,19 +392,26 @@ def log_jacobian_norms(
       product of the blocks, so the whole product is carried (at the whole price) and the norm taken of its block.
     - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
 
-    **Returns:** `{norm: (T,) array}` in the state's dtype. -inf where the product is exactly zero; NaN where it
-    touches a state that is not finite.
+    **Returns:** `JacobianNorms`: an array (T,) by the name of each norm, in the vector's dtype. -inf where the product
+    is exactly zero; NaN where it touches a state that is not finite.
 
     **Accuracy:** J_t is the step's own derivative as floats of the state's dtype, and the product of these floats
     neither over- nor underflows: a product in which an entry might be lost beside the others is formed again with an
     exponent for each of its entries (see `extended_range`), jitted or not. What remains is rounding, eps T times the
     cancellation ‖A‖ ‖B‖ / ‖A B‖ between parts A, B of the product.
 
-    **Derivatives:** forward and in reverse; NaN at lags where the product had to be formed again and differs.
+    **Complex states:** a holomorphic step is measured by its complex Jacobian, n × n. (The real Jacobian of its real
+    and imaginary parts has the same spectral norms, and Frobenius norms larger by √2.) Any other step is measured by
+    that real Jacobian, 2n × 2n. Which of the two it is the linearised step tells (see `holomorphic`).
+
+    **Derivatives:** forward and in reverse; NaN at lags where the product had to be formed again and differs, and for
+    spectral norms where two singular values are equal. Of a step with a `jax.custom_vjp` in reverse alone.
 
     **Raises:** `ValueError` for an unknown or unfitting setting, or a block that selects nothing.
     """
-    sequence_length(xs, steps)
-    # `auto`, `pullback` and `jacrev` see the same states: a chaotic map would amplify any rounding between them.
-    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
-    return log_norms(step, params, h0, trajectory, xs, anchor=anchor, norms=norms, method=method, block=block)
+    system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
+    found = log_norms(system, anchor=anchor, norms=norms, method=method, block=block)
+    if system.is_holomorphic and "frobenius" in found:
+        found["frobenius"] = found["frobenius"] - system.log_norm_of_pairs
+    size = system.layout.size if block is None else len(system.layout.places(block))
+    return JacobianNorms(found, size // 2 if system.is_holomorphic else size)

@@ -58,6 +58,44 @@ def singular_values(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
+@sequential_vmap
+def _svd(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Float[Array, " m"], Float[Array, "m k"]]:
+    u, values, v = jnp.linalg.svd(matrix, full_matrices=False)
+    return u, values, v
+
+
+@jax.custom_jvp
+def _leading_vectors(matrix: Float[Array, "n k"]) -> tuple[Float[Array, " n"], Float[Array, " k"]]:
+    """The singular vectors to the largest singular value; they have no derivatives here, which is NaN."""
+    u, _, v = _svd(lax.stop_gradient(matrix))
+    return u[:, 0], v[0]
+
+
+@_leading_vectors.defjvp
+def _(primals, tangents):
+    vectors = _leading_vectors(*primals)
+    return vectors, jax.tree.map(lambda vector: jnp.full_like(vector, jnp.nan) * jnp.sum(tangents[0]), vectors)
+
+
+@jax.custom_jvp
+def largest_singular_value(matrix: Float[Array, "n k"]) -> Float[Array, ""]:
+    """The largest singular value, with its first derivative dσ = uᵀ dM v; second derivatives are NaN."""
+    return singular_values(lax.stop_gradient(matrix))[0]
+
+
+@largest_singular_value.defjvp
+def _(primals, tangents):
+    u, v = _leading_vectors(*primals)
+    return largest_singular_value(*primals), u @ tangents[0] @ v
+
+
+def largest_stands_alone(matrix: Float[Array, "n k"]) -> Bool[Array, ""]:
+    """Whether no other singular value is as large to √eps: only then has the largest a derivative."""
+    values = singular_values(lax.stop_gradient(matrix))[:2]
+    limit = float(jnp.finfo(matrix.dtype).eps) ** 0.5 * values[0]
+    return values[0] - values[1] > limit if len(values) > 1 else values[0] > 0
+
+
 @custom_vmap
 def largest_singular_value_where(
     needed: Bool[Array, ""], matrix: Float[Array, "n k"], otherwise: Float[Array, ""]

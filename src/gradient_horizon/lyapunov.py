@@ -8,26 +8,31 @@ the small ones: a saturated network's J_t = diag(φ′) W has rows that differ b
 not sort them loses the tail of the spectrum.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.compiled import compiled_once
-from gradient_horizon.fallback import step_of_arrays, with_care
+from gradient_horizon.derivatives import push, push_rows
+from gradient_horizon.fallback import held, step_of_arrays, with_care
 from gradient_horizon.graded import ZERO, Graded, graded, graded_product, log_norm
+from gradient_horizon.orthogonal import log_growth, with_derivative_of
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
-from gradient_horizon.rollout import FlatStep, Trajectory, flatten_step, push, push_rows, rollout, sequence_length
+from gradient_horizon.rollout import Trajectory, sequence_length, system_of
 from gradient_horizon.scaling import bits_of, normalise, power_of_two
+from gradient_horizon.states import FlatStep, Layout, flatten_step
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
@@ -234,13 +239,15 @@ def _spectrum(
     trajectory: Trajectory | None,
 ) -> LyapunovSpectrum:
     length = sequence_length(xs, steps)
-    flat_step, start = flatten_step(step, h0)
-    n = start.size
-    count = n if count is None else count
-    _check(length, n, transient, count, every)
-    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
+    system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
+    trajectory, layout = system.trajectory, system.layout
+    # of a holomorphic step each exponent comes twice among the real ones, and is given once
+    times = 2 if system.is_holomorphic else 1
+    n, dtype = layout.size, layout.dtype
+    count = n // times if count is None else count
+    _check(length, n // times, transient, count, every)
+    count *= times
     all_finite = jnp.all(trajectory.finite)
-    window = (trajectory.states[:-1], xs)
     length -= transient
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
@@ -249,8 +256,8 @@ def _spectrum(
         """The first `count` exponents and their errors, and whether they may have lost something."""
         early = jax.tree.map(lambda leaf: leaf[:transient], window)
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
-        basis = jnp.asarray(fixed_orthogonal(n)[:, :count].T, start.dtype)
-        growth = _Growth(basis, jnp.zeros(count, start.dtype), jnp.ones(count, bool), jnp.zeros((), bool))
+        basis = jnp.asarray(_start(n, times)[:, :count].T, dtype)
+        growth = _Growth(basis, jnp.zeros(count, dtype), jnp.ones(count, bool), jnp.zeros((), bool))
         dead = jnp.zeros(count, bool)
         if transient:
             growth, gained = _grow(flat_step, params, every, growth, early)
@@ -266,35 +273,58 @@ def _spectrum(
         exponents = jnp.where(dead, -jnp.inf, sums.value(sums.total(parts)) / length)
         # what the blocks have in common is taken away before anything is rounded to one float
         apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
-        error = jnp.std(apart, axis=0, ddof=1) / blocks**0.5 if blocks > 1 else jnp.full_like(exponents, jnp.nan)
+        error = _standard_error(apart)
         error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
         order = jnp.argsort(-exponents)
         return (exponents[order], error[order]), growth.thin
 
-    measured, thin = found(count, flat_step, params, window)
+    def by_orthogonal_route(closed, window):
+        """The same, and where it has a derivative."""
+        logs, is_sure = log_growth(flat_step, closed, window, jnp.asarray(_start(n, times)[:, :count], dtype))
+        logs = logs[transient:]
+        exponents = sums.mean(logs)
+        error = _standard_error(jnp.mean(_blocks_of(logs, blocks, size)[0], axis=1))
+        order = jnp.argsort(-exponents)
+        return (exponents[order], error[order]), lax.cummin(is_sure[order].astype(jnp.int32)) > 0
+
+    # what `params` and the step hold of traced values becomes an argument, `closed`
+    flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
+    window = system.window
+    measured, thin = found(count, flat_step, *held((closed, window)))
     if count < n:
         # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
         # n vectors loses another has.
-        careful_step, closed = step_of_arrays(lambda h, x: flat_step(params, h, x), *window)
-
         def widely(closed, window):
-            return jax.tree.map(lambda values: values[:count], found(n, careful_step, closed, window)[0])
+            return jax.tree.map(lambda values: values[:count], found(n, flat_step, closed, window)[0])
 
         measured = with_care(thin & all_finite, measured, widely, closed, window)
+    measured = with_derivative_of(by_orthogonal_route, measured, closed, window)
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
-        violation = _sum_rule_error(flat_step, params, h0, counted, exponents, log_det)
+        violation = _sum_rule_error(flat_step, layout, *held((closed, params, counted, exponents)), log_det, times)
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
-        violation = jnp.asarray(jnp.nan, start.dtype)
-    return LyapunovSpectrum(
-        exponents, error, violation, kaplan_yorke_dimension(exponents, n), entropy_rate(exponents, n)
-    )
+        violation = jnp.asarray(jnp.nan, dtype)
+    dimension, entropy = kaplan_yorke_dimension(exponents, n), entropy_rate(exponents, n)
+    exponents, error = (jnp.mean(values.reshape(-1, times), axis=1) for values in (exponents, error))
+    return LyapunovSpectrum(exponents, error, violation, dimension, entropy)
 
 
-@compiled_once
+def _start(n: int, times: int) -> Float[np.ndarray, "n n"]:
+    """An orthonormal basis; of pairs for complex numbers, beside each vector i times it."""
+    return fixed_orthogonal(n) if times == 1 else np.kron(fixed_orthogonal(n // times), np.eye(times))
+
+
+def _standard_error(means: Float[Array, "blocks k"]) -> Float[Array, " k"]:
+    """Of the mean of the blocks, whose own means these are."""
+    blocks = means.shape[0]
+    if blocks == 1:
+        return jnp.full_like(means[0], jnp.nan)
+    return jnp.std(means, axis=0, ddof=1) / blocks**0.5
+
+
 def largest_lyapunov_exponent(
     step: Step, params: PyTree, h0: PyTree, trajectory: Trajectory, xs: PyTree = None, transient: int = 0
 ) -> Scalar:
@@ -380,17 +410,23 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
 
 def _sum_rule_error(
     flat_step: FlatStep,
+    layout: Layout,
+    closed: PyTree,
     params: PyTree,
-    h0: PyTree,
     counted: PyTree,
     exponents: Float[Array, " n"],
     log_det: LogDet | None,
+    times: int,
 ) -> Scalar:
-    n = exponents.shape[0]
+    n, dtype = layout.size, layout.dtype
     if log_det is None:
-        identity = jnp.eye(n, dtype=exponents.dtype)
-        logs = lax.map(lambda hx: elimination.log_abs_det(push(flat_step, params, hx[0], hx[1], identity)), counted)
+        identity = jnp.eye(n, dtype=dtype)
+        logs = lax.map(lambda hx: elimination.log_abs_det(push(flat_step, closed, *hx, identity)), counted)
     else:
-        _, unravel = ravel_pytree(h0)
-        logs = jax.vmap(lambda h, x: log_det(params, unravel(h), x))(*counted)
+
+        def given(h, x):
+            x, carried = x if layout.carries else (x, [])
+            return times * log_det(params, layout.unpack(h, carried), x)
+
+        logs = jax.vmap(given)(*counted)
     return jnp.abs(jnp.mean(exponents) - sums.mean(logs) / n)

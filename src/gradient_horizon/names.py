@@ -1,5 +1,7 @@
 """The names a setting may take. Nothing here imports JAX, so a wrong name is told before JAX is loaded."""
 
+from enum import IntEnum
+
 VANILLA_CELLS = ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid", "leaky_tanh")
 CELLS = (*VANILLA_CELLS, "gru", "lstm")
 # Cells of one family have the same parameters, so one network can be measured under each of them.
@@ -24,7 +26,18 @@ CLIP_RULES = ("none", "book", "pseudocode", "optax", "pascanu", "value", "adapti
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam")
 PRECISIONS = ("float32", "float64")
 EXPERIMENTS = ("jacobian", "singular_values", "lyapunov", "pairs", "nodes", "notes", "training")
-HORIZON_KINDS = ("vanished", "exploded", "beyond", "nonfinite")
+
+
+class HorizonKind(IntEnum):
+    """What ends a gradient at its horizon; `BEYOND`: the sequence ends first; `NONFINITE`: a state is not finite."""
+
+    VANISHED = 0
+    EXPLODED = 1
+    BEYOND = 2
+    NONFINITE = 3
+
+
+HORIZON_KINDS = tuple(kind.name.lower() for kind in HorizonKind)
 
 # The method that carries the product outward from each anchor, at one matrix product a step.
 METHOD_OF_ANCHOR = {"end": "pullback", "start": "pushforward"}

@@ -1,30 +1,33 @@
-"""A trajectory of a one-step map, and the step linearised at each of its states.
+"""A trajectory of a one-step map, and the map as the measures see it: a step of real vectors along that trajectory.
 
-The state may be any pytree of floating arrays; Jacobians are those of the state raveled into one vector of size n
-(the leaves in pytree order).
+The state may be any pytree; Jacobians are those of the vector in which it lies (see `states`; for a state of real
+arrays its leaves raveled, in pytree order).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.compiled import compiled_once
+from gradient_horizon.holomorphic import is_holomorphic
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import normalise
-
-FlatStep = Callable[[PyTree, Float[Array, " n"], PyTree], Float[Array, " n"]]
+from gradient_horizon.states import FlatStep, Layout, flatten_step, layout_of
 
 
 class Trajectory(NamedTuple):
-    """h_0 .. h_T, raveled: `states[t]` is h_t, shape (T + 1, n)."""
+    """h_0 .. h_T as vectors: `states[t]` is h_t, shape (T + 1, n); n entries, of a complex state two for each.
+
+    `carried`: what of h_0 .. h_{T-1} is not differentiated (integers, booleans, keys), leaf by leaf, leading axis T.
+    """
 
     states: Array
+    carried: PyTree = ()
 
     @property
     def length(self) -> int:
@@ -63,25 +66,6 @@ def sequence_length(xs: PyTree, steps: int | None) -> int:
     return length
 
 
-def flatten_step(step: Step, h: PyTree) -> tuple[FlatStep, Float[Array, " n"]]:
-    """`step` on raveled states, and `h` raveled. `ValueError` unless all leaves share one floating dtype."""
-    dtypes = {jnp.result_type(leaf).name for leaf in jax.tree.leaves(h)}
-    if len(dtypes) != 1 or not dtypes <= {"float32", "float64"}:
-        raise ValueError(f"h0: dtypes {sorted(dtypes)}; allowed: one of float32, float64 for every leaf")
-    flat, unravel = ravel_pytree(h)
-
-    def flat_step(params: PyTree, vector: Float[Array, " n"], x: PyTree) -> Float[Array, " n"]:
-        result, _ = ravel_pytree(step(params, unravel(vector), x))
-        if result.shape != vector.shape or result.dtype != vector.dtype:
-            raise ValueError(
-                f"step: returns a state of {result.shape} {result.dtype}, but h0 is {vector.shape} {vector.dtype};"
-                " allowed: the same"
-            )
-        return result
-
-    return flat_step, flat
-
-
 @compiled_once
 def rollout(
     step: Step, params: PyTree, h0: PyTree, xs: PyTree = None, *, steps: int | None = None, rescale: bool = False
@@ -93,28 +77,72 @@ def rollout(
     neither overflows nor dies away to 0, where a kink would show another slope.
     """
     length = sequence_length(xs, steps)
-    flat_step, start = flatten_step(step, h0)
+    layout = layout_of(h0)
 
-    def advance(h, x):
-        after = flat_step(params, h, x)
-        return normalise(after)[0] if rescale else after, h
+    def advance(state, x):
+        vector, carried = layout.packed_like(step(params, layout.unpack(*state), x))
+        return (normalise(vector)[0] if rescale else vector, carried), state
 
-    last, before = lax.scan(advance, start, xs, length=length, unroll=unroll(start.size))
-    return Trajectory(jnp.concatenate([before, last[None]]))
-
-
-def push(flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "n k"]):
-    """J M for the columns of `matrix` M, J the Jacobian of the step taken at `h`."""
-    return push_rows(flat_step, params, h, x, matrix.T).T
+    start = layout.pack(h0)
+    (last, _), (before, carried) = lax.scan(advance, start, xs, length=length, unroll=unroll(layout.size))
+    return Trajectory(jnp.concatenate([before, last[None]]), carried)
 
 
-def push_rows(flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]):
-    """J v for every row v, J the Jacobian of the step taken at `h`."""
-    _, jvp = jax.linearize(lambda state: flat_step(params, state, x), h)
-    return jax.vmap(jvp)(rows)
+class System(NamedTuple):
+    """A network as the measures see it: a step of real vectors along a trajectory, and how a state lies in a vector."""
+
+    step: FlatStep
+    params: PyTree
+    xs: PyTree  # the inputs; where something of the state is not differentiated, pairs of them and that
+    trajectory: Trajectory
+    layout: Layout
+    is_holomorphic: bool
+
+    @property
+    def window(self) -> PyTree:
+        """h_0 .. h_{T-1} and x_1 .. x_T: where each step is linearised."""
+        return self.trajectory.states[:-1], self.xs
+
+    @property
+    def log_norm_of_pairs(self) -> float:
+        """log of what the Frobenius norm of the real pairs is larger by than that of the complex Jacobian."""
+        return 0.5 * math.log(2.0) if self.is_holomorphic else 0.0
 
 
-def pull(flat_step: FlatStep, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "k n"]):
-    """M J for the rows of `matrix` M, J the Jacobian of the step taken at `h`."""
-    _, vjp = jax.vjp(lambda state: flat_step(params, state, x), h)
-    return jax.vmap(lambda row: vjp(row)[0])(matrix)
+def system_of(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    xs: PyTree = None,
+    *,
+    steps: int | None = None,
+    trajectory: Trajectory | None = None,
+) -> System:
+    """`step` along `trajectory`, or along its own from `h0` where that is None."""
+    # every method sees the same states: a chaotic map would amplify any rounding between them
+    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
+    flat_step, layout = flatten_step(step, h0)
+    inputs = (xs, trajectory.carried) if layout.carries else xs
+    return System(
+        flat_step,
+        params,
+        inputs,
+        trajectory,
+        layout,
+        layout.is_complex and _is_holomorphic(step, params, h0, xs, layout),
+    )
+
+
+def _is_holomorphic(step: Step, params: PyTree, h0: PyTree, xs: PyTree, layout: Layout) -> bool:
+    values = jax.tree.leaves(h0)
+    complex_ones = [jnp.asarray(value) for value, leaf in zip(values, layout.leaves, strict=True) if leaf.is_complex]
+    others = [value for value, leaf in zip(values, layout.leaves, strict=True) if not leaf.is_complex]
+    x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), xs)
+
+    def function(complex_ones: list[Any], others: list[Any], x: PyTree) -> list[Any]:
+        given, rest = iter(complex_ones), iter(others)
+        state = [next(given if leaf.is_complex else rest) for leaf in layout.leaves]
+        after = jax.tree.leaves(step(params, jax.tree.unflatten(layout.structure, state), x))
+        return [value for value, leaf in zip(after, layout.leaves, strict=True) if leaf.is_complex]
+
+    return is_holomorphic(function, complex_ones, others, x)

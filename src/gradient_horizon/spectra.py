@@ -21,6 +21,8 @@ All of it in float64, along the Jacobians in the precision of the state. What it
   Parts that no factor mixes are not mixed here either: the start keeps them apart.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,20 +30,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.compiled import compiled_once
-from gradient_horizon.graded import Graded, graded_log_singular_values, graded_product
+from gradient_horizon.derivatives import push
+from gradient_horizon.fallback import held, step_of_arrays
+from gradient_horizon.graded import Graded, graded_product, graded_svd
+from gradient_horizon.orthogonal import log_growth, with_derivative_of
 from gradient_horizon.randomness import fixed_normal
-from gradient_horizon.rollout import Trajectory, ever, flatten_step, push, rollout, sequence_length
+from gradient_horizon.rollout import Trajectory, ever, sequence_length, system_of
 from gradient_horizon.structural_rank import everything, parts_of_last_layer, through
 
 _NEXT_TO_NOTHING = 1e-8
 _MORE = 64.0
 _EPS = float(np.finfo(np.float64).eps)
 _NUDGE = _MORE * _EPS
+_APART = 1e-6  # in nats: nearer singular values have vectors, and derivatives, that are rounding
 _SURE = 1e-4 * _MORE  # in nats, of what so much more rounding changes: 1e-4 by the rounding that there was, as a rule
 
 
@@ -102,22 +108,51 @@ def log_singular_values_at_lags(
     length = sequence_length(xs, steps)
     if not lags or list(lags) != sorted(set(lags)) or lags[0] < 1 or lags[-1] > length:
         raise ValueError(f"lags: {list(lags)}; allowed: whole numbers from 1 to T = {length}, ascending")
-    flat_step, start = flatten_step(step, h0)
-    trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
-    n, dtype = start.size, start.dtype
-    window = jax.tree.map(jnp.asarray, (trajectory.states[:-1], xs))
+    system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
+    n, dtype = system.layout.size, system.layout.dtype
+    # of a holomorphic step each singular value comes twice among the real ones, and is given once
+    times = 2 if system.is_holomorphic else 1
+    window = jax.tree.map(jnp.asarray, system.window)
     eye = jnp.eye(n, dtype=dtype)
     with_64_bits = jnp.result_type(float) == jnp.float64
+    # what `params` and the step hold of traced values becomes an argument, `closed`
+    flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *window)
+    constant, constants = held((window, closed))
 
     def jacobian(time):
         with jax.enable_x64(with_64_bits):  # as the step is used to
-            h, x = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), window)
-            return push(flat_step, params, h, x, eye)
+            h, x = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), constant)
+            return push(flat_step, constants, h, x, eye)
 
     with jax.enable_x64(True):
-        logs = _at_lags(jacobian, n, length, lags)
-    touches_bad = ever(~trajectory.finite[::-1])[np.asarray(lags, np.int32)]
-    return jnp.where(touches_bad[:, None], jnp.nan, logs.astype(dtype))
+        logs, starts = _at_lags(jacobian, n, length, lags)
+        are_apart = _are_apart(logs, times)
+    logs, starts = logs.astype(dtype), starts.astype(dtype)
+
+    def by_orthogonal_route(closed, window):
+        """log σ_i = Σ log R_t,ii from the right singular vectors, where σ_1 … σ_i is largest: their own derivatives do
+        not matter."""
+
+        def over(lag, start):
+            return log_growth(flat_step, closed, jax.tree.map(lambda leaf: leaf[length - lag :], window), start)
+
+        growths, are_sure = zip(*map(over, lags, starts), strict=True)
+        found = jnp.stack([jnp.sum(growth, axis=0) for growth in growths])
+        return found, jnp.stack(are_sure) & are_apart
+
+    logs = with_derivative_of(by_orthogonal_route, logs, closed, window)
+    touches_bad = ever(~system.trajectory.finite[::-1])[np.asarray(lags, np.int32)]
+    logs = jnp.where(touches_bad[:, None], jnp.nan, logs)
+    return jnp.mean(logs.reshape(len(lags), -1, times), axis=2)
+
+
+def _are_apart(logs: Float[Array, "lags n"], times: int) -> Bool[Array, "lags n"]:
+    """Whether the singular vectors of each are its own: no neighbour is as large, but for what comes `times` times."""
+    groups = logs.reshape(len(logs), -1, times)
+    gaps = groups[:, :-1, -1] - groups[:, 1:, 0] > _APART
+    ends = jnp.ones((len(logs), 1), bool)
+    below, above = (jnp.concatenate(parts, axis=1) for parts in ((gaps, ends), (ends, gaps)))
+    return jnp.repeat(below & above, times, axis=1)
 
 
 class _Product(NamedTuple):
@@ -129,8 +164,8 @@ class _Product(NamedTuple):
 
 def _at_lags(
     jacobian: Callable[[Int[Array, ""]], Float[Array, "n n"]], n: int, length: int, lags: Sequence[int]
-) -> Float[Array, "lags n"]:
-    """The log singular values of the last `lags` of `length` factors, in float64."""
+) -> tuple[Float[Array, "lags n"], Float[Array, "lags n n"]]:
+    """The log singular values of the last `lags` of `length` factors, in float64, and the right singular vectors."""
     identity = Graded(jnp.eye(n), jnp.zeros(n, jnp.int32))
     places = jnp.arange(n, dtype=jnp.int32)
 
@@ -172,10 +207,12 @@ def _at_lags(
         product, nudged, reach = lax.fori_loop(
             jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n))
         )
-        logs, others = graded_log_singular_values(product.rows), graded_log_singular_values(nudged.rows)
+        logs, turned = graded_svd(product.rows)
+        others, _ = graded_svd(nudged.rows)
         is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
         is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # where one is not, the next may be another's
-        return (rows, growth), jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
+        logs = jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
+        return (rows, growth), (logs, jnp.matmul(start, turned.T, precision="highest"))
 
     whole = np.asarray(lags, np.int32)
     stretches = (np.concatenate([np.zeros(1, np.int32), whole[:-1]]), whole)

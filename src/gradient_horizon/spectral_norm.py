@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import Scalar
+from gradient_horizon.orthogonal import with_derivative_of
 from gradient_horizon.randomness import fixed_normal
 
 MOST_STEPS = 200  # then LAPACK: some 5 are needed, the first lags of a wide network take up to 80
@@ -92,12 +93,13 @@ def largest_singular_value(
     where `start` has none. Where `MOST_STEPS` do not suffice, LAPACK decides. 0 for a matrix of zeros, NaN for one
     that is not finite.
 
+    **Derivatives:** dσ = uᵀ dM v, u and v LAPACK's; NaN where another singular value is as large.
+
     **Source:** Knyazev, SIAM J. Sci. Comput. 23, 517 (2001); the bounds are Temple's and the residual's own
     (Parlett 1998, chapters 4 and 10).
     """
     n = matrix.shape[0]
     tolerance = max(16.0, n**0.5) * float(jnp.finfo(matrix.dtype).eps)
-    whole = jnp.sum(matrix * matrix)
 
     def searched(present: Array, last: Array, steps: Array) -> _Search:
         x, y = present[:n], present[n:]
@@ -127,10 +129,21 @@ def largest_singular_value(
         present = a * present + last
         return searched(present / jnp.sqrt(_dot(present[:n], present[:n])), last, search.steps + 1)
 
+    given, matrix, start = matrix, lax.stop_gradient(matrix), lax.stop_gradient(start)
+    whole = jnp.sum(matrix * matrix)
     x = _unit(start + FRESH * fresh)
     begun = jnp.concatenate([x, jnp.matmul(x, matrix)])
     begun = searched(begun, jnp.zeros_like(begun), jnp.zeros((), jnp.int32))
     found = lax.while_loop(is_open, improve, begun)
     value = jnp.sqrt(found.square)
     value = linalg.largest_singular_value_where(found.steps >= MOST_STEPS, matrix, value)
-    return Leading(value, found.present[:n])
+    return Leading(with_derivative_of(_differentiable, value, given), found.present[:n])
+
+
+def largest_by_lapack(matrix: Float[Array, "n m"]) -> Scalar:
+    """σ_1 of `matrix` by a singular value decomposition, with the same derivatives."""
+    return with_derivative_of(_differentiable, linalg.singular_values(lax.stop_gradient(matrix))[0], matrix)
+
+
+def _differentiable(matrix: Float[Array, "n m"]) -> tuple[Scalar, Bool[Array, ""]]:
+    return linalg.largest_singular_value(matrix), linalg.largest_stands_alone(matrix)

@@ -12,6 +12,7 @@ from gradient_horizon.experiments.networks import NETWORK, CellSpec, Network, Ne
 from gradient_horizon.horizon import gradient_horizon
 from gradient_horizon.jacobian import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.parts import Parts
+from gradient_horizon.rollout import system_of
 
 _BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state.h, "cell": lambda state: state.c}
 
@@ -35,14 +36,10 @@ def _measure(spec: Spec, network: Network) -> dict[str, Any]:
 
 def _products(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
     params, h0, xs, trajectory = network
-    step = spec.cell.make().step
+    system = system_of(spec.cell.make().step, params, h0, xs, trajectory=trajectory)
     return {
         anchor: scaled_norms(
-            step,
-            params,
-            h0,
-            trajectory,
-            xs,
+            system,
             anchor=anchor,
             norms=spec.norms,
             method=spec.method,

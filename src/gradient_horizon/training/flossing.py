@@ -15,23 +15,12 @@ from jaxtyping import Array, Float, Int
 from gradient_horizon import sums
 from gradient_horizon.arrays import PyTree
 from gradient_horizon.cells import Cell
+from gradient_horizon.derivatives import push
+from gradient_horizon.orthogonal import orthonormalised
 from gradient_horizon.randomness import fixed_orthogonal, named_key
-from gradient_horizon.rollout import flatten_step, push
+from gradient_horizon.states import flatten_step
 from gradient_horizon.training.network import Params, all_finite
 from gradient_horizon.training.spec import Member, TrainSpec
-
-
-def _orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"]]:
-    """Q and log R_ii of `matrix` = Q R, by Gram-Schmidt twice over: no LAPACK, and it can be differentiated."""
-
-    def column(q, inputs):
-        vector, place = inputs
-        for _ in range(2):
-            vector = vector - jnp.matmul(q, jnp.matmul(q.T, vector))
-        norm = jnp.sqrt(jnp.sum(jnp.square(vector)))
-        return q + jnp.outer(vector / norm, place), jnp.log(norm)
-
-    return lax.scan(column, jnp.zeros_like(matrix), (matrix.T, jnp.eye(matrix.shape[1], dtype=matrix.dtype)))
 
 
 def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count: int) -> Float[Array, " k"]:
@@ -40,16 +29,17 @@ def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count
     Those of `lyapunov_exponents` with a transient of T // 5 steps. A direction that dies gives -inf, and a NaN as
     derivative; so does a state that is not finite.
     """
-    flat_step, start = flatten_step(cell.step, cell.initial_state(dtype=xs.dtype))
-    basis, _ = _orthonormalised(jnp.asarray(fixed_orthogonal(start.size)[:, :count], xs.dtype))
+    h0 = cell.initial_state(dtype=xs.dtype)
+    flat_step, layout = flatten_step(cell.step, h0)
+    basis, *_ = orthonormalised(jnp.asarray(fixed_orthogonal(layout.size)[:, :count], xs.dtype))
 
     @jax.checkpoint
     def advance(carry, x):
         h, basis = carry
-        basis, logs = _orthonormalised(push(flat_step, params, h, x, basis))
+        basis, logs, _ = orthonormalised(push(flat_step, params, h, x, basis))
         return (flat_step(params, h, x), basis), logs
 
-    _, logs = lax.scan(advance, (start, basis), xs)
+    _, logs = lax.scan(advance, (layout.pack(h0)[0], basis), xs)
     return sums.mean(logs[xs.shape[0] // 5 :])
 
 

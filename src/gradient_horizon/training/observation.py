@@ -15,7 +15,7 @@ from gradient_horizon.jacobian import log_norms
 from gradient_horizon.lyapunov import largest_lyapunov_exponent
 from gradient_horizon.randomness import named_key, sized_key
 from gradient_horizon.recurrence import preactivations
-from gradient_horizon.rollout import rollout
+from gradient_horizon.rollout import rollout, system_of
 from gradient_horizon.tasks import Sample, loss_of
 from gradient_horizon.training.learning import Learner
 from gradient_horizon.training.network import Params, answered, answers, sequences
@@ -114,7 +114,8 @@ def _probed(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Float[Arra
         return loss_of(task, outputs[:, 0], sample.targets)
 
     read = jax.grad(loss)(trajectory.states[1:])
-    norms = log_norms(cell.step, params.cell, start, trajectory, sample.xs, every_vector=True)["frobenius"]
+    system = system_of(cell.step, params.cell, start, sample.xs, trajectory=trajectory)
+    norms = log_norms(system, every_vector=True)["frobenius"]
     exponent = largest_lyapunov_exponent(cell.step, params.cell, start, trajectory, sample.xs, task.steps // 5)
     gradients = log_state_gradient_norms(cell.step, params.cell, start, trajectory, sample.xs, read)
     return gradients, norms, exponent

@@ -1,5 +1,7 @@
 """What a training run is: everything but the numbers in which networks of one compiled program may differ."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple
 

@@ -12,8 +12,10 @@ from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
 from gradient_horizon.arrays import Step
 from gradient_horizon.backprop import node_split
 from gradient_horizon.cells import GRUParams, LSTMParams, LSTMState, make_cell
+from gradient_horizon.derivatives import pull, push
 from gradient_horizon.jacobian import log_jacobian_norms
-from gradient_horizon.rollout import flatten_step, pull, push, rollout
+from gradient_horizon.rollout import rollout
+from gradient_horizon.states import flatten_step
 from gradient_horizon.theory import pascanu_bounds
 from gradient_horizon.verify.line import CHAIN_RULE, ROUNDING, Item, Line, product_rounding, worst
 from gradient_horizon.verify.networks import gaussian

@@ -1,0 +1,74 @@
+"""A step's derivative at one state, times vectors, by whichever direction the step has.
+
+A step with a `jax.custom_vjp` (the surrogate gradients of spiking units) has a reverse derivative alone, one with a
+`lax.while_loop` inside a forward one alone. Where the direction that is asked for does not exist the whole Jacobian
+is formed by the other one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from gradient_horizon.arrays import PyTree
+
+Map = Callable[[Float[Array, " n"]], Float[Array, " n"]]
+
+
+def _one_of(function: Map, h: Float[Array, " n"], direction: Callable[[], Any], other: Callable[[], Any]) -> Any:
+    try:
+        return direction()
+    except Exception as error:  # JAX tells what it cannot differentiate by TypeError, ValueError, NotImplementedError
+        try:
+            return other()
+        except Exception:
+            jax.eval_shape(function, h)  # raises what is the step's own fault
+            raise TypeError(f"step: has neither a forward nor a reverse derivative: {error}") from error
+
+
+def jacobian(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """The Jacobian of `function` at `h`, column by column, or row by row."""
+    return _one_of(function, h, lambda: jax.jacfwd(function)(h), lambda: jax.jacrev(function)(h))
+
+
+def jacobian_by_rows(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"]:
+    """The Jacobian of `function` at `h`, row by row, or column by column."""
+    return _one_of(function, h, lambda: jax.jacrev(function)(h), lambda: jax.jacfwd(function)(h))
+
+
+def push_rows(
+    flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]
+) -> Float[Array, "k n"]:
+    """J v for every row v, J the Jacobian of the step taken at `h`."""
+
+    def function(state: Array) -> Array:
+        return flat_step(params, state, x)
+
+    def forwards() -> Array:
+        _, jvp = jax.linearize(function, h)
+        return jax.vmap(jvp)(rows)
+
+    return _one_of(function, h, forwards, lambda: rows @ jax.jacrev(function)(h).T)
+
+
+def push(
+    flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "n k"]
+) -> Float[Array, "n k"]:
+    """J M for the columns of `matrix` M, J the Jacobian of the step taken at `h`."""
+    return push_rows(flat_step, params, h, x, matrix.T).T
+
+
+def pull(
+    flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "k n"]
+) -> Float[Array, "k n"]:
+    """M J for the rows of `matrix` M, J the Jacobian of the step taken at `h`."""
+
+    def function(state: Array) -> Array:
+        return flat_step(params, state, x)
+
+    def backwards() -> Array:
+        _, vjp = jax.vjp(function, h)
+        return jax.vmap(lambda row: vjp(row)[0])(matrix)
+
+    return _one_of(function, h, backwards, lambda: matrix @ jax.jacfwd(function)(h))

@@ -1,0 +1,78 @@
+"""The orthogonal route: tangent vectors carried along a trajectory and orthonormalised at every step.
+
+Slower than elimination (see `lyapunov`) and less exact far below the leading directions, but without loops of unknown
+length or LAPACK: it can be differentiated, forward and in reverse. The measures take their derivatives from it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from gradient_horizon.arrays import PyTree
+from gradient_horizon.derivatives import push
+
+
+def orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, " k"]]:
+    """Q and log R_ii of `matrix` = Q R, by Gram-Schmidt twice over, and R_ii beside the length of its column."""
+
+    def column(q, inputs):
+        vector, place = inputs
+        length = jnp.sqrt(jnp.sum(jnp.square(vector)))
+        for _ in range(2):
+            vector = vector - jnp.matmul(q, jnp.matmul(q.T, vector))
+        norm = jnp.sqrt(jnp.sum(jnp.square(vector)))
+        return q + jnp.outer(vector / norm, place), (jnp.log(norm), lax.stop_gradient(norm / length))
+
+    q, (logs, share) = lax.scan(
+        column, jnp.zeros_like(matrix), (matrix.T, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
+    )
+    return q, logs, share
+
+
+def log_growth(
+    flat_step: Callable[..., Array], params: PyTree, window: PyTree, basis: Float[Array, "n k"]
+) -> tuple[Float[Array, "T k"], Bool[Array, " k"]]:
+    """log R_t,ii of J_t Q_{t-1} = Q_t R_t from the orthonormal Q_0 = `basis`, and which directions have a derivative.
+
+    The derivative of log R_t,ii rounds by eps times what its column was longer than R_t,ii, or an earlier one's was:
+    it is sure where that is √eps or less throughout.
+    """
+
+    @jax.checkpoint
+    def advance(basis, inputs):
+        basis, logs, share = orthonormalised(push(flat_step, params, *inputs, basis))
+        return basis, (logs, share)
+
+    _, (logs, shares) = lax.scan(advance, basis, window)
+    least = jnp.min(jnp.where(jnp.isnan(shares), 0, shares), axis=0)
+    return logs, lax.cummin(least) > float(jnp.finfo(basis.dtype).eps) ** 0.5
+
+
+def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
+    """`value`, with the derivative of `route(*arguments)`, which finds the same and says where it is sure.
+
+    The derivative is NaN where `route` is not sure, and where it finds something else, by more than eps^⅓.
+    """
+
+    @jax.custom_jvp
+    def given(value: PyTree, *arguments: PyTree) -> PyTree:
+        return value
+
+    @given.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        value, *arguments = primals
+        found, tangent, is_sure = jax.jvp(route, arguments, list(tangents[1:]), has_aux=True)
+
+        def checked(value: Array, found: Array, tangent: Array) -> Array:
+            gap = jnp.where(value == found, 0, jnp.abs(value - found))
+            agrees = gap <= float(jnp.finfo(value.dtype).eps) ** (1 / 3) * (1 + jnp.abs(value))
+            # a factor, so that the derivative stays linear
+            return jnp.where(agrees & is_sure, 1, jnp.nan).astype(value.dtype) * tangent
+
+        return value, jax.tree.map(checked, value, found, tangent)
+
+    return given(lax.stop_gradient(value), *arguments)
