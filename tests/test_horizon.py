@@ -1,10 +1,12 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gradient_horizon.horizon import Reach, gradient_horizon, horizon_quantile, neutral_scale
-from gradient_horizon.names import HORIZON_KINDS
+from gradient_horizon.names import HORIZON_KINDS, HorizonKind
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,19 @@ def test_the_neutral_scale_is_interpolated():
     assert neutral_scale(scales, np.array([-4.0, -1.0, 3.0, 5.0])) == pytest.approx(1.125)
     assert neutral_scale(scales, np.array([-np.inf, -np.inf, 3.0, 5.0])) == 1.5
     assert np.isnan(neutral_scale(scales, np.array([-4.0, -3.0, -2.0, -1.0])))
+
+
+def test_inside_a_program_a_horizon_is_what_it_is_outside():
+    """Under `jax.jit`, `jax.vmap` and `jax.grad`; kinds are members of an enumeration."""
+    log_norm = np.log(10.0) * np.array([[-1.0, -2.0, -3.5], [1.0, 3.5, 0.0], [0.0, 0.5, 1.0], [0.0, np.nan, 0.0]])
+    outside = gradient_horizon(log_norm, 1)
+    assert outside.kind.tolist() == list(HorizonKind)
+    assert [kind.name.lower() for kind in HorizonKind] == list(HORIZON_KINDS)
+    inside = jax.jit(lambda values: gradient_horizon(values, 1))(log_norm)
+    one_by_one = jax.vmap(lambda values: gradient_horizon(values, 1))(jnp.asarray(log_norm))
+    for found in (inside, one_by_one):
+        np.testing.assert_array_equal(found.lag, outside.lag)
+        np.testing.assert_array_equal(found.kind, outside.kind)
+    assert gradient_horizon(log_norm[0], 1) == (3.0, HorizonKind.VANISHED)
+    slope = jax.grad(lambda values: gradient_horizon(values, 1).lag)(jnp.asarray(log_norm[0]))
+    np.testing.assert_array_equal(slope, np.zeros(3))
