@@ -2,7 +2,7 @@
 
     make bench                                          (a million networks among the rest)
     make bench ARGS=--quick                             (fewer networks and repeats)
-    make bench ARGS="--only norms"                      (also spectra, training, sweeps, scaling)
+    make bench ARGS="--only norms"                      (also spectra, calls, training, sweeps, scaling)
     make bench ARGS="--compare benchmarks/results/NAME.csv"
 
 All that is compared in a row is timed alternately in one run, each contestant in a process of its own with the settings
@@ -26,7 +26,7 @@ from comparison import compared
 from contestants import RESULTS
 from rows import read, table, write
 
-PARTS = ("norms", "spectra", "training", "sweeps", "scaling")
+PARTS = ("norms", "spectra", "calls", "training", "sweeps", "scaling")
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "lyapax", "chaotax")
 
 

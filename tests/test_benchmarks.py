@@ -116,3 +116,22 @@ def test_shares_and_ratios_of_norms(rows, tmp_path):
     by_hand, torch_func, plain = norms.ratios([case], taken)
     assert [each.median for each in (by_hand, torch_func, plain)] == pytest.approx([3, 3, 3])
     assert [each.verdict for each in (by_hand, torch_func, plain)] == ["met", "missed", ""]
+
+
+def test_a_second_call_may_take_three_times_as_long_as_inside_jit_and_a_millisecond(rows):
+    calls = import_module("calls")
+    for outside, verdict in ((0.0069, "met"), (0.0071, "missed")):  # 3 × 2 ms + 1 ms are allowed
+        taken = {"outside": np.array([outside] * 3), "inside": np.array([0.001, 0.002, 0.009])}
+        eager, jitted = calls.second_calls("rollout", 64, taken)
+        assert (eager.target, eager.verdict) == (pytest.approx(7), verdict)
+        assert (eager.median, jitted.median, jitted.target) == (pytest.approx(1e3 * outside), pytest.approx(2), None)
+
+
+def test_calls_that_part_in_one_number_or_in_what_is_not_finite_are_not_timed(rows):
+    worst = import_module("calls").worst_difference
+    ours = {"0": np.array([1.0, 200.0, np.nan, -np.inf])}
+    assert worst(ours, ours) == 0
+    assert worst(ours, {"0": np.array([1.0, 202.0, np.nan, -np.inf])}) == pytest.approx(0.01)
+    assert worst(ours, {"0": np.array([1.0, 200.0, np.nan, np.nan])}) == np.inf
+    assert worst(ours, {"0": np.array([1.0, 200.0, 1.0, -np.inf])}) == np.inf
+    assert worst(ours, {"0": np.array([1.0, np.nan, np.nan, -np.inf])}) == np.inf

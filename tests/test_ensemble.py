@@ -150,3 +150,23 @@ def test_every_ensemble_of_weights_runs_on_two_devices_without_waiting_for_itsel
     environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
     ran = subprocess.run([sys.executable, str(program)], env=environment, check=True, stdout=subprocess.PIPE, text=True)
     assert tuple(ran.stdout.split()) == names.WEIGHTS
+
+
+def test_no_array_without_entries_is_given_to_the_devices():
+    """As U of a network without inputs is; jaxlib 0.11.2 ends the process over one."""
+
+    def measure(network, constants):
+        return {**network, "sum": network["full"].sum() + constants[1] + constants[0].sum()}
+
+    networks = {"empty": np.zeros((4, 3, 0), np.float32), "full": np.arange(8, dtype=np.float32).reshape(4, 2)}
+    constants = np.zeros((0, 2), np.float32), np.float32(10)
+    program = ensemble.Program(measure)
+    found = program(networks, constants)
+    assert found["empty"].shape == (4, 3, 0)
+    assert found["empty"].dtype == np.float32
+    np.testing.assert_array_equal(found["full"], networks["full"])
+    np.testing.assert_array_equal(found["sum"], [11, 15, 19, 23])
+    (jitted,) = jax.make_jaxpr(program)(networks, constants).eqns
+    (mapped,) = (equation for equation in jitted.params["jaxpr"].eqns if equation.primitive.name == "shard_map")
+    assert len(mapped.invars) == 2
+    assert all(np.prod(atom.aval.shape) > 0 for atom in mapped.invars)

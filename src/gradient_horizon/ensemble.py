@@ -4,10 +4,12 @@ A block always holds the same number of networks, so every network goes through 
 result is bit for bit the same whatever else is in the sweep and however many devices there are.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
@@ -38,10 +40,19 @@ class Program:
         split, whole = PartitionSpec("networks"), PartitionSpec()
         # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
         block = jax.vmap(measure, in_axes=(0, None)) if width == 1 else lanes.vmap(measure, width)
-        mapped = jax.shard_map(block, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
 
         def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
-            return mapped(jax.tree.unflatten(tree, leaves), constants)
+            fixed, fixed_tree = jax.tree.flatten(constants)
+            each = len(leaves[0]) // jax.device_count()
+
+            shapes = [jax.ShapeDtypeStruct((each, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+
+            def on_one_device(held: list[Any], held_fixed: list[Any]) -> PyTree:
+                networks = jax.tree.unflatten(tree, _put_back(held, shapes))
+                return block(networks, jax.tree.unflatten(fixed_tree, _put_back(held_fixed, fixed)))
+
+            mapped = jax.shard_map(on_one_device, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
+            return mapped(_with_entries(leaves), _with_entries(fixed))
 
         self._compiled = jax.jit(unflattened, static_argnums=0)
         self._memory: dict[Any, int] = {}
@@ -65,6 +76,20 @@ class Program:
             each = sum(getattr(taken, f"{size}_size_in_bytes") for size in sizes) if taken else 0
             self._memory[key] = each * jax.device_count()
         return self._memory[key]
+
+
+def _with_entries(arrays: Sequence[Any]) -> list[Any]:
+    """The arrays that hold a number at all; U of a network without inputs does not.
+
+    One that does not, as an argument of a program on several devices, ends the process (jaxlib 0.11.2 on a CPU).
+    """
+    return [array for array in arrays if array.size]
+
+
+def _put_back(held: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
+    """Arrays of these `shapes` and dtypes: those that hold a number from `held`, in order, the others made anew."""
+    given = iter(held)
+    return [next(given) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
 
 
 def map_blocks(

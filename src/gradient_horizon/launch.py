@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -141,7 +141,8 @@ def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig
         with open_dict(master):
             kept = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}
             master.hydra.launcher = OmegaConf.create({**settings, **kept})
-        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks())
+        # a callback that does nothing has what a job asks of all callbacks together
+        context = HydraContext(GlobalHydra.instance().config_loader(), cast(Any, Callback()))
         return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
 
 

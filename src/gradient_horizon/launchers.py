@@ -4,6 +4,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +28,6 @@ class Launcher:
 JOBLIB = Launcher("hydra_joblib_launcher.joblib_launcher", "JoblibLauncher", "joblib")
 SLURM = Launcher("hydra_submitit_launcher.submitit_launcher", "SlurmLauncher", "slurm")
 RAY = Launcher("hydra_ray_launcher.ray_launcher", "RayLauncher", "ray")
-BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 NAMES = {"joblib": JOBLIB, "slurm": SLURM, "submitit_slurm": SLURM, "ray": RAY}
 
 
@@ -56,7 +56,7 @@ def checked(settings: DictConfig) -> dict[str, Any] | None:
         raise SettingError("hydra.launcher", error.full_key, str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
     target = plain.get("_target_")
-    if target == BASIC:
+    if target == ConfigStore.instance().load("hydra/launcher/basic.yaml").node["_target_"]:
         return None
     if target not in [launcher.target for launcher in NAMES.values()]:
         raise SettingError("hydra.launcher", target, f"basic, {', '.join(NAMES)}")
