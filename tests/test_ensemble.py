@@ -153,7 +153,7 @@ def test_every_ensemble_of_weights_runs_on_two_devices_without_waiting_for_itsel
 
 
 def test_no_array_without_entries_is_given_to_the_devices():
-    """As U of a network without inputs is; jaxlib 0.11.2 ends the process over one."""
+    """As U of a network without inputs is: not every jaxlib takes one."""
 
     def measure(network, constants):
         return {**network, "sum": network["full"].sum() + constants[1] + constants[0].sum()}

@@ -81,7 +81,7 @@ class Program:
 def _with_entries(arrays: Sequence[Any]) -> list[Any]:
     """The arrays that hold a number at all; U of a network without inputs does not.
 
-    One that does not, as an argument of a program on several devices, ends the process (jaxlib 0.11.2 on a CPU).
+    Not every jaxlib takes one without as an argument of a program on several devices.
     """
     return [array for array in arrays if array.size]
 

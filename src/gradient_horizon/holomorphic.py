@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from gradient_horizon.arrays import PyTree
 
@@ -41,7 +41,7 @@ def _is_complex_linear(program: ClosedJaxpr | Jaxpr) -> bool:
     jaxpr: Jaxpr = getattr(program, "jaxpr", program)
     tangents = {var for var in jaxpr.invars if _is_complex(var)}
     for equation in jaxpr.eqns:
-        if not any(isinstance(value, Var) and value in tangents for value in equation.invars):
+        if not any(not isinstance(value, Literal) and value in tangents for value in equation.invars):
             continue
         programs = [part for part in jax.tree.leaves(equation.params, is_leaf=_is_program) if _is_program(part)]
         stays = all(map(_is_complex, equation.outvars)) if not programs else all(map(_is_complex_linear, programs))
