@@ -216,7 +216,7 @@ def test_every_preset_is_a_sweep(name):
             "clip_thresholds: .* allowed: one value where clip=none, which does not read it",
         ),
         (["cell.depth=3"], r"cell.depth: 3 is not allowed"),
-        (["~cell"], "~cell: .*not deleted"),
+        (["~cell"], "~cell: .* is not allowed: a setting can be changed but not deleted$"),
         (["steps"], "override: 'steps' is not allowed; allowed: NAME=VALUE"),
         (["steps=[1"], "override: 'steps=\\[1' is not allowed; allowed: NAME=VALUE"),
         (["steps="], "steps: '' is not allowed; allowed: a whole number"),
@@ -227,8 +227,15 @@ def test_every_preset_is_a_sweep(name):
             "experiment: 'main' is not allowed; allowed: jacobian, singular_values, lyapunov",
         ),
         (["+sweeps=nothing"], "sweeps: 'nothing' is not allowed; allowed: the presets .*main"),
-        (["experiment=notes", "cell=relu"], "cell: 'relu' is not allowed; allowed: nothing: experiment=notes does not"),
+        (
+            ["experiment=notes", "cell=relu"],
+            "cell: 'relu' is not allowed: experiment=notes does not read it .add experiment=jacobian or .*; it reads",
+        ),
         (["method=pullback", "anchors=end,start", "-m"], "method: 'pullback' is not allowed"),
+        (
+            ["+hydra.launcher.x=${nothing}"],
+            "hydra.launcher: 'hydra.launcher.x' is not allowed: Interpolation key 'nothing' not found$",
+        ),
         (["+hydra.launcher._target_=os.system"], "hydra.launcher._target_: 'os.system' is not allowed"),
         (["hydra.sweeper={_target_:os.system}"], "hydra.sweeper: .* is not allowed; allowed: hydra/launcher and"),
         (

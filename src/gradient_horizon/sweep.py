@@ -95,7 +95,7 @@ def _check_override(override: Override) -> None:
         return
     config.check_key(key, override.value())
     if override.is_delete():
-        raise SettingError(f"~{key}", override.value(), "settings can be changed but not deleted")
+        raise SettingError(f"~{key}", override.value(), because="a setting can be changed but not deleted")
 
 
 def _is_hydras(override: Override) -> bool:
@@ -223,12 +223,8 @@ def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> No
     for key in keys:
         if key not in read and key not in config.HOUSEKEEPING:
             others = [f"experiment={name}" for name in names.EXPERIMENTS if key in config.settings_of(name)]
-            raise SettingError(
-                key,
-                getattr(base, key),
-                f"nothing: experiment={experiment} does not read it (add {' or '.join(others)}); it reads"
-                f" {', '.join(read)}",
-            )
+            because = f"experiment={experiment} does not read it (add {' or '.join(others)})"
+            raise SettingError(key, getattr(base, key), because=f"{because}; it reads {', '.join(read)}")
 
 
 def _sweep(
