@@ -16,6 +16,7 @@ from typing import Any
 from gradient_horizon import process, runtime
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+_NAMED = 5  # jobs of other processes that the table's last lines name
 
 
 class UsageError(ValueError):
@@ -208,8 +209,8 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
     dataset = results.load(folder)
     for table in summary.tables(dataset):
         screen.print(table)
-    for line in summary.recheck_lines(dataset):
-        screen.print(line, markup=False)
+    for line in (*summary.recheck_lines(dataset), *_left_out_lines(dataset, folder)):
+        screen.print(line, markup=False, soft_wrap=True)
     paths = sorted(path for job in records.job_folders(folder) if (path := job / records.RESULT).exists())
     end = DONE
     if redraw or not any(folder.glob("*.pdf")):
@@ -227,6 +228,32 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
     for line in summary.meaning_lines(dataset, folder):
         screen.print(line, markup=False, soft_wrap=True)
     return end
+
+
+def _left_out_lines(dataset: Any, folder: Path) -> list[str]:
+    """Which of the sweep's jobs the table and the figures leave out, what has become of them, and what shows them."""
+    from gradient_horizon import records
+    from gradient_horizon import status as told
+
+    missing = {*json.loads(dataset.attrs["missing_jobs"])}
+    if not missing:
+        return []
+    every = told.standings(folder)
+    jobs = [job for job in every if job.job in missing]
+    states = [f"{count} {state}" for state, count in told.counts(jobs).items() if state != records.FINISHED]
+    if later := sum(job.state == records.FINISHED for job in jobs):
+        states.append(f"{later} finished since")
+    running = [job for job in jobs if job.state == records.RUNNING]
+    lines = [f"Left out of the table and the figures: {len(jobs)} of {_jobs(len(every))} ({', '.join(states)})."]
+    for job in running[:_NAMED]:
+        done = f"{job.done} of {job.networks} networks are done"
+        lines.append(f"{job.job}: process {job.process} on {job.host} is computing it; {done}.")
+    if len(running) > _NAMED:
+        lines.append(f"Other processes are computing {len(running) - _NAMED} more.")
+    return [
+        *lines,
+        f"gradient-horizon status {folder} lists them. Once they have finished, this command shows them too.",
+    ]
 
 
 def _folder(path: Path) -> Path:
