@@ -387,6 +387,52 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, tmp_path,
     assert finished.stat().st_mtime_ns == before
 
 
+SWALLOWING = """
+import gc, signal, sys
+from gradient_horizon import cli, experiments, figures, terminal
+def pressed(phase, info):
+    if phase == "start":
+        signal.raise_signal(signal.SIGINT)
+def collecting(function):
+    def collects_and_goes_on(*arguments, **named):
+        gc.callbacks.append(pressed)
+        gc.collect()  # prints "Exception ignored", and goes on
+        gc.callbacks.remove(pressed)
+        print("went on")
+        return function(*arguments, **named)
+    return collects_and_goes_on
+module, name, *words = sys.argv[1:]
+place = {"experiments": experiments, "figures": figures, "terminal": terminal}[module]
+setattr(place, name, collecting(getattr(place, name)))
+sys.exit(cli.main(words))
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "said"),
+    [
+        (
+            "experiments.measure",
+            ["run", "-m", "cell=tanh,relu", "name=a", *SMALL],
+            "interrupted: 0 of 2 jobs are finished",
+        ),
+        ("figures.sweep_figures", ["run", "-m", "cell=tanh,relu", "name=a", *SMALL], "gradient-horizon: interrupted"),
+        ("terminal.counting", ["verify"], "gradient-horizon: interrupted"),
+    ],
+)
+def test_ctrl_c_while_rubbish_is_collected_is_honoured_at_the_next_step(tmp_path, place, words, said):
+    """Python drops what a callback of its garbage collector raises, and JAX registers one."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SWALLOWING, *place.split("."), *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Exception ignored in" in ran.stderr
+    assert "went on" in ran.stdout.splitlines()
+    assert ran.returncode == 130, ran.stderr
+    assert any(line.startswith(said) for line in (ran.stdout + ran.stderr).splitlines())
+    assert not list(tmp_path.rglob("*.pdf"))
+    assert not list(tmp_path.rglob("*.html"))
+
+
 def test_the_reference_method_agrees_to_the_last_digits(here, tmp_path):
     same = shlex.split(
         "run -m experiment=jacobian cell=tanh weights=np_rnn,unit_normal precision=float64 seeds=[3]"

@@ -43,7 +43,7 @@ FLOORS = (
     ("jacobian", "all_pairs", "spectra", "horizon", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
-    ("rules", "records", "lazy", "progress"),
+    ("rules", "records", "lazy", "progress", "interrupts"),
     ("config", "launchers"),
     ("results", "parts", "predictions", "status", "provenance", "statistics"),
     ("outcomes",),

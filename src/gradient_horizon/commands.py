@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradient_horizon import process, runtime
+from gradient_horizon import interrupts, process, runtime
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 _NAMED = 5  # jobs of other processes that the table's last lines name
@@ -50,6 +50,7 @@ def figures(options: argparse.Namespace) -> int:
     _prepare()  # before the first figure, which may load JAX
     ends = []
     for name in names:
+        interrupts.check()
         try:
             if name in NAMES:
                 ends.append(_paper_figure(name, quick=options.quick, draw_only=options.draw_only))
@@ -216,6 +217,7 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
     if redraw or not any(folder.glob("*.pdf")):
         try:
             for name, figure in figures.sweep_figures(dataset).items():
+                interrupts.check()
                 paths += figures.save(figure, folder / name)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -329,7 +331,12 @@ def verify(options: argparse.Namespace) -> int:
     screen = terminal.console()
     logging.disable(logging.WARNING)  # some checks provoke what is warned of
     begun = time.monotonic()
-    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as report:
+    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as say:
+
+        def report(name: str) -> None:
+            interrupts.check()
+            say(name)
+
         sections = verify(full=options.full, sections=SECTIONS, report=report)
     sentence, failed = page.verdict(sections)
     made = page.made(full=options.full, seconds=time.monotonic() - begun)

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gradient_horizon import config, jobs, launchers, names, records, runtime
+from gradient_horizon import config, interrupts, jobs, launchers, names, records, runtime
 from gradient_horizon.rules import SettingError
 
 MOST_JOBS = 100_000
@@ -368,6 +368,7 @@ def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
     """
     outcome = Outcome([], [])
     for job in todo:
+        interrupts.check()
         try:
             with jobs.claimed(job) as mine:
                 if not mine:
