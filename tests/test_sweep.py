@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradient_horizon import cli, config, jobs, names, records, sweep
+from gradient_horizon import cli, config, jobs, names, records, sweep, task_limits
 from gradient_horizon.config import SettingError
 from gradient_horizon.records import LONGEST_JOB_NAME, job_name
 from gradient_horizon.sweep import plan
@@ -266,6 +266,17 @@ def test_a_wrong_command_is_refused_in_one_line(overrides, message):
 
 def folder_name(*overrides: str) -> str:
     return plan(overrides, multirun=True).folder.name
+
+
+def test_the_settings_that_solve_tasks_by_the_documentation_are_jobs():
+    text = (Path(__file__).parents[1] / "docs/tasks.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"`gradient-horizon run (experiment=training [^`]*)`", text)
+    rows = re.findall(r"^\| `(\w+)` \| `(task=[^`]*)` \|", text, re.MULTILINE)
+    assert len(rows) >= 7
+    for task, rest in rows:
+        if task_limits.refusal(task, task_limits.PIXELS.get(task, 100)) is None:
+            (job,) = plan([*command.split(), *rest.split()]).jobs
+            assert (job.config.task, job.networks) == (task, 4)
 
 
 def test_the_default_name_stands_for_the_command():
