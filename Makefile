@@ -28,18 +28,18 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two)."
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[data]'
+	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two, longer where downloads are slow)."
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[data]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two)."
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two, longer where downloads are slow)."
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/installed
 
 .venv/installed-bench: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two)."
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@echo "Installing gradient-horizon and what it needs into .venv (once; a minute or two, longer where downloads are slow)."
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@ .venv/installed-dev .venv/installed
 
 clean:

@@ -23,6 +23,8 @@ UPDATES = 2000
 
 # %%
 # %matplotlib inline
+import itertools
+
 import jax
 import numpy as np
 
@@ -33,10 +35,20 @@ from gradient_horizon.outcomes import foretold, has_solved, initial_log_norms
 # %% [markdown]
 # ## A sweep of training
 #
-# Four jobs, of `SEEDS` networks at each of three weight scales; the same first weights and the same sequences in all four.
+# Eight jobs: two cells, from Gaussian weights and from the identity, each with and without a clipped gradient. A job has
+# `SEEDS` networks at each of three weight scales; seeds have the same sequences in all jobs.
 
 # %%
-data = gh.run(["+sweeps=main_training", f"seeds={SEEDS}", f"updates={UPDATES}", "name=training_and_clipping"])
+data = gh.run(
+    [
+        "+sweeps=main_training",
+        "weight_scales=[0.8,1.0,1.2]",
+        "learning_rates=[0.1]",
+        f"seeds={SEEDS}",
+        f"updates={UPDATES}",
+        "name=training_and_clipping",
+    ]
+)
 print(data)
 
 # %% [markdown]
@@ -55,7 +67,7 @@ figures.share_solved_against(data)
 # One network's own curve, by its labels:
 
 # %%
-one = data.sel(cell="tanh", clip="book", weight_scale=1.0, seed=0).squeeze(drop=True)
+one = data.sel(cell="tanh", weights="gaussian", clip="book", weight_scale=1.0, seed=0).squeeze(drop=True)
 print(one.error.to_series().round(3).to_string())
 print("solved at update", int(one.solved_at))
 
@@ -87,13 +99,13 @@ figures.state_gradient_over_training(data)
 figures.solving_against_initial_growth(data)
 
 # %%
-for cell in data.cell.values:
-    chosen = data.sel(cell=cell, clip="book").squeeze(["learning_rate", "clip_threshold"])
+for cell, weights in itertools.product(data.cell.values, data.weights.values):
+    chosen = data.sel(cell=cell, weights=weights, clip="book").squeeze(["learning_rate", "clip_threshold"])
     area = foretold(chosen)
     norms = initial_log_norms(chosen)  # of the product over √n
     median, _ = gh.horizon_quantile(*gh.gradient_horizon(norms.reshape(-1, norms.shape[-1]), 1))
     print(
-        f"{cell}: {int(has_solved(chosen).sum())} solved; median initial horizon {median.lag:g}, {median.kind};"
+        f"{cell}, {weights}: {int(has_solved(chosen).sum())} solved; median initial horizon {median.lag:g}, {median.kind};"
         f" AUC {f'{area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})' if area else 'undetermined'}"
     )
 

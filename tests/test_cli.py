@@ -6,6 +6,7 @@ import resource
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,7 @@ def test_a_failing_job_stops_no_other_and_is_tried_again(here, tmp_path):
     assert "failed: results/mixed/cell=relu: FloatingPointError: the second (see results/mixed/cell=relu/run.log)" in (
         ran.stdout.splitlines()
     )
+    assert "Left out of the table and the figures: 1 of 3 jobs (1 failed)." in ran.stdout.splitlines()
     log = (tmp_path / "results/mixed/cell=relu/run.log").read_text(encoding="utf-8")
     assert "Traceback" in log
     assert "of three" in log
@@ -233,6 +235,39 @@ def test_a_job_that_another_process_computes_is_waited_for(tmp_path):
     record = records.read_record(tmp_path / "results/shared/single")
     assert record is not None
     assert record.process == other.pid
+
+
+def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(tmp_path):
+    """Two commands with one name, of which the second is done before the first."""
+    waits = "from gradient_horizon import experiments; m = experiments.measure\n"
+    waits += "held = lambda *a: (print('begun', flush=True), sys.stdin.readline(), m(*a))[-1]\n"
+    waits += "experiments.measure = lambda config, *a: (held if config.cell == 'relu' else m)(config, *a)\n"
+    words = ["run", "-m", "name=shared", *SMALL]
+    program = f"import sys; {waits}from gradient_horizon import cli; sys.exit(cli.main({[*words, 'cell=tanh,relu']}))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert any(line == "begun\n" for line in other.stdout)
+            ran = command(*words, "cell=tanh,linear", folder=tmp_path)
+            said, _ = other.communicate("go\n")
+        finally:
+            other.kill()
+    assert (ran.returncode, other.returncode) == (0, 0), ran.stderr
+    lines = ran.stdout.splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith("Left out")]
+    assert lines[start - 1].strip() == "vanishes or explodes at every scale"  # the table's own last line
+    assert lines[start : start + 3] == [
+        "Left out of the table and the figures: 1 of 3 jobs (1 running).",
+        f"cell=relu: process {other.pid} on {socket.gethostname()} is computing it; 0 of 2 networks are done.",
+        "gradient-horizon status results/shared lists them. Once they have finished, this command shows them too.",
+    ]
+    assert "Left out" not in said
+    again = command(*words, "cell=tanh,linear", folder=tmp_path)
+    assert again.stdout.splitlines()[0].startswith("results/shared: all 2 jobs are finished already")
+    assert "Left out" not in again.stdout
+    assert "│ relu " in again.stdout
 
 
 UNDRAWN = """
@@ -350,6 +385,52 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, tmp_path,
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("results/stopped: 2 jobs, 1 finished already; computing 1 (2 networks)")
     assert finished.stat().st_mtime_ns == before
+
+
+SWALLOWING = """
+import gc, signal, sys
+from gradient_horizon import cli, experiments, figures, terminal
+def pressed(phase, info):
+    if phase == "start":
+        signal.raise_signal(signal.SIGINT)
+def collecting(function):
+    def collects_and_goes_on(*arguments, **named):
+        gc.callbacks.append(pressed)
+        gc.collect()  # prints "Exception ignored", and goes on
+        gc.callbacks.remove(pressed)
+        print("went on")
+        return function(*arguments, **named)
+    return collects_and_goes_on
+module, name, *words = sys.argv[1:]
+place = {"experiments": experiments, "figures": figures, "terminal": terminal}[module]
+setattr(place, name, collecting(getattr(place, name)))
+sys.exit(cli.main(words))
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "said"),
+    [
+        (
+            "experiments.measure",
+            ["run", "-m", "cell=tanh,relu", "name=a", *SMALL],
+            "interrupted: 0 of 2 jobs are finished",
+        ),
+        ("figures.sweep_figures", ["run", "-m", "cell=tanh,relu", "name=a", *SMALL], "gradient-horizon: interrupted"),
+        ("terminal.counting", ["verify"], "gradient-horizon: interrupted"),
+    ],
+)
+def test_ctrl_c_while_rubbish_is_collected_is_honoured_at_the_next_step(tmp_path, place, words, said):
+    """Python drops what a callback of its garbage collector raises, and JAX registers one."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SWALLOWING, *place.split("."), *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Exception ignored in" in ran.stderr
+    assert "went on" in ran.stdout.splitlines()
+    assert ran.returncode == 130, ran.stderr
+    assert any(line.startswith(said) for line in (ran.stdout + ran.stderr).splitlines())
+    assert not list(tmp_path.rglob("*.pdf"))
+    assert not list(tmp_path.rglob("*.html"))
 
 
 def test_the_reference_method_agrees_to_the_last_digits(here, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from figure_parts import assert_looks_as_approved
+from figure_parts import assert_looks_as_approved, title_of
 from training_results import trained
 
 from gradient_horizon import experiments, results
@@ -238,6 +238,26 @@ class TestMainTraining:
         points = found[best]
         where = {"time": xr.DataArray(points.time), "update": xr.DataArray(points["update"])}
         np.testing.assert_allclose(points["median"], decades.sel(where))
+
+    def test_ensembles_have_columns_of_their_own_at_their_own_learning_rates(self):
+        fates = {("relu", "identity"): [[[[-1, -1]]], [[[10, -1]]]], ("tanh", "gaussian"): [[[[10, 10]]], [[[-1, 10]]]]}
+        given = {"learning_rates": (0.001, 0.1), "weight_scales": (1.0,), "seeds": 2}
+        jobs = [
+            trained({"cell": cell, "clip": clip, "weights": weights}, solved=fates.get((cell, weights), -1), **given)
+            for cell in ("tanh", "relu")
+            for clip in ("none", "book")
+            for weights in ("gaussian", "identity")
+        ]
+        dataset = results.join(jobs)
+        titles = [title_of(ax).replace("\n", " ") for ax in main_training.draw(dataset).axes]
+        assert "tanh, Gaussian, not clipped, $\\eta$ = 0.001" in titles
+        assert "ReLU, identity, clipped, $\\eta$ = 0.1" in titles
+        assert titles.count("$g$ = 1, $\\eta$ = 0.1") == sum("clipped, $\\eta$ = 0.1" in title for title in titles)
+        found = curves(main_training.numbers(dataset), "quantity", "cell", "weights", "clip", "learning_rate")
+        assert len(found) == 4 * len(jobs)
+        curve = found["loss", "relu", "identity", "book", 0.1]
+        data = dataset.loss.sel(cell="relu", weights="identity", clip="book", learning_rate=0.1).squeeze()
+        np.testing.assert_allclose(curve["median"], data.sel(update=curve["update"].to_numpy()).median("seed"))
 
     def test_another_result_is_refused(self):
         with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=main_training"):

@@ -6,7 +6,7 @@ from figure_parts import curves_of, panels_of, title_of, words_of
 from matplotlib.colors import to_hex
 from training_results import SPREAD, trained
 
-from gradient_horizon import config, figures, outcomes, results
+from gradient_horizon import config, figures, names, outcomes, results
 from gradient_horizon.figures import histories, scales, state_gradients, success
 from gradient_horizon.statistics import share
 
@@ -342,6 +342,47 @@ class TestSuccess:
         figure = figures.share_solved_against(results.join(jobs))
         assert along(panels_of(figure)[0])[0].get_ydata().tolist() == [0.75, 0.0]
         assert R"weight scale $g$ and learning rate $\eta$ with which most" in words_of(figure)[1].replace("\n", " ")
+
+    def test_success_against_length_one_panel_a_clip_threshold(self):
+        """With 3, 1 and 4 of 4 networks that solve it at the first length and 2, 0 and 1 at the second."""
+        thresholds, counts = (0.1, 1.0, 10.0), {20: (3, 1, 4), 50: (2, 0, 1)}
+        axes = {"clip_thresholds": thresholds, "weight_scales": (1.0,)}
+        jobs = []
+        for steps, solving in counts.items():
+            solved = [[[10] * count + [-1] * (4 - count)] for count in solving]
+            for clip, fates in (("none", -1), ("book", solved)):
+                jobs.append(trained({"clip": clip, "steps": steps}, solved=fates, **axes))
+        figure = figures.share_solved_against(results.join(jobs))
+        panels = panels_of(figure)
+        assert [title_of(ax) for ax in panels] == ["$c$ = 0.1", "$c$ = 1", "$c$ = 10"]
+        for ax, solving in zip(panels, zip(*counts.values(), strict=True), strict=True):
+            plain, clipped = along(ax)
+            assert plain.get_ydata().tolist() == [0, 0]
+            np.testing.assert_allclose(clipped.get_ydata(), np.divide(solving, 4))
+        said = words_of(figure)[1].replace("\n", " ")
+        assert "Networks that are not clipped are the same at every clip threshold" in said
+        assert "selected on these networks" not in said
+
+    def test_thresholds_stand_in_rows_of_the_other_settings(self):
+        """Counted where a page cannot hold them, and with the best of what else a job varies."""
+        thresholds = tuple(2.0**k for k in range(5))
+        axes = {"clip_thresholds": thresholds, "weight_scales": (1.0,), "learning_rates": (0.01, 0.1), "clip": "book"}
+        jobs = []
+        for number, weights in enumerate(names.WEIGHTS):
+            for steps in (20, 50):
+                fates = np.full((2, 5, 1, 4), -1)
+                fates[1, number % 5] = 10
+                jobs.append(trained({"weights": weights, "steps": steps}, solved=fates, **axes))
+        figure = figures.share_solved_against(results.join(jobs))
+        panels = panels_of(figure)
+        left_out = 5 * len(names.WEIGHTS) - len(panels)
+        assert [title_of(ax).replace("\n", " ") for ax in panels[:2]] == ["Gaussian, $c$ = 1", "Gaussian, $c$ = 2"]
+        for place, ax in enumerate(panels):
+            number, index = divmod(place, 5)
+            assert along(ax)[0].get_ydata().tolist() == [float(number % 5 == index)] * 2
+        said = words_of(figure)[1].replace("\n", " ")
+        assert f"{left_out} more panels are not shown." in said
+        assert R"At the learning rate $\eta$ with which most networks solved their task" in said
 
 
 class TestSolvedMap:

@@ -47,7 +47,7 @@ FLOORS = (
     ("jacobian", "all_pairs", "spectra", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
-    ("rules", "records", "lazy", "progress"),
+    ("rules", "records", "lazy", "progress", "interrupts"),
     ("config", "launchers"),
     ("results", "parts", "predictions", "status", "provenance", "statistics"),
     ("outcomes",),

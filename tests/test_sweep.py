@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradient_horizon import cli, config, jobs, names, records, sweep
+from gradient_horizon import cli, config, jobs, names, records, sweep, task_limits
 from gradient_horizon.config import SettingError
 from gradient_horizon.records import LONGEST_JOB_NAME, job_name
 from gradient_horizon.sweep import plan
@@ -216,7 +216,7 @@ def test_every_preset_is_a_sweep(name):
             "clip_thresholds: .* allowed: one value where clip=none, which does not read it",
         ),
         (["cell.depth=3"], r"cell.depth: 3 is not allowed"),
-        (["~cell"], "~cell: .*not deleted"),
+        (["~cell"], "~cell: .* is not allowed: a setting can be changed but not deleted$"),
         (["steps"], "override: 'steps' is not allowed; allowed: NAME=VALUE"),
         (["steps=[1"], "override: 'steps=\\[1' is not allowed; allowed: NAME=VALUE"),
         (["steps="], "steps: '' is not allowed; allowed: a whole number"),
@@ -227,8 +227,15 @@ def test_every_preset_is_a_sweep(name):
             "experiment: 'main' is not allowed; allowed: jacobian, singular_values, lyapunov",
         ),
         (["+sweeps=nothing"], "sweeps: 'nothing' is not allowed; allowed: the presets .*main"),
-        (["experiment=notes", "cell=relu"], "cell: 'relu' is not allowed; allowed: nothing: experiment=notes does not"),
+        (
+            ["experiment=notes", "cell=relu"],
+            "cell: 'relu' is not allowed: experiment=notes does not read it .add experiment=jacobian or .*; it reads",
+        ),
         (["method=pullback", "anchors=end,start", "-m"], "method: 'pullback' is not allowed"),
+        (
+            ["+hydra.launcher.x=${nothing}"],
+            "hydra.launcher: 'hydra.launcher.x' is not allowed: Interpolation key 'nothing' not found$",
+        ),
         (["+hydra.launcher._target_=os.system"], "hydra.launcher._target_: 'os.system' is not allowed"),
         (["hydra.sweeper={_target_:os.system}"], "hydra.sweeper: .* is not allowed; allowed: hydra/launcher and"),
         (
@@ -259,6 +266,17 @@ def test_a_wrong_command_is_refused_in_one_line(overrides, message):
 
 def folder_name(*overrides: str) -> str:
     return plan(overrides, multirun=True).folder.name
+
+
+def test_the_settings_that_solve_tasks_by_the_documentation_are_jobs():
+    text = (Path(__file__).parents[1] / "docs/tasks.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"`gradient-horizon run (experiment=training [^`]*)`", text)
+    rows = re.findall(r"^\| `(\w+)` \| `(task=[^`]*)` \|", text, re.MULTILINE)
+    assert len(rows) >= 7
+    for task, rest in rows:
+        if task_limits.refusal(task, task_limits.PIXELS.get(task, 100)) is None:
+            (job,) = plan([*command.split(), *rest.split()]).jobs
+            assert (job.config.task, job.networks) == (task, 4)
 
 
 def test_the_default_name_stands_for_the_command():

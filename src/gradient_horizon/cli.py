@@ -6,7 +6,6 @@ Exit status: 0 done, 1 some job failed or some law does not hold, 2 wrong input,
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 import argcomplete
 import argcomplete.shell_integration
 
-from gradient_horizon import __version__, commands
+from gradient_horizon import __version__, commands, interrupts
 from gradient_horizon.commands import DONE, INTERRUPTED, WRONG
 
 
@@ -31,9 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "command"):
         parser.print_help()
         return WRONG
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return options.command(options)
+        with interrupts.honoured():
+            status = options.command(options)
+            if status != INTERRUPTED:
+                interrupts.check()
+            return status
     except ValueError as error:  # settings, results, names: each message is one line
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradient_horizon import process, runtime
+from gradient_horizon import interrupts, process, runtime
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+_NAMED = 5  # jobs of other processes that the table's last lines name
 
 
 class UsageError(ValueError):
@@ -49,6 +50,7 @@ def figures(options: argparse.Namespace) -> int:
     _prepare()  # before the first figure, which may load JAX
     ends = []
     for name in names:
+        interrupts.check()
         try:
             if name in NAMES:
                 ends.append(_paper_figure(name, quick=options.quick, draw_only=options.draw_only))
@@ -208,13 +210,14 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
     dataset = results.load(folder)
     for table in summary.tables(dataset):
         screen.print(table)
-    for line in summary.recheck_lines(dataset):
-        screen.print(line, markup=False)
+    for line in (*summary.recheck_lines(dataset), *_left_out_lines(dataset, folder)):
+        screen.print(line, markup=False, soft_wrap=True)
     paths = sorted(path for job in records.job_folders(folder) if (path := job / records.RESULT).exists())
     end = DONE
     if redraw or not any(folder.glob("*.pdf")):
         try:
             for name, figure in figures.sweep_figures(dataset).items():
+                interrupts.check()
                 paths += figures.save(figure, folder / name)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -227,6 +230,32 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
     for line in summary.meaning_lines(dataset, folder):
         screen.print(line, markup=False, soft_wrap=True)
     return end
+
+
+def _left_out_lines(dataset: Any, folder: Path) -> list[str]:
+    """Which of the sweep's jobs the table and the figures leave out, what has become of them, and what shows them."""
+    from gradient_horizon import records
+    from gradient_horizon import status as told
+
+    missing = {*json.loads(dataset.attrs["missing_jobs"])}
+    if not missing:
+        return []
+    every = told.standings(folder)
+    jobs = [job for job in every if job.job in missing]
+    states = [f"{count} {state}" for state, count in told.counts(jobs).items() if state != records.FINISHED]
+    if later := sum(job.state == records.FINISHED for job in jobs):
+        states.append(f"{later} finished since")
+    running = [job for job in jobs if job.state == records.RUNNING]
+    lines = [f"Left out of the table and the figures: {len(jobs)} of {_jobs(len(every))} ({', '.join(states)})."]
+    for job in running[:_NAMED]:
+        done = f"{job.done} of {job.networks} networks are done"
+        lines.append(f"{job.job}: process {job.process} on {job.host} is computing it; {done}.")
+    if len(running) > _NAMED:
+        lines.append(f"Other processes are computing {len(running) - _NAMED} more.")
+    return [
+        *lines,
+        f"gradient-horizon status {folder} lists them. Once they have finished, this command shows them too.",
+    ]
 
 
 def _folder(path: Path) -> Path:
@@ -302,7 +331,12 @@ def verify(options: argparse.Namespace) -> int:
     screen = terminal.console()
     logging.disable(logging.WARNING)  # some checks provoke what is warned of
     begun = time.monotonic()
-    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as report:
+    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as say:
+
+        def report(name: str) -> None:
+            interrupts.check()
+            say(name)
+
         sections = verify(full=options.full, sections=SECTIONS, report=report)
     sentence, failed = page.verdict(sections)
     made = page.made(full=options.full, seconds=time.monotonic() - begun)

@@ -459,7 +459,7 @@ def from_node(node: Any, replaced: Mapping[str, Any]) -> Config:
         if key in FIELDS:
             raise SettingError(key, _value_at(node, key), FIELDS[key].metadata["rule"].allowed) from None
         check_key(key, _value_at(node, key))
-        raise SettingError("settings", key, str(error).splitlines()[0]) from None
+        raise SettingError("settings", key, because=str(error).splitlines()[0]) from None
     assert isinstance(values, dict)
     return checked({**{str(key): value for key, value in values.items()}, **replaced})
 

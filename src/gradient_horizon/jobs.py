@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from gradient_horizon import __version__, provenance, records, runtime
+from gradient_horizon import __version__, interrupts, provenance, records, runtime
 from gradient_horizon.config import Config, as_dict, checked, content_hash, cut, deciding, networks_of, spelt_short
 from gradient_horizon.parts import Parts, TooManyNetworksError
 from gradient_horizon.progress import Tally
@@ -177,6 +177,7 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
     tally = Tally(job.networks)
 
     def heard(networks: float) -> None:
+        interrupts.check()
         tally.add(networks)
         report(networks)
 

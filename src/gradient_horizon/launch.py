@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gradient_horizon import jobs, launchers, process, records, runtime, status, sweep
+from gradient_horizon import interrupts, jobs, launchers, process, records, runtime, status, sweep
 from gradient_horizon.sweep import Outcome, Sweep
 
 FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
@@ -44,7 +44,10 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
     """
     if "jax" not in sys.modules:  # the first task of this process
         process.prepare_own(devices=cores)
+    interrupts.forget()
     is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupts.stop)
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # an engine's own handler stays
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     todo = [jobs.read_job(Path(folder) / name, swept) for name in task.jobs]
@@ -78,6 +81,7 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     except Exception as raised:  # of the engine; the jobs' own are in their records
         error = f"{type(raised).__name__}: {raised}".splitlines()[0]
     while (outcome := _outcome(todo, error)).elsewhere:
+        interrupts.check()
         time.sleep(SECONDS)
         tell([status.standing_of(job.folder, job.networks) for job in todo])
     if not outcome.failed:
@@ -114,6 +118,7 @@ def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if gave_up.is_set():
+            interrupts.forget()
             raise _LostError from None
         raise
     finally:

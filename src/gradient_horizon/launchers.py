@@ -53,7 +53,7 @@ def checked(settings: DictConfig) -> dict[str, Any] | None:
     try:
         plain = OmegaConf.to_container(settings, resolve=True)
     except OmegaConfBaseException as error:
-        raise SettingError("hydra.launcher", error.full_key, str(error).splitlines()[0]) from None
+        raise SettingError("hydra.launcher", error.full_key, because=str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
     target = plain.get("_target_")
     if target == ConfigStore.instance().load("hydra/launcher/basic.yaml").node["_target_"]:

@@ -13,10 +13,14 @@ LONGEST_NAME = 200  # bytes; file systems take 255
 
 
 class SettingError(ValueError):
-    """A setting with a value that is not allowed; the message is one line for the user."""
+    """A setting with a value that is not allowed; the message is one line for the user.
 
-    def __init__(self, setting: str, value: Any, allowed: str):
-        super().__init__(" ".join(f"{setting}: {value!r} is not allowed; allowed: {allowed}".split("\n")))
+    It names the values that are `allowed`, or says why (`because`) where no value of this setting is.
+    """
+
+    def __init__(self, setting: str, value: Any, allowed: str = "", *, because: str = ""):
+        rest = f": {because}" if because else f"; allowed: {allowed}"
+        super().__init__(" ".join(f"{setting}: {value!r} is not allowed{rest}".split("\n")))
 
 
 @dataclass(frozen=True)

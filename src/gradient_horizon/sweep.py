@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gradient_horizon import config, jobs, launchers, names, records, runtime
+from gradient_horizon import config, interrupts, jobs, launchers, names, records, runtime
 from gradient_horizon.rules import SettingError
 
 MOST_JOBS = 100_000
@@ -95,7 +95,7 @@ def _check_override(override: Override) -> None:
         return
     config.check_key(key, override.value())
     if override.is_delete():
-        raise SettingError(f"~{key}", override.value(), "settings can be changed but not deleted")
+        raise SettingError(f"~{key}", override.value(), because="a setting can be changed but not deleted")
 
 
 def _is_hydras(override: Override) -> bool:
@@ -223,12 +223,8 @@ def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> No
     for key in keys:
         if key not in read and key not in config.HOUSEKEEPING:
             others = [f"experiment={name}" for name in names.EXPERIMENTS if key in config.settings_of(name)]
-            raise SettingError(
-                key,
-                getattr(base, key),
-                f"nothing: experiment={experiment} does not read it (add {' or '.join(others)}); it reads"
-                f" {', '.join(read)}",
-            )
+            because = f"experiment={experiment} does not read it (add {' or '.join(others)})"
+            raise SettingError(key, getattr(base, key), because=f"{because}; it reads {', '.join(read)}")
 
 
 def _sweep(
@@ -372,6 +368,7 @@ def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
     """
     outcome = Outcome([], [])
     for job in todo:
+        interrupts.check()
         try:
             with jobs.claimed(job) as mine:
                 if not mine:

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from gradient_horizon.figures import histories, scales, style
 from gradient_horizon.figures.bands import quantiles
 from gradient_horizon.figures.learning import chance_key
-from gradient_horizon.figures.panels import Grid, setting, split, title_of
+from gradient_horizon.figures.panels import MOST_COLUMNS, MOST_PANELS, Grid, Panel, setting, split, title_of
 from gradient_horizon.outcomes import at_best, exists, final_error, has_diverged, share_solved
 from gradient_horizon.statistics import Interval
 
@@ -76,6 +76,30 @@ def lines_of(dataset: xr.Dataset, abscissa: str) -> list[Line]:
             dash = {"linestyle": _DASHES[index % len(_DASHES)]} if index else {}
             lines.append(Line(title_of(place), {**look, **dash, "marker": _MARKERS[index % len(_MARKERS)]}, place))
     return lines
+
+
+def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
+    """One panel a clip threshold for each panel of `grid`, where there are several that are not the abscissa.
+
+    What is solved depends on the threshold, so that the best one alone would say too little. A row a panel of `grid`.
+    """
+    thresholds = dataset["clip_threshold"].values.tolist()
+    if len(thresholds) == 1 or abscissa == "clip_threshold":
+        return grid
+    every = [
+        Panel(", ".join(filter(None, [panel.title, f"{histories.SYMBOLS['clip_threshold']} = {value:g}"])), data)
+        for panel in grid.panels
+        for value, data in ((value, panel.data.sel(clip_threshold=[value])) for value in thresholds)
+    ]
+    total = (len(grid.panels) + grid.left_out) * len(thresholds)
+    return Grid(every[:MOST_PANELS], min(len(thresholds), MOST_COLUMNS), total - len(every[:MOST_PANELS]))
+
+
+def _threshold_note(dataset: xr.Dataset, abscissa: str) -> list[str]:
+    """That some lines are the same in every panel of `by_threshold`, which are those of no clip rule."""
+    told = abscissa != "clip_threshold" and dataset.sizes["clip_threshold"] > 1 and "clip" in dataset.dims
+    unclipped = told and "none" in dataset["clip"].values
+    return ["Networks that are not clipped are the same at every clip threshold $c$."] if unclipped else []
 
 
 def accuracy(data: xr.Dataset) -> Interval:
@@ -165,9 +189,9 @@ def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, ch
     """`measure` along the abscissa; with `chance` it is a measure of the error, and networks that diverge have none."""
     dataset = dataset.sortby("weight_scale")
     abscissa = abscissa_of(dataset)
-    grid = split(dataset, within=(*METHODS, abscissa))
-    notes = [budget(dataset, solved=not chance)]
-    notes += histories.chosen_note(dataset, [axis for axis in CHOICES if axis != abscissa])
+    grid = by_threshold(dataset, split(dataset, within=(*METHODS, abscissa)), abscissa)
+    notes = [budget(dataset, solved=not chance), *_threshold_note(dataset, abscissa)]
+    notes += histories.chosen_note(dataset, [axis for axis in CHOICES if axis not in (abscissa, "clip_threshold")])
     diverged = int(has_diverged(dataset).sum())
     if chance and diverged:
         notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are left out.")
@@ -206,7 +230,8 @@ def share_solved_against(dataset: xr.Dataset) -> Figure:
     """The share of networks that solved their task, with Wilson's 95 % intervals, one line a method.
 
     Against steps, distance, weight scale or what else a sweep varies (`abscissa_of`); one panel a combination of the
-    other swept settings. What a job varies beside that is at its best, and the budget of updates is stated.
+    other swept settings and clip threshold. Weight scale and learning rate, where a job varies them beside that, are at
+    their best, and the budget of updates is stated.
     """
     bars = intervals(dataset.sizes["seed"])
     return _against(dataset, share_solved, "share solved", bars, chance=False)

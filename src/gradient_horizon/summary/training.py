@@ -55,7 +55,7 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
                 median_of(row.solved_at.where(solved), 0),
                 str(int(has_diverged(row).sum())),
                 median_of(final_error(row), 3),
-                end_section=bool(keys) and index == shown[-1],
+                end_section=bool(keys) and len(shown) > 1 and index == shown[-1],
             )
     explained = "95 %: Wilson's interval; after: median update; error: median at the end"
     said = (*_selected(dataset), explained, _of_few(min(seeds, default=0), len(seeds)))

@@ -1,4 +1,6 @@
-"""Figure 9: training, for tanh and ReLU, each with and without a clipped gradient."""
+"""Figure 9: training, for tanh and ReLU from two ensembles of weights, each with and without a clipped gradient."""
+
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -6,24 +8,27 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from gradient_horizon.figures import gradient_norms, histories, learning, state_gradients, style, tables
-from gradient_horizon.figures.panels import Grid
+from gradient_horizon.figures.panels import CHARACTERS, Grid, wrapped
 from gradient_horizon.figures.scales import ScaleColours
 
-TITLE = "Training tanh and ReLU networks, each with and without a clipped gradient"
+TITLE = (
+    "Training tanh and ReLU networks from Gaussian weights and from the identity, with and without a clipped gradient"
+)
 CAPTION = (
-    "Against the update, one column a cell and clip rule: above, the loss on fresh sequences; dashed, chance: the"
-    " smallest loss that does not read the input. Middle, the norm ‖∇L‖ of the gradient of all parameters before"
-    " clipping, and dashed after it: g ← g·c/(‖g‖ + 10⁻⁶) where that is shorter. Both by weight scale g, median (line)"
-    " and 10–90 % (band) over seeds. Below, log₁₀ of ‖∂L/∂h_t‖, root mean square over sequences, for every time t: the"
-    " loss is read at the top, and below it stands what of it reaches back; the median over seeds at the weight scale"
-    " with which most networks solved the task."
+    "Against the update, one column a cell, ensemble of W and clip rule, at the learning rate η with which most of"
+    " its networks solved the task: above, the loss on fresh sequences; dashed, chance: the smallest loss that does"
+    " not read the input. Middle, the norm ‖∇L‖ of the gradient of all parameters before clipping, and dashed after"
+    " it: g ← g·c/(‖g‖ + 10⁻⁶) where that is shorter. Both by weight scale g, median (line) and 10–90 % (band) over"
+    " seeds. Below, log₁₀ of ‖∂L/∂h_t‖, root mean square over sequences, for every time t: the loss is read at the"
+    " top, and below it stands what of it reaches back; the median over seeds at the weight scale with which most"
+    " networks solved the task."
 )
 QUICK = ("updates=200", "record_every=20", "test_size=200", "seeds=4", "hidden_size=24", "steps=20")
 _ROWS = ("loss", gradient_norms.LABEL, state_gradients.TIME)
 
 
 def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
-    """One panel a cell and clip rule: with every weight scale, and at the best one."""
+    """One panel a cell, ensemble and clip rule: with every weight scale, and at the best one."""
     if "loss" not in dataset or not {"cell", "clip"} <= {*dataset.dims}:
         raise ValueError(
             "dataset: is no training over cells and clip rules; gradient-horizon run +sweeps=main_training makes it"
@@ -32,10 +37,22 @@ def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
     return histories.split_at_best(dataset), histories.split_at_best(dataset, state_gradients.CHOSEN)
 
 
+def _title(data: xr.Dataset, axes: Iterable[str]) -> str:
+    """What a column shows, and where along `axes`."""
+    words = [style.in_words(data[key].item()) for key in ("cell", "weights") if key in data.coords]
+    words.append("not clipped" if data["clip"].item() == "none" else "clipped")
+    return ", ".join([*words, *_at(data, axes)])
+
+
+def _at(data: xr.Dataset, axes: Iterable[str]) -> list[str]:
+    return [f"{histories.SYMBOLS[axis]} = {data[axis].item():g}" for axis in axes]
+
+
 def draw(dataset: xr.Dataset) -> Figure:
-    """A column a cell and clip rule; loss, gradient norm and the gradient of every state below each other."""
+    """A column a cell, ensemble and clip rule; loss, gradient norm and every state's gradient below each other."""
     curves, maps = (histories.cut_to(grid, len(_ROWS)) for grid in _grids(dataset))
     data, mapped = ([panel.data for panel in grid.panels] for grid in (curves, maps))
+    several = ["learning_rate"] if dataset.sizes["learning_rate"] > 1 else []
     with style.applied():
         colours = ScaleColours(data[0]["weight_scale"].values)
         figure, columns = histories.stacked(curves, _ROWS)
@@ -45,10 +62,9 @@ def draw(dataset: xr.Dataset) -> Figure:
         heat = state_gradients.Heat(mapped)
         heat.draw(heats)
         for ax, panel in zip(losses, data, strict=True):
-            clipped = "not clipped" if panel["clip"].item() == "none" else "clipped"
-            ax.set_title(f"{style.in_words(panel['cell'].item())}, {clipped}")
+            ax.set_title(wrapped(_title(panel, several), CHARACTERS // curves.columns))
         for ax, panel in zip(heats, mapped, strict=True):
-            ax.set_title(f"$g$ = {panel['weight_scale'].item():g}", fontsize=style.SMALL)
+            ax.set_title(", ".join(_at(panel, ["weight_scale", *several])), fontsize=style.SMALL)
         histories.set_updates([ax for column in columns for ax in column], data)
         colours.add_bar(figure, [*losses, *gradients])
         heat.add_bar(figure, heats, dataset.sizes["seed"])
@@ -63,14 +79,16 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     curves, maps = _grids(dataset)
     rows = []
     for panel, mapped in zip(curves.panels, maps.panels, strict=True):
-        place = {key: panel.data[key].item() for key in ("cell", "clip")}
+        place = {key: panel.data[key].item() for key in ("cell", "weights", "clip") if key in panel.data.coords}
+        rate = panel.data["learning_rate"].item()
         for name in ("loss", "gradient_norm", "clipped_gradient_norm"):
             updates, bands = histories.bands_of(panel.data, name)
             for index, scale in enumerate(panel.data["weight_scale"].values.tolist()):
-                at = {"quantity": name, **place, "weight_scale": scale}
+                at = {"quantity": name, **place, "learning_rate": rate, "weight_scale": scale}
                 rows.append(tables.band(at, "update", updates, bands[:, index]))
         updates, decades = state_gradients.decades_of(mapped.data)
-        at = {"quantity": "log10_state_gradient_norm", **place, "weight_scale": mapped.data["weight_scale"].item()}
+        chosen = {key: mapped.data[key].item() for key in ("learning_rate", "weight_scale")}
+        at = {"quantity": "log10_state_gradient_norm", **place, **chosen}
         time, update = (part.ravel() for part in np.indices(decades.shape))
         rows.append(tables.curve(at, update=updates[update], time=time + 1, median=decades.ravel()))
     return tables.stacked(rows)

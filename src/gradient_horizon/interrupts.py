@@ -1,0 +1,48 @@
+"""Ctrl-C is honoured at every moment, also where the exception that it raises is lost.
+
+Python turns SIGINT into a `KeyboardInterrupt` wherever the interpreter happens to be. In a callback of the garbage
+collector (JAX registers one), in `__del__` or in a weak reference's callback it is printed and dropped, and the work
+would go on. The handler here also remembers the signal; long work asks for it between its steps.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_asked = False
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """A signal's handler: raises `KeyboardInterrupt`, which `check` raises again where it was lost."""
+    global _asked
+    _asked = True
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def honoured() -> Iterator[None]:
+    """Let SIGTERM and SIGINT `stop` this process meanwhile; for its main thread.
+
+    SIGINT stays ignored where it is, as in the background of a script.
+    """
+    forget()
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check() -> None:
+    """Raises `KeyboardInterrupt` where a signal has asked to stop."""
+    if _asked:
+        raise KeyboardInterrupt
+
+
+def forget() -> None:
+    """Forget that a signal asked to stop, as it has been dealt with."""
+    global _asked
+    _asked = False
