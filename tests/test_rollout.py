@@ -61,5 +61,5 @@ def test_wrong_lengths_are_refused(xs, steps, message):
 def test_a_step_that_changes_the_state_is_refused():
     with pytest.raises(ValueError, match=r"step: returns a state of \(1,\) float64, but h0 is \(2,\) float64"):
         rollout(lambda p, h, x: h[:1], None, jnp.ones(2, jnp.float64), steps=3)
-    with pytest.raises(ValueError, match=r"h0: dtypes \['int64'\]; allowed: one of float32, float64"):
+    with pytest.raises(ValueError, match=r"h0: dtypes \['int64'\]; allowed: float32 and complex64, or float64"):
         rollout(lambda p, h, x: h, None, jnp.ones(2, jnp.int64), steps=3)

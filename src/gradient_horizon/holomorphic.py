@@ -38,7 +38,7 @@ def _is_complex_linear(program: ClosedJaxpr | Jaxpr) -> bool:
 
     (In a program inside the program all complex arguments count as tangents: more than need be.)
     """
-    jaxpr: Jaxpr = getattr(program, "jaxpr", program)
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
     tangents = {var for var in jaxpr.invars if _is_complex(var)}
     for equation in jaxpr.eqns:
         if not any(not isinstance(value, Literal) and value in tangents for value in equation.invars):

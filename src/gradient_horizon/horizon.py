@@ -38,9 +38,9 @@ def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, thres
     **Returns:** `Horizon`; of one network numbers, of more arrays of NumPy in float64; inside `jax.jit` or `jax.vmap`
     JAX's own in the dtype of `log_norm`, whose derivative is 0.
     """
-    jax = sys.modules.get("jax")  # not imported for this alone: tables are printed without it
+    jax: Any = sys.modules.get("jax")  # not imported for this alone: tables are printed without it
     is_traced = jax is not None and isinstance(log_norm, jax.core.Tracer)
-    xp: Any = jax.numpy if is_traced else np
+    xp: Any = sys.modules["jax.numpy"] if is_traced else np
     log_norm = log_norm if is_traced else np.asarray(log_norm, np.float64)
     scaled = (log_norm - 0.5 * math.log(state_size)) / math.log(10.0)
     stops = ~(xp.abs(scaled) <= threshold)  # NaN stops too

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import extended_range, linalg, names, underflow
 from gradient_horizon.arrays import IntSeries, PyTree, Scalar, Series, Step

@@ -302,7 +302,9 @@ def _spectrum(
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
-        violation = _sum_rule_error(flat_step, layout, *held((closed, params, counted, exponents)), log_det, times)
+        # an error is no number to be differentiated
+        fixed, fixed_params, counted, found_exponents = held((closed, params, counted, exponents))
+        violation = _sum_rule_error(flat_step, layout, fixed, fixed_params, counted, found_exponents, log_det, times)
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
@@ -421,7 +423,7 @@ def _sum_rule_error(
     n, dtype = layout.size, layout.dtype
     if log_det is None:
         identity = jnp.eye(n, dtype=dtype)
-        logs = lax.map(lambda hx: elimination.log_abs_det(push(flat_step, closed, *hx, identity)), counted)
+        logs = lax.map(lambda hx: elimination.log_abs_det(push(flat_step, closed, hx[0], hx[1], identity)), counted)
     else:
 
         def given(h, x):

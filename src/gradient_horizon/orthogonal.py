@@ -44,7 +44,8 @@ def log_growth(
 
     @jax.checkpoint
     def advance(basis, inputs):
-        basis, logs, share = orthonormalised(push(flat_step, params, *inputs, basis))
+        h, x = inputs
+        basis, logs, share = orthonormalised(push(flat_step, params, h, x, basis))
         return basis, (logs, share)
 
     _, (logs, shares) = lax.scan(advance, basis, window)

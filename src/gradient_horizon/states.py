@@ -24,7 +24,9 @@ from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.derivatives import jacobian
 
 FlatStep = Callable[[PyTree, Float[Array, " n"], PyTree], Float[Array, " n"]]
-ALLOWED = "float32 or float64, complex64 or complex128, beside them bfloat16, float16, integers, booleans and keys"
+ALLOWED = (
+    "float32 and complex64, or float64 and complex128; beside them bfloat16, float16, integers, booleans, random keys"
+)
 
 
 class Leaf(NamedTuple):
@@ -156,9 +158,7 @@ def layout_of(h0: PyTree) -> Layout:
     widths = {jnp.finfo(dtype).dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)}
     wide = {width for width in widths if width.itemsize >= 4} or ({np.dtype("float32")} if widths else set())
     if len(wide) != 1 or any(width.itemsize < 2 for width in widths):
-        raise ValueError(
-            f"h0: dtypes {sorted({str(dtype) for dtype in dtypes})}; allowed: {ALLOWED}, one width for all"
-        )
+        raise ValueError(f"h0: dtypes {sorted({str(dtype) for dtype in dtypes})}; allowed: {ALLOWED}")
     leaves, end = [], 0
     for value, dtype in zip(values, dtypes, strict=True):
         start, parts = end, int(jnp.issubdtype(dtype, jnp.inexact)) + int(jnp.issubdtype(dtype, jnp.complexfloating))
@@ -220,5 +220,6 @@ def _with_jacobian(step: Callable[..., Array]) -> Callable[..., Array]:
 def _instantiated(tangent: Any) -> Any:
     if not isinstance(tangent, SymbolicZero):
         return tangent
-    dtype = tangent.aval.dtype
-    return np.zeros(tangent.aval.shape, dtype) if dtype == jax.dtypes.float0 else jnp.zeros(tangent.aval.shape, dtype)
+    aval: Any = tangent.aval
+    dtype = aval.dtype
+    return np.zeros(aval.shape, dtype) if dtype == jax.dtypes.float0 else jnp.zeros(aval.shape, dtype)
