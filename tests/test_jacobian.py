@@ -441,3 +441,22 @@ def test_a_state_that_overflows_gives_nan_from_there_on():
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         log_jacobian_norms(lambda p, h, x: h, None, jnp.ones(2), steps=3, **settings)
+
+
+def test_results_have_names_for_one_network_and_for_many():
+    """J = s I: log norms k log s + ½ log 3, and beyond a decade after the first k with k |log10 s| > 1."""
+    step = lambda s, h, _: s * h  # noqa: E731
+    norms = log_jacobian_norms(step, 0.5, jnp.ones(3), steps=6, norms=("frobenius", "spectral"))
+    np.testing.assert_allclose(norms["spectral"], np.log(0.5) * norms.lags)
+    assert list(norms) == ["frobenius", "spectral"]
+    assert norms.lags.tolist() == [1, 2, 3, 4, 5, 6]
+    assert norms.finite.all()
+    assert norms.horizon(1.0) == (4.0, names.HorizonKind.VANISHED)
+    scales = jnp.array([0.5, 1.0, 3.0, jnp.inf])
+    many = jax.jit(jax.vmap(lambda s: log_jacobian_norms(step, s, jnp.ones(3), steps=6)))(scales)
+    lag, kind = many.horizon(1.0)
+    np.testing.assert_array_equal(lag, [4, 7, 3, np.nan])
+    assert [names.HORIZON_KINDS[one] for one in kind] == ["vanished", "beyond", "exploded", "nonfinite"]
+    assert many.finite.any(axis=1).tolist() == [True, True, True, False]
+    with pytest.raises(ValueError, match=r"norms: \['spectral'\]; a horizon needs frobenius"):
+        log_jacobian_norms(step, 0.5, jnp.ones(3), steps=2, norms=("spectral",)).horizon()

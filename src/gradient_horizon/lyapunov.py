@@ -179,7 +179,8 @@ def lyapunov_exponents(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of one floating dtype, n entries in all.
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all (see `states`: complex
+      ones, of 16 bits, and integers and keys beside them too).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
     - `transient`: how many of the T steps are discarded. The tangent vectors are carried through them, so that they
       are aligned when counting starts.
@@ -191,6 +192,13 @@ def lyapunov_exponents(
     - `log_det`: `log_det(params, h, x)`, log|det J_t| known otherwise (see `cell_log_det`), for the sum rule. None: by
       elimination of every J_t, which about doubles the cost.
     - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
+
+    **Complex states:** of a holomorphic step n exponents, each of which the real and imaginary parts have twice: so the
+    dimension and the entropy count them. Of any other step 2n, those of the real and imaginary parts. Which of the two
+    it is the linearised step tells (see `holomorphic`).
+
+    **Derivatives:** of exponents and standard errors, forward and in reverse, by a QR at every step (see `orthogonal`);
+    NaN of a direction that dies and where rounding leaves no digits.
 
     **Returns:** `LyapunovSpectrum`, in the state's dtype. An exponent is -inf where a step maps its direction
     exactly to zero (dead ReLU units), or, with `every` = 1, none of its pivots stands above rounding (W of

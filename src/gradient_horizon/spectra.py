@@ -58,8 +58,15 @@ def log_singular_values(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of one floating dtype, n entries in all.
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all (see `states`: complex
+      ones, of 16 bits, and integers and keys beside them too).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
+
+    **Complex states:** of a holomorphic step the n of its complex Jacobian; of any other the 2n of its real and
+    imaginary parts. Which of the two it is the linearised step tells (see `holomorphic`).
+
+    **Derivatives:** forward and in reverse (see `orthogonal`); NaN where two singular values are equal to 1e-6, and
+    where rounding leaves no digits.
 
     **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero because entries of the factors
     are (dead ReLU units, cells that are shifted out, blocks without a way back), NaN throughout where a state is not
