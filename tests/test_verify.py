@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gradient_horizon import activations, elimination, jacobian, linalg, lyapunov, spectra, sums, underflow
+from gradient_horizon import rollout as trajectories
 from gradient_horizon.activations import ACTIVATIONS
 from gradient_horizon.derivatives import pull, push
 from gradient_horizon.experiments import networks, population
@@ -112,7 +113,7 @@ def test_a_jacobian_at_the_wrong_state_is_caught(sabotage):
         states = rollout(*arguments, **settings).states
         return Trajectory(jnp.concatenate([states[1:], states[-1:]]))
 
-    laws = sabotage([traps.state], jacobian, "rollout", late)
+    laws = sabotage([traps.state], trajectories, "rollout", late)
     assert len(named(laws, "state of J_t")) == 2
 
 
