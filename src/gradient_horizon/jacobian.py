@@ -89,7 +89,7 @@ class JacobianNorms(Mapping[str, Any]):
     A pytree: under `jax.vmap` the arrays have an axis for the networks in front, and all of this works for all of them.
     """
 
-    log_norms: dict[str, Array]
+    log_norms: dict[str, Any]  # arrays, or what `jax.tree.map` makes of them
     state_size: int  # n, of the state or of its block
 
     def __getitem__(self, norm: str) -> Array:
