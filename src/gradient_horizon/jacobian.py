@@ -92,7 +92,7 @@ class JacobianNorms(Mapping[str, Any]):
     log_norms: dict[str, Any]  # arrays, or what `jax.tree.map` makes of them
     state_size: int  # n, of the state or of its block
 
-    def __getitem__(self, norm: str) -> Array:
+    def __getitem__(self, norm: str) -> Any:
         return self.log_norms[norm]
 
     def __iter__(self) -> Iterator[str]:
@@ -107,7 +107,7 @@ class JacobianNorms(Mapping[str, Any]):
         return np.arange(1, next(iter(self.log_norms.values())).shape[-1] + 1)
 
     @property
-    def finite(self) -> Bool[Array, "*networks T"]:
+    def finite(self) -> Any:
         """Whether the states that a product touches are finite; where they are not the norms are NaN."""
         return ~jnp.isnan(next(iter(self.log_norms.values())))
 
