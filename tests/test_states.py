@@ -9,6 +9,8 @@ from gradient_horizon import (
     log_jacobian_norms_all_pairs,
     log_singular_values,
     lyapunov_exponents,
+    make_cell,
+    node_split,
 )
 from gradient_horizon.rollout import rollout
 
@@ -187,6 +189,23 @@ def test_the_product_of_a_network_of_16_bits_does_not_round_to_16():
     w = jnp.array([[1.0078125]], jnp.bfloat16)  # 1 + 2^-7
     found = log_jacobian_norms(lambda w, h, _: w @ h, w, jnp.ones(1, jnp.bfloat16), steps=200)["frobenius"]
     np.testing.assert_allclose(found, np.arange(1, 201) * np.log1p(2.0**-7), rtol=1e-5)
+
+
+def test_the_nodes_of_a_network_of_16_bits():
+    """Their sum is the growth of the vector that its own Jacobians, formed in 16 bits, pass back."""
+    cell = make_cell("tanh", N)
+    params = cell.init(jax.random.key(0), 1.2, dtype=jnp.bfloat16)
+    h0 = cell.initial_state(jax.random.key(1), dtype=jnp.bfloat16)
+    split = node_split(cell, params, h0, steps=T)
+    states = rollout(cell.step, params, h0, steps=T).states[:-1].astype(jnp.bfloat16)
+    factors = np.asarray(jax.vmap(lambda h: jax.jacfwd(lambda h: cell.step(params, h, None))(h))(states), np.float64)
+    vector = np.ones(N)
+    for factor in factors[::-1]:
+        vector = vector @ factor
+    growth = np.log(np.linalg.norm(vector) / N**0.5)
+    eps = float(jnp.finfo(jnp.bfloat16).eps)
+    assert split["matrix"].dtype == jnp.float32
+    np.testing.assert_allclose(np.sum(split["matrix"] + split["activation"]), growth, atol=N * T * eps)
 
 
 def test_parts_of_16_and_of_32_bits():

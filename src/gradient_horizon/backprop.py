@@ -144,18 +144,19 @@ def node_split(
             f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, as the state is"
         )
 
-    dtype = h0.dtype
+    dtype = before.dtype  # float32 for a network of 16 bits
+    gradient, recurrent = gradient.astype(dtype), params.recurrent.astype(dtype)
     room = room_of(dtype)
     lift = 2.0**room
 
     def slopes(h, x):
-        return cell.activation.derivative(cell.preactivation(params, h, x))
+        return cell.activation.derivative(cell.preactivation(params, h.astype(h0.dtype), x)).astype(dtype)
 
     def retreat(vector, inputs):
         raw = vector * lift * slopes(*inputs)
         activated, lost = normalise(raw)
         is_safe = is_kept(raw, activated, room)
-        raw = (activated * lift) @ params.recurrent
+        raw = (activated * lift) @ recurrent
         multiplied, gained = normalise(raw)
         split = {
             "activation": _log_ratio(activated, lost - room, vector),
@@ -183,5 +184,5 @@ def node_split(
 
         return lax.scan(retreat, extended(gradient[:, None]), (before, xs), reverse=True)[1]
 
-    split = with_care(~is_safe, split, by_entry, closed, params.recurrent, gradient, before, xs)
+    split = with_care(~is_safe, split, by_entry, closed, recurrent, gradient, before, xs)
     return {node: jnp.where(touches_bad, jnp.nan, added[::-1]) for node, added in split.items()}
