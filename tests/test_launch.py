@@ -114,7 +114,8 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
     launcher = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "name=cut"]
     folder = tmp_path / "results/cut"
     with subprocess.Popen(
-        [sys.executable, "-c", program, *SWEEP, *launcher],
+        # SIGINT is ignored, as in the background of a script: giving up must not depend on it
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-c", program, *SWEEP, *launcher],
         cwd=tmp_path,
         env=cluster,
         stdout=subprocess.PIPE,

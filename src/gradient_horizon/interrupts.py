@@ -5,6 +5,7 @@ collector (JAX registers one), in `__del__` or in a weak reference's callback it
 would go on. The handler here also remembers the signal; long work asks for it between its steps.
 """
 
+import _thread
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,13 @@ def honoured() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_main() -> None:
+    """Raise `KeyboardInterrupt` in the main thread, from another: also where SIGINT is ignored, as in the background of
+    a script, and Python's own way does nothing."""
+    handled = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
+    _thread.interrupt_main(handled[0] if handled else signal.SIGINT)
 
 
 def check() -> None:

@@ -4,7 +4,6 @@ The settings of every job stand in its folder before anything is launched; a tas
 names of its jobs, and needs no more than a shared file system. What became of a job is read from its record.
 """
 
-import _thread
 import importlib
 import json
 import logging
@@ -109,7 +108,7 @@ def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
             quiet = quiet + SECONDS if records.LOST in states and records.RUNNING not in states else 0.0
             if quiet > PATIENCE:
                 gave_up.set()
-                _thread.interrupt_main()
+                interrupts.stop_main()
                 return
 
     thread = threading.Thread(target=follow, daemon=True)
