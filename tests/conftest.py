@@ -3,11 +3,16 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 from jaxtyping import install_import_hook
 
 from gradient_horizon import process
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # in the background of a script; the processes that tests interrupt would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # One cache of compiled programs for all that a run starts: most tests compile what another has compiled before.

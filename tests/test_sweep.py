@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
@@ -564,16 +565,19 @@ def test_a_job_is_computed_by_one_process_at_a_time(monkeypatch):
 @pytest.mark.parametrize("ends", ["finished", "failed", "interrupted", "silent"])
 def test_what_another_process_computes_is_waited_for(ends, monkeypatch):
     """It finishes or fails there; where it is stopped or dies, it is computed here."""
-    monkeypatch.setattr(sweep, "LOOK_AGAIN", 0.01)
     (job,) = plan(["name=a"]).jobs
-    ran, claimed, told = [], threading.Event(), []
+    ran, claimed, looked, told = [], threading.Event(), threading.Event(), []
+    # it ends there after the first look from here
+    monkeypatch.setattr(
+        sweep, "time", SimpleNamespace(time=time.time, sleep=lambda _: (looked.set(), time.sleep(0.01)))
+    )
     monkeypatch.setattr(sweep.jobs, "execute", lambda job, report: (ran.append(job), finish(job)))
 
     def other():
         with jobs.claimed(job) as mine:
             assert mine
             claimed.set()
-            time.sleep(0.3)
+            looked.wait()
             if ends == "finished":
                 finish(job)
             elif ends != "silent":
