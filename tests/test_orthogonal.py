@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gradient_horizon import log_jacobian_norms, log_singular_values, lyapunov_exponents
-from gradient_horizon.orthogonal import log_growth, orthonormalised, with_derivative_of
+from gradient_horizon.derivatives import with_derivative_of
+from gradient_horizon.orthogonal import log_growth, orthonormalised
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 
 N, T = 4, 6

@@ -1,4 +1,4 @@
-"""A step's derivative at one state, times vectors, by whichever direction the step has.
+"""Derivatives from where they can be had: of a step by whichever direction it has, of a search by another route.
 
 A step with a `jax.custom_vjp` (the surrogate gradients of spiking units) has a reverse derivative alone, one with a
 `lax.while_loop` inside a forward one alone. Where the direction that is asked for does not exist the whole Jacobian
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from gradient_horizon.arrays import PyTree
@@ -72,3 +74,29 @@ def pull(
         return jax.vmap(lambda row: vjp(row)[0])(matrix)
 
     return _one_of(function, h, backwards, lambda: matrix @ jax.jacfwd(function)(h))
+
+
+def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
+    """`value`, with the derivative of `route(*arguments)`, which finds the same and says where it is sure.
+
+    The derivative is NaN where `route` is not sure, and where it finds something else, by more than eps^⅓.
+    """
+
+    @jax.custom_jvp
+    def given(value: PyTree, *arguments: PyTree) -> PyTree:
+        return value
+
+    @given.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        value, *arguments = primals
+        found, tangent, is_sure = jax.jvp(route, arguments, list(tangents[1:]), has_aux=True)
+
+        def checked(value: Array, found: Array, tangent: Array) -> Array:
+            gap = jnp.where(value == found, 0, jnp.abs(value - found))
+            agrees = gap <= float(jnp.finfo(value.dtype).eps) ** (1 / 3) * (1 + jnp.abs(value))
+            # a factor, so that the derivative stays linear
+            return jnp.where(agrees & is_sure, 1, jnp.nan).astype(value.dtype) * tangent
+
+        return value, jax.tree.map(checked, value, found, tangent)
+
+    return given(lax.stop_gradient(value), *arguments)

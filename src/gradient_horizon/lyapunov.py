@@ -25,10 +25,10 @@ from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
 from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.compiled import compiled_once
-from gradient_horizon.derivatives import push, push_rows
+from gradient_horizon.derivatives import push, push_rows, with_derivative_of
 from gradient_horizon.fallback import held, step_of_arrays, with_care
 from gradient_horizon.graded import ZERO, Graded, graded, graded_product, log_norm
-from gradient_horizon.orthogonal import log_growth, with_derivative_of
+from gradient_horizon.orthogonal import log_growth
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import Trajectory, sequence_length, system_of
 from gradient_horizon.scaling import bits_of, normalise, power_of_two

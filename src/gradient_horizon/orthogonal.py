@@ -5,7 +5,6 @@ length or LAPACK: it can be differentiated, forward and in reverse. The measures
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,29 +50,3 @@ def log_growth(
     _, (logs, shares) = lax.scan(advance, basis, window)
     least = jnp.min(jnp.where(jnp.isnan(shares), 0, shares), axis=0)
     return logs, lax.cummin(least) > float(jnp.finfo(basis.dtype).eps) ** 0.5
-
-
-def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
-    """`value`, with the derivative of `route(*arguments)`, which finds the same and says where it is sure.
-
-    The derivative is NaN where `route` is not sure, and where it finds something else, by more than eps^⅓.
-    """
-
-    @jax.custom_jvp
-    def given(value: PyTree, *arguments: PyTree) -> PyTree:
-        return value
-
-    @given.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
-        value, *arguments = primals
-        found, tangent, is_sure = jax.jvp(route, arguments, list(tangents[1:]), has_aux=True)
-
-        def checked(value: Array, found: Array, tangent: Array) -> Array:
-            gap = jnp.where(value == found, 0, jnp.abs(value - found))
-            agrees = gap <= float(jnp.finfo(value.dtype).eps) ** (1 / 3) * (1 + jnp.abs(value))
-            # a factor, so that the derivative stays linear
-            return jnp.where(agrees & is_sure, 1, jnp.nan).astype(value.dtype) * tangent
-
-        return value, jax.tree.map(checked, value, found, tangent)
-
-    return given(lax.stop_gradient(value), *arguments)

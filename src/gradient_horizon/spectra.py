@@ -35,10 +35,10 @@ from jaxtyping import Array, Bool, Float, Int
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.compiled import compiled_once
-from gradient_horizon.derivatives import push
+from gradient_horizon.derivatives import push, with_derivative_of
 from gradient_horizon.fallback import held, step_of_arrays
 from gradient_horizon.graded import Graded, graded_product, graded_svd
-from gradient_horizon.orthogonal import log_growth, with_derivative_of
+from gradient_horizon.orthogonal import log_growth
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import Trajectory, ever, sequence_length, system_of
 from gradient_horizon.structural_rank import everything, parts_of_last_layer, through

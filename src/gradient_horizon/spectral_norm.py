@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon import linalg
 from gradient_horizon.arrays import Scalar
-from gradient_horizon.orthogonal import with_derivative_of
+from gradient_horizon.derivatives import with_derivative_of
 from gradient_horizon.randomness import fixed_normal
 
 MOST_STEPS = 200  # then LAPACK: some 5 are needed, the first lags of a wide network take up to 80
