@@ -55,7 +55,7 @@ FLOORS = (
     ("verify",),
     ("jobs",),
     ("sweep", "terminal"),
-    ("launch", "publication"),
+    ("launch", "publication", "drawing"),
     ("commands", "api"),
     ("cli",),
     ("__main__",),

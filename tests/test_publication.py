@@ -89,6 +89,16 @@ def test_a_file_that_is_missing_is_made_again(here, name):
     assert contents(FIGURES) == first
 
 
+@pytest.mark.parametrize("name", sorted(FILES - {"notes.json"}))
+def test_a_file_that_is_not_the_one_that_was_built_is_made_again(here, capsys, name):
+    first = contents(FIGURES)
+    (FIGURES / name).write_bytes(first[name][:-7])
+    capsys.readouterr()
+    assert main(["figures", "notes", "--quick", "--draw-only"]) == 0
+    assert capsys.readouterr().out.startswith("notes: drawing (changed: files)\n")
+    assert contents(FIGURES) == first
+
+
 @pytest.mark.parametrize("record", ["", "[]", "{}"])
 def test_a_record_that_says_nothing_is_no_record(here, record):
     (FIGURES / "notes.json").write_text(record)

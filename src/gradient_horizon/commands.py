@@ -114,10 +114,11 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
         for job in todo:
             screen.print(f"would compute {job.folder}", markup=False)
         return DONE
-    if not todo:
-        return _conclude(screen, sweep.folder, redraw=redraw)
-    end, some = _computed(screen, sweep, todo)
-    return max(end, _conclude(screen, sweep.folder, redraw=True)) if some else end
+    end, some = _computed(screen, sweep, todo) if todo else (DONE, True)
+    if end == INTERRUPTED or not some:
+        return end
+    _draw_quick_looks(screen, sweep, todo)
+    return max(end, _conclude(screen, sweep.folder, redraw=redraw))
 
 
 def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
@@ -200,32 +201,43 @@ def _jobs(count: int) -> str:
     return f"{count} job" if count == 1 else f"{count} jobs"
 
 
+def _draw_quick_looks(screen: Any, sweep: Any, computed: list[Any]) -> None:
+    """Draw what is missing of the pictures of jobs that were finished before."""
+    from gradient_horizon import jobs
+
+    owed = [job for job in sweep.jobs if job not in computed and jobs.owes_quick_look(job)]
+    if owed:
+        _prepare()
+        screen.print(f"drawing {len(owed)} missing quick looks", markup=False)
+    for job in owed:
+        interrupts.check()
+        if why := jobs.draw_quick_look(job):
+            screen.print(f"no quick look: {job.folder}: {why}", markup=False)
+
+
 def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
-    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies.
+    """The sweep's table, its figures, drawn where they do not show what is finished, and where everything lies.
 
     The exit status: a figure that cannot be drawn is reported, and takes nothing from the results.
     """
-    from gradient_horizon import figures, records, results, summary
+    from gradient_horizon import drawing, records, results, summary
 
+    shows = drawing.shown_by(folder)
     dataset = results.load(folder)
     for table in summary.tables(dataset):
         screen.print(table)
     for line in (*summary.recheck_lines(dataset), *_left_out_lines(dataset, folder)):
         screen.print(line, markup=False, soft_wrap=True)
     paths = sorted(path for job in records.job_folders(folder) if (path := job / records.RESULT).exists())
-    end = DONE
-    if redraw or not any(folder.glob("*.pdf")):
+    end, drawn = DONE, None if redraw else drawing.standing(folder, shows)
+    if drawn is None:
         try:
-            for name, figure in figures.sweep_figures(dataset).items():
-                interrupts.check()
-                paths += figures.save(figure, folder / name)
+            drawn = drawing.draw(folder, dataset, shows, interrupts.check)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            screen.print(f"no figures: {folder}: {why}", markup=False)
-            end = FAILED
-    else:
-        paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
-    for path in paths:
+            screen.print(f"no figures: {folder}: {why} (the same command draws them again)", markup=False)
+            end, drawn = FAILED, []
+    for path in (*paths, *drawn):
         screen.print(str(path), markup=False)
     for line in summary.meaning_lines(dataset, folder):
         screen.print(line, markup=False, soft_wrap=True)

@@ -220,6 +220,28 @@ def _compute(job: Job, report: Callable[[float], None], begun: float) -> tuple[s
     return checksum, picture
 
 
+def owes_quick_look(job: Job) -> bool:
+    """Whether the job is finished and asks for a picture that is not there."""
+    if not job.config.quick_look or (job.folder / f"{QUICK_LOOK}.png").exists():
+        return False
+    record = records.read_record(job.folder)
+    return record is not None and record.state == records.FINISHED and record.hash == job.hash
+
+
+def draw_quick_look(job: Job) -> str:
+    """Draw the picture of a finished job from its result; why that failed, or an empty text."""
+    from gradient_horizon import results
+
+    with claimed(job) as mine:
+        record = records.read_record(job.folder)
+        if not mine or record is None:  # whoever is at it draws
+            return ""
+        picture = _draw_quick_look(results.open_job(job.folder), job.folder)
+        if picture != record.picture:
+            records.write_record(job.folder, replace(record, picture=picture))
+    return picture
+
+
 def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
     """Draw the result beside it; why that failed, or an empty text. The measurement stands without its picture."""
     (folder / f"{QUICK_LOOK}.png").unlink(missing_ok=True)  # of an earlier result

@@ -1,7 +1,7 @@
 """Paper figures on disk: each as PDF, PNG, its numbers as CSV and a caption, built again where something changed.
 
 What a figure was built from stands beside it as three hashes: of its data, of the package's code, and of how
-matplotlib draws. No file holds a time, so that the same three give the same bytes.
+matplotlib draws; with one of each file, so that a file that was altered is built again. No file holds a time, so that the same three give the same bytes.
 """
 
 import hashlib
@@ -85,15 +85,22 @@ def style_hash() -> str:
 
 
 def changed(stem: Path, now: dict[str, str]) -> list[str]:
-    """Which of `data`, `code` and `style` differ from those of the figure that stands there; all where it does not."""
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in (*ENDINGS, "json")]
-    if not all(path.exists() for path in paths):
-        return [*now]
+    """Which of `data`, `code` and `style` differ from those of the figure that stands there; all where it does not.
+
+    `files` where they are all the same, but a file is missing or not the one that was built.
+    """
     try:
-        before = json.loads(paths[-1].read_bytes())
-        return [key for key, value in now.items() if before.get(key) != value]
-    except (ValueError, AttributeError):
+        before = json.loads(stem.with_name(f"{stem.name}.json").read_bytes())
+        different = [key for key, value in now.items() if before.get(key) != value]
+    except (OSError, ValueError, AttributeError):
         return [*now]
+    return different or ([] if before.get("files") == _checksums(stem) else ["files"])
+
+
+def _checksums(stem: Path) -> dict[str, str]:
+    """Of the files that stand there, by their endings."""
+    paths = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ENDINGS}
+    return {ending: records.file_checksum(path) for ending, path in paths.items() if path.is_file()}
 
 
 def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, str]) -> list[Path]:
@@ -102,14 +109,15 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
     dataset = results.join(jobs)
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = style.save(figure.draw(dataset), stem, ENDINGS[:2])
-    texts = {
-        "csv": figure.numbers(dataset).to_csv(index=False, lineterminator="\n"),
-        "md": caption(name, sweep, jobs),
-        "json": json.dumps(now, indent=1) + "\n",  # last: it says that the others stand
-    }
-    for ending, text in texts.items():
+
+    def write(ending: str, text: str) -> None:
         paths.append(stem.with_name(f"{stem.name}.{ending}"))
         records.write_atomically(paths[-1], text.encode())
+
+    write("csv", figure.numbers(dataset).to_csv(index=False, lineterminator="\n"))
+    write("md", caption(name, sweep, jobs))
+    # last: it says that the others stand
+    write("json", json.dumps({**now, "files": _checksums(stem)}, indent=1) + "\n")
     return paths
 
 
