@@ -1,7 +1,8 @@
 """Paper figures on disk: each as PDF, PNG, its numbers as CSV and a caption, built again where something changed.
 
 What a figure was built from stands beside it as three hashes: of its data, of the package's code, and of how
-matplotlib draws; with one of each file, so that a file that was altered is built again. No file holds a time, so that the same three give the same bytes.
+matplotlib draws; and one of each file, so that a file that was altered is built again. No file holds a time, so that
+the same three give the same bytes.
 """
 
 import hashlib
