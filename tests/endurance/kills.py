@@ -89,6 +89,20 @@ class Kills:
             self.wrong.append(f"{name}: status {status} for a kill: {child.said.read_text()[-500:]}")
         return status == -signal.SIGKILL
 
+    def signal_once(self, name: str, folder: Path, known: Known) -> None:
+        """Ask the command to stop, at a random moment: it does so soon, in one line, and says what stays."""
+        number = self.rng.choice([signal.SIGINT, signal.SIGTERM])
+        child = self.start(name, self.words(name), folder)
+        time.sleep(self.rng.uniform(0.2, max(0.3, known.seconds)))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+        status, said = child.wait(), child.said.read_text()
+        self.counts[f"{signal.Signals(number).name} {'honoured' if status == 130 else 'after the end'}"] += 1
+        if status != 130 and "gradient_horizon.load(" not in said:  # it had not come to its last line
+            self.wrong.append(f"{name}: {signal.Signals(number).name}: status {status}: {said[-500:]}")
+        if "Traceback" in said.replace("Exception ignored", ""):
+            self.wrong.append(f"{name}: {signal.Signals(number).name}: {said[-800:]}")
+
     def check_status(self, name: str, folder: Path) -> None:
         if not (folder / "results/kept").is_dir():
             return
@@ -111,7 +125,9 @@ class Kills:
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         kills = 0
         for _ in range(self.rng.randint(1, min(4, most))):
-            if self.kill_once(name, self.words(name), folder, known):
+            if self.rng.random() < 0.25:
+                self.signal_once(name, folder, known)
+            elif self.kill_once(name, self.words(name), folder, known):
                 kills += 1
                 self.counts[name] += 1
                 self.check_status(name, folder)
