@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5netcdf
 import h5py
@@ -68,7 +68,9 @@ def _words(flags: xr.Variable) -> xr.Variable:
     if meanings != " ".join(names.HORIZON_KINDS):
         raise ResultError(f"{_KIND}: its flags mean {meanings!r}; allowed: {' '.join(names.HORIZON_KINDS)!r}")
     if values.size and not -1 <= int(values.min()) <= int(values.max()) < len(names.HORIZON_KINDS):
-        raise ResultError(f"{_KIND}: flags from {values.min()} to {values.max()}; allowed: -1 to {len(names.HORIZON_KINDS) - 1}")
+        raise ResultError(
+            f"{_KIND}: flags from {values.min()} to {values.max()}; allowed: -1 to {len(names.HORIZON_KINDS) - 1}"
+        )
     attributes = {key: value for key, value in flags.attrs.items() if not key.startswith("flag_")}
     words = np.array([*names.HORIZON_KINDS, ""])[values]  # -1: no such network
     return xr.Variable(flags.dims, words, attributes)
@@ -113,7 +115,7 @@ def save(dataset: xr.Dataset, path: Path) -> str:
     content = _file_of(_encoded(dataset.drop_vars(large)))
     if not large:
         whole = io.BytesIO(content)
-        checksum = seal.write(whole)
+        checksum = _ended(whole, h5py.h5f.open_file_image(content))
         records.write_atomically(path, whole.getvalue())
         return checksum
     room = shutil.disk_usage(path.parent).free
@@ -128,13 +130,24 @@ def save(dataset: xr.Dataset, path: Path) -> str:
             for name in large:
                 _append(file, str(name), dataset[name].variable)
         with temporary.open("r+b") as stream:
-            checksum = seal.write(stream)
+            checksum = _ended(stream, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return checksum
+
+
+def _ended(stream: BinaryIO, file: h5py.h5f.FileID) -> str:
+    """Write behind a file's bytes what they hold, and their checksum; returns that of the whole."""
+    try:
+        contents = netcdf.contents(file)
+    finally:
+        file.close()
+    stream.seek(0, os.SEEK_END)
+    stream.write(contents)
+    return seal.write(stream)
 
 
 def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
@@ -174,7 +187,8 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
             if lazy:
                 dataset = netcdf.open_lazily(str(path), netcdf.Identity.of(found), {_KIND: _words}, small)
             else:
-                dataset = netcdf.read(content, {_KIND: _words})
+                own = content[: -seal.LENGTH] if whole.intact else content
+                dataset = netcdf.read(own, {_KIND: _words}, trusted=bool(whole.intact))
             _check_attributes(dataset)
     except ResultError as error:
         raise ResultError(f"{path}: {error}") from None
@@ -200,17 +214,21 @@ _JSON: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of names",
     ),
     "jobs": (
-        lambda value: isinstance(value, list)
-        and all(_is_object(job) and _is_object(job.get("swept")) and _is_object(job.get("config")) for job in value),
+        lambda value: (
+            isinstance(value, list)
+            and all(_is_object(job) and _is_object(job.get("swept")) and _is_object(job.get("config")) for job in value)
+        ),
         "a list of objects with swept and config",
     ),
     "recheck": (
-        lambda value: isinstance(value, list)
-        and all(
-            _is_object(one)
-            and isinstance(one.get("job"), str)
-            and all(isinstance(one.get(key), int | float) for key in ("difference", "networks"))
-            for one in value
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                _is_object(one)
+                and isinstance(one.get("job"), str)
+                and all(isinstance(one.get(key), int | float) for key in ("difference", "networks"))
+                for one in value
+            )
         ),
         "a list of objects with job, difference and networks",
     ),
