@@ -281,7 +281,11 @@ def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
 
 def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
     """Raise `ResultError` where different versions drew the networks."""
-    version = {ds.attrs["draws"]: _settings(ds)[0] for ds in datasets if "draws" in ds.attrs}
+    first: dict[int, xr.Dataset] = {}
+    for dataset in datasets:
+        if "draws" in dataset.attrs:
+            first.setdefault(dataset.attrs["draws"], dataset)
+    version = {draws: _settings(dataset)[0] for draws, dataset in first.items()} if len(first) > 1 else {}
     if len(version) > 1:
         found = "; ".join(
             f"version {draws} ({', '.join(f'{key}={value}' for key, value in swept.items()) or 'single'})"
@@ -446,29 +450,28 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     _check_joinable(described, keys, own)
     places = [{key: _value(key, swept, settings) for key in keys} for swept, settings in described]
     axes: dict[str, list[Any]] = {key: _coordinate((place[key] for place in places), ordered=ordered) for key in keys}
+    labels = [{str(dim): dataset[dim].values.tolist() for dim in dataset.sizes} for dataset in datasets]
     for dim in own:
-        values = (v for dataset in datasets if dim in dataset.coords for v in dataset[dim].values.tolist())
+        values = (v for at, ds in zip(labels, datasets, strict=True) if dim in ds.coords for v in at[dim])
         axes[dim] = _coordinate(values, ordered=ordered)
     where = {dim: {value: index for index, value in enumerate(values)} for dim, values in axes.items()}
+    swept_places = [[np.array([where[key][place[key]]]) for key in keys] for place in places]
+    own_places = [{dim: np.array([where[dim][v] for v in found]) for dim, found in at.items()} for at in labels]
 
     variables: dict[Hashable, xr.Variable] = {}
     for name in dict.fromkeys(name for dataset in datasets for name in dataset.data_vars):
-        holders = [(place, ds[name]) for place, ds in zip(places, datasets, strict=True) if name in ds]
+        holders = [(i, ds.variables[name]) for i, ds in enumerate(datasets) if name in ds.variables]
         first = holders[0][1]
         dims = (*keys, *(str(dim) for dim in first.dims))
         shape = [len(axes[dim]) for dim in dims]
         pieces = [
-            Piece(
-                [np.array([where[key][place[key]]]) for key in keys]
-                + [np.array([where[str(dim)][v] for v in array[dim].values.tolist()]) for dim in array.dims],
-                array.variable,
-            )
-            for place, array in holders
+            Piece(swept_places[i] + [own_places[i][str(dim)] for dim in variable.dims], variable)
+            for i, variable in holders
         ]
-        dtype, fill = _fill(np.result_type(*(array.dtype for _, array in holders)), shape, pieces)
-        whole = Joined(shape, dtype, fill, pieces)
+        dtype, fill = _fill(np.result_type(*{variable.dtype for _, variable in holders}), shape, pieces)
+        joined = Joined(shape, dtype, fill, pieces)
         large = lazy and dtype.itemsize * math.prod(shape) > LARGE
-        values = LazilyIndexedArray(whole) if large else whole.read([slice(None)] * len(shape))
+        values = LazilyIndexedArray(joined) if large else joined.whole()
         variables[f"{name}_used" if name in keys else name] = xr.Variable(dims, values, first.attrs)
 
     coordinates = {
