@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import xarray as xr
-from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t, h5z  # type: ignore[attr-defined]
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
@@ -204,8 +204,8 @@ def _dataset(found: _Contents, decoders: Decoders, size: int, numbers: Callable[
         meter.take(one.name, one.bytes)
         values = numbers(one) if one.dtype else np.array(one.texts, np.str_ if one.texts else "U1")
         if one.is_truth:
-            lazily = not isinstance(values, np.ndarray)
-            values = indexing.LazilyIndexedArray(_Truths(values)) if lazily else values.astype(bool)
+            is_read = isinstance(values, np.ndarray)
+            values = values.astype(bool) if is_read else indexing.LazilyIndexedArray(_Truths(values))  # type: ignore[arg-type]
         variable = xr.Variable(one.dims, values, one.attributes, fastpath=True)
         if one.name in decoders:
             variable = decoders[one.name](variable)
@@ -434,7 +434,7 @@ def _attribute(attribute: h5a.AttrID, meter: _Meter, name: str) -> Any:
     return text
 
 
-def _text(stored: bytes | str) -> str:
+def _text(stored: Any) -> str:
     return stored if isinstance(stored, str) else stored.decode("utf-8", "surrogateescape")
 
 
@@ -446,7 +446,7 @@ def _fixed_text(attribute: h5a.AttrID) -> bytes:
         raise _NotPlainError
     read = np.empty((), f"S{kind.get_size()}")
     attribute.read(read, kind)
-    return read[()]
+    return bytes(read[()])
 
 
 def _numbers(attribute: h5a.AttrID, meter: _Meter, name: str, kind: h5t.TypeID | None = None) -> np.ndarray[Any, Any]:
@@ -543,7 +543,7 @@ def _check_texts(dataset: h5d.DatasetID, name: str, shape: tuple[int, ...], mete
         else:
             part = np.empty((), _TEXT)
             dataset.read(h5s.ALL, h5s.ALL, part)
-        meter.take(name, 4 * sum(len(text) for text in part.flat))
+        meter.take(name, 4 * sum(len(text) for text in part.ravel().tolist()))
 
 
 def _check_attributes(owner: Any, name: str, meter: _Meter) -> None:
@@ -558,7 +558,7 @@ def _check_attributes(owner: Any, name: str, meter: _Meter) -> None:
             read = np.empty(_shape(attribute.get_space()), _TEXT)
             if count:
                 attribute.read(read)
-            meter.take(label, sum(4 * len(text) + _OF_A_TEXT for text in read.flat if text is not None))
+            meter.take(label, sum(4 * len(text) + _OF_A_TEXT for text in read.ravel().tolist() if text is not None))
         else:
             _check_type(kind, label)
             meter.take(label, count * max(kind.get_size(), 8))

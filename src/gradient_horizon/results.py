@@ -125,7 +125,9 @@ def save(dataset: xr.Dataset, path: Path) -> str:
         )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as stream:
+            stream.write(content)
         with h5netcdf.File(temporary, "a") as file:
             for name in large:
                 _append(file, str(name), dataset[name].variable)
