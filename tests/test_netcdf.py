@@ -84,7 +84,7 @@ def test_the_results_of_every_experiment_are_read_as_xarray_reads_them(tmp_path,
 ODD = xr.Dataset(
     {
         "number": ("place", [1.0, np.nan, -np.inf]),
-        "single": ("place", np.float32([0.1, -0.0, 3e-45])),
+        "single": ("place", np.array([0.1, -0.0, 3e-45], np.float32)),
         "count": ((), np.int64(2**62 + 1)),
         "truth": ("place", [True, False, True]),
         "whole": ("other", np.arange(4, dtype=np.uint16)),
@@ -121,7 +121,7 @@ def test_a_file_that_changes_after_it_was_opened_is_not_read(tmp_path):
         opened.number.load()
 
 
-def external_link(file: h5py.File, folder: Path) -> None:
+def external_link(file: h5py.Group, folder: Path) -> None:
     with h5py.File(folder / "other.h5", "w") as other:
         other["secret"] = np.arange(3.0)
     file["x"] = h5py.ExternalLink(str(folder / "other.h5"), "secret")
@@ -236,7 +236,9 @@ def test_texts_that_are_one_text_many_times_are_counted_each(tmp_path):
     content[offset : offset + 16 * count] = content[offset : offset + 16] * count
     path.write_bytes(content)
     with h5py.File(path) as file:
-        assert file["x"][count - 1] == b"a" * long
+        dataset = file["x"]
+        assert isinstance(dataset, h5py.Dataset)
+        assert dataset[count - 1] == b"a" * long
     with pytest.raises(ResultError, match=rf"^{path}: x: declares more than a file of"):
         results.load(path)
 
