@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -278,6 +279,28 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _output(path: Path) -> Path:
+    """`path`, if a file can be written there in place of nothing, or of a regular file; else `UsageError`.
+
+    Writing replaces what has the name: a device or a pipe would be gone, and a link not be followed.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise UsageError(f"-o: {str(path)!r} cannot be written ({error.strerror})") from None
+    if mode is not None and not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        raise UsageError(
+            f"-o: {str(path)!r} cannot be written, as it is {kind}; allowed: a new file, or one to replace"
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"-o: {str(path)!r} cannot be written; allowed: a file in a folder that can be written")
+    return path
+
+
 def status(options: argparse.Namespace) -> int:
     """What has become of each job of a sweep, wherever it runs."""
     from gradient_horizon import records
@@ -308,14 +331,15 @@ def collect(options: argparse.Namespace) -> int:
     from gradient_horizon import status as told
 
     folder = _folder(options.folder)
-    output: Path = options.output or folder / "collected.nc"
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    output = _output(options.output or folder / "collected.nc")
     logging.disable(logging.WARNING)  # what is missing is said below
     dataset = results.load(folder)
-    results.save(dataset, output)
-    missing = json.loads(dataset.attrs["missing_jobs"])
-    for job in told.standings(folder):
+    try:
+        results.save(dataset, _output(output))  # what stood there may have changed meanwhile
+    except OSError as error:
+        raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
+    missing = {*json.loads(dataset.attrs["missing_jobs"])}
+    for job in told.standings(folder) if missing else ():
         if job.job in missing:
             print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
     for line in records.ignored_lines(records.found_folders(folder)[1]):
@@ -329,11 +353,9 @@ def verify(options: argparse.Namespace) -> int:
 
     from gradient_horizon import records, terminal
 
-    output: Path = options.output
-    if output.suffix != ".html":
-        raise UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
-    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    if options.output.suffix != ".html":
+        raise UsageError(f"-o: {str(options.output)!r} is no page; allowed: a file whose name ends in .html")
+    output = _output(options.output)
     if runtime.is_without_float64():
         raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
     process.prepare_own()
