@@ -149,11 +149,8 @@ class _Trainer:
     def shapes(self, networks: Any, constants: Constants) -> Record:
         """What a call gives, without its values."""
 
-        def first(networks, constants):
-            learner = program(_begin, self.structure)(networks, constants)
-            return program(_observe, self.structure)((networks, learner, _none_is_over(networks)), constants)
-
-        record = jax.eval_shape(first, networks, constants)
+        learner = program(_begin, self.structure).shapes(networks, constants)
+        record = program(_observe, self.structure).shapes((networks, learner, _none_is_over(networks)), constants)
         count = len(self.spec.recorded)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0], count, *leaf.shape[1:]), leaf.dtype), record
@@ -161,9 +158,10 @@ class _Trainer:
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Bytes that the updates take on all devices."""
-        learner = program(_begin, self.structure)(networks, constants)
-        advanced = program(_advance, self.structure)
-        return advanced.memory((networks, learner, _none_is_over(networks)), (constants, np.int32(1)))
+        begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
+        over, more = _none_is_over(networks), (constants, np.int32(1))
+        known = advanced.known_memory((networks, begun.shapes(networks, constants), over), more)
+        return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
