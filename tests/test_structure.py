@@ -62,13 +62,13 @@ SWEPT = {
 def test_no_number_of_a_setting_is_compiled_into_a_program(name):
     first, others = SWEPT[name]
     settings = {"experiment": name.partition("-")[0], **SMALL, **first}
-    assert programs(lambda: measure(checked(settings), lambda _: None)) > 0
-    compiled = {}
-    for key, value in others.items():
-        # (a record every two of two updates would be one record more; so would two updates of four)
-        changed = {**settings, key: value} | ({"record_every": 1} if key == "updates" else {})
-        compiled[key] = programs(lambda changed=changed: measure(checked(changed), lambda _: None))
-    assert compiled == dict.fromkeys(others, 0)
+
+    def compiled(**changed):
+        with jax.numpy_dtype_promotion("standard"):  # for optax's Adam, in flossing
+            return programs(lambda: measure(checked({**settings, **changed}), lambda _: None))
+
+    assert compiled() > 0
+    assert {key: compiled(**{key: value}) for key, value in others.items()} == dict.fromkeys(others, 0)
 
 
 def test_what_takes_code_away_is_another_program():
