@@ -89,7 +89,9 @@ WRONG = [
     ("output", None, "folder"),
     ("memory_budget", 0.0, "above 0"),
     ("memory_budget", "all", "or null"),
-    ("memory_budget", math.inf, "finite"),
+    ("memory_budget", math.inf, "at most 1000000, or null"),
+    ("memory_budget", math.nan, "at most 1000000, or null"),
+    ("memory_budget", 1e300, "at most 1000000, or null"),
 ]
 
 

@@ -25,9 +25,9 @@ class UsageError(ValueError):
 
 def preset_names(prefix: str) -> list[str]:
     """The presets whose names begin so."""
-    from gradient_horizon.sweep import presets
+    from gradient_horizon import presets
 
-    return [name for name in presets() if name.startswith(prefix)]
+    return [name for name in presets.names() if name.startswith(prefix)]
 
 
 def run(options: argparse.Namespace) -> int:
