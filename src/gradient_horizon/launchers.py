@@ -192,7 +192,7 @@ def _is_installed(launcher: Launcher) -> bool:
 def check_option(name: str, value: Any) -> None:
     """`SettingError` where no launcher has the option, which a person's own command line sets, or some part of it."""
     for option, _ in _flat({name: value}):
-        if option not in OPTIONS:
+        if option not in OPTIONS and not option.startswith("additional_parameters."):
             raise SettingError(f"hydra.launcher.{option}", value, f"the options {', '.join(OPTIONS)}")
 
 

@@ -5,6 +5,7 @@ long: it sets settings, chooses an experiment and a launcher by name, asks for r
 else is refused in one line that names the file.
 """
 
+import itertools
 import os
 import re
 import stat
@@ -21,7 +22,7 @@ from gradient_horizon.rules import SettingError
 
 LARGEST_FILE = 2**16  # bytes
 DEEPEST = 10  # nested lists and mappings
-MOST_VALUES = 20_000
+MOST_VALUES = 3000  # of a file; parsing takes a second for some 4000
 MODES = ("RUN", "MULTIRUN", None)
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)\s*$", re.MULTILINE)
 
@@ -85,13 +86,18 @@ def _plain(text: str, told: str) -> dict[str, Any]:
         raise SettingError(told, line, because=error.problem or error.context or "no YAML") from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, ArithmeticError, RecursionError) as error:
         raise SettingError(told, "the file", because=next(iter(str(error).splitlines()), "no YAML")) from None
-    if not isinstance(values, dict):  # nothing but comments
+    if not isinstance(values, dict) or not values:  # nothing but comments
         raise SettingError(told, "no settings", "NAME: VALUE")
     return {str(key): value for key, value in values.items()}
 
 
 def _check_events(text: str) -> None:
     """Refuse, before anything is built of it, what would grow, name code or stand for something else."""
+    for number, written in enumerate(text.split("\n"), 1):
+        # the parser looks ahead through a whole line, bracket by bracket
+        steps = ((c in "[{") - (c in "]}") for c in written.partition("#")[0])
+        if max(itertools.accumulate(steps), default=0) > DEEPEST:
+            raise SettingError(f"line {number}", "one more level", f"lists and mappings at most {DEEPEST} deep")
     depth, key, is_key = 0, "", True  # of the outermost mapping: the last key, and whether another one is next
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         line = f"line {event.start_mark.line + 1}" if event.start_mark else "the file"

@@ -12,7 +12,8 @@ LARGEST_WHOLE = 2**31 - 1  # what an index of 32 bits counts
 LARGEST_MEMORY = 1_000_000  # GiB
 MOST_VALUES = 10**7  # of one list
 LONGEST_NAME = 200  # bytes; file systems take 255
-LONGEST_SHOWN = 300  # characters of a wrong value
+LONGEST_SHOWN = 300  # characters of a wrong value, or of a name
+LONGEST_MESSAGE = 4000
 
 
 class SettingError(ValueError):
@@ -23,7 +24,7 @@ class SettingError(ValueError):
 
     def __init__(self, setting: str, value: Any, allowed: str = "", *, because: str = ""):
         rest = f": {because}" if because else f"; allowed: {allowed}"
-        super().__init__(one_line(f"{setting}: {shown(value)} is not allowed{rest}"))
+        super().__init__(one_line(f"{cut(setting)}: {shown(value)} is not allowed{rest}"[:LONGEST_MESSAGE]))
 
     def within(self, place: str) -> "SettingError":
         """The same refusal of a setting that stands in the file `place`."""
@@ -41,7 +42,12 @@ def shown(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:  # more digits than Python spells out
-        text = f"{type(value).__name__} of {value.bit_length()} bits" if isinstance(value, int) else "..."
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "..."
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """The beginning of a text that is too long to be shown, and how long it is."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 30]}... ({len(text)} characters)"
 
 

@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from gradient_horizon import config, interrupts, jobs, launchers, names, presets, records, runtime
@@ -163,6 +164,8 @@ def _axis(override: Override) -> list[Any]:
     if not isinstance(value, ChoiceSweep | RangeSweep):
         return [value]
     values: list[Any] = []
+    if isinstance(value, RangeSweep) and _is_long(value):
+        raise SettingError(key, (override.input_line or "").partition("=")[2], f"at most {MOST_JOBS} jobs")
     for written in _written(override):
         if len(values) == MOST_JOBS:
             raise SettingError(key, f"{values[0]},{values[1]},...", f"at most {MOST_JOBS} jobs")
@@ -176,6 +179,15 @@ def _axis(override: Override) -> list[Any]:
     return values
 
 
+def _is_long(value: RangeSweep) -> bool:
+    """Whether it has too many values for a sweep; without any of them, since they take long."""
+    start, stop, step = value.start, value.stop, value.step
+    try:
+        return start is not None and stop is not None and (stop - start) / step > MOST_JOBS
+    except ArithmeticError:  # a step of 0, whole numbers beyond all floats: see `_written`
+        return False
+
+
 def _written(override: Override) -> Iterator[Any]:
     """The values of a sweep, one by one."""
     value = override.value()
@@ -185,9 +197,9 @@ def _written(override: Override) -> Iterator[Any]:
         else:
             for text in override.sweep_string_iterator():
                 yield _parse([f"{override.key_or_group}={text}"])[0].value()
-    except (ArithmeticError, ValueError) as error:
-        if isinstance(error, SettingError):
-            raise
+    except SettingError:
+        raise
+    except (HydraException, ArithmeticError, ValueError) as error:
         text = (override.input_line or "").partition("=")[2]
         raise SettingError(override.key_or_group, text, f"range(START,STOP,STEP) of numbers ({_line(error)})") from None
 
