@@ -84,6 +84,33 @@ def test_a_command_line_with_such_a_line_is_refused(name, text):
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        *("stderr_to_stdout=7", "timeout_min=true", "nodes=nan", "mem_gb=1e300", "setup=[1]", "setup='touch marker'"),
+        *(
+            "setup=[[a]]",
+            "+additional_parameters.a.b=1",
+            "+additional_parameters.a={b:1}",
+            "+additional_parameters={A:1}",
+        ),
+        *(
+            "gpus_per_node=1000000000000",
+            "partition=[a]",
+            "partition=-x",
+            "comment={a:1}",
+            "+python=python",
+            "+teardown=[a]",
+        ),
+    ],
+)
+def test_a_command_line_with_another_value_is_refused(option):
+    plus, name = option[: option.startswith("+")], option.lstrip("+")
+    named = name.partition("=")[0].partition(".")[0]
+    with pytest.raises(SettingError, match=f"^hydra.launcher.{named}: "):
+        sweep.plan(["hydra/launcher=slurm", f"{plus}hydra.launcher.{name}"])
+
+
+@pytest.mark.parametrize(
     ("launcher", "settings", "named"),
     [
         ("slurm", {"setup": [MARKER]}, "setup"),
@@ -208,8 +235,9 @@ def test_the_resources_that_a_preset_asks_for_are_comments_to_a_shell(here, monk
 def test_lines_of_a_sites_own_come_from_the_command_line(here, monkeypatch):
     own = ["module load python/3.11", "touch marker"]
     listed = f"hydra.launcher.setup=['{own[0]}','{own[1]}']"
-    flags = "+hydra.launcher.additional_parameters={mail-user:'a@b.c',reservation:ours}"
-    lines = script(monkeypatch, preset({"steps": 3}), listed, flags, "hydra.launcher.account=physics-1", "name=a")
+    flags = ["+hydra.launcher.additional_parameters={mail-user:'a@b.c'}"]
+    flags += ["+hydra.launcher.additional_parameters.reservation=ours"]
+    lines = script(monkeypatch, preset({"steps": 3}), listed, *flags, "hydra.launcher.account=physics-1", "name=a")
     assert_plain(lines, *own)
     assert {"#SBATCH --account=physics-1", "#SBATCH --mail-user=a@b.c", "#SBATCH --reservation=ours"} <= {*lines}
     assert [*here.rglob("marker")]

@@ -205,7 +205,7 @@ def test_ten_thousand_malformed_inputs():
 
 
 def test_malformed_inputs_are_various():
-    some = [repr(case) for case in itertools.islice(malformed.cases(3), 5000)]
+    some = [repr(case) for case in itertools.islice(malformed.cases(3), 1000)]
     assert len(set(some)) > 0.9 * len(some)
 
 

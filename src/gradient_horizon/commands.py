@@ -292,10 +292,10 @@ def status(options: argparse.Namespace) -> int:
 
 
 def collect(options: argparse.Namespace) -> int:
+    folder = _folder(options.folder)  # before what takes long to load
     from gradient_horizon import records, results
     from gradient_horizon import status as told
 
-    folder = _folder(options.folder)
     output: Path = options.output or folder / "collected.nc"
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")

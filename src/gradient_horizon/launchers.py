@@ -93,7 +93,7 @@ OF_SLURM = {
     "gpus_per_node": Option(COUNT),
     "cpus_per_gpu": Option(COUNT),
     "gpus_per_task": Option(COUNT),
-    "mem_gb": Option(AMOUNT),
+    "mem_gb": Option(COUNT),
     "mem_per_gpu": Option(MEMORY),
     "mem_per_cpu": Option(MEMORY),
     "partition": Option(WORD),
@@ -148,6 +148,7 @@ OF_RAY = {
 }
 OPTIONS = {**OF_SLURM, **OF_JOBLIB, **OF_RAY}
 _BRANCHES = ("ray", "ray.init", "ray.remote")  # options of options
+_NAMED = "additional_parameters"  # whose parts have names of their own
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,14 @@ def _is_installed(launcher: Launcher) -> bool:
 
 
 def check_option(name: str, value: Any) -> None:
-    """`SettingError` where no launcher has the option, which a person's own command line sets, or some part of it."""
-    for option, _ in _flat({name: value}):
-        if option not in OPTIONS and not option.startswith("additional_parameters."):
+    """`SettingError` where no launcher has this option of a person's own command line, or not with this value."""
+    for option, part in _flat({name: value}):
+        if option.startswith(f"{_NAMED}."):
+            option, part = _NAMED, {option.removeprefix(f"{_NAMED}."): part}
+        if option not in OPTIONS:
             raise SettingError(f"hydra.launcher.{option}", value, f"the options {', '.join(OPTIONS)}")
+        if "${" not in str(part):  # that is known once it is composed
+            _check_value(option, part)
 
 
 def check_preset(settings: Any) -> None:

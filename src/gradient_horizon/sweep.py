@@ -7,7 +7,7 @@ costs no composition of its own (Hydra's own sweeper composes every job twice, s
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,11 +126,10 @@ def _check_hydras(override: Override) -> None:
 
 
 def _check_sweep(override: Override) -> None:
-    """`SettingError` for one of Hydra's sweeps that names no values, or not the same ones each time."""
-    value = override.value()
-    is_named = isinstance(value, ChoiceSweep | RangeSweep) and not value.shuffle
-    if override.is_sweep_override() and not is_named:
-        text = (override.input_line or "").partition("=")[2]
+    """`SettingError` for one of Hydra's sweeps that names no values, or not in the same order each time."""
+    value, text = override.value(), (override.input_line or "").partition("=")[2]
+    is_named = isinstance(value, ChoiceSweep | RangeSweep) or not override.is_sweep_override()
+    if not is_named or ("shuffle(" in text.replace(" ", "") and not isinstance(value, str)):
         raise SettingError(override.key_or_group, text, "VALUE,VALUE or choice(..), range(..) and sort(..) of them")
 
 
@@ -224,46 +223,51 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
         key, value = override.key_or_group, override.value()
         if key == "experiment" or (key in config.FIELDS and "${" not in str(value)):
             config.check_value(key, value)
-    composed = _composed(fixed, chosen[0] if chosen else None)
-    hydra = composed.hydra
+    preset = presets.read(chosen[0]) if chosen else {}
+    axes = _axes([*swept, *_swept_by(preset, on_line={override.key_or_group for override in given})])
+    mode = (preset.get("hydra") or {}).get("mode")
+    if axes and not multirun and mode is None:
+        key = next(iter(axes))
+        text = next(((found.input_line or "").partition("=")[2] for found in swept), axes[key])
+        raise SettingError(key, text, "one value; add -m to run each of several")
+    composed = _composed(fixed, chosen[0] if chosen else "", preset)
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     spelt = [override for override in fixed if override.key_or_group in config.AXES]
     base = config.from_node(settings, {override.key_or_group: override.value() for override in spelt})
-
-    on_line = {override.key_or_group for override in given}
-    preset = {key: text for key, text in (hydra.sweeper.params or {}).items() if key not in on_line}
-    swept += _parse([f"{key}={text}" for key, text in preset.items()])
-    if swept and not multirun and hydra.mode is None:
-        override = swept[0]
-        raise SettingError(
-            override.key_or_group,
-            (override.input_line or "").partition("=")[2],
-            "one value; add -m to run each of several",
-        )
-    for override in swept:
-        _check_override(override)
-        if override.key_or_group in ("experiment", "sweeps", *config.HOUSEKEEPING):
-            raise SettingError(override.key_or_group, "a sweep", "one value a command")
-    axes = {override.key_or_group: _axis(override) for override in swept}
-    _check_read(base.experiment, [*axes, *(key for key in on_line if key in config.FIELDS)], base)
+    named = [override.key_or_group for override in given if override.key_or_group in config.FIELDS]
+    _check_read(base.experiment, [*axes, *named], base)
     values = config.as_dict(base)
     for key in config.FROM_OTHERS:
         if settings[key] is None:  # and so whatever each job's other settings make usual
             values[key] = None
-    return _sweep(base, values, axes, launchers.checked(hydra.launcher))
+    return _sweep(base, values, axes, launchers.checked(composed.hydra.launcher))
 
 
-def _composed(fixed: Sequence[Override], preset: str | None) -> DictConfig:
-    """What Hydra makes of the defaults, the preset of this name and the overrides that have one value."""
-    if preset is not None:
-        ConfigStore.instance().store(group="sweeps", name=preset, node=presets.read(preset), package="_global_")
+def _swept_by(preset: Mapping[str, Any], *, on_line: Collection[str]) -> list[Override]:
+    """What a checked preset sweeps, but for what the command line says."""
+    params = ((preset.get("hydra") or {}).get("sweeper") or {}).get("params") or {}
+    return _parse([f"{key}={text}" for key, text in params.items() if key not in on_line])
+
+
+def _axes(swept: Sequence[Override]) -> dict[str, list[Any]]:
+    for override in swept:
+        _check_override(override)
+        if override.key_or_group in ("experiment", "sweeps", *config.HOUSEKEEPING):
+            raise SettingError(override.key_or_group, "a sweep", "one value a command")
+    return {override.key_or_group: _axis(override) for override in swept}
+
+
+def _composed(fixed: Sequence[Override], name: str, preset: Mapping[str, Any]) -> DictConfig:
+    """What Hydra makes of the defaults, a preset of this name and the overrides that have one value."""
+    if name:
+        ConfigStore.instance().store(group="sweeps", name=name, node=dict(preset), package="_global_")
     # Lists and ranges replace each other in `plan`; OmegaConf merges a list with a list alone.
     lines = [override.input_line or "" for override in fixed if override.key_or_group not in config.AXES]
     try:
         with initialised() as composing:
             return composing(lines)
     except Exception as error:  # whatever Hydra makes of settings that do not fit each other
-        setting, value = ("sweeps", preset) if preset else ("override", " ".join(lines))
+        setting, value = ("sweeps", name) if name else ("override", " ".join(lines))
         raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
 
 
