@@ -140,6 +140,16 @@ def test_sweeps_that_name_no_values(swept, said):
         sweep.plan([f"cell={swept.strip(chr(39))}"], multirun=True)
 
 
+@pytest.mark.parametrize("text", ["x" * 20_000, f"[{'1,' * 10_000}1]", "a," * 50_000, "[" * 10_000, "'" + "a b" * 9000])
+def test_a_long_override_is_refused_before_hydra_reads_it(text):
+    begun = time.monotonic()
+    with pytest.raises(
+        SettingError, match=r"^override: .* allowed: at most 20000 characters, with brackets at most 20 deep$"
+    ):
+        sweep.plan([f"seeds={text}"])
+    assert time.monotonic() - begun < 2
+
+
 def test_a_preset_is_what_it_says_and_the_command_line_counts_more():
     PLACE.write_text(f"""{HEADER}
 defaults:

@@ -24,7 +24,7 @@ from gradient_horizon import config, interrupts, jobs, launchers, names, presets
 from gradient_horizon.rules import SettingError
 
 MOST_JOBS = 100_000
-LONGEST_OVERRIDE = 200_000  # characters
+LONGEST_OVERRIDE = 20_000  # characters, which Hydra reads in two seconds; what is longer takes it minutes
 LONGEST_CUT = 1000  # of an override that a shell may have cut
 DEEPEST = 20  # brackets inside each other
 LOOK_AGAIN = 1.0  # seconds between two looks at a job that another process computes
