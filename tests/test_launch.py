@@ -145,6 +145,44 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
     assert gh.load(folder).attrs["device"].startswith("1 x ")
 
 
+def test_on_a_cluster_no_preset_runs_a_command_and_a_sites_own_lines_are_run(tmp_path, cluster):
+    """A task of the scheduler runs what its script holds, so what is looked for is a file that a command would make."""
+    small = shlex.split("run experiment=notes hidden_size=4 steps=5 seeds=2 quick_look=false hydra/launcher=slurm")
+    small += ["hydra.launcher.cpus_per_task=1", "name=small"]
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "hydra/launcher").mkdir(parents=True)
+    marker = tmp_path / "marker"
+    for name in ("slurm", "submitit_slurm"):  # which nobody asks for
+        (tmp_path / f"hydra/launcher/{name}.yaml").write_text(
+            f"defaults: [submitit_slurm]\nsetup: ['touch {marker}']\n"
+        )
+    for settings in (
+        f"hydra: {{launcher: {{setup: ['touch {marker}']}}}}",
+        f'hydra: {{launcher: {{comment: "x\\ntouch {marker} #"}}}}',
+        f'hydra: {{launcher: {{partition: "tests\\ntouch {marker} #"}}}}',
+        f'hydra: {{launcher: {{python: "touch {marker}; python"}}}}',
+        f'hydra: {{launcher: {{additional_parameters: {{"x\\ntouch {marker} #": 1}}}}}}',
+        f"hydra: {{sweeper: {{params: {{hydra.launcher.setup: \"['touch {marker}'],[]\"}}}}}}",
+        f'output: "x\\ntouch {marker} #"',
+    ):
+        (tmp_path / "sweeps/own.yaml").write_text(f"# @package _global_\n{settings}\n")
+        ran = command(*small, "+sweeps=own", folder=tmp_path, environment=cluster)
+        assert (ran.returncode, ran.stdout) == (2, ""), ran.stdout
+        assert ran.stderr.startswith("gradient-horizon: sweeps/own.yaml: ")
+        assert ran.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "sweeps/own.yaml").write_text(
+        f"# @package _global_\nhydra: {{launcher: {{comment: 'x; touch {marker} #', timeout_min: 5}}}}\n"
+    )
+    ran = command(*small, "+sweeps=own", folder=tmp_path, environment=cluster)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert not marker.exists()
+    setup = [f"hydra.launcher.setup=['touch {marker}']", "force=true"]
+    ran = command(*small, *setup, folder=tmp_path, environment=cluster)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert marker.exists()
+
+
 @pytest.mark.slow
 def test_ray_changes_no_bit_of_a_sweep(tmp_path, environment, made):
     """In an environment of its own, as its plugin asks for an older cloudpickle: some 400 MB."""

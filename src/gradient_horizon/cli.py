@@ -16,6 +16,7 @@ import argcomplete.shell_integration
 
 from gradient_horizon import __version__, commands, interrupts
 from gradient_horizon.commands import DONE, INTERRUPTED, WRONG
+from gradient_horizon.rules import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG, f"gradient-horizon: {message} (see {self.prog} --help)\n")
+        self.exit(WRONG, f"gradient-horizon: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,9 +26,9 @@ class UsageError(ValueError):
 
 def preset_names(prefix: str) -> list[str]:
     """The presets whose names begin so."""
-    from gradient_horizon.sweep import presets
+    from gradient_horizon import presets
 
-    return [name for name in presets() if name.startswith(prefix)]
+    return [name for name in presets.names() if name.startswith(prefix)]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -327,10 +327,10 @@ def status(options: argparse.Namespace) -> int:
 
 
 def collect(options: argparse.Namespace) -> int:
+    folder = _folder(options.folder)  # before what takes long to load
     from gradient_horizon import records, results
     from gradient_horizon import status as told
 
-    folder = _folder(options.folder)
     output = _output(options.output or folder / "collected.nc")
     logging.disable(logging.WARNING)  # what is missing is said below
     dataset = results.load(folder)

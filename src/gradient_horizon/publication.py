@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import __version__, records, results
+from gradient_horizon import __version__, provenance, records, results
 from gradient_horizon.config import AXES, Config, as_dict, settings_of, spelt_short
 from gradient_horizon.figures import style
 from gradient_horizon.figures.paper import paper_figure
@@ -24,8 +24,6 @@ from gradient_horizon.jobs import Job
 from gradient_horizon.sweep import Sweep
 
 ENDINGS = ("pdf", "png", "csv", "md")
-_PACKAGE = Path(__file__).parent
-_CALCULATING = ("jax", "numpy", "pandas", "scipy", "xarray")  # versions that may change a figure's numbers
 _MEASURED_ANEW = ("wall_time_seconds", "peak_memory_bytes")
 _ALWAYS_TOLD = ("experiment", "cell", "weights", "hidden_size", "steps", "precision", *AXES)
 
@@ -55,7 +53,7 @@ def opened(sweep: Sweep) -> list[xr.Dataset]:
 
 def fingerprint(jobs: Iterable[xr.Dataset]) -> dict[str, str]:
     """Hashes of all that a figure depends on: `data`, `code` and `style`."""
-    return {"data": _data_hash(jobs), "code": code_hash(), "style": style_hash()}
+    return {"data": _data_hash(jobs), "code": provenance.code_hash(), "style": style_hash()}
 
 
 def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
@@ -68,15 +66,6 @@ def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
             values = data[name].values
             digest.update(json.dumps([name, data[name].dims, values.shape, values.dtype.str]).encode())
             digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
-
-
-def code_hash() -> str:
-    """Of the package's own source, and of the versions of what it calculates with."""
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(_PACKAGE)}\n".encode() + path.read_bytes())
-    digest.update(json.dumps({name: version(name) for name in _CALCULATING}).encode())
     return digest.hexdigest()
 
 
