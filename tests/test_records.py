@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from gradient_horizon import records
-from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING, Record, ResultError
+from gradient_horizon.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING, Record, ResultError
 
 
 def record(state: str) -> Record:
@@ -23,6 +23,12 @@ def ended_process() -> int:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     return child.pid
+
+
+def unheard(folder, seconds: float) -> None:
+    """As if the job's record had been written so long ago."""
+    then = time.time() - seconds
+    os.utime(folder / records.RECORD, (then, then))
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -80,7 +86,9 @@ def test_the_states_of_a_job(tmp_path):
     records.write_record(folder, away)
     assert records.state_of(folder) == RUNNING
     for silent in (away, record(RUNNING)):
-        records.write_record(folder, replace(silent, changed=time.time() - records.LOST_AFTER - 1))
+        records.write_record(folder, silent)
+        assert records.state_of(folder) == RUNNING
+        unheard(folder, records.LOST_AFTER + 1)
         assert records.state_of(folder) == LOST
     records.write_record(folder, record(FINISHED))
     assert records.state_of(folder) == MISSING  # its result is gone
@@ -99,10 +107,14 @@ def test_a_job_is_left_to_a_process_on_another_machine_while_that_is_heard_of(tm
     monkeypatch.setattr(records.time, "sleep", beating)
     away = replace(record(RUNNING), host="another machine")
     assert not records.is_computed_elsewhere(tmp_path)
-    for other in (record(RUNNING), replace(away, state=FINISHED), replace(away, changed=time.time() - 1000)):
+    for other in (record(RUNNING), replace(away, state=FINISHED), away):
         records.write_record(tmp_path, other)
+        if other is away:
+            unheard(tmp_path, 1000)
         assert not records.is_computed_elsewhere(tmp_path)
     assert not slept
+    records.write_record(tmp_path, record(RUNNING))
+    assert records.is_computed_elsewhere(tmp_path, here=True)  # where no lock tells of a process on this machine
     records.write_record(tmp_path, away)
     assert records.is_computed_elsewhere(tmp_path)
     assert len(slept) == 3
@@ -150,11 +162,12 @@ def test_a_record_of_another_version_is_refused_by_its_version_and_stays(tmp_pat
     values = {**dataclasses.asdict(record(FINISHED)), **changed}
     sealed(tmp_path / records.RECORD, **{key: value for key, value in values.items() if value is not None})
     before = (tmp_path / records.RECORD).read_bytes()
-    for read in (records.read_record, records.state_of, lambda folder: records.is_finished(folder, "0" * 64)):
-        with pytest.raises(
-            ResultError, match=rf"^{tmp_path / records.RECORD}: written by {re.escape(said)}".replace(r"\.\*", ".*")
-        ):
-            read(tmp_path)
+    with pytest.raises(
+        ResultError, match=rf"^{tmp_path / records.RECORD}: written by {re.escape(said)}".replace(r"\.\*", ".*")
+    ):
+        records.read_record(tmp_path)
+    assert records.state_of(tmp_path) == DAMAGED
+    assert not records.is_finished(tmp_path, "0" * 64)
     assert (tmp_path / records.RECORD).read_bytes() == before
 
 
@@ -167,7 +180,7 @@ def test_a_plan_of_another_version_is_refused_by_its_version(tmp_path):
 
 def test_records_and_plans_of_version_0_1_are_read(tmp_path):
     values = dataclasses.asdict(record(FINISHED))
-    for added in ("job", "picture", "version"):
+    for added in ("job", "picture", "version", "token"):
         del values[added]
     sealed(tmp_path / records.RECORD, **values)
     found = records.read_record(tmp_path)

@@ -4,6 +4,8 @@ Exit status: 0 done, 1 some job failed or some law does not hold, 2 wrong input,
 """
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -15,11 +17,48 @@ import argcomplete
 import argcomplete.shell_integration
 
 from gradient_horizon import __version__, commands, interrupts
-from gradient_horizon.commands import DONE, INTERRUPTED, WRONG
+from gradient_horizon.commands import DONE, FAILED, INTERRUPTED, WRONG
+from gradient_horizon.files import Harmless
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run one command and return its exit status. What files hold commands no terminal: it is printed `harmless`."""
+    if sys.stdout is None:
+        _complain("standard output: is closed; allowed: a file, a pipe or a terminal")
+        return FAILED
+    streams: tuple[Any, Any] = Harmless(sys.stdout), Harmless(sys.stderr) if sys.stderr is not None else io.StringIO()
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            try:
+                return _run(arguments)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # the reader of a pipe has left
+            _drop_output()
+            return DONE
+        except OSError as error:  # a full disk, a folder that cannot be written
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_output()
+                _complain(f"standard output: {error.strerror or error}")
+            else:
+                _complain(str(error))
+            return FAILED
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"gradient-horizon: {line}", file=sys.stderr)
+
+
+def _drop_output() -> None:
+    """Nothing can be written: what waits to be is dropped, or Python would complain of it at the very end."""
+    with contextlib.suppress(OSError):  # captured by a test, it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     argcomplete.autocomplete(parser)
     options, rest = parser.parse_known_args(arguments)
@@ -39,14 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:  # settings, results, names: each message is one line
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
-        print(f"gradient-horizon: {error}", file=sys.stderr)
+        _complain(str(error))
         return WRONG
     except KeyboardInterrupt:
-        print("gradient-horizon: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
 
 
 class _Parser(argparse.ArgumentParser):

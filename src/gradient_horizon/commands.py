@@ -139,7 +139,7 @@ def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
     for job, why in outcome.failed:
         screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
     for job in todo:
-        record = records.read_record(job.folder)
+        record = records.readable_record(job.folder)
         if record is not None and record.picture:
             screen.print(f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})", markup=False)
     return (FAILED if outcome.failed else DONE), len(outcome.failed) < len(sweep.jobs)
@@ -278,7 +278,7 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
         answer = {"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows, "ignored": ignored}
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(answer, indent=1, allow_nan=False))
         return DONE
     from gradient_horizon import terminal
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import __version__, records, results
+from gradient_horizon import __version__, files, results
 from gradient_horizon.config import AXES, Config, as_dict, settings_of, spelt_short
 from gradient_horizon.figures import style
 from gradient_horizon.figures.paper import paper_figure
@@ -90,9 +90,9 @@ def changed(stem: Path, now: dict[str, str]) -> list[str]:
     if not all(path.exists() for path in paths):
         return [*now]
     try:
-        before = json.loads(paths[-1].read_bytes())
+        before = json.loads(files.read_regular(paths[-1]))
         return [key for key, value in now.items() if before.get(key) != value]
-    except (ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return [*now]
 
 
@@ -100,7 +100,7 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
     """Draw the figure from the results of all `jobs` of its sweep, write its files, and return their paths."""
     figure, stem = paper_figure(name), stem_of(name, sweep)
     dataset = results.join(jobs)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(stem.parent)
     paths = style.save(figure.draw(dataset), stem, ENDINGS[:2])
     texts = {
         "csv": figure.numbers(dataset).to_csv(index=False, lineterminator="\n"),
@@ -109,7 +109,7 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
     }
     for ending, text in texts.items():
         paths.append(stem.with_name(f"{stem.name}.{ending}"))
-        records.write_atomically(paths[-1], text.encode())
+        files.write_atomically(paths[-1], text.encode())
     return paths
 
 

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import xarray as xr
 from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
-from gradient_horizon import config, names, records
+from gradient_horizon import config, files, names, records
 from gradient_horizon.config import draws_of
 from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
 from gradient_horizon.records import ResultError
@@ -91,34 +91,28 @@ def _file_of(dataset: xr.Dataset) -> bytes:
     return stream.getvalue()
 
 
-def save(dataset: xr.Dataset, path: Path) -> str:
+def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = None) -> str:
     """Write `dataset` to `path` under a temporary name, flush, rename; returns the file's SHA-256.
 
+    `check` is called just before the renaming, which its error prevents.
     What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
     """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
     content = _file_of(_encoded(dataset.drop_vars(large)))
     if not large:
-        records.write_atomically(path, content)
+        files.write_atomically(path, content, check=check)
         return hashlib.sha256(content).hexdigest()
     room = shutil.disk_usage(path.parent).free
     if room < 1.01 * dataset.nbytes:
         raise OSError(
             errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes, {room} are free", str(path)
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with files.replacing(path, check=check) as temporary:
         temporary.write_bytes(content)
         with h5netcdf.File(temporary, "a") as file:
             for name in large:
                 _append(file, str(name), dataset[name].variable)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        checksum = records.file_checksum(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return checksum
+        return records.file_checksum(temporary)
 
 
 def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
