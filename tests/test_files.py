@@ -269,7 +269,7 @@ COMMANDS = {
 def test_what_a_terminal_would_obey_is_shown_as_it_is_spelt(text):
     assert files.harmless(text) == COMMANDS[text]
     stream = io.StringIO()
-    print(text, file=files.Harmless(stream))
+    print(text, file=files.Harmless(stream, "output"))  # type: ignore[arg-type]
     assert stream.getvalue() == files.harmless(text, keep="\n\t") + "\n"
 
 
@@ -277,7 +277,7 @@ def test_a_screen_obeys_its_own_commands_alone(monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stdout", files.Harmless(stream))  # type: ignore[arg-type]
+    monkeypatch.setattr(sys, "stdout", files.Harmless(stream, "output"))  # type: ignore[arg-type]
     screen = terminal.console()
     table = terminal.status_table("\x1b[2Jtitle", [terminal.Standing("job\x1b[2J", "fail\x1b[2J", 1, 0, why="\x9b2J")])
     screen.print(table)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import argcomplete
 import argcomplete.shell_integration
@@ -26,24 +26,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         _complain("standard output: is closed; allowed: a file, a pipe or a terminal")
         return FAILED
-    streams: tuple[Any, Any] = Harmless(sys.stdout), Harmless(sys.stderr) if sys.stderr is not None else io.StringIO()
-    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+    output = Harmless(sys.stdout, "standard output")
+    errors = Harmless(sys.stderr or io.StringIO(), "standard error")
+    with contextlib.redirect_stdout(cast(Any, output)), contextlib.redirect_stderr(cast(Any, errors)):
         try:
             try:
                 return _run(arguments)
             finally:
-                sys.stdout.flush()
+                output.flush()
+                if output.failed:
+                    raise output.failed
         except BrokenPipeError:  # the reader of a pipe has left
-            _drop_output()
+            _drop(output)
             return DONE
         except OSError as error:  # a full disk, a folder that cannot be written
-            try:
-                sys.stdout.flush()
-            except OSError:
-                _drop_output()
-                _complain(f"standard output: {error.strerror or error}")
-            else:
-                _complain(str(error))
+            if error.filename == "standard output":
+                _drop(output)
+            _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
             return FAILED
 
 
@@ -52,10 +51,10 @@ def _complain(line: str) -> None:
         print(f"gradient-horizon: {line}", file=sys.stderr)
 
 
-def _drop_output() -> None:
-    """Nothing can be written: what waits to be is dropped, or Python would complain of it at the very end."""
+def _drop(output: Harmless) -> None:
+    """Nothing can be written there: what waits to be is dropped, or Python would complain of it at the very end."""
     with contextlib.suppress(OSError):  # captured by a test, it is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -33,7 +33,7 @@ class PlaceError(OSError):
     """Something else stands where a file or a folder of the package belongs; the message is one line."""
 
     def __init__(self, path: Path, found: str, allowed: str):
-        super().__init__(errno.EINVAL, harmless(f"{path} {found}; allowed: {allowed}"), str(path))
+        super().__init__(errno.EINVAL, harmless(f"{path} {found}; allowed: {allowed}"))
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -48,18 +48,44 @@ def harmless(text: str, keep: str = "") -> str:
     return _COMMANDS.sub(spelt, text)
 
 
-class Harmless:
-    """A stream to print to, on which all text is `harmless`; `bare` is the stream itself."""
+class Output:
+    """A stream to print to, whose errors name it; the first stays in `failed`, as not everybody who prints heeds it."""
 
-    def __init__(self, bare: TextIO):
-        self.bare = bare
+    def __init__(self, bare: TextIO, name: str):
+        self._bare, self._name = bare, name
+        self.failed: OSError | None = None
 
     def write(self, text: str) -> int:
-        self.bare.write(harmless(text, keep="\n\t"))
-        return len(text)
+        with self._naming():
+            return self._bare.write(text)
+
+    def flush(self) -> None:
+        with self._naming():
+            self._bare.flush()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            named = OSError(error.errno, error.strerror, self._name)
+            self.failed = self.failed or named
+            raise named from None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.bare, name)
+        return getattr(self._bare, name)
+
+
+class Harmless(Output):
+    """An output on which all text is `harmless`; `screen` is the same for one who commands the terminal itself."""
+
+    def __init__(self, bare: TextIO, name: str):
+        super().__init__(bare, name)
+        self.screen = Output(bare, name)
+
+    def write(self, text: str) -> int:
+        super().write(harmless(text, keep="\n\t"))
+        return len(text)
 
 
 def _kind(mode: int) -> str:

@@ -56,7 +56,9 @@ class Parts:
 
     def _read(self, path: Path) -> Rows | None:
         arrays = self._arrays(path, "rows")
-        return (slice(*arrays[0].tolist()), arrays[1:]) if arrays else None
+        if not arrays or arrays[0].shape != (2,) or arrays[0].dtype.kind != "i":
+            return None
+        return slice(*arrays[0].tolist()), arrays[1:]
 
     def _arrays(self, path: Path, label: str) -> Leaves | None:
         """The array called `label` in a file, then the leaves; None where it is not whole, or made otherwise."""

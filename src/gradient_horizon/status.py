@@ -37,7 +37,8 @@ def standing_of(folder: Path, networks: int) -> Standing:
     if state == FINISHED:
         why = f"no quick look: {record.picture}" if record.picture else ""
         return Standing(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
-    silence = 0.0 if state == FAILED else records.silence(folder)  # by the one clock of all machines; `began` and `changed` are by the writer's
+    # by the one clock of all machines, where `began` and `changed` are by the writer's
+    silence = 0.0 if state == FAILED else records.silence(folder)
     since = silence if state == RUNNING and math.isfinite(silence) else 0.0
     seconds = max(0.0, record.changed - record.began + since)
     silent = f"no sign of process {record.process} on {record.host} for {silence:.0f} s"

@@ -37,7 +37,7 @@ class _Screen(Console):
 
 def console() -> Console:
     """The standard output; as wide as its lines where it is no terminal, so that nothing is broken across lines."""
-    stream = getattr(sys.stdout, "bare", sys.stdout)
+    stream = getattr(sys.stdout, "screen", sys.stdout)
     screen = _Screen(file=stream, highlight=False)
     return screen if screen.is_terminal else _Screen(file=stream, highlight=False, width=160)
 
