@@ -1,5 +1,6 @@
 """The command line from outside: what it computes, says, writes and leaves alone."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -629,7 +630,8 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
         (folder / name).mkdir()
     os.mkfifo(folder / "pipe" / records.RECORD)
     (folder / "stray\x1b[2J" / records.RECORD).write_text("{}")
-    records._write_sealed(folder / "wrong" / records.RECORD, {"networks": "many\x1b[2J", "mood": "\x1b[2J"})
+    wrong = dataclasses.asdict(records.Record("failed", "", {}, {}, job="wrong"))
+    records._write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
     with (folder / "huge" / records.RECORD).open("wb") as stream:
         stream.truncate(2**40)
     one = folder / "cell=tanh,weights=gaussian"

@@ -1,6 +1,7 @@
 """The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
 
-Exit status: 0 done, 1 some job failed or some law does not hold, 2 wrong input, 130 interrupted.
+Exit status: 0 done, 1 some job failed, some law does not hold or something could not be written, 2 wrong input, 130
+interrupted.
 """
 
 import argparse

@@ -137,11 +137,12 @@ def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
         )
         return INTERRUPTED, False
     for job, why in outcome.failed:
-        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
+        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False, soft_wrap=True)
     for job in todo:
         record = records.readable_record(job.folder)
         if record is not None and record.picture:
-            screen.print(f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})", markup=False)
+            line = f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})"
+            screen.print(line, markup=False, soft_wrap=True)
     return (FAILED if outcome.failed else DONE), len(outcome.failed) < len(sweep.jobs)
 
 
@@ -221,7 +222,7 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
                 paths += figures.save(figure, folder / name)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            screen.print(f"no figures: {folder}: {why}", markup=False)
+            screen.print(f"no figures: {folder}: {why}", markup=False, soft_wrap=True)
             end = FAILED
     else:
         paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])

@@ -33,6 +33,10 @@ class ResultError(ValueError):
     """A result that cannot be read: missing, cut short, altered, or written by another version."""
 
 
+class DamagedError(ResultError):
+    """A record or a plan that this package did not write so; what stands beside it can be read nevertheless."""
+
+
 def _is_number(value: Any) -> bool:
     """Whether it is a time or a share that can be calculated with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
@@ -118,7 +122,7 @@ def _write_sealed(path: Path, values: dict[str, Any]) -> None:
 def _read_sealed(path: Path) -> dict[str, Any]:
     """What `_write_sealed` wrote; empty where that is missing, cut short or altered.
 
-    Raises `ResultError` where no file stands there, or one that is too large or cannot be opened.
+    Raises `DamagedError` where no file stands there, or one that is too large or cannot be opened.
     """
     try:
         values = json.loads(files.read_regular(path))
@@ -126,9 +130,9 @@ def _read_sealed(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except files.PlaceError as error:
-        raise ResultError(str(error)) from None
+        raise DamagedError(str(error)) from None
     except OSError as error:
-        raise ResultError(harmless(f"{path}: {error.strerror}")) from None
+        raise DamagedError(harmless(f"{path}: {error.strerror}")) from None
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return {}
     return values if intact else {}
@@ -145,8 +149,8 @@ def write_record(folder: Path, record: Record) -> None:
 def read_record(folder: Path) -> Record | None:
     """The record of a job's folder; None where there is none, or it is cut short or altered.
 
-    Raises `ResultError` for a record that is intact but has other fields, as another version wrote it, or fields of
-    other types, and for what is no file. Texts are `harmless`.
+    Raises `ResultError` for a record that is intact but has other fields, as another version wrote it; `DamagedError`
+    for fields of other types, and for what is no file. Texts are `harmless`.
     """
     return _record_of(folder / RECORD)
 
@@ -164,10 +168,10 @@ def _record_of(path: Path) -> Record | None:
 
 
 def readable_record(folder: Path) -> Record | None:
-    """The record of a job's folder; None where there is none that can be read."""
+    """The record of a job's folder; None where there is none, or it is damaged. `ResultError`: of another version."""
     try:
         return read_record(folder)
-    except ResultError:
+    except DamagedError:
         return None
 
 
@@ -175,7 +179,7 @@ def _check_types(path: Path, values: Mapping[str, Any], rules: Mapping[str, Call
     """`ResultError` for values that this package does not write; those without a rule are texts."""
     for key, value in values.items():
         if not rules.get(key, lambda found: isinstance(found, str))(value):
-            raise ResultError(harmless(f"{path}: {key} is {value!r:.40}; allowed: what gradient-horizon wrote"))
+            raise DamagedError(harmless(f"{path}: {key} is {value!r:.40}; allowed: what gradient-horizon wrote"))
 
 
 def _check_version(path: Path, values: Mapping[str, Any], required: Collection[str], known: Collection[str]) -> None:
@@ -279,7 +283,7 @@ def state_of(folder: Path) -> str:
     """
     try:
         record = read_record(folder)
-    except ResultError:
+    except DamagedError:
         return DAMAGED
     if record is None:
         return MISSING
@@ -327,7 +331,7 @@ def _read_plan(sweep: Path) -> dict[str, Any]:
 def read_plan(sweep: Path) -> dict[str, int]:
     """The jobs that belong to a sweep's folder, in the order in which they were asked for, and their networks.
 
-    Raises `ResultError` for a plan of another version or with values of other types, and for what is no file.
+    Raises `ResultError` for a plan of another version, `DamagedError` for values of other types and what is no file.
     """
     jobs = _read_plan(sweep).get("jobs", {})
     return {name: networks for name, networks in jobs.items() if _is_name(name)}
@@ -342,7 +346,7 @@ def known_plan(sweep: Path) -> tuple[dict[str, int], str]:
     """The jobs that a sweep's plan names, and their networks; and why there are none, where it cannot be read."""
     try:
         return read_plan(sweep), ""
-    except ResultError as error:
+    except DamagedError as error:
         return {}, str(error)
 
 
@@ -390,7 +394,7 @@ def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
     for folder in sorted(path.parent for path in sweep.glob(f"*/{RECORD}")):
         try:
             record = read_record(folder) if _is_name(folder.name) else None
-        except ResultError:
+        except DamagedError:
             if folder.name in plan or files.is_regular(folder / RECORD):
                 own.append(folder.name)
             else:

@@ -27,7 +27,7 @@ def standing_of(folder: Path, networks: int) -> Standing:
     """The standing of the job in `folder`, which was planned to have so many networks."""
     try:
         record, state = records.read_record(folder), records.state_of(folder)
-    except records.ResultError as error:
+    except records.DamagedError as error:
         return Standing(folder.name, DAMAGED, networks, 0, why=str(error))
     if record is None or state == MISSING:
         damaged = record is None and files.is_regular(folder / records.RECORD)
