@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradient_horizon import drawing, figures, records
+from gradient_horizon import drawing, figures, files, records
 from gradient_horizon.cli import main
 
 WORDS = ["hidden_size=3", "steps=5", "seeds=2", "weight_scales=[0.5,1.0]", "name=drawn"]
@@ -67,7 +67,7 @@ def test_a_repeat_draws_nothing_that_stands(three, capsys):
 )
 def test_whatever_ends_the_drawing_a_repeat_does_it(made, one, monkeypatch, capsys, stop, at):
     """Of a sweep that has grown, whose figures are those of the smaller one: a repeat has no job left to compute."""
-    save, write, calls = figures.style.save, records.write_atomically, []
+    save, write, calls = figures.style.save, files.write_atomically, []
 
     def stopping(figure, stem, formats=("pdf", "png")):
         if stem.parent == FOLDER:
@@ -76,14 +76,14 @@ def test_whatever_ends_the_drawing_a_repeat_does_it(made, one, monkeypatch, caps
                 raise stop
         return save(figure, stem, formats)
 
-    def stopping_last(path, content):
+    def stopping_last(path, content, **named):
         if path.name == drawing.DRAWN and at == 2:  # the files are written, and what says so is not
             raise stop
-        write(path, content)
+        write(path, content, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(figures.style, "save", stopping)
-        patch.setattr(records, "write_atomically", stopping_last)
+        patch.setattr(files, "write_atomically", stopping_last)
         assert run(f"cell={CELLS}") == (130 if stop is KeyboardInterrupt else 1)
     said = capsys.readouterr()
     if isinstance(stop, OSError):

@@ -47,6 +47,7 @@ FLOORS = (
     ("jacobian", "all_pairs", "spectra", "lyapunov", "backprop", "theory"),
     ("training",),
     ("ensemble",),
+    ("files",),
     ("rules", "records", "lazy", "progress", "interrupts"),
     ("config", "launchers"),
     ("results", "parts", "predictions", "status", "provenance", "statistics"),

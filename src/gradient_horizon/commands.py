@@ -139,11 +139,12 @@ def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
         )
         return INTERRUPTED, False
     for job, why in outcome.failed:
-        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
+        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False, soft_wrap=True)
     for job in todo:
-        record = records.read_record(job.folder)
+        record = records.readable_record(job.folder)
         if record is not None and record.picture:
-            screen.print(f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})", markup=False)
+            line = f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})"
+            screen.print(line, markup=False, soft_wrap=True)
     return (FAILED if outcome.failed else DONE), len(outcome.failed) < len(sweep.jobs)
 
 
@@ -236,7 +237,9 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
             drawn = drawing.draw(folder, dataset, shows, interrupts.check)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            screen.print(f"no figures: {folder}: {why} (the same command draws them again)", markup=False)
+            screen.print(
+                f"no figures: {folder}: {why} (the same command draws them again)", markup=False, soft_wrap=True
+            )
             end, drawn = FAILED, []
     for path in (*paths, *drawn):
         screen.print(str(path), markup=False)
@@ -313,7 +316,7 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
         answer = {"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows, "ignored": ignored}
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(answer, indent=1, allow_nan=False))
         return DONE
     from gradient_horizon import terminal
 

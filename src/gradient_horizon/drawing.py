@@ -11,7 +11,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from gradient_horizon import __version__, figures, records
+from gradient_horizon import __version__, figures, files, records
 
 DRAWN = "figures.json"
 ENDINGS = (".pdf", ".png")
@@ -30,9 +30,9 @@ def shown_by(folder: Path) -> str:
 def _drawn(folder: Path) -> tuple[str, dict[str, str]]:
     """What the figures there were drawn from, and their files by name with a hash of each; both empty if unknown."""
     try:
-        drawn = json.loads((folder / DRAWN).read_bytes())
+        drawn = json.loads(files.read_regular(folder / DRAWN))
         return drawn["shows"], {name: drawn["files"][name] for name in drawn["files"] if _is_figure(name)}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "", {}
 
 
@@ -42,12 +42,12 @@ def _is_figure(name: str) -> bool:
 
 def standing(folder: Path, shows: str) -> list[Path] | None:
     """The files of the figures that stand there, if they show what they are to; None where they are owed."""
-    drawn_from, files = _drawn(folder)
+    drawn_from, checksums = _drawn(folder)
     if drawn_from != shows:
         return None
-    paths = [folder / name for name in files]
+    paths = [folder / name for name in checksums]
     try:
-        intact = all(records.file_checksum(path) == files[path.name] for path in paths)
+        intact = all(records.file_checksum(path) == checksums[path.name] for path in paths)
     except OSError:
         return None
     return paths if intact else None
@@ -66,5 +66,5 @@ def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None
     for name in before.keys() - {path.name for path in paths}:
         (folder / name).unlink(missing_ok=True)
     drawn = {"shows": shows, "files": {path.name: records.file_checksum(path) for path in paths}}
-    records.write_atomically(folder / DRAWN, json.dumps(drawn, indent=1).encode() + b"\n")
+    files.write_atomically(folder / DRAWN, json.dumps(drawn, indent=1).encode() + b"\n")
     return paths

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import __version__, provenance, records, results
+from gradient_horizon import __version__, files, provenance, records, results
 from gradient_horizon.config import AXES, Config, as_dict, settings_of, spelt_short
 from gradient_horizon.figures import style
 from gradient_horizon.figures.paper import paper_figure
@@ -80,9 +80,9 @@ def changed(stem: Path, now: dict[str, str]) -> list[str]:
     `files` where they are all the same, but a file is missing or not the one that was built.
     """
     try:
-        before = json.loads(stem.with_name(f"{stem.name}.json").read_bytes())
+        before = json.loads(files.read_regular(stem.with_name(f"{stem.name}.json")))
         different = [key for key, value in now.items() if before.get(key) != value]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return [*now]
     return different or ([] if before.get("files") == _checksums(stem) else ["files"])
 
@@ -97,12 +97,12 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
     """Draw the figure from the results of all `jobs` of its sweep, write its files, and return their paths."""
     figure, stem = paper_figure(name), stem_of(name, sweep)
     dataset = results.join(jobs)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(stem.parent)
     paths = style.save(figure.draw(dataset), stem, ENDINGS[:2])
 
     def write(ending: str, text: str) -> None:
         paths.append(stem.with_name(f"{stem.name}.{ending}"))
-        records.write_atomically(paths[-1], text.encode())
+        files.write_atomically(paths[-1], text.encode())
 
     write("csv", figure.numbers(dataset).to_csv(index=False, lineterminator="\n"))
     write("md", caption(name, sweep, jobs))

@@ -24,7 +24,7 @@ import xarray as xr
 from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
-from gradient_horizon import config, names, netcdf, records, seal
+from gradient_horizon import config, files, names, netcdf, records, seal
 from gradient_horizon.config import draws_of
 from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
 from gradient_horizon.records import ResultError
@@ -106,9 +106,10 @@ def _file_of(dataset: xr.Dataset) -> bytes:
     return stream.getvalue()
 
 
-def save(dataset: xr.Dataset, path: Path) -> str:
+def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = None) -> str:
     """Write `dataset` and its checksum to `path` under a temporary name, flush, rename; returns the file's SHA-256.
 
+    `check` is called just before the renaming, which its error prevents.
     What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
     """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
@@ -116,29 +117,20 @@ def save(dataset: xr.Dataset, path: Path) -> str:
     if not large:
         whole = io.BytesIO(content)
         checksum = _ended(whole, h5py.h5f.open_file_image(content))
-        records.write_atomically(path, whole.getvalue())
+        files.write_atomically(path, whole.getvalue(), check=check)
         return checksum
     room = shutil.disk_usage(path.parent).free
     if room < 1.01 * dataset.nbytes:
         raise OSError(
             errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes, {room} are free", str(path)
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as stream:
-            stream.write(content)
+    with files.replacing(path, check=check) as temporary:
+        temporary.write_bytes(content)
         with h5netcdf.File(temporary, "a") as file:
             for name in large:
                 _append(file, str(name), dataset[name].variable)
         with temporary.open("r+b") as stream:
-            checksum = _ended(stream, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return checksum
+            return _ended(stream, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
 
 
 def _ended(stream: BinaryIO, file: h5py.h5f.FileID) -> str:

@@ -5,6 +5,7 @@ costs no composition of its own (Hydra's own sweeper composes every job twice, s
 """
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,9 +21,10 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from gradient_horizon import config, interrupts, jobs, launchers, names, presets, records, runtime
+from gradient_horizon import config, files, interrupts, jobs, launchers, names, presets, records, runtime
 from gradient_horizon.rules import SettingError
 
+_log = logging.getLogger(__name__)
 MOST_JOBS = 100_000
 LONGEST_OVERRIDE = 20_000  # characters, which Hydra reads in two seconds; what is longer takes it minutes
 LONGEST_CUT = 1000  # of an override that a shell may have cut
@@ -328,6 +330,10 @@ def conflicts(sweep: Sweep) -> list[str]:
     Jobs of one sweep differ along its axes alone, so other values of what all its jobs share are refused. If every job
     there is one of this command's, they are replaced instead, the finished ones with `force` only.
     """
+    try:
+        files.check_folder(sweep.folder)  # what `output` names may be a link, not what lies below it
+    except files.PlaceError as error:
+        return [str(error)]
     if line := _shared_conflict(sweep):
         return [line]
     return [
@@ -362,7 +368,7 @@ def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
     shared = records.shared_settings(folder)
     if shared is not None:
         return [shared]
-    found = [record for name in sorted(jobs) if (record := records.read_record(folder / name))]
+    found = [record for name in sorted(jobs) if (record := records.readable_record(folder / name))]
     swept = {key for record in found for key in record.swept}
     return [
         {key: value for key, value in record.settings.items() if key not in swept and key not in config.JOINED}
@@ -433,14 +439,17 @@ def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
                 if job.is_finished() and not job.config.force:
                     report(job.networks)
                 else:
-                    _check_still_wanted(job)
+                    check_still_wanted(job)
                     jobs.execute(job, report)
+        except jobs.TakenError as error:
+            _log.warning("%s", error)
+            outcome.elsewhere.append(job)
         except Exception as error:
             outcome.failed.append((job, f"{type(error).__name__}: {error}".splitlines()[0]))
     return Outcome(outcome.failed, [job for job in outcome.elsewhere if not job.is_finished()])
 
 
-def _check_still_wanted(job: jobs.Job) -> None:
+def check_still_wanted(job: jobs.Job) -> None:
     """`SettingError` where another command has taken the job's folder, or its sweep, for other settings meanwhile."""
     if not job.config.force and (differences := job.conflict()):
         raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
@@ -460,12 +469,12 @@ def wait(outcome: Outcome, watch: Watch) -> Outcome:
     failed.
     """
     failed, left = list(outcome.failed), list(outcome.elsewhere)
-    begun = time.time()
+    before = {job.folder: records.readable_record(job.folder) for job in left}
     while left:
         open_still = []
         for job in left:
-            record = records.read_record(job.folder)
-            if record is None or record.hash != job.hash or record.changed < begun:
+            record = records.readable_record(job.folder)
+            if record is None or record.hash != job.hash or record == before[job.folder]:
                 open_still.append(job)
             elif job.is_finished():
                 watch(job)(job.networks)
