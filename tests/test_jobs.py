@@ -249,7 +249,7 @@ def test_what_stands_where_a_file_belongs_fails_its_job_in_one_line_and_no_other
     said = {"link": "link", "link to nothing": "link", "pipe": "named pipe", "folder": "folder"}[kind]
     if name == "parts" and kind == "link to nothing":
         said = "link"
-    assert why.startswith(("PlaceError: ", "ResultError: "))
+    assert why.startswith(("PlaceError: ", "DamagedError: "))
     assert f"{path} is a {said}; allowed: a " in why
     assert as_it_was(outside)
     assert os.path.lexists(path)
