@@ -6,7 +6,7 @@ result is bit for bit the same whatever else is in the sweep and however many de
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,31 @@ from gradient_horizon.arrays import PyTree
 Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
 
 
+class Shapes(NamedTuple):
+    """A tree of arrays without their values, flat: some trees take nothing else than arrays."""
+
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+
+def shapes_of(tree: PyTree) -> Shapes:
+    """The shapes of a tree of arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    return Shapes(structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+def together(*parts: Shapes) -> Shapes:
+    """The shapes of a tuple of trees."""
+    structure = jax.tree_util.treedef_tuple([part.structure for part in parts])
+    return Shapes(structure, tuple(leaf for part in parts for leaf in part.leaves))
+
+
 class Stage(Protocol):
     """One stage of the work on a chunk of networks (see `Program`)."""
 
     def __call__(self, networks: PyTree, constants: PyTree, /) -> PyTree: ...
 
-    def shapes(self, networks: PyTree, constants: PyTree, /) -> PyTree: ...
+    def shapes(self, networks: Shapes, constants: PyTree, /) -> Shapes: ...
 
     def memory(self, networks: PyTree, constants: PyTree, /) -> int: ...
 
@@ -55,28 +74,36 @@ class Program:
             return mapped(_with_entries(leaves), _with_entries(fixed))
 
         self._compiled = jax.jit(unflattened, static_argnums=0)
-        self._memory: dict[Any, int] = {}
-        self._shapes: dict[Any, PyTree] = {}
+        self._memory: dict[Hashable, int] = {}
+        self._shapes: dict[Hashable, Shapes] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What `measure` gives for each of the networks."""
         leaves, tree = jax.tree.flatten(networks)
         return self._compiled(tree, leaves, constants)
 
-    def shapes(self, networks: PyTree, constants: PyTree) -> PyTree:
-        """What a call gives, without its values; `networks` may be without theirs."""
-        key = _kind(networks), _kind(constants)
+    def shapes(self, networks: Shapes, constants: PyTree) -> Shapes:
+        """What a call gives, without its values."""
+        key = networks, shapes_of(constants)
         if key not in self._shapes:
-            self._shapes[key] = jax.eval_shape(self, networks, constants)
+            structure = None
+
+            def called(leaves: list[Any]) -> list[Any]:
+                nonlocal structure
+                found, structure = jax.tree.flatten(self(jax.tree.unflatten(networks.structure, leaves), constants))
+                return found
+
+            leaves = tuple(jax.eval_shape(called, [*networks.leaves]))
+            self._shapes[key] = Shapes(structure, leaves)
         return self._shapes[key]
 
-    def known_memory(self, networks: PyTree, constants: PyTree) -> int | None:
-        """What `memory` gave for networks of these shapes, which may be without their values; None: not yet asked."""
-        return self._memory.get((_kind(networks), _kind(constants)))
+    def known_memory(self, networks: Shapes, constants: PyTree) -> int | None:
+        """What `memory` gave for networks of these shapes; None: not yet asked."""
+        return self._memory.get((networks, shapes_of(constants)))
 
     def memory(self, networks: PyTree, constants: PyTree) -> int:
         """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
-        key = _kind(networks), _kind(constants)
+        key = shapes_of(networks), shapes_of(constants)
         if key not in self._memory:
             leaves, tree = jax.tree.flatten(networks)
             taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
@@ -84,12 +111,6 @@ class Program:
             each = sum(getattr(taken, f"{size}_size_in_bytes") for size in sizes) if taken else 0
             self._memory[key] = each * jax.device_count()
         return self._memory[key]
-
-
-def _kind(tree: PyTree) -> Hashable:
-    """What a tree of arrays is, but for their values."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _with_entries(arrays: Sequence[Any]) -> list[Any]:

@@ -81,10 +81,10 @@ class Population:
 
     def _resumed(self, parts: Parts, stages: Sequence[ensemble.Stage]) -> Iterator[tuple[slice, Any]]:
         shapes = self._shapes(stages)
-        self._check_total(jax.tree.leaves(shapes), parts.budget)
+        self._check_total(shapes.leaves, parts.budget)
         done = 0
         for rows, leaves in parts.stored():
-            yield rows, jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+            yield rows, jax.tree.unflatten(shapes.structure, leaves)
             done = rows.stop
         if done == self.total:
             return
@@ -97,13 +97,15 @@ class Population:
             parts.flush()
             raise
 
-    def _shapes(self, stages: Sequence[ensemble.Stage]) -> Any:
+    def _shapes(self, stages: Sequence[ensemble.Stage]) -> ensemble.Shapes:
         """What the last stage gives for a chunk, without computing it."""
         size = self.block * jax.device_count()
-        values: Any = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
+        shapes = ensemble.shapes_of(
+            {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
+        )
         for stage in stages:
-            values = stage.shapes(values, self._constants)
-        return values
+            shapes = stage.shapes(shapes, self._constants)
+        return shapes
 
     def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
         """Half of the memory is for what is measured, the other half for measuring it."""

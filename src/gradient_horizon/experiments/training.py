@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import runtime
+from gradient_horizon import ensemble, runtime
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.population import Population, program
@@ -146,21 +146,25 @@ class _Trainer:
         self.report(share)
         self.ahead += share
 
-    def shapes(self, networks: Any, constants: Constants) -> Record:
+    def shapes(self, networks: ensemble.Shapes, constants: Constants) -> ensemble.Shapes:
         """What a call gives, without its values."""
-
         learner = program(_begin, self.structure).shapes(networks, constants)
-        record = program(_observe, self.structure).shapes((networks, learner, _none_is_over(networks)), constants)
+        over = ensemble.shapes_of(np.zeros(networks.leaves[0].shape, bool))
+        record = program(_observe, self.structure).shapes(ensemble.together(networks, learner, over), constants)
         count = len(self.spec.recorded)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0], count, *leaf.shape[1:]), leaf.dtype), record
+        return record._replace(
+            leaves=tuple(
+                jax.ShapeDtypeStruct((leaf.shape[0], count, *leaf.shape[1:]), leaf.dtype) for leaf in record.leaves
+            )
         )
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Bytes that the updates take on all devices."""
         begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
-        known = advanced.known_memory((networks, begun.shapes(networks, constants), over), more)
+        given = ensemble.shapes_of(networks)
+        shapes = ensemble.together(given, begun.shapes(given, constants), ensemble.shapes_of(over))
+        known = advanced.known_memory(shapes, more)
         return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
 
 
