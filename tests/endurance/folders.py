@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from forks import LONGEST, command, fork
 
@@ -67,7 +68,7 @@ def harm(folder: Path, outside: Path, rng: random.Random) -> str:
         path.write_bytes(rng.randbytes(rng.randint(0, 3000)))
     elif kind == "large":
         with path.open("wb") as stream:
-            stream.truncate(2**33)
+            stream.truncate(2**28)
     elif kind == "sealed":
         name = sealed(rng.choice([found for found in files if found.suffix == ".json"] or [path]), rng)
     elif kind in ("delete", "empty", "folder", "pipe", "link", "dangling", "loop"):
@@ -212,12 +213,11 @@ def try_folders(scratch: Path, template: Path, first: int, count: int, seed: int
     figures.sweep_figures = lambda dataset: {}  # type: ignore[attr-defined]
     assert drawing.figures is figures
     expected = values_of(template / "results/kept")
-    outcomes: Counter[str] = Counter()
     with (scratch / "folders.jsonl").open("a") as told:
         for number in range(first, first + count):
             if time.monotonic() > until:
                 break
-            rng = random.Random(f"{seed} {number}")
+            rng, outcomes = random.Random(f"{seed} {number}"), Counter[str]()
             with tempfile.TemporaryDirectory(dir=scratch) as place:
                 folder, outside = Path(place, "work"), Path(place, "outside")
                 shutil.copytree(template, folder)
@@ -239,10 +239,13 @@ def try_folders(scratch: Path, template: Path, first: int, count: int, seed: int
                 if tree(outside) != before:
                     wrong.append("something outside was changed")
                 os.chdir(scratch)
-                told.write(json.dumps({"ended": number, "wrong": wrong}) + "\n")
+                told.write(json.dumps({"ended": number, "wrong": wrong, "outcomes": outcomes}) + "\n")
                 told.flush()
-        told.write(json.dumps({"outcomes": outcomes}) + "\n")
     return 0
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def run(scratch: Path, count: int, seed: int, *, until: float = float("inf")) -> list[str]:
@@ -252,32 +255,21 @@ def run(scratch: Path, count: int, seed: int, *, until: float = float("inf")) ->
     assert child.wait() == 0, child.said.read_text()
     path = scratch / "folders.jsonl"
     path.touch()
-    first, wrong = 0, []
-    begun: dict[int, list[str]] = {}
-    ended: set[int] = set()
-    outcomes: Counter[str] = Counter()
+    first = 0
     while first < count and time.monotonic() < until:
-        child = fork(
-            partial(try_folders, scratch, template, first, min(100, count - first), seed, until),
-            scratch / "said.txt",
-            scratch,
-        )
-        status = child.wait(seconds=100 * LONGEST)
-        begun, ended, wrong, outcomes = {}, set(), [], Counter()
-        for line in path.read_text().splitlines():
-            told = json.loads(line)
-            if "begun" in told:
-                begun[told["begun"]] = told["harm"]
-            elif "ended" in told:
-                ended.add(told["ended"])
-                wrong += [f"folder {told['ended']} ({begun[told['ended']]}): {line}" for line in told["wrong"]]
-            else:
-                outcomes.update(told["outcomes"])
-        if status:
-            lost = max(begun, default=first)
-            ended.add(lost)
-            path.open("a").write(json.dumps({"ended": lost, "wrong": [f"ends or hangs: {status}"]}) + "\n")
+        run_some = partial(try_folders, scratch, template, first, min(100, count - first), seed, until)
+        status = fork(run_some, scratch / "said.txt", scratch).wait(seconds=100 * LONGEST)
+        begun = [told["begun"] for told in _lines(path) if "begun" in told]
+        if status:  # the folder that was being tried, or none of them
+            why = f"ends or hangs: {status} {(scratch / 'said.txt').read_text()[-1000:]}"
+            path.open("a").write(json.dumps({"ended": max(begun, default=first), "wrong": [why]}) + "\n")
         first = max(begun, default=first) + 1
+    harmed = {told["begun"]: told["harm"] for told in _lines(path) if "begun" in told}
+    ended = [told for told in _lines(path) if "ended" in told]
+    wrong = [
+        f"folder {told['ended']} ({harmed.get(told['ended'])}): {line}" for told in ended for line in told["wrong"]
+    ]
+    outcomes = sum((Counter(told["outcomes"]) for told in _lines(path) if "outcomes" in told), Counter[str]())
     told = ", ".join(f"{name} {times}" for name, times in sorted(outcomes.items()))
     print(f"{len(ended)} damaged folders ({told}): {len(wrong)} wrong")
     return wrong
