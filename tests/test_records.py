@@ -472,3 +472,30 @@ def test_a_folder_is_a_job_where_its_settings_name_it(tmp_path, swept, name, own
     assert records.is_own(tmp_path / name, old) == own
     assert records.is_own(tmp_path / name, replace(old, job=name))
     assert not records.is_own(tmp_path / name, replace(old, job=f"{name},steps=4"))
+
+
+def test_what_is_remembered_is_what_stands(tmp_path, monkeypatch):
+    """A record that was replaced is read again; one that was not is read once, and outside each time."""
+    read = []
+    fresh = records._fresh_record_of
+
+    def counted(path):
+        read.append(path)
+        return fresh(path)
+
+    monkeypatch.setattr(records, "_fresh_record_of", counted)
+    first, second = (records.Record(state, "", {}, {}) for state in (records.RUNNING, records.FAILED))
+    records.write_record(tmp_path, first)
+    with records.remembering():
+        assert records.read_record(tmp_path) == records.read_record(tmp_path) == first
+        with records.remembering():
+            assert records.read_record(tmp_path) == first
+        assert len(read) == 1
+        records.write_record(tmp_path, second)
+        assert records.read_record(tmp_path) == second
+        (tmp_path / records.RECORD).unlink()
+        assert records.read_record(tmp_path) is None
+    records.write_record(tmp_path, first)
+    count = len(read)
+    assert records.read_record(tmp_path) == records.read_record(tmp_path) == first
+    assert len(read) == count + 2

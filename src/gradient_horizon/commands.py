@@ -309,10 +309,11 @@ def status(options: argparse.Namespace) -> int:
     from gradient_horizon import records
     from gradient_horizon import status as told
 
-    folder = _folder(options.folder)
-    jobs = told.standings(folder, look=True)
+    with records.remembering():
+        folder = _folder(options.folder)
+        jobs = told.standings(folder, look=True)
+        ignored = records.found_folders(folder)[1]
     counts, left = told.counts(jobs), told.seconds_left(jobs)
-    ignored = records.found_folders(folder)[1]
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
         answer = {"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows, "ignored": ignored}
@@ -330,22 +331,25 @@ def status(options: argparse.Namespace) -> int:
 
 
 def collect(options: argparse.Namespace) -> int:
+    """Join what is finished into one file, and say what is missing."""
     folder = _folder(options.folder)  # before what takes long to load
     from gradient_horizon import records, results
     from gradient_horizon import status as told
 
     output = _output(options.output or folder / "collected.nc")
     logging.disable(logging.WARNING)  # what is missing is said below
-    dataset = results.load(folder)
+    with records.remembering():
+        dataset = results.load(folder)
+        missing = {*json.loads(dataset.attrs["missing_jobs"])}
+        left_out = [job for job in told.standings(folder) if job.job in missing] if missing else []
+        ignored = records.found_folders(folder)[1]
     try:
         results.save(dataset, _output(output))  # what stood there may have changed meanwhile
     except OSError as error:
         raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
-    missing = {*json.loads(dataset.attrs["missing_jobs"])}
-    for job in told.standings(folder) if missing else ():
-        if job.job in missing:
-            print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
-    for line in records.ignored_lines(records.found_folders(folder)[1]):
+    for job in left_out:
+        print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
+    for line in records.ignored_lines(ignored):
         print(line)
     print(f"wrote {output}: {len(json.loads(dataset.attrs['jobs']))} jobs, {len(missing)} missing")
     return DONE

@@ -155,7 +155,35 @@ def read_record(folder: Path) -> Record | None:
     return _record_of(folder / RECORD)
 
 
+_remembered: dict[Any, Record | None] | None = None  # by the file, and by which state of it
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Read no record twice meanwhile that was not replaced: for what only looks, many times over."""
+    global _remembered
+    before = _remembered
+    _remembered = {} if before is None else before
+    try:
+        yield
+    finally:
+        _remembered = before
+
+
 def _record_of(path: Path) -> Record | None:
+    if _remembered is None:
+        return _fresh_record_of(path)
+    try:
+        found = path.stat()
+    except OSError:
+        return _fresh_record_of(path)
+    key = path, found.st_ino, found.st_size, found.st_mtime_ns
+    if key not in _remembered:
+        _remembered[key] = _fresh_record_of(path)
+    return _remembered[key]
+
+
+def _fresh_record_of(path: Path) -> Record | None:
     values = _read_sealed(path)
     if not values:
         return None

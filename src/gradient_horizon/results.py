@@ -314,6 +314,7 @@ def _open_file(path: Path) -> xr.Dataset:
     return _read(path, known, lazy=_is_large([path]))
 
 
+@records.remembering()
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
     """Every finished job of a sweep's folder, joined; or one job's folder; or one file.
 
