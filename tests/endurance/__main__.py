@@ -61,7 +61,8 @@ def main() -> int:
             begun = time.monotonic()
             wrong = inputs.run(scratch, 100_000, options.seed, until=begun + options.seconds / 6)
             wrong += folders.run(scratch, 100_000, options.seed, until=begun + options.seconds / 2)
-            wrong += kills.run(scratch, 100_000, options.seed, until=begun + options.seconds)
+            cheap = ("jacobian", "notes")
+            wrong += kills.run(scratch, 100_000, options.seed, names=cheap, until=begun + options.seconds)
     for line in wrong:
         print(f"WRONG: {line}")
     return 1 if wrong else 0

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,8 +44,8 @@ class Known:
 class Kills:
     """Sweeps whose processes are killed again and again, until a last run ends; then they are compared."""
 
-    def __init__(self, scratch: Path, rng: random.Random):
-        self.scratch, self.rng = scratch, rng
+    def __init__(self, scratch: Path, rng: random.Random, names: Sequence[str] = tuple(SWEEPS)):
+        self.scratch, self.rng, self.names = scratch, rng, names
         self.known: dict[str, Known] = {}
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -120,7 +120,7 @@ class Kills:
 
     def one_sweep(self, most: int) -> int:
         """Kill one sweep up to `most` times, finish it, and compare; how many kills there were."""
-        name = self.rng.choice([*SWEEPS])
+        name = self.rng.choice(self.names)
         known = self.reference(name)
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         kills = 0
@@ -280,8 +280,17 @@ def wait_for(holds: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.05)
 
 
-def run(scratch: Path, count: int, seed: int, *, launchers: int = 0, until: float = float("inf")) -> list[str]:
-    trial = Kills(scratch, random.Random(seed))
+def run(
+    scratch: Path,
+    count: int,
+    seed: int,
+    *,
+    launchers: int = 0,
+    names: Sequence[str] = tuple(SWEEPS),
+    until: float = float("inf"),
+) -> list[str]:
+    """Kill `count` times, `launchers` of them under launchers, or until the time `until`; what was wrong."""
+    trial = Kills(scratch, random.Random(seed), names)
     done = 0
     while done < count - launchers and time.monotonic() < until:
         done += trial.paper() if trial.rng.random() < 0.05 else trial.one_sweep(count - launchers - done)
