@@ -308,7 +308,7 @@ def owes_quick_look(job: Job) -> bool:
     """Whether the job is finished and asks for a picture that is not there."""
     if not job.config.quick_look or (job.folder / f"{QUICK_LOOK}.png").exists():
         return False
-    record = records.read_record(job.folder)
+    record = records.readable_record(job.folder)
     return record is not None and record.state == records.FINISHED and record.hash == job.hash
 
 
@@ -317,7 +317,7 @@ def draw_quick_look(job: Job) -> str:
     from gradient_horizon import results
 
     with claimed(job) as mine:
-        record = records.read_record(job.folder)
+        record = records.readable_record(job.folder)
         if not mine or record is None:  # whoever is at it draws
             return ""
         picture = _draw_quick_look(results.open_job(job.folder), job.folder)
