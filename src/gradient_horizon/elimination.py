@@ -12,11 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from gradient_horizon import sums
 from gradient_horizon.arrays import Scalar
 from gradient_horizon.compiler import computed_once
+from gradient_horizon.scaling import bits_of, largest_exponent, power_of_two
 
+_LOG_2 = 0.6931471805599453
 _FEW = 32  # columns, that are eliminated one by one
 
 
@@ -104,6 +107,15 @@ def lu(columns: Float[Array, "k n"]) -> LU:
     return _eliminated(columns, jnp.ones(columns.shape[1], bool))[0]
 
 
-def log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
-    """log|det|, -inf where elimination meets a column of exact zeros."""
-    return jnp.sum(jnp.log(jnp.abs(lu(matrix).diagonal)))
+def log_abs_det(matrix: Float[Array, "n n"], power: Int[Array, ""] | int = 0) -> Scalar:
+    """log|det| of `matrix` 2^`power`, -inf where elimination meets a column of exact zeros.
+
+    A matrix whose entries are very small or large is brought to size first, so that no term of it is lost.
+    """
+    exponent = largest_exponent(matrix)
+    exponent = jnp.where(jnp.abs(exponent) > bits_of(matrix.dtype).bias // 2, exponent, 0)
+    half = exponent // 2  # in two steps: 2 to the largest exponent has no normal inverse
+    scaled = matrix * power_of_two(-half, matrix.dtype) * power_of_two(half - exponent, matrix.dtype)
+    pivots, exponents = sums.split(lu(scaled).diagonal)
+    total = jnp.sum(exponents) + len(matrix) * (exponent + power)
+    return jnp.sum(jnp.log(jnp.abs(pivots))) + total.astype(matrix.dtype) * _LOG_2

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
@@ -32,12 +34,14 @@ from gradient_horizon.orthogonal import log_growth
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import Trajectory, sequence_length, system_of
 from gradient_horizon.scaling import bits_of, normalise, power_of_two
-from gradient_horizon.states import FlatStep, Layout, flatten_step
+from gradient_horizon.states import FlatStep, Layout
+from gradient_horizon.wide import in_float64, jacobian_by_entry, lifted_jacobian
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
 _log = logging.getLogger(__name__)
 BLOCKS = 10
+_LOG_2 = 0.6931471805599453
 _THIN = 2.0**-40  # less is not brought about by chance, and float32 reaches to 2^-126
 
 
@@ -99,6 +103,16 @@ def cell_log_det(cell: object) -> LogDet | None:
     return log_det
 
 
+def _in_float64(
+    flat_step: FlatStep, params: PyTree, with_64_bits: bool, inputs: PyTree
+) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
+    """J_t = `matrix` · 2^`exponent` in float64, which must be enabled; the step is formed with or without, as given."""
+    h, x = inputs
+    with jax.enable_x64(with_64_bits):
+        lifted = lifted_jacobian(lambda h: flat_step(params, h, x), h)
+    return in_float64(lifted)
+
+
 def _volumes(basis: Float[Array, "n k"]) -> Float[Array, " k"]:
     return jnp.log(jnp.abs(jnp.diagonal(linalg.triangular_factor(basis))))
 
@@ -107,31 +121,61 @@ class _Growth(NamedTuple):
     basis: Array  # (k, n), its vectors the rows, each in one piece of memory
     volumes: Array  # (k,) log R_ii of the basis
     unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
-    thin: Array  # whether an entry has fallen so far below its vector's largest that it may have been flushed to zero
+    # whether an entry has fallen so far below its vector's largest, or a pivot so near to either end of the floats, that
+    # something may have been lost
+    thin: Array
 
 
-def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, window: PyTree):
-    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,)."""
+# The vectors (k, n) after a step, up to a power of two, and its exponent: stretch(vectors, (h, x)).
+_Stretch: TypeAlias = Callable[[Float[Array, "k n"], PyTree], tuple[Float[Array, "k n"], Int[Array, ""]]]
+
+
+def _stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> _Stretch:
+    """By the linearised step, of vectors lifted so far that small entries of J_t do not underflow, nor what is made of
+    them by elimination."""
+    lift = bits_of(dtype).bias // 2
+
+    def stretch(vectors, inputs):
+        h, x = inputs
+        return push_rows(flat_step, params, h, x, vectors * 2.0**lift), jnp.int32(-lift)
+
+    return stretch
+
+
+def _grow(stretch: _Stretch, eps: float, every: int, before: _Growth, window: PyTree):
+    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,).
+
+    `eps` is that of the state's precision.
+    """
     states, _ = window
     length, n = states.shape
+    least, most = (2.0 ** (end * (bits_of(before.basis.dtype).bias - 24)) for end in (-1, 1))
 
-    def one(tangents, inputs):
-        h, x = inputs
-        return push_rows(flat_step, params, h, x, tangents), None
+    def one(carry, inputs):
+        vectors, exponent = carry
+        vectors, gained = stretch(vectors, inputs)
+        vectors, size = normalise(vectors)
+        return (vectors, exponent + gained + size), None
+
+    def over(vectors, inputs):
+        if every == 1:
+            return stretch(vectors, jax.tree.map(lambda leaf: leaf[0], inputs))
+        return lax.scan(one, (vectors, jnp.int32(0)), inputs)[0]
 
     def group(carry, inputs):
         basis, logs, unresolved, thin = carry
         if len(basis) < n:
-            ends, _ = lax.scan(one, jnp.concatenate([basis, other]), inputs)
+            ends, exponent = over(jnp.concatenate([basis, other]), inputs)
             stretched, row = ends[:-1], ends[-1:]
             # beside what the same row of J_t makes of a vector all of whose entries are of the same size
             thin = thin | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
         else:
-            stretched, _ = lax.scan(one, basis, inputs)
+            stretched, exponent = over(basis, inputs)
         factors = elimination.lu(stretched)
         pivots = jnp.abs(factors.diagonal)
-        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(basis.dtype).eps)
-        return (factors.lower, sums.add_log(logs, pivots), unresolved & (pivots <= rounding), thin), None
+        thin = thin | ~jnp.all((pivots == 0) | ((pivots >= least) & (pivots <= most)))
+        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * eps)
+        return (factors.lower, sums.add_log(logs, pivots, exponent), unresolved & (pivots <= rounding), thin), None
 
     other = jnp.asarray(fixed_normal(1, n), before.basis.dtype)
     groups = length // every
@@ -257,24 +301,26 @@ def _spectrum(
     count *= times
     all_finite = jnp.all(trajectory.finite)
     length -= transient
+    eps = float(jnp.finfo(dtype).eps)
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
 
-    def found(count, flat_step, params, window):
+    def found(count, stretch, every, dtype, window):
         """The first `count` exponents and their errors, and whether they may have lost something."""
+        grow = partial(_grow, stretch, eps, every)
         early = jax.tree.map(lambda leaf: leaf[:transient], window)
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         basis = jnp.asarray(_start(n, times)[:, :count].T, dtype)
         growth = _Growth(basis, jnp.zeros(count, dtype), jnp.ones(count, bool), jnp.zeros((), bool))
         dead = jnp.zeros(count, bool)
         if transient:
-            growth, gained = _grow(flat_step, params, every, growth, early)
+            growth, gained = grow(growth, early)
             dead = gained.total == -jnp.inf
         whole, rest = _blocks_of(counted, blocks, size)
-        growth, gained = lax.scan(lambda carry, block: _grow(flat_step, params, every, carry, block), growth, whole)
+        growth, gained = lax.scan(grow, growth, whole)
         parts = gained
         if blocks * size < length:
-            growth, last = _grow(flat_step, params, every, growth, rest)
+            growth, last = grow(growth, rest)
             parts = jax.tree.map(lambda of_blocks, of_rest: jnp.concatenate([of_blocks, of_rest[None]]), gained, last)
         # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
         dead = dead | growth.unresolved if every == 1 else dead
@@ -298,21 +344,32 @@ def _spectrum(
     # what `params` and the step hold of traced values becomes an argument, `closed`
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     window = system.window
-    measured, thin = found(count, flat_step, *held((closed, window)))
-    if count < n:
-        # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
-        # n vectors loses another has.
-        def widely(closed, window):
-            return jax.tree.map(lambda values: values[:count], found(n, flat_step, closed, window)[0])
+    constant, constants = held((window, closed))
+    measured, thin = found(count, _stretch_by(flat_step, constants, dtype), every, dtype, constant)
+    is_suspect = thin & all_finite
+    with_64_bits = jnp.result_type(float) == jnp.float64
 
-        measured = with_care(thin & all_finite, measured, widely, closed, window)
+    # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
+    # n vectors loses another has.
+    def widely(closed, window):
+        def stretch(vectors, inputs):
+            matrix, exponent = _in_float64(flat_step, closed, with_64_bits, inputs)
+            return jnp.matmul(vectors, matrix.T, precision="highest"), exponent
+
+        with jax.enable_x64(True):
+            measured, _ = found(n, stretch, 1, jnp.float64, window)
+            return jax.tree.map(lambda values: values[:count].astype(dtype), measured)
+
+    measured = with_care(is_suspect, measured, widely, closed, window)
     measured = with_derivative_of(by_orthogonal_route, measured, closed, window)
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         # an error is no number to be differentiated
         fixed, fixed_params, counted, found_exponents = held((closed, params, counted, exponents))
-        violation = _sum_rule_error(flat_step, layout, fixed, fixed_params, counted, found_exponents, log_det, times)
+        violation = _sum_rule_error(
+            flat_step, layout, fixed, fixed_params, counted, found_exponents, log_det, times, is_suspect
+        )
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
@@ -346,7 +403,7 @@ def largest_lyapunov_exponent(
     there when it grows again. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where a state is
     not finite.
     """
-    flat_step, _ = flatten_step(step, h0)
+    flat_step, params, xs, trajectory, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
     before = trajectory.states[:-1]
     n, dtype = before.shape[1], before.dtype
     room = bits_of(dtype).bias // 3  # entries of at least 1 times entries of J do not underflow
@@ -398,8 +455,7 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
     def advance(carry, inputs):
         vector, logs, lost = carry
         h, x = inputs
-        jacobian = push(flat_step, params, h, x, jnp.eye(n, dtype=dtype))
-        vector = graded_product(jacobian, vector)
+        vector = graded_product(jacobian_by_entry(lambda h: flat_step(params, h, x), h), vector)
         largest = jnp.max(vector.exponents)
         largest = jnp.where(largest == ZERO, 0, largest)
         is_zero = vector.exponents == ZERO
@@ -427,11 +483,23 @@ def _sum_rule_error(
     exponents: Float[Array, " n"],
     log_det: LogDet | None,
     times: int,
+    is_suspect: Bool[Array, ""],
 ) -> Scalar:
     n, dtype = layout.size, layout.dtype
     if log_det is None:
-        identity = jnp.eye(n, dtype=dtype)
-        logs = lax.map(lambda hx: elimination.log_abs_det(push(flat_step, closed, hx[0], hx[1], identity)), counted)
+        stretch = _stretch_by(flat_step, closed, dtype)
+        logs = lax.map(lambda inputs: elimination.log_abs_det(*stretch(jnp.eye(n, dtype=dtype), inputs)), counted)
+        with_64_bits = jnp.result_type(float) == jnp.float64
+
+        def widely(closed, counted):
+            def advance(inputs):
+                matrix, exponent = _in_float64(flat_step, closed, with_64_bits, inputs)
+                return elimination.log_abs_det(matrix) + n * exponent.astype(jnp.float64) * _LOG_2
+
+            with jax.enable_x64(True):
+                return lax.map(advance, counted).astype(dtype)
+
+        logs = with_care(is_suspect, logs, widely, closed, counted)
     else:
 
         def given(h, x):

@@ -18,6 +18,7 @@ from gradient_horizon.holomorphic import is_holomorphic
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import normalise
 from gradient_horizon.states import FlatStep, Layout, flatten_step, layout_of
+from gradient_horizon.wide import reads_subnormal
 
 
 class Trajectory(NamedTuple):
@@ -118,11 +119,20 @@ def system_of(
     steps: int | None = None,
     trajectory: Trajectory | None = None,
 ) -> System:
-    """`step` along `trajectory`, or along its own from `h0` where that is None."""
+    """`step` along `trajectory`, or along its own from `h0` where that is None.
+
+    Where XLA reads 0 instead of a parameter, because it is below the smallest normal number, the states are NaN: the
+    network is another one than was meant.
+    """
     # every method sees the same states: a chaotic map would amplify any rounding between them
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     flat_step, layout = flatten_step(step, h0)
     inputs = (xs, trajectory.carried) if layout.carries else xs
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), (trajectory.states, inputs)
+    )
+    is_misread = reads_subnormal(lambda h, x: flat_step(params, h, x), *one)
+    trajectory = trajectory._replace(states=jnp.where(is_misread, jnp.nan, trajectory.states))
     return System(
         flat_step,
         params,
