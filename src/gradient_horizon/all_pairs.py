@@ -90,10 +90,10 @@ def log_jacobian_norms_all_pairs(
         is_safe = is_safe & jnp.all(are_safe | ~is_good)
         logs = logs + (so_far[:, None] - so_far[None, :] + exponents[None, :]).astype(jnp.float64) * _LOG_2
         logs = with_care(~is_safe, logs, by_entry, closed, system.window, is_good)
-    bad = (~trajectory.finite).astype(jnp.int32)
-    so_far = jnp.cumsum(bad)  # among h_0 .. h_t
-    logs = logs - system.log_norm_of_pairs
-    return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
+        bad = (~trajectory.finite).astype(jnp.int32)
+        so_far = jnp.cumsum(bad, dtype=jnp.int32)  # among h_0 .. h_t
+        logs = logs - system.log_norm_of_pairs
+        return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
 
 
 @jax.jit(static_argnums=1)

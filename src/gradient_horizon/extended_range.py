@@ -83,7 +83,10 @@ def _band(values: Extended, left: Bool[Array, "m n"], axis: int) -> tuple[Array,
 
 
 def product(left: Float[Array, "m n"] | Extended, right: Extended) -> Extended:
-    """`left` @ `right`, `left` of floats or of entries with exponents. No term over- or underflows: rows of `left` and columns of `right` go band by band."""
+    """`left` @ `right`, `left` of floats or of entries with exponents.
+
+    No term over- or underflows: rows of `left` and columns of `right` go band by band.
+    """
     factor = left if isinstance(left, Extended) else extended(left)
 
     def by_rows(carry):

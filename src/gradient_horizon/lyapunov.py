@@ -121,9 +121,15 @@ class _Growth(NamedTuple):
     basis: Array  # (k, n), its vectors the rows, each in one piece of memory
     volumes: Array  # (k,) log R_ii of the basis
     unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
-    # whether an entry has fallen so far below its vector's largest, or a pivot so near to either end of the floats, that
-    # something may have been lost
-    thin: Array
+    thin: Array  # whether an entry has fallen so far below its vector's largest that it may have been flushed to zero
+    smallest: Array  # (k,) of all pivots but zeros
+    largest: Array  # (k,)
+
+    @property
+    def may_have_lost(self) -> Bool[Array, ""]:
+        """Whether something may have been lost: to a vector's largest entry, or at either end of the floats."""
+        far = 2.0 ** (bits_of(self.basis.dtype).bias - 24)
+        return self.thin | ~jnp.all((self.smallest >= 1 / far) & (self.largest <= far))
 
 
 # The vectors (k, n) after a step, up to a power of two, and its exponent: stretch(vectors, (h, x)).
@@ -142,14 +148,38 @@ def _stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> _Stret
     return stretch
 
 
-def _grow(stretch: _Stretch, eps: float, every: int, before: _Growth, window: PyTree):
+class _Factors(NamedTuple):
+    basis: Array  # (k, n)
+    diagonal: Array  # (k,)
+    sizes: Array  # (k,) the largest entry of the row of each pivot
+
+
+def _by_elimination(vectors: Float[Array, "k n"]) -> _Factors:
+    factors = elimination.lu(vectors)
+    return _Factors(factors.lower, factors.diagonal, jnp.max(jnp.abs(vectors), axis=0)[factors.places])
+
+
+def _by_sorted_qr(vectors: Float[Array, "k n"]) -> _Factors:
+    """Slower, but without an index in a loop: JAX cannot compile that where only a part has 64 bits enabled."""
+    sizes = jnp.max(jnp.abs(vectors), axis=0)
+    q, r = linalg.graded_qr(vectors.T)
+    return _Factors(q.T, jnp.diagonal(r), sizes[linalg.descending(sizes)][: len(vectors)])
+
+
+def _grow(
+    stretch: _Stretch,
+    factors_of: Callable[[Float[Array, "k n"]], _Factors],
+    eps: float,
+    every: int,
+    before: _Growth,
+    window: PyTree,
+):
     """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,).
 
     `eps` is that of the state's precision.
     """
     states, _ = window
     length, n = states.shape
-    least, most = (2.0 ** (end * (bits_of(before.basis.dtype).bias - 24)) for end in (-1, 1))
 
     def one(carry, inputs):
         vectors, exponent = carry
@@ -163,7 +193,7 @@ def _grow(stretch: _Stretch, eps: float, every: int, before: _Growth, window: Py
         return lax.scan(one, (vectors, jnp.int32(0)), inputs)[0]
 
     def group(carry, inputs):
-        basis, logs, unresolved, thin = carry
+        basis, logs, unresolved, thin, smallest, largest = carry
         if len(basis) < n:
             ends, exponent = over(jnp.concatenate([basis, other]), inputs)
             stretched, row = ends[:-1], ends[-1:]
@@ -171,24 +201,25 @@ def _grow(stretch: _Stretch, eps: float, every: int, before: _Growth, window: Py
             thin = thin | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
         else:
             stretched, exponent = over(basis, inputs)
-        factors = elimination.lu(stretched)
-        pivots = jnp.abs(factors.diagonal)
-        thin = thin | ~jnp.all((pivots == 0) | ((pivots >= least) & (pivots <= most)))
-        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * eps)
-        return (factors.lower, sums.add_log(logs, pivots, exponent), unresolved & (pivots <= rounding), thin), None
+        basis, diagonal, sizes = factors_of(stretched)
+        pivots = jnp.abs(diagonal)
+        smallest = jnp.minimum(smallest, jnp.where(pivots == 0, 1, pivots))
+        largest = jnp.maximum(largest, pivots)
+        unresolved = unresolved & (pivots <= sizes * (n * eps))
+        return (basis, sums.add_log(logs, pivots, exponent), unresolved, thin, smallest, largest), None
 
     other = jnp.asarray(fixed_normal(1, n), before.basis.dtype)
     groups = length // every
     cut = groups * every
-    carry = (before.basis, sums.zero(before.volumes), before.unresolved, before.thin)
+    carry = (before.basis, sums.zero(before.volumes), *before[2:])
     if groups:
         split = jax.tree.map(lambda leaf: leaf[:cut].reshape(groups, every, *leaf.shape[1:]), window)
         carry, _ = lax.scan(group, carry, split)
     if cut < length:
         carry, _ = group(carry, jax.tree.map(lambda leaf: leaf[cut:], window))
-    basis, logs, unresolved, thin = carry
+    basis, logs, *others = carry
     volumes = _volumes(basis.T)
-    return _Growth(basis, volumes, unresolved, thin), sums.add(sums.add(logs, volumes), -before.volumes)
+    return _Growth(basis, volumes, *others), sums.add(sums.add(logs, volumes), -before.volumes)
 
 
 def _blocks_of(window: PyTree, blocks: int, length: int) -> tuple[PyTree, PyTree]:
@@ -305,13 +336,14 @@ def _spectrum(
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
 
-    def found(count, stretch, every, dtype, window):
+    def found(count, stretch, factors_of, every, dtype, window):
         """The first `count` exponents and their errors, and whether they may have lost something."""
-        grow = partial(_grow, stretch, eps, every)
+        grow = partial(_grow, stretch, factors_of, eps, every)
         early = jax.tree.map(lambda leaf: leaf[:transient], window)
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         basis = jnp.asarray(_start(n, times)[:, :count].T, dtype)
-        growth = _Growth(basis, jnp.zeros(count, dtype), jnp.ones(count, bool), jnp.zeros((), bool))
+        none, one = jnp.zeros(count, dtype), jnp.ones(count, dtype)
+        growth = _Growth(basis, none, jnp.ones(count, bool), jnp.zeros((), bool), one, one)
         dead = jnp.zeros(count, bool)
         if transient:
             growth, gained = grow(growth, early)
@@ -329,8 +361,8 @@ def _spectrum(
         apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
         error = _standard_error(apart)
         error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
-        order = jnp.argsort(-exponents)
-        return (exponents[order], error[order]), growth.thin
+        order = linalg.descending(exponents)
+        return (exponents[order], error[order]), growth.may_have_lost
 
     def by_orthogonal_route(closed, window):
         """The same, and where it has a derivative."""
@@ -345,7 +377,7 @@ def _spectrum(
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     window = system.window
     constant, constants = held((window, closed))
-    measured, thin = found(count, _stretch_by(flat_step, constants, dtype), every, dtype, constant)
+    measured, thin = found(count, _stretch_by(flat_step, constants, dtype), _by_elimination, every, dtype, constant)
     is_suspect = thin & all_finite
     with_64_bits = jnp.result_type(float) == jnp.float64
 
@@ -356,11 +388,11 @@ def _spectrum(
             matrix, exponent = _in_float64(flat_step, closed, with_64_bits, inputs)
             return jnp.matmul(vectors, matrix.T, precision="highest"), exponent
 
-        with jax.enable_x64(True):
-            measured, _ = found(n, stretch, 1, jnp.float64, window)
-            return jax.tree.map(lambda values: values[:count].astype(dtype), measured)
+        measured, _ = found(n, stretch, _by_sorted_qr, 1, jnp.float64, window)
+        return jax.tree.map(lambda values: values[:count].astype(dtype), measured)
 
-    measured = with_care(is_suspect, measured, widely, closed, window)
+    with jax.enable_x64(True):
+        measured = with_care(is_suspect, measured, widely, closed, window)
     measured = with_derivative_of(by_orthogonal_route, measured, closed, window)
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
@@ -494,12 +526,13 @@ def _sum_rule_error(
         def widely(closed, counted):
             def advance(inputs):
                 matrix, exponent = _in_float64(flat_step, closed, with_64_bits, inputs)
-                return elimination.log_abs_det(matrix) + n * exponent.astype(jnp.float64) * _LOG_2
+                _, r = linalg.graded_qr(matrix)
+                return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(r)))) + n * exponent.astype(jnp.float64) * _LOG_2
 
-            with jax.enable_x64(True):
-                return lax.map(advance, counted).astype(dtype)
+            return lax.map(advance, counted).astype(dtype)
 
-        logs = with_care(is_suspect, logs, widely, closed, counted)
+        with jax.enable_x64(True):
+            logs = with_care(is_suspect, logs, widely, closed, counted)
     else:
 
         def given(h, x):

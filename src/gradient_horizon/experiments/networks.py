@@ -12,7 +12,7 @@ import numpy as np
 from gradient_horizon import ensemble, linalg, names, runtime
 from gradient_horizon.cells import Cell, make_cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.population import Population, program
+from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
 from gradient_horizon.parts import Parts
 from gradient_horizon.rollout import Trajectory, rollout
@@ -97,6 +97,11 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     return params, h0, xs
 
 
+def _zeros(draw: Draw, network: dict[str, Any], pixels: Any) -> Any:
+    params, _, _ = drawn(draw, network, pixels)
+    return zeros(params)
+
+
 def _rolled(cell: CellSpec, draw: Draw, network: Any, _: Any) -> Network:
     """The network with its trajectory: every program that measures it sees the same states.
 
@@ -138,6 +143,7 @@ class Networks:
             constants=digit_pixels() if self.draw.inputs == "digits" else None,
             parts=parts,
         )
+        self.population.refuse_underflow(program(_zeros, self.draw))
         self.total, self.block = self.population.total, self.population.block
         # the gates of a gated cell are more and longer sums, which gain nothing side by side
         self.width = runtime.lane_width(

@@ -11,7 +11,7 @@ import xarray as xr
 from gradient_horizon import runtime
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.population import Population, program
+from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.parts import Parts
 from gradient_horizon.task_limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
@@ -31,6 +31,7 @@ from gradient_horizon.training import (
     observe,
     solved_at,
 )
+from gradient_horizon.training.network import drawn
 
 
 def spec_of(config: Config) -> TrainSpec:
@@ -68,6 +69,10 @@ def spec_of(config: Config) -> TrainSpec:
 def _member(network: dict[str, Any]) -> Member:
     key = jax.random.key(network["seed"])
     return Member(key, network["weight_scale"], network["learning_rate"], network["clip_threshold"])
+
+
+def _zeros(spec: TrainSpec, network: dict[str, Any], _: Any) -> Any:
+    return zeros(drawn(spec, _member(network)).cell)
 
 
 def _begin(spec: TrainSpec, network: dict[str, Any], data: Any) -> Learner:
@@ -212,6 +217,7 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         constants=spec.task.data(),
         parts=parts,
     )
+    population.refuse_underflow(program(_zeros, spec))
     trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
     history = population.every([trainer], trainer.finished)
     dataset = _labelled(spec, population, history)
