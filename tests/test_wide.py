@@ -80,7 +80,7 @@ def test_exact_powers_of_an_orthogonal_matrix(size):
     cell = gh.make_cell("linear", N, 0)
     params = cell.init(jax.random.key(0))
     params = type(params)(jnp.asarray(matrix), params.input, params.bias)
-    h0, log = jnp.zeros(N), np.log(size)
+    h0, log = jnp.zeros(N, jnp.float32), np.log(size)
     eps = 4 * T * abs(log) * float(np.finfo(np.float32).eps)
     logs = gh.log_singular_values(cell.step, params, h0, steps=T)
     np.testing.assert_allclose(logs, T * log, atol=eps)
@@ -97,7 +97,7 @@ def test_exact_powers_of_an_orthogonal_matrix(size):
 def test_each_step_has_a_size_of_its_own():
     powers = np.array([-126, 100, -90, 127, 0, -126, 60, -126])
     matrices = np.random.default_rng(2).standard_normal((len(powers), N, N)).astype(np.float32)
-    h0, late, early = jnp.zeros(N), *np.tril_indices(len(powers))
+    h0, late, early = jnp.zeros(N, jnp.float32), *np.tril_indices(len(powers))
 
     def step(params, h, x):
         scale, matrix = x
@@ -123,8 +123,8 @@ def test_a_whole_ensemble_and_derivatives(scale):
 
     def exponents(log, matrix):
         params = jnp.exp(log), matrix
-        spectrum = gh.lyapunov_exponents(_step, params, jnp.zeros(N), steps=T).exponents
-        return jnp.sum(spectrum), jnp.sum(gh.log_singular_values(_step, params, jnp.zeros(N), steps=T))
+        spectrum = gh.lyapunov_exponents(_step, params, jnp.zeros(N, jnp.float32), steps=T).exponents
+        return jnp.sum(spectrum), jnp.sum(gh.log_singular_values(_step, params, jnp.zeros(N, jnp.float32), steps=T))
 
     log = jnp.log(jnp.float32(scale))
     found = jax.jit(jax.vmap(exponents, in_axes=(None, 0)))(log, matrices)
@@ -138,7 +138,7 @@ def test_a_whole_ensemble_and_derivatives(scale):
 
 def test_entries_of_very_different_sizes():
     diagonal = np.array([1e37, 1.0, 1e-30, 1.2e-38], np.float32)
-    h0, log = jnp.zeros(N), np.log(np.float64(diagonal))
+    h0, log = jnp.zeros(N, jnp.float32), np.log(np.float64(diagonal))
 
     def step(params, h, x):
         return params * h
@@ -151,15 +151,13 @@ def test_entries_of_very_different_sizes():
 
 @pytest.mark.parametrize("held", ["params", "closure", "number"])
 def test_a_parameter_that_is_read_as_zero_makes_every_measure_nan(held):
-    matrix = np.eye(N, dtype=np.float32)
-    tiny = matrix.copy()
+    tiny = np.eye(N, dtype=np.float32)
     tiny[0, 1] = 1e-39
 
     def step(params, h, x):
-        by = {"params": params, "closure": tiny, "number": np.float32(1e-39) * matrix}[held]
-        return by @ h if held != "number" else 1e-39 * h
+        return 1e-39 * h if held == "number" else (tiny if held == "closure" else params) @ h
 
-    h0 = jnp.zeros(N)
+    h0 = jnp.zeros(N, jnp.float32)
     params = tiny if held == "params" else None
     assert bool(reads_subnormal(lambda h: step(params, h, None), h0))
     assert np.all(np.isnan(gh.log_jacobian_norms(step, params, h0, steps=T)["frobenius"]))
@@ -168,31 +166,31 @@ def test_a_parameter_that_is_read_as_zero_makes_every_measure_nan(held):
     assert np.all(np.isnan(log_jacobian_norms_all_pairs(step, params, h0, steps=T)))
     trajectory = rollout(step, params, h0, steps=T)
     assert np.isnan(largest_lyapunov_exponent(step, params, h0, trajectory))
-    assert np.all(np.isnan(log_state_gradient_norms(step, params, h0, trajectory, None, jnp.ones((T, N)))))
+    assert np.all(np.isnan(log_state_gradient_norms(step, params, h0, trajectory, None, jnp.ones((T, N), jnp.float32))))
 
 
 def test_what_the_step_does_not_read_does_not_matter():
     params = np.eye(N, dtype=np.float32), np.float32([1e-39])
-    found = gh.log_jacobian_norms(lambda params, h, x: params[0] @ h, params, jnp.zeros(N), steps=T)["frobenius"]
+    found = gh.log_jacobian_norms(lambda params, h, x: params[0] @ h, params, jnp.zeros(N, jnp.float32), steps=T)[
+        "frobenius"
+    ]
     np.testing.assert_allclose(found, np.log(2.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "is_one"), [("float32", True), ("bfloat16", True), ("float16", False)])
 def test_subnormal_numbers_by_dtype(dtype, is_one):
-    values = jnp.asarray([0.0, 1e-39 if dtype != "float16" else 1e-7], dtype)
-    values = jnp.asarray(np.float32([0, 1e-39])).astype(dtype) if dtype == "float32" else values
-    if dtype == "bfloat16":
-        values = jax.lax.bitcast_convert_type(jnp.uint16([0, 5]), jnp.bfloat16)
+    whole = jnp.uint32 if dtype == "float32" else jnp.uint16
+    values = jax.lax.bitcast_convert_type(jnp.asarray([0, 5], whole), jnp.dtype(dtype))
     assert bool(reads_subnormal(lambda h: values * h, jnp.ones(2, dtype))) == is_one
 
 
 def test_forms_of_a_jacobian():
-    diagonal = jnp.float32([3e38, 1.0, 1e-38])
+    diagonal = jnp.float32([3e38, 1.0, 1.2e-38])
 
     def function(h):
         return diagonal * (jnp.float32(0.5) * h)
 
-    found: Extended = jacobian_by_entry(function, jnp.zeros(3))
+    found: Extended = jacobian_by_entry(function, jnp.zeros(3, jnp.float32))
     exact = np.diag(np.ldexp(np.float64(found.mantissa), np.clip(found.exponent, -1000, None)))
     np.testing.assert_array_equal(exact, 0.5 * np.float64(diagonal))
     with jax.enable_x64(True):
@@ -200,7 +198,9 @@ def test_forms_of_a_jacobian():
         np.testing.assert_array_equal(np.diag(matrix), exact)
         assert int(exponent) == 0
     for scale, is_sure in ((1e-37, True), (1.0, True), (1e38, False)):
-        matrix, exponent, sure = sized_jacobian(lambda h, scale=scale: jnp.float32(scale) * h, jnp.zeros(3))
+        matrix, exponent, sure = sized_jacobian(
+            lambda h, scale=scale: jnp.float32(scale) * h, jnp.zeros(3, jnp.float32)
+        )
         np.testing.assert_allclose(np.diag(matrix) * 2.0 ** int(exponent), scale, rtol=1e-7)
         assert bool(sure) == is_sure
 

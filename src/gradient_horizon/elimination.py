@@ -117,5 +117,5 @@ def log_abs_det(matrix: Float[Array, "n n"], power: Int[Array, ""] | int = 0) ->
     half = exponent // 2  # in two steps: 2 to the largest exponent has no normal inverse
     scaled = matrix * power_of_two(-half, matrix.dtype) * power_of_two(half - exponent, matrix.dtype)
     pivots, exponents = sums.split(lu(scaled).diagonal)
-    total = jnp.sum(exponents) + len(matrix) * (exponent + power)
+    total = jnp.sum(exponents, dtype=jnp.int32) + len(matrix) * (exponent + power)
     return jnp.sum(jnp.log(jnp.abs(pivots))) + total.astype(matrix.dtype) * _LOG_2
