@@ -84,11 +84,16 @@ def _price_of_a_job(bench: Bench) -> list[Row]:
     The figures of a whole sweep are drawn once, after the last.
     """
     folder, found = bench.folder / "jobs", []
-    for drawn, target in (("false", 0.05), ("true", None)):
-        _run(folder, *TINY, f"quick_look={drawn}", f"horizon_threshold=range(2,{JOBS + 2})")
+    cases = (
+        ("", "horizon_threshold", "false", 0.05),
+        (", with its quick look", "horizon_threshold", "true", None),
+        (" over a number that its programs read", "bias_scale", "false", 0.05),
+    )
+    for more, swept, drawn, target in cases:
+        _run(folder, *TINY, f"quick_look={drawn}", f"{swept}=range(2,{JOBS + 2})")
         kept = [records.read_record(path) for path in records.job_folders(folder / "bench")]
         began = np.sort([record.began for record in kept if record is not None])
-        what = "each further job of a multirun" + (", with its quick look" if drawn == "true" else "")
+        what = f"each further job of a multirun{more}"
         found.append(row("sweeps", what, "N = 2, T = 2, 1 network", np.diff(began)[1:], LESS, target, unit="s"))
     rmtree(folder)
     return found

@@ -55,6 +55,7 @@ FIRST = ("test_verify", "test_parts", "test_notebooks", "test_launch", "test_ens
 
 # Of tests that compile for long, the cases that a run of the suite does; the others of their kind are `slow`.
 DONE = {
+    "test_no_number_of_a_setting_is_compiled_into_a_program": ("jacobian", "notes", "training-leaky"),
     "test_a_killed_sweep_goes_on_bit_for_bit": ("jacobian-4",),
     "test_norms_are_those_of_networks_one_by_one": ("tanh-16-end-norms1", "relu-5-start-norms4", "gru-4-end-norms6"),
     "test_every_pair_agrees_with_its_separate_run": ("tanh-1-3", "leaky_tanh-17-4"),

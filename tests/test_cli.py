@@ -1,5 +1,6 @@
 """The command line from outside: what it computes, says, writes and leaves alone."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -519,3 +520,206 @@ def test_a_dry_run_writes_nothing(here, tmp_path):
     assert ran.returncode == 0
     assert "would compute results/dry/cell=relu" in ran.stdout.splitlines()
     assert not list(tmp_path.iterdir())
+
+
+LINE = "gradient-horizon: standard output: "
+COMMANDS = {
+    "run": ["run", *SMALL, "name=small"],
+    "run again": ["run", *FIRST],
+    "run --dry-run": ["run", "--dry-run", *SMALL],
+    "status": ["status", "results/first"],
+    "status --json": ["status", "results/first", "--json"],
+    "collect": ["collect", "results/first", "-o", "all.nc"],
+    "figures": ["figures", "--quick", "--draw-only", "notes"],
+    "verify": ["verify", "-o", "page.html"],
+    "settings": ["settings"],
+    "settings of one": ["settings", "experiment=training"],
+    "completion": ["completion", "bash"],
+    "--help": ["--help"],
+    "--version": ["--version"],
+    "nothing": [],
+}
+
+
+@pytest.fixture(scope="module")
+def copied(first, tmp_path_factory) -> Path:
+    """A copy of the finished sweep, for tests that write there."""
+    folder = tmp_path_factory.mktemp("copied")
+    shutil.copytree(first[0], folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    ("output", "why"), [(">/dev/full", "No space left on device"), (">&-", "is closed; allowed: ")]
+)
+def test_an_output_that_takes_nothing_is_told_in_one_line(name, output, why, copied):
+    words = shlex.join([sys.executable, "-m", "gradient_horizon", *COMMANDS[name]])
+    ran = subprocess.run(["sh", "-c", f"{words} {output}"], cwd=copied, capture_output=True, text=True)
+    assert ran.returncode != 0
+    assert len(ran.stderr.splitlines()) == 1, ran.stderr
+    if name != "figures":  # it has nothing to say but what is missing
+        assert ran.stderr.startswith(LINE + why)
+
+
+def test_an_error_that_nobody_can_read_is_no_traceback(copied):
+    for output in (">/dev/full 2>/dev/full", ">&- 2>&-", "2>&-", "2>/dev/full"):
+        ran = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m gradient_horizon status nowhere {output}"],
+            cwd=copied, capture_output=True, text=True,
+        )  # fmt: skip
+        assert ran.returncode in (1, 2, 120), output
+        assert ran.stdout + ran.stderr == ""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tests", str(tmp_path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted: {mounted.stderr.decode().strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Leave no room."""
+    with (folder / "filling").open("wb", buffering=0) as stream:
+        size = 2**16
+        while size:
+            try:
+                while stream.write(bytes(size)) == size:
+                    pass
+                size //= 2
+            except OSError:
+                size //= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", *SMALL, "name=new"], "gradient-horizon: output: 'results/new' is not allowed; allowed: a folder that"),
+        (["run", "-m", *SMALL, "name=old", "cell=tanh,relu", "force=true"], "failed: results/old/cell="),
+        (["run", "-m", *SMALL, "name=old", "cell=tanh,erf"], ""),
+        (["collect", "results/old"], "gradient-horizon: "),
+    ],
+    ids=["new sweep", "computed again", "figures", "collect"],
+)
+def test_a_full_disk_is_told_in_one_line_and_takes_nothing(arguments, said, small_disk, here):
+    ran = here("run", "-m", *SMALL, "name=old", "cell=tanh,relu", folder=small_disk)
+    assert ran.returncode == 0, ran.stdout
+    before = {name: (small_disk / name).read_bytes() for name in files(small_disk) if name.endswith((".nc", ".json"))}
+    fill(small_disk)
+    ran = command(*arguments, folder=small_disk)
+    everything = ran.stdout + ran.stderr
+    assert ran.returncode in (1, 2), everything
+    assert "Traceback" not in everything
+    assert "No space left on device" in everything
+    assert said in everything
+    assert len(ran.stderr.splitlines()) <= 1 + ran.stderr.count("could not record the failure")
+    kept = {name: (small_disk / name).read_bytes() for name in before}
+    assert {name for name in before if name.endswith(".nc") and kept[name] != before[name]} == set()
+    assert {path.name for path in small_disk.rglob(".*")} <= {records.PLAN_LOCK}
+
+
+def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_path, here):
+    """Every command shows, joins and computes the rest, and says of each what is wrong in one line."""
+    folder = tmp_path / "results/first"
+    shutil.copytree(copied / "results/first", folder)
+    for name in ("pipe", "stray\x1b[2J", "wrong", "huge"):
+        (folder / name).mkdir()
+    os.mkfifo(folder / "pipe" / records.RECORD)
+    (folder / "stray\x1b[2J" / records.RECORD).write_text("{}")
+    wrong = dataclasses.asdict(records.Record("failed", "", {}, {}, job="wrong"))
+    records._write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
+    with (folder / "huge" / records.RECORD).open("wb") as stream:
+        stream.truncate(2**40)
+    one = folder / "cell=tanh,weights=gaussian"
+    (one / records.RESULT).unlink()
+    (one / records.RESULT).mkdir()
+    two = folder / "cell=relu,weights=gaussian"
+    values = json.loads((two / records.RECORD).read_text())
+    del values["seal"]
+    records._write_sealed(two / records.RECORD, {**values, "wall_time": float("nan"), "left": float("inf")})
+    (folder / records.PLAN).unlink()
+    os.mkfifo(folder / records.PLAN)
+
+    ran = here("status", "results/first", "--json", folder=tmp_path)
+    told = json.loads(ran.stdout, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    states = {job["job"]: job["state"] for job in told["jobs"]}
+    assert states == {
+        "cell=relu,weights=gaussian": "damaged",
+        "cell=relu,weights=orthogonal": "finished",
+        "cell=tanh,weights=gaussian": "missing",
+        "cell=tanh,weights=orthogonal": "finished",
+        "huge": "damaged",
+        "wrong": "damaged",
+    }
+    assert set(told["ignored"]) == {"sweep.json", "pipe", "stray\x1b[2J"}
+    ran = here("status", "results/first", folder=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "\x1b" not in ran.stdout
+    assert r"ignored: stray\x1b[2J: holds no job's record" in ran.stdout.splitlines()
+    assert "2 finished, 3 damaged, 1 missing" in ran.stdout.splitlines()
+
+    data = gh.load(folder)
+    assert json.loads(data.attrs["missing_jobs"]) == [
+        "cell=relu,weights=gaussian", "cell=tanh,weights=gaussian", "huge", "wrong"
+    ]  # fmt: skip
+    ran = command("collect", "results/first", folder=tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1] == "wrote results/first/collected.nc: 2 jobs, 4 missing"
+    assert "\x1b" not in ran.stdout
+
+    # a plan that is none is not replaced, and nothing waits for it
+    ran = command("run", *FIRST, folder=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "gradient-horizon: results/first/sweep.json is a named pipe; allowed: a file\n"
+    (folder / records.PLAN).unlink()
+    ran = command("run", *FIRST, folder=tmp_path)
+    assert ran.returncode == 1
+    assert [line.partition(": ")[2].partition(":")[0] for line in ran.stderr.splitlines()] == [
+        "ignored", "ignored", "4 of 6 jobs missing"
+    ]  # fmt: skip
+    failed = [line for line in ran.stdout.splitlines() if line.startswith("failed: ")]
+    assert [line.partition(": ")[2].partition(": ")[0] for line in failed] == [
+        "results/first/cell=tanh,weights=gaussian", "results/first/cell=relu,weights=gaussian"
+    ]  # fmt: skip
+    assert "result.nc is a folder; allowed: a file of its own, or nothing" in failed[0]
+    assert "wall_time is nan; allowed: what gradient-horizon wrote" in failed[1]
+    (one / records.RESULT).rmdir()
+    (two / records.RECORD).unlink()
+    ran = command("run", *FIRST, folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert gh.load(folder).log_norm.identical(gh.load(copied / "results/first").log_norm)
+
+
+@pytest.mark.parametrize("what", ["results", "results/first", "figure"])
+def test_what_output_names_may_be_a_link_and_nothing_below_it(what, copied, tmp_path, here):
+    folder, scratch = tmp_path / "here", tmp_path / "scratch"
+    folder.mkdir()
+    shutil.copytree(copied / "results", scratch)
+    if what == "results":
+        (folder / "results").symlink_to(scratch)
+    elif what == "results/first":
+        (folder / "results").mkdir()
+        (folder / "results/first").symlink_to(scratch / "first")
+    else:
+        (folder / "results").symlink_to(scratch)
+        (tmp_path / "kept").write_bytes(b"kept")
+        for path in [*(scratch / "first").glob("*.p*")]:
+            path.unlink()
+        for name in ("growth", "horizon", "norms"):
+            for ending in ("pdf", "png"):
+                (scratch / "first" / f"{name}.{ending}").symlink_to(tmp_path / "nothing")
+    before = files(tmp_path)
+    ran = here("run", *FIRST, folder=folder)
+    if what == "results":
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert "results/first: all 4 jobs are finished already" in ran.stdout
+    elif what == "results/first":
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert ran.stderr == "gradient-horizon: results/first is a link; allowed: a folder of its own, or nothing\n"
+        assert files(tmp_path) == before
+        assert here("status", "results/first", folder=folder).stdout.splitlines()[-1] == "4 finished"  # to read is fine
+    assert not (tmp_path / "nothing").exists()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import programs
 
 import gradient_horizon as gh
 from gradient_horizon.cells import VanillaCell
@@ -285,21 +286,6 @@ MEASURES = {
     "exponents": gh.lyapunov_exponents,
     "largest exponent": functools.partial(gh.lyapunov_exponents, count=1),
 }
-
-
-def programs(call):
-    """How many programs `call` makes JAX compile."""
-    found = []
-
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
-        found.append(event == "/jax/core/compile/backend_compile_duration")
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        call()
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    return sum(found)
 
 
 @pytest.mark.parametrize("name", MEASURES)

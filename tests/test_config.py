@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from gradient_horizon.config import (
     settings_of,
 )
 from gradient_horizon.sweep import experiments_defaults
+
+RANGES = ("weight_scales", "learning_rates", "clip_thresholds")
 
 # setting, a value that it refuses, a word of what it allows
 WRONG = [
@@ -89,8 +92,66 @@ WRONG = [
     ("output", None, "folder"),
     ("memory_budget", 0.0, "above 0"),
     ("memory_budget", "all", "or null"),
-    ("memory_budget", math.inf, "finite"),
+    ("memory_budget", math.inf, "at most 1000000, or null"),
+    ("memory_budget", math.nan, "at most 1000000, or null"),
+    ("memory_budget", 1e300, "at most 1000000, or null"),
 ]
+
+
+NUMBERS = [
+    key for key, entry in config.FIELDS.items() if entry.type in (int, float, int | None, float | None, config.Steps)
+]
+LISTS_OF_NUMBERS = ("seeds", "lags", *RANGES)
+
+
+@pytest.mark.parametrize("setting", [*NUMBERS, *LISTS_OF_NUMBERS])
+def test_no_truth_is_a_number_and_no_number_is_without_bound(setting):
+    wrong = [True, False, math.inf, -math.inf, math.nan, 10**400, -(10**400), "1", {}, [[1]]]
+    for value in (*wrong, *([entry] for entry in wrong)):
+        with pytest.raises(SettingError, match=f"^{setting}: "):
+            checked({setting: value})
+    if config.FIELDS[setting].type in (int, int | None):
+        for value in (2**31, 10**30, 1.5, 3.0):
+            with pytest.raises(SettingError, match=f"^{setting}: "):
+                checked({setting: value})
+
+
+@pytest.mark.parametrize("setting", RANGES)
+@pytest.mark.parametrize(
+    "part",
+    [
+        *({"num": value} for value in (True, False, 2.0, -1, 10**12, None, "3", [3], math.nan)),
+        *({"start": value} for value in (True, math.nan, math.inf, "1", None, -1.0, 10**400, [1])),
+        *({"stop": value} for value in (False, math.nan, -math.inf, "1", None, -1.0, 10**400)),
+        *({"spacing": value} for value in (True, None, 1, "square", ["log"])),
+    ],
+)
+def test_a_range_is_of_numbers(setting, part):
+    given = {"start": 0.5, "stop": 2.0, "num": 3, **part}
+    with pytest.raises(SettingError, match=f"^{setting}: "):
+        config.check_value(setting, given)
+
+
+def test_a_long_range_with_a_wrong_end_is_not_spelt_out_first():
+    begun = time.monotonic()
+    with pytest.raises(SettingError):
+        config.check_value("learning_rates", {"start": 0, "stop": 1, "num": 10**7})
+    assert time.monotonic() - begun < 0.5  # spelt out it takes some seconds
+
+
+@pytest.mark.parametrize("setting", ["bias_scale", "forget_bias", "input_scale", "weight_scales"])
+def test_minus_zero_is_zero(setting):
+    values = {"cell": "lstm", "inputs": "noise"}
+    (one, other) = (checked({**values, setting: zero}) for zero in (0.0, -0.0))
+    assert json.dumps(config.as_dict(one)) == json.dumps(config.as_dict(other))
+    assert content_hash(deciding(one)) == content_hash(deciding(other))
+
+
+def test_a_message_is_one_line_that_can_be_read_whatever_was_typed():
+    for value in ("a\nb", "a\rb", "\u2028", "\x1b[2J", "x" * 10**6, 10**5000, ["y" * 10**5]):
+        message = str(SettingError("cell\r\u2029" + "z" * 10**6, value, because="so\nand\x85so"))
+        assert message.isprintable()
+        assert len(message) < 700
 
 
 @pytest.mark.parametrize(("setting", "value", "allowed"), WRONG)

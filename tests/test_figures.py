@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -520,6 +521,19 @@ class TestFiles:
         assert b"/Type3" not in pdf.read_bytes()
         assert b"CreationDate" not in pdf.read_bytes()
         assert int.from_bytes(png.read_bytes()[16:20], "big") == round(200 * style.SINGLE)
+
+    @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+    def test_a_figure_is_written_nowhere_else(self, tmp_path, link):
+        kept = tmp_path / "kept"
+        kept.write_bytes(b"kept")
+        link(tmp_path / "norms.png", kept)
+        if link is Path.symlink_to:
+            with pytest.raises(OSError, match=r"norms.png is a link; allowed: a file of its own, or nothing$"):
+                figures.save(figures.norm_against_lag(job()), tmp_path / "norms", ("png",))
+        else:
+            figures.save(figures.norm_against_lag(job()), tmp_path / "norms", ("png",))
+            assert (tmp_path / "norms.png").read_bytes() != b"kept"
+        assert kept.read_bytes() == b"kept"
 
     def test_a_failed_save_leaves_what_stood(self, tmp_path):
         (path,) = figures.save(figures.quick_look(job()), tmp_path / "kept", ("png",))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import slurm
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 import gradient_horizon as gh
 from gradient_horizon import jobs, launch, launchers, records, runtime, status, sweep
@@ -145,6 +146,44 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
     assert gh.load(folder).attrs["device"].startswith("1 x ")
 
 
+def test_on_a_cluster_no_preset_runs_a_command_and_a_sites_own_lines_are_run(tmp_path, cluster):
+    """A task of the scheduler runs what its script holds, so what is looked for is a file that a command would make."""
+    small = shlex.split("run experiment=notes hidden_size=4 steps=5 seeds=2 quick_look=false hydra/launcher=slurm")
+    small += ["hydra.launcher.cpus_per_task=1", "name=small"]
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "hydra/launcher").mkdir(parents=True)
+    marker = tmp_path / "marker"
+    for name in ("slurm", "submitit_slurm"):  # which nobody asks for
+        (tmp_path / f"hydra/launcher/{name}.yaml").write_text(
+            f"defaults: [submitit_slurm]\nsetup: ['touch {marker}']\n"
+        )
+    for settings in (
+        f"hydra: {{launcher: {{setup: ['touch {marker}']}}}}",
+        f'hydra: {{launcher: {{comment: "x\\ntouch {marker} #"}}}}',
+        f'hydra: {{launcher: {{partition: "tests\\ntouch {marker} #"}}}}',
+        f'hydra: {{launcher: {{python: "touch {marker}; python"}}}}',
+        f'hydra: {{launcher: {{additional_parameters: {{"x\\ntouch {marker} #": 1}}}}}}',
+        f"hydra: {{sweeper: {{params: {{hydra.launcher.setup: \"['touch {marker}'],[]\"}}}}}}",
+        f'output: "x\\ntouch {marker} #"',
+    ):
+        (tmp_path / "sweeps/own.yaml").write_text(f"# @package _global_\n{settings}\n")
+        ran = command(*small, "+sweeps=own", folder=tmp_path, environment=cluster)
+        assert (ran.returncode, ran.stdout) == (2, ""), ran.stdout
+        assert ran.stderr.startswith("gradient-horizon: sweeps/own.yaml: ")
+        assert ran.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+    (tmp_path / "sweeps/own.yaml").write_text(
+        f"# @package _global_\nhydra: {{launcher: {{comment: 'x; touch {marker} #', timeout_min: 5}}}}\n"
+    )
+    ran = command(*small, "+sweeps=own", folder=tmp_path, environment=cluster)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert not marker.exists()
+    setup = [f"hydra.launcher.setup=['touch {marker}']", "force=true"]
+    ran = command(*small, *setup, folder=tmp_path, environment=cluster)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert marker.exists()
+
+
 @pytest.mark.slow
 def test_ray_changes_no_bit_of_a_sweep(tmp_path, environment, made):
     """In an environment of its own, as its plugin asks for an older cloudpickle: some 400 MB."""
@@ -215,3 +254,69 @@ def test_what_an_engine_complains_of_is_told_of_the_jobs_that_it_did_not_compute
     monkeypatch.setattr(launch, "_launcher", broken)
     outcome = launch.run(planned, planned.jobs, 1, lambda told: None)
     assert [why for _, why in outcome.failed] == ["missing: RuntimeError: no such partition"] * 2
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """A sweep of three jobs, and the jobs that an engine was asked to compute, in which folder."""
+    monkeypatch.chdir(tmp_path)
+    planned = sweep.plan(["hydra/launcher=joblib", "steps=3,4,5", "name=a"], multirun=True)
+    sweep.prepare_folder(planned)
+    asked = []
+
+    class Engine:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def launch(self, overrides, first):
+            asked.append((self.folder, [names for (names,) in overrides]))
+
+    monkeypatch.setattr(launch, "_launcher", lambda settings, folder, task: Engine(folder))
+    return planned, asked
+
+
+def test_a_job_that_cannot_be_left_to_others_keeps_none_of_them_from_it(launched, tmp_path):
+    planned, asked = launched
+    (tmp_path / "outside").mkdir()
+    planned.jobs[0].folder.symlink_to(tmp_path / "outside")
+    other = sweep.plan(["steps=3,4,5", "name=a", "force=true"], multirun=True).jobs[1]  # it has finished meanwhile
+    other.folder.mkdir()
+    records.write_record(
+        other.folder, replace(other.record(), state=records.FINISHED, hash="0" * 64, settings={"steps": 9})
+    )
+    before = (other.folder / records.RECORD).read_bytes()
+    outcome = launch.run(planned, planned.jobs, 1, lambda told: None)
+    assert [names for _, names in asked] == [['+jobs=["steps=5"]']]
+    whys = {job.name: why for job, why in outcome.failed}
+    assert whys["steps=3"] == "PlaceError: results/a/steps=3 is a link; allowed: a folder of its own, or nothing"
+    assert "steps: 9 there, 4 here" in whys["steps=4"]
+    assert whys["steps=5"] == "missing: it was not started"
+    assert not list((tmp_path / "outside").iterdir())
+    assert (other.folder / records.RECORD).read_bytes() == before
+
+
+def test_each_command_has_a_launchers_folder_of_its_own_and_a_link_is_refused(launched, tmp_path):
+    planned, asked = launched
+    for _ in range(2):
+        launch.run(planned, planned.jobs, 3, lambda told: None)
+    first, second = (folder for folder, _ in asked)
+    assert first != second
+    assert first.parent == second.parent == tmp_path / "results/a/launcher"
+    (tmp_path / "outside").mkdir()
+    (planned.folder / "launcher").rmdir()
+    (planned.folder / "launcher").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="launcher is a link; allowed: a folder of its own, or nothing"):
+        launch.run(planned, planned.jobs, 3, lambda told: None)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+def test_a_task_computes_what_it_can_read_the_settings_of(launched, monkeypatch):
+    planned, _ = launched
+    for job in planned.jobs:
+        jobs.leave_to_others(job, None)
+    (planned.jobs[1].folder / jobs.SETTINGS).unlink()
+    os.mkfifo(planned.jobs[1].folder / jobs.SETTINGS)
+    ran = []
+    monkeypatch.setattr(sweep, "run", lambda todo, watch: ran.extend(job.name for job in todo))
+    launch.work(str(planned.folder), ["steps"], None, OmegaConf.create({"jobs": [job.name for job in planned.jobs]}))
+    assert ran == ["steps=3", "steps=5"]

@@ -1,6 +1,7 @@
 """A job goes on from what it had measured, whatever ended it, and its result is the same to the last bit."""
 
 import hashlib
+import io
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import gradient_horizon as gh
-from gradient_horizon import experiments, runtime
+from gradient_horizon import experiments, files, runtime
 from gradient_horizon.config import checked
 from gradient_horizon.parts import Parts
 
@@ -105,6 +106,35 @@ def test_every_damage_is_found(tmp_path):
             content = content[:place]
         path.write_bytes(content)
         assert len(list(parts.stored())) == attempt % 3
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"no archive", "without leaves", "objects"])
+def test_bytes_with_their_digest_that_are_no_part_are_not_read(content, tmp_path):
+    parts = written(tmp_path / "parts")
+    if isinstance(content, str):
+        stream = io.BytesIO()
+        rows = np.array([0, 4]) if content == "without leaves" else np.array([None, {}])
+        np.savez(stream, rows=rows)
+        content = stream.getvalue()
+    (tmp_path / "parts" / "0000000000.part").write_bytes(hashlib.sha256(content).digest() + content)
+    assert not list(parts.stored())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_no_part(kind, tmp_path):
+    parts = written(tmp_path / "parts")
+    path = tmp_path / "parts" / "0000000004.part"
+    path.unlink()
+    os.mkfifo(path) if kind == "pipe" else path.mkdir()
+    assert len(list(parts.stored())) == 1
+
+
+def test_parts_are_written_nowhere_else(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "parts").symlink_to(tmp_path / "outside")
+    with pytest.raises(files.PlaceError, match="parts is a link; allowed: a folder of its own, or nothing"):
+        written(tmp_path / "parts")
+    assert not list((tmp_path / "outside").iterdir())
 
 
 def test_writes_wait_for_their_time(tmp_path):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gradient_horizon import publication
+from gradient_horizon import presets, provenance, publication
 from gradient_horizon.cli import main
 from gradient_horizon.figures import style
 from gradient_horizon.figures.paper import NAMES, notes
-from gradient_horizon.sweep import plan, presets
+from gradient_horizon.sweep import plan
 
 FILES = {"notes.pdf", "notes.png", "notes.csv", "notes.md", "notes.json"}
 FIGURES, RESULT = Path("results/quick/figures"), Path("results/quick/notes/single/result.nc")
@@ -89,6 +89,16 @@ def test_a_file_that_is_missing_is_made_again(here, name):
     assert contents(FIGURES) == first
 
 
+@pytest.mark.parametrize("name", sorted(FILES - {"notes.json"}))
+def test_a_file_that_is_not_the_one_that_was_built_is_made_again(here, capsys, name):
+    first = contents(FIGURES)
+    (FIGURES / name).write_bytes(first[name][:-7])
+    capsys.readouterr()
+    assert main(["figures", "notes", "--quick", "--draw-only"]) == 0
+    assert capsys.readouterr().out.startswith("notes: drawing (changed: files)\n")
+    assert contents(FIGURES) == first
+
+
 @pytest.mark.parametrize("record", ["", "[]", "{}"])
 def test_a_record_that_says_nothing_is_no_record(here, record):
     (FIGURES / "notes.json").write_text(record)
@@ -102,10 +112,10 @@ def test_what_changes_is_drawn_again(here, monkeypatch, capsys, what):
         command = publication.command_of("notes", quick=True, force=True)
         assert main(command.split()[1:]) == 0
     elif what == "code":
-        package = shutil.copytree(publication._PACKAGE, here / "package", ignore=shutil.ignore_patterns("__pycache__"))
+        package = shutil.copytree(provenance._PACKAGE, here / "package", ignore=shutil.ignore_patterns("__pycache__"))
         with (package / "theory" / "bounds.py").open("a") as source:
             source.write("# a remark\n")
-        monkeypatch.setattr(publication, "_PACKAGE", package)
+        monkeypatch.setattr(provenance, "_PACKAGE", package)
     else:
         sheet = shutil.copy(style.SHEET, here / "sheet.mplstyle")
         with Path(sheet).open("a") as text:
@@ -181,7 +191,7 @@ def test_a_preset_without_a_paper_figure_has_no_quick_version(tmp_path, monkeypa
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_has_a_preset_a_small_version_of_it_and_words(name):
-    assert name in presets()
+    assert name in presets.names()
     figure = publication.paper_figure(name)
     small = plan(publication.overrides_of(name, quick=True), multirun=True)
     full = plan(publication.overrides_of(name, quick=False), multirun=True)

@@ -1,10 +1,14 @@
 """Labelled results: written whole or not at all, read back as they were, joined by label."""
 
+import dataclasses
+import hashlib
+import io
 import json
 import logging
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from gradient_horizon import config, names, records, results
+from gradient_horizon import config, names, records, results, seal
 from gradient_horizon.results import ResultError, join, load, open_job, save, settings_of
 
 
@@ -75,14 +79,18 @@ def test_on_disk_the_words_are_a_flag_variable_of_the_climate_and_forecast_conve
         assert [meanings[flag] for flag in flags.values.flat] == list(made({}).horizon_kind.values.flat)
 
 
-def test_a_file_is_byte_for_byte_what_xarray_writes(tmp_path):
+def test_a_file_is_byte_for_byte_what_xarray_writes_then_its_contents_and_checksum(tmp_path):
     job = made({"cell": "tanh"}, scales=(0.5, 1.0, 2.0), lags=40).drop_vars("horizon_kind")
     job = job.assign(moduli=(("seed", "place"), np.ones((2, 5)), {"units": "1"}), steps=("place", np.arange(5)))
     job = job.assign_coords(place_name=("place", list("abcde")), precise=1.5)
     joined = join([made({"cell": "tanh"}), made({"cell": "relu"}, seeds=(1, 2), lags=7)]).drop_vars("horizon_kind")
     for dataset in (job, joined, xr.Dataset()):
         save(dataset, tmp_path / "file.nc")
-        assert (tmp_path / "file.nc").read_bytes() == bytes(dataset.to_netcdf(engine="h5netcdf"))
+        content, expected = (tmp_path / "file.nc").read_bytes(), bytes(dataset.to_netcdf(engine="h5netcdf"))
+        assert content[: len(expected)] == expected
+        rest = content[len(expected) : -seal.LENGTH]
+        assert rest == b"" or rest.startswith(b"\nContents: ")
+        assert seal.examine(io.BytesIO(content)) == (hashlib.sha256(content).hexdigest(), True)
 
 
 def damage(path: Path, how: str) -> None:
@@ -124,6 +132,162 @@ def test_every_damage_to_a_stored_file_is_found(tmp_path):
                 load(tmp_path)
             (job / name).write_bytes(content)
     assert records.is_finished(job, "0" * 64)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_every_damage_to_a_collected_file_is_found_from_the_file_alone(tmp_path, monkeypatch, caplog, large):
+    """One bit flipped, at 300 random places; cut short; with bytes behind."""
+    if large:
+        monkeypatch.setattr(results, "LARGE", 200)
+        monkeypatch.setattr(results, "LARGEST_IN_MEMORY", 0)
+    path, rng = tmp_path / "collected.nc", random.Random(2)
+    joined = join([made({"cell": "tanh"}), made({"cell": "relu"}, seeds=(1, 2), lags=7)])
+    save(joined, path)
+    content = path.read_bytes()
+    damaged = []
+    for place in rng.sample(range(8 * len(content)), 300):
+        altered = bytearray(content)
+        altered[place // 8] ^= 1 << place % 8
+        damaged.append(bytes(altered))
+    damaged += [content[:-cut] for cut in (1, 50, 90)] + [content + b"\n", content[: len(content) // 4]]
+    for altered in damaged:
+        path.write_bytes(altered)
+        with pytest.raises(ResultError, match=f"^{path}: ") as refused:
+            load(path)
+        assert "\n" not in str(refused.value)
+    for cut in range(seal.LENGTH, len(content), 97):  # what is cut off may be the checksum and what else is not HDF5's
+        path.write_bytes(content[:-cut])
+        caplog.clear()
+        found, said = None, ""
+        try:
+            found = load(path).load()
+        except ResultError as error:
+            said = str(error)
+        if found is None:
+            assert said.startswith(f"{path}: ")
+            assert "\n" not in said
+        else:
+            xr.testing.assert_identical(found, joined)
+            assert caplog.messages == [f"{path}: unchecked, as it carries no checksum of its own"]
+    path.write_bytes(content)
+    xr.testing.assert_identical(load(path).load(), joined)
+
+
+def test_the_file_of_a_job_is_checked_by_its_record_and_by_itself(tmp_path, caplog):
+    path = write(tmp_path / "job", made({})) / records.RESULT
+    content, moved = path.read_bytes(), tmp_path / "moved.nc"
+    other = made({})
+    other.horizon[:] = 7.0
+    save(other, path)  # whole, but not what the record says
+    with pytest.raises(ResultError, match=f"^{path}: cut short or altered.*; run it again$"):
+        load(path)
+    moved.write_bytes(content)
+    path.write_bytes(content)
+    for place in (path, moved):
+        xr.testing.assert_identical(load(place), made({}))
+    moved.write_bytes(content.replace(b"log norm", b"log worm"))
+    with pytest.raises(ResultError, match=f"^{moved}: cut short or altered"):
+        load(moved)
+    assert not caplog.messages
+
+
+def test_a_result_without_a_checksum_of_its_own_is_checked_by_its_record_alone(tmp_path, caplog):
+    """As version 0.1.0 wrote it."""
+    job = write(tmp_path / "job", made({}))
+    path, file = job / records.RESULT, tmp_path / "old.nc"
+    path.write_bytes(bytes(results._encoded(made({})).to_netcdf(engine="h5netcdf")))
+    record = records.read_record(job)
+    assert record is not None
+    records.write_record(job, dataclasses.replace(record, checksum=records.file_checksum(path)))
+    for place in (job, path):
+        xr.testing.assert_identical(load(place), made({}))
+    assert not caplog.messages
+    file.write_bytes(path.read_bytes())
+    xr.testing.assert_identical(load(file), made({}))
+    assert caplog.messages == [f"{file}: unchecked, as it carries no checksum of its own"]
+    damage(path, "altered")
+    with pytest.raises(ResultError, match=f"^{path}: cut short or altered"):
+        load(path)
+
+
+@pytest.mark.parametrize("flag", [-2, 4, 127, -128])
+def test_flags_that_stand_for_no_word_are_refused(tmp_path, flag):
+    encoded = results._encoded(made({}))
+    encoded.horizon_kind[0, 0] = flag
+    path = tmp_path / "file.nc"
+    encoded.to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(ResultError, match=rf"^{path}: horizon_kind: flags from .*{flag}.*; allowed: -1 to 3$"):
+        load(path)
+
+
+def test_flags_of_other_meanings_are_refused_and_words_are_words(tmp_path):
+    path = tmp_path / "file.nc"
+    encoded = results._encoded(made({}))
+    encoded.horizon_kind.attrs["flag_meanings"] = "exploded vanished beyond nonfinite"
+    encoded.to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(ResultError, match=rf"^{path}: horizon_kind: its flags mean 'exploded vanished"):
+        load(path)
+    made({}).to_netcdf(path, engine="h5netcdf")
+    np.testing.assert_array_equal(load(path).horizon_kind, made({}).horizon_kind)
+    made({}).assign(horizon_kind=("seed", ["up", "down"])).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(ResultError, match=rf"^{path}: horizon_kind: other words than vanished, exploded"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in ("swept", "config") for value in ("", "{", "[]", "3", "[" * 10**5, 3, [1.0, 2.0])),
+        *(("jobs", value) for value in ("{}", "[3]", '[{"swept": {}}]', '[{"swept": [], "config": {}}]', "nonsense")),
+        *(("missing_jobs", value) for value in ("{}", "[3]", "null", 7)),
+        *(("recheck", value) for value in ("{}", "[{}]", '[{"job": "a", "difference": "b", "networks": 1}]')),
+        *(("draws", value) for value in ("two", 1.5, [1, 2])),
+        *(("experiment", value) for value in (3, [1, 2])),
+    ],
+)
+def test_attributes_that_do_not_hold_what_is_written_there_are_refused(tmp_path, key, value):
+    path = tmp_path / "file.nc"
+    save(made({}).assign_attrs({"experiment": "jacobian", key: value}), path)
+    with pytest.raises(ResultError, match=f"^{path}: attribute {key}: .*; allowed: a") as refused:
+        load(path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < len(str(path)) + 200
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), RuntimeError("a\nb"), MemoryError(), RecursionError("deep"), OSError(5, "")]
+)
+def test_whatever_a_library_raises_is_one_line(tmp_path, monkeypatch, error):
+    def failing(*_, **__):
+        raise error
+
+    path = tmp_path / "file.nc"
+    save(made({}), path)
+    monkeypatch.setattr(results.netcdf, "read", failing)
+    with pytest.raises(ResultError, match=rf"^{path}: no netCDF file that can be read \(.+\)$") as refused:
+        load(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_result_that_is_a_pipe_keeps_nobody_waiting(tmp_path):
+    job = write(tmp_path / "job", made({}))
+    (job / records.RESULT).unlink()
+    os.mkfifo(job / records.RESULT)
+    with pytest.raises(ResultError, match=f"^{job / records.RESULT}: no file; allowed: a netCDF-4 file$"):
+        load(job)
+
+
+def test_time_and_memory_grow_with_the_jobs_and_no_faster():
+    """Of a long swept axis each job fills one place; NumPy's own work is counted by the elements that it makes."""
+
+    def seconds(count: int) -> float:
+        jobs = [made({"bias_scale": 0.5 * number}, seeds=(0,), scales=(1.0,), lags=1) for number in range(count)]
+        begun = time.process_time()
+        join(jobs)
+        return time.process_time() - begun
+
+    seconds(10)
+    assert min(seconds(1600) for _ in range(2)) < 16 * min(seconds(200) for _ in range(3))  # in proportion: 8
 
 
 @pytest.mark.parametrize("content", [b"", b"no netCDF file", b"\x89HDF\r\n\x1a\n and then nothing"])

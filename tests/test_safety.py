@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import malformed
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,15 +133,8 @@ def test_a_malformed_list_of_settings_is_refused_in_one_line(parts):
     assert_refused(run("run", *before, wrong, *after), named, {})
 
 
-def is_read_as_a_truth(key: str, value: object) -> bool:
-    """Whether a file's value becomes true or false before any rule sees it: 0, 1, "on" for a setting that is either."""
-    return isinstance(config.FIELDS[key].default, bool) and isinstance(value, int | str)
-
-
 PRESETS = st.one_of(
-    st.tuples(KEYS, VALUES)
-    .filter(lambda pair: refuses(*pair) and not is_read_as_a_truth(*pair))
-    .map(lambda pair: (pair[0], {pair[0]: pair[1]})),
+    st.tuples(KEYS, VALUES).filter(lambda pair: refuses(*pair)).map(lambda pair: (pair[0], {pair[0]: pair[1]})),
     st.tuples(NAMES, VALUES)
     .filter(lambda pair: pair[0] not in (*config.FIELDS, "defaults"))
     .map(lambda pair: ("", dict([pair]))),
@@ -192,3 +187,68 @@ def test_a_malformed_file_is_refused_in_one_line(preset):
 def test_as_real_processes(arguments, named, tmp_path):
     ran = subprocess.run([sys.executable, "-m", "gradient_horizon", *arguments], cwd=tmp_path, capture_output=True)
     assert_refused((ran.returncode, ran.stdout.decode(), ran.stderr.decode()), named, {})
+
+
+def faults(number: int, seed: int) -> list[str]:
+    """What was wrong with the answers to so many malformed inputs."""
+    answers = ((case, malformed.check(*case)) for case in itertools.islice(malformed.cases(seed), number))
+    return [f"{wrong}: {case!r:.600}" for case, wrong in answers if wrong]
+
+
+def test_a_few_hundred_malformed_inputs():
+    assert faults(300, seed=1) == []
+
+
+@pytest.mark.slow
+def test_ten_thousand_malformed_inputs():
+    assert faults(10_000, seed=2) == []
+
+
+def test_malformed_inputs_are_various():
+    some = [repr(case) for case in itertools.islice(malformed.cases(3), 1000)]
+    assert len(set(some)) > 0.9 * len(some)
+
+
+@pytest.mark.slow
+def test_two_hundred_malformed_inputs_as_real_processes(tmp_path):
+    def run(arguments: list[str]) -> tuple[object, str, str]:
+        words = [text.encode(errors="surrogateescape") for text in arguments]
+        ran = subprocess.run([sys.executable, "-m", "gradient_horizon", *words], capture_output=True)
+        return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
+
+    found = []
+    # a process cannot be given a null byte, nor an argument of more than 128 KiB
+    cases = (case for case in malformed.cases(4) if all(len(text) < 2**17 and "\0" not in text for text in case[0]))
+    for number, case in enumerate(itertools.islice(cases, 200)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with contextlib.chdir(folder):
+            if wrong := malformed.within(folder, *case, run):
+                found.append(f"{wrong}: {case!r:.600}")
+    assert found == []
+
+
+def test_what_answers_wrongly_is_found(tmp_path):
+    """The judge of malformed inputs itself: an accepted one, a traceback, several lines, another status, a file."""
+    line = "gradient-horizon: cell: 'x' is not allowed\n"
+    assert malformed.fault(2, "", line) == ""
+    for status, out, err in [
+        (0, "would compute", ""),
+        (1, "", line),
+        ("SettingError: x", "", ""),
+        (2, "computing", line),
+        (2, "", line * 2),
+        (2, "", line[:-1]),
+        (2, "", "a\rb\n"),
+        (2, "", ""),
+        (2, "", "Traceback (most recent call last):\n"),
+        (2, "", "gradient-horizon: " + "x" * malformed.LONGEST + "\n"),
+    ]:
+        assert malformed.fault(status, out, err)
+
+    def writes(arguments: list[str]) -> tuple[object, str, str]:
+        (tmp_path / "file").touch()
+        return 2, "", line
+
+    assert malformed.within(tmp_path, ["run"], {}, writes) == "files: ['file']"
+    assert malformed.check(["run", "cell=relu"], {}).startswith("status 0")

@@ -1,5 +1,7 @@
 """What is told of a sweep, from records alone."""
 
+import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +13,8 @@ import pytest
 from gradient_horizon import progress, records, status, terminal
 from gradient_horizon.records import FAILED, FINISHED, LOST, MISSING, RUNNING, Record
 from gradient_horizon.status import Standing
+
+FULL = Record(FINISHED, "", {}, {})
 
 
 @pytest.fixture
@@ -45,6 +49,41 @@ def test_every_state_is_told(sweep):
     assert jobs[FAILED].why == "ValueError: [bold]why[/bold]"
     assert jobs[LOST].why.startswith("no sign of process ")
     assert status.counts(list(jobs.values())) == dict.fromkeys((FINISHED, RUNNING, FAILED, LOST, MISSING), 1)
+
+
+def test_a_record_that_cannot_be_read_takes_nothing_from_the_others(sweep):
+    expected = {job.job: job for job in status.standings(sweep, look=True)}
+    kinds = {
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+        "wrong": lambda path: records._write_sealed(path, {**dataclasses.asdict(FULL), "networks": "many"}),
+    }
+    kinds["cut"] = lambda path: path.write_bytes(b"{")
+    for name, put in kinds.items():
+        (sweep / name).mkdir()
+        put(sweep / name / records.RECORD)
+    records.write_plan(sweep, dict.fromkeys(kinds, 7))
+    found = {job.job: job for job in status.standings(sweep, look=True)}
+    for name in expected:
+        assert replace(found[name], seconds=None, why="") == replace(expected[name], seconds=None, why="")
+    assert {name: (found[name].state, found[name].networks) for name in kinds} == {
+        "pipe": (records.DAMAGED, 7),
+        "folder": (records.DAMAGED, 7),
+        "wrong": (records.DAMAGED, 7),
+        "cut": (MISSING, 7),
+    }
+    assert found["pipe"].why == f"{sweep / 'pipe' / records.RECORD} is a named pipe; allowed: a file"
+    assert found["wrong"].why.endswith("status.json: networks is 'many'; allowed: what gradient-horizon wrote")
+    assert found["cut"].why == "status.json is cut short or altered; run computes the job again"
+
+
+def test_the_seconds_of_a_running_job_are_by_its_own_clock(sweep):
+    then = time.time() - 30
+    records.write_record(sweep / RUNNING, Record(RUNNING, "", {}, {}, began=5000.0, changed=5040.0, networks=100))
+    os.utime(sweep / RUNNING / records.RECORD, (then, then))
+    found = status.standing_of(sweep / RUNNING, 100)
+    assert found.state == RUNNING
+    assert found.seconds == pytest.approx(40 + 30, abs=3)
 
 
 def test_what_is_left_is_what_runs_and_what_waits_for_it(sweep):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradient_horizon import cli, config, jobs, names, records, sweep, task_limits
+from gradient_horizon import cli, config, jobs, names, presets, records, sweep, task_limits
 from gradient_horizon.config import SettingError
 from gradient_horizon.records import LONGEST_JOB_NAME, job_name
 from gradient_horizon.sweep import plan
@@ -182,7 +182,7 @@ def test_the_command_line_overrides_a_preset():
     assert [job.config.cell for job in swept.jobs] == ["erf", "linear"]
 
 
-@pytest.mark.parametrize("name", sweep.presets())
+@pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_a_sweep(name):
     assert plan([f"+sweeps={name}"]).jobs
 
@@ -234,8 +234,12 @@ def test_every_preset_is_a_sweep(name):
         ),
         (["method=pullback", "anchors=end,start", "-m"], "method: 'pullback' is not allowed"),
         (
-            ["+hydra.launcher.x=${nothing}"],
-            "hydra.launcher: 'hydra.launcher.x' is not allowed: Interpolation key 'nothing' not found$",
+            ["+hydra.launcher.x=1"],
+            "hydra.launcher.x: 1 is not allowed; allowed: the options timeout_min, nodes, .*n_jobs",
+        ),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.comment=${nothing}"],
+            "hydra.launcher: 'hydra.launcher.comment' is not allowed: Interpolation key 'nothing' not found$",
         ),
         (["+hydra.launcher._target_=os.system"], "hydra.launcher._target_: 'os.system' is not allowed"),
         (["hydra.sweeper={_target_:os.system}"], "hydra.sweeper: .* is not allowed; allowed: hydra/launcher and"),

@@ -14,6 +14,7 @@ Step: TypeAlias = Callable[[Any, Any, Any], Any]  # step(params, h, x) -> h
 RandomKey: TypeAlias = Key[Array, ""]
 # What belongs to each matrix of a cell's step, in the order in which the step uses them: one, or two for a GRU.
 Factors: TypeAlias = tuple[Array, ...]
+Number: TypeAlias = Any  # which may be traced; a leaf of a pytree, in whose place JAX also puts what is no number
 Scalar: TypeAlias = Float[Array, ""]
 Vector: TypeAlias = Float[Array, " N"]
 Matrix: TypeAlias = Float[Array, "N N"]

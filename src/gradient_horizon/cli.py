@@ -1,25 +1,65 @@
 """The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
 
-Exit status: 0 done, 1 some job failed or some law does not hold, 2 wrong input, 130 interrupted.
+Exit status: 0 done, 1 some job failed, some law does not hold or something could not be written, 2 wrong input, 130
+interrupted.
 """
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import argcomplete
 import argcomplete.shell_integration
 
 from gradient_horizon import __version__, commands, interrupts
-from gradient_horizon.commands import DONE, INTERRUPTED, WRONG
+from gradient_horizon.commands import DONE, FAILED, INTERRUPTED, WRONG
+from gradient_horizon.files import Harmless
+from gradient_horizon.rules import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+    """Run one command and return its exit status. What files hold commands no terminal: it is printed `harmless`."""
+    if sys.stdout is None:
+        _complain("standard output: is closed; allowed: a file, a pipe or a terminal")
+        return FAILED
+    output = Harmless(sys.stdout, "standard output")
+    errors = Harmless(sys.stderr or io.StringIO(), "standard error")
+    with contextlib.redirect_stdout(cast(Any, output)), contextlib.redirect_stderr(cast(Any, errors)):
+        try:
+            try:
+                return _run(arguments)
+            finally:
+                output.flush()
+                if output.failed:
+                    raise output.failed
+        except BrokenPipeError:  # the reader of a pipe has left
+            _drop(output)
+            return DONE
+        except OSError as error:  # a full disk, a folder that cannot be written
+            if error.filename == "standard output":
+                _drop(output)
+            _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+            return FAILED
+
+
+def _complain(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"gradient-horizon: {line}", file=sys.stderr)
+
+
+def _drop(output: Harmless) -> None:
+    """Nothing can be written there: what waits to be is dropped, or Python would complain of it at the very end."""
+    with contextlib.suppress(OSError):  # captured by a test, it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     argcomplete.autocomplete(parser)
     options, rest = parser.parse_known_args(arguments)
@@ -39,21 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:  # settings, results, names: each message is one line
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
-        print(f"gradient-horizon: {error}", file=sys.stderr)
+        _complain(str(error))
         return WRONG
     except KeyboardInterrupt:
-        print("gradient-horizon: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
 
 
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG, f"gradient-horizon: {message} (see {self.prog} --help)\n")
+        self.exit(WRONG, f"gradient-horizon: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,9 +26,9 @@ class UsageError(ValueError):
 
 def preset_names(prefix: str) -> list[str]:
     """The presets whose names begin so."""
-    from gradient_horizon.sweep import presets
+    from gradient_horizon import presets
 
-    return [name for name in presets() if name.startswith(prefix)]
+    return [name for name in presets.names() if name.startswith(prefix)]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -114,10 +115,11 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
         for job in todo:
             screen.print(f"would compute {job.folder}", markup=False)
         return DONE
-    if not todo:
-        return _conclude(screen, sweep.folder, redraw=redraw)
-    end, some = _computed(screen, sweep, todo)
-    return max(end, _conclude(screen, sweep.folder, redraw=True)) if some else end
+    end, some = _computed(screen, sweep, todo) if todo else (DONE, True)
+    if end == INTERRUPTED or not some:
+        return end
+    _draw_quick_looks(screen, sweep, todo)
+    return max(end, _conclude(screen, sweep.folder, redraw=redraw))
 
 
 def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
@@ -137,11 +139,12 @@ def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
         )
         return INTERRUPTED, False
     for job, why in outcome.failed:
-        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False)
+        screen.print(f"failed: {job.folder}: {why} (see {job.folder / 'run.log'})", markup=False, soft_wrap=True)
     for job in todo:
-        record = records.read_record(job.folder)
+        record = records.readable_record(job.folder)
         if record is not None and record.picture:
-            screen.print(f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})", markup=False)
+            line = f"no quick look: {job.folder}: {record.picture} (see {job.folder / 'run.log'})"
+            screen.print(line, markup=False, soft_wrap=True)
     return (FAILED if outcome.failed else DONE), len(outcome.failed) < len(sweep.jobs)
 
 
@@ -200,32 +203,45 @@ def _jobs(count: int) -> str:
     return f"{count} job" if count == 1 else f"{count} jobs"
 
 
+def _draw_quick_looks(screen: Any, sweep: Any, computed: list[Any]) -> None:
+    """Draw what is missing of the pictures of jobs that were finished before."""
+    from gradient_horizon import jobs
+
+    owed = [job for job in sweep.jobs if job not in computed and jobs.owes_quick_look(job)]
+    if owed:
+        _prepare()
+        screen.print(f"drawing {len(owed)} missing quick looks", markup=False)
+    for job in owed:
+        interrupts.check()
+        if why := jobs.draw_quick_look(job):
+            screen.print(f"no quick look: {job.folder}: {why}", markup=False)
+
+
 def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
-    """The sweep's table, its figures (drawn where they are missing, or again), and where everything lies.
+    """The sweep's table, its figures, drawn where they do not show what is finished, and where everything lies.
 
     The exit status: a figure that cannot be drawn is reported, and takes nothing from the results.
     """
-    from gradient_horizon import figures, records, results, summary
+    from gradient_horizon import drawing, records, results, summary
 
+    shows = drawing.shown_by(folder)
     dataset = results.load(folder)
     for table in summary.tables(dataset):
         screen.print(table)
     for line in (*summary.recheck_lines(dataset), *_left_out_lines(dataset, folder)):
         screen.print(line, markup=False, soft_wrap=True)
     paths = sorted(path for job in records.job_folders(folder) if (path := job / records.RESULT).exists())
-    end = DONE
-    if redraw or not any(folder.glob("*.pdf")):
+    end, drawn = DONE, None if redraw else drawing.standing(folder, shows)
+    if drawn is None:
         try:
-            for name, figure in figures.sweep_figures(dataset).items():
-                interrupts.check()
-                paths += figures.save(figure, folder / name)
+            drawn = drawing.draw(folder, dataset, shows, interrupts.check)
         except Exception as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            screen.print(f"no figures: {folder}: {why}", markup=False)
-            end = FAILED
-    else:
-        paths += sorted([*folder.glob("*.pdf"), *folder.glob("*.png")])
-    for path in paths:
+            screen.print(
+                f"no figures: {folder}: {why} (the same command draws them again)", markup=False, soft_wrap=True
+            )
+            end, drawn = FAILED, []
+    for path in (*paths, *drawn):
         screen.print(str(path), markup=False)
     for line in summary.meaning_lines(dataset, folder):
         screen.print(line, markup=False, soft_wrap=True)
@@ -266,6 +282,28 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _output(path: Path) -> Path:
+    """`path`, if a file can be written there in place of nothing, or of a regular file; else `UsageError`.
+
+    Writing replaces what has the name: a device or a pipe would be gone, and a link not be followed.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise UsageError(f"-o: {str(path)!r} cannot be written ({error.strerror})") from None
+    if mode is not None and not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        raise UsageError(
+            f"-o: {str(path)!r} cannot be written, as it is {kind}; allowed: a new file, or one to replace"
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"-o: {str(path)!r} cannot be written; allowed: a file in a folder that can be written")
+    return path
+
+
 def status(options: argparse.Namespace) -> int:
     """What has become of each job of a sweep, wherever it runs."""
     from gradient_horizon import records
@@ -278,7 +316,7 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
         answer = {"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows, "ignored": ignored}
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(answer, indent=1, allow_nan=False))
         return DONE
     from gradient_horizon import terminal
 
@@ -292,18 +330,19 @@ def status(options: argparse.Namespace) -> int:
 
 
 def collect(options: argparse.Namespace) -> int:
+    folder = _folder(options.folder)  # before what takes long to load
     from gradient_horizon import records, results
     from gradient_horizon import status as told
 
-    folder = _folder(options.folder)
-    output: Path = options.output or folder / "collected.nc"
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    output = _output(options.output or folder / "collected.nc")
     logging.disable(logging.WARNING)  # what is missing is said below
     dataset = results.load(folder)
-    results.save(dataset, output)
-    missing = json.loads(dataset.attrs["missing_jobs"])
-    for job in told.standings(folder):
+    try:
+        results.save(dataset, _output(output))  # what stood there may have changed meanwhile
+    except OSError as error:
+        raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
+    missing = {*json.loads(dataset.attrs["missing_jobs"])}
+    for job in told.standings(folder) if missing else ():
         if job.job in missing:
             print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
     for line in records.ignored_lines(records.found_folders(folder)[1]):
@@ -317,11 +356,9 @@ def verify(options: argparse.Namespace) -> int:
 
     from gradient_horizon import records, terminal
 
-    output: Path = options.output
-    if output.suffix != ".html":
-        raise UsageError(f"-o: {str(output)!r} is no page; allowed: a file whose name ends in .html")
-    if output.is_dir() or not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UsageError(f"-o: {str(output)!r} cannot be written; allowed: a file in a folder that can be written")
+    if options.output.suffix != ".html":
+        raise UsageError(f"-o: {str(options.output)!r} is no page; allowed: a file whose name ends in .html")
+    output = _output(options.output)
     if runtime.is_without_float64():
         raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
     process.prepare_own()

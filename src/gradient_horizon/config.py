@@ -117,7 +117,7 @@ class Config:
     floss_every: int = _setting(0, rules.whole(0), "training: floss again before every so many updates; 0: never")
     precision: str = _setting("float32", rules.one_of(names.PRECISIONS), "floating point numbers of the networks")
     memory_budget: float | None = _setting(
-        None, rules.POSITIVE_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
+        None, rules.MEMORY_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
     )
     pack: int = _setting(1, rules.whole(1), "jobs that one task of a launcher computes one after the other")
     quick_look: bool = _setting(True, rules.SWITCH, "draw each job's result beside it")
@@ -238,7 +238,9 @@ def _expanded_numbers(value: Any) -> Any:
             spacing = value.get("spacing", "linear")
             if set(value) - {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log"):
                 return []
-            if not 1 <= num <= rules.MOST_VALUES:
+            if not (rules.is_whole(num) and 1 <= num <= rules.MOST_VALUES):
+                return []
+            if not (rules.is_number(start) and rules.is_number(stop)):
                 return []
             if spacing == "log":
                 if min(start, stop) <= 0:
@@ -253,7 +255,12 @@ def _expanded_numbers(value: Any) -> Any:
     if not isinstance(value, list):
         return []
     # Twelve digits: 1.05 is the same network whether it was typed or came from a range.
-    return [float(f"{scale:.12g}") if rules.is_number(scale) else scale for scale in value]
+    return [_unsigned_zero(float(f"{scale:.12g}")) if rules.is_number(scale) else scale for scale in value]
+
+
+def _unsigned_zero(value: float) -> float:
+    """The same number; of -0.0, which has a name and a hash of its own, 0.0."""
+    return value + 0.0
 
 
 def _expanded_lags(value: Any) -> Any:
@@ -276,17 +283,27 @@ _EXPAND: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def _accepts(rule: rules.Rule, value: Any) -> bool:
+    try:
+        return rule.accepts(value)
+    except TypeError:  # entries that cannot be compared or hashed
+        return False
+
+
 def check_value(key: str, given: Any) -> Any:
     """`given` with lists spelt out, if the setting `key` allows it; else `SettingError`."""
     entry = FIELDS[key]
-    if entry.type in (float, float | None) and rules.is_whole(given) and rules.is_number(given):
-        given = float(given)
-    value = _EXPAND[key](given) if key in _EXPAND else given
+    if entry.type in (float, float | None) and rules.is_number(given):
+        given = _unsigned_zero(float(given))
     rule: rules.Rule = entry.metadata["rule"]
-    try:
-        accepted = rule.accepts(value)
-    except TypeError:  # entries that cannot be compared or hashed
-        accepted = False
+    expand = _EXPAND.get(key, lambda value: value)
+    value, accepted = [], False
+    # of a long range the two ends come first: where they are wrong, nothing needs to be spelt out
+    if not (isinstance(given, Mapping) and given.get("num") not in (1, 2)) or _accepts(
+        rule, expand({**given, "num": 2})
+    ):
+        value = expand(given)
+        accepted = _accepts(rule, value)
     if not accepted:
         wrong = [word for word in (given if isinstance(given, list) else [given]) if word not in rule.options]
         hint = did_you_mean(wrong[0], rule.options) if rule.options and wrong else ""

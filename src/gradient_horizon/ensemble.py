@@ -5,7 +5,7 @@ result is bit for bit the same whatever else is in the sweep and however many de
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -56,6 +56,7 @@ class Program:
 
         self._compiled = jax.jit(unflattened, static_argnums=0)
         self._memory: dict[Any, int] = {}
+        self._shapes: dict[Any, PyTree] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What `measure` gives for each of the networks."""
@@ -64,18 +65,31 @@ class Program:
 
     def shapes(self, networks: PyTree, constants: PyTree) -> PyTree:
         """What a call gives, without its values; `networks` may be without theirs."""
-        return jax.eval_shape(self, networks, constants)
+        key = _kind(networks), _kind(constants)
+        if key not in self._shapes:
+            self._shapes[key] = jax.eval_shape(self, networks, constants)
+        return self._shapes[key]
+
+    def known_memory(self, networks: PyTree, constants: PyTree) -> int | None:
+        """What `memory` gave for networks of these shapes, which may be without their values; None: not yet asked."""
+        return self._memory.get((_kind(networks), _kind(constants)))
 
     def memory(self, networks: PyTree, constants: PyTree) -> int:
         """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
-        leaves, tree = jax.tree.flatten(networks)
-        key = tree, *((leaf.shape, leaf.dtype) for leaf in leaves)
+        key = _kind(networks), _kind(constants)
         if key not in self._memory:
+            leaves, tree = jax.tree.flatten(networks)
             taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
             sizes = ("argument", "output", "temp")
             each = sum(getattr(taken, f"{size}_size_in_bytes") for size in sizes) if taken else 0
             self._memory[key] = each * jax.device_count()
         return self._memory[key]
+
+
+def _kind(tree: PyTree) -> Hashable:
+    """What a tree of arrays is, but for their values."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _with_entries(arrays: Sequence[Any]) -> list[Any]:

@@ -7,13 +7,14 @@ names of its jobs, and needs no more than a shared file system. What became of a
 import importlib
 import json
 import logging
-import shutil
+import math
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,11 +25,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gradient_horizon import interrupts, jobs, launchers, process, records, runtime, status, sweep
+from gradient_horizon import files, interrupts, jobs, launchers, process, records, runtime, status, sweep
 from gradient_horizon.sweep import Outcome, Sweep
 
 FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; for a lost job to be started again
+_log = logging.getLogger(__name__)
 Tell = Callable[[list[status.Standing]], None]
 
 
@@ -49,7 +51,12 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
         signal.signal(signal.SIGINT, interrupts.stop)
     if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # an engine's own handler stays
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    todo = [jobs.read_job(Path(folder) / name, swept) for name in task.jobs]
+    todo = []
+    for name in task.jobs:
+        try:
+            todo.append(jobs.read_job(Path(folder) / name, swept))
+        except ValueError as error:
+            _log.warning("%s", error)
     sweep.run(todo, lambda job: lambda networks: None)
 
 
@@ -59,12 +66,23 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     Jobs that the tasks of another command compute are waited for as well.
     """
     assert planned.launcher is not None
+    cores, memory = _share(planned.launcher, math.ceil(len(todo) / pack))
+    failed, fit = [], []
+    for job in todo:
+        try:
+            sweep.check_still_wanted(job)
+            jobs.leave_to_others(job, memory)
+            fit.append(job)
+        except (OSError, ValueError) as unfit:
+            failed.append((job, f"{type(unfit).__name__}: {unfit}".splitlines()[0]))
+    if not fit:
+        return Outcome(failed, [])
+    todo = fit
     names = [job.name for job in todo]
     tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
-    cores, memory = _share(planned.launcher, len(tasks))
-    for job in todo:
-        jobs.leave_to_others(job, memory)
     folder = planned.folder.resolve()
+    files.make_folder(folder / FOLDER)
+    own = folder / FOLDER / os.urandom(8).hex()  # of this command alone, and nobody has put links there
     error = ""
     if planned.launcher["_target_"] == launchers.SLURM.target:
         importlib.import_module("submitit")
@@ -73,7 +91,7 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     try:
         with _following(todo, tell):
             task = partial(work, str(folder), list(todo[0].swept), cores)
-            launcher = _launcher(planned.launcher, folder / FOLDER, task)
+            launcher = _launcher(planned.launcher, own, task)
             launcher.launch([[f"+jobs={json.dumps(task)}"] for task in tasks], 0)
     except _LostError:
         pass
@@ -84,8 +102,10 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
         time.sleep(SECONDS)
         tell([status.standing_of(job.folder, job.networks) for job in todo])
     if not outcome.failed:
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    return outcome
+        files.remove_tree(own)
+        with suppress(OSError):  # another command still has something there
+            own.parent.rmdir()
+    return Outcome([*failed, *outcome.failed], [])
 
 
 @contextmanager

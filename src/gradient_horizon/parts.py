@@ -9,13 +9,14 @@ written by other settings or other versions, cut short or altered, is not read b
 import hashlib
 import io
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from gradient_horizon import records
+from gradient_horizon import files
 
 
 class TooManyNetworksError(Exception):
@@ -55,28 +56,34 @@ class Parts:
 
     def _read(self, path: Path) -> Rows | None:
         arrays = self._arrays(path, "rows")
-        return (slice(*arrays[0].tolist()), arrays[1:]) if arrays else None
+        if not arrays or arrays[0].shape != (2,) or arrays[0].dtype.kind != "i":
+            return None
+        return slice(*arrays[0].tolist()), arrays[1:]
 
     def _arrays(self, path: Path, label: str) -> Leaves | None:
         """The array called `label` in a file, then the leaves; None where it is not whole, or made otherwise."""
         try:
-            content = path.read_bytes()
+            with files.open_regular(path) as stream:
+                content = stream.read()
         except OSError:
             return None
         if hashlib.sha256(content[_DIGEST:]).digest() != content[:_DIGEST]:
             return None
-        with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as arrays:
-            if str(arrays["made_by"]) != self.made_by:
-                return None
-            return [arrays[label], *(arrays[f"leaf_{index}"] for index in range(len(arrays.files) - 2))]
+        try:
+            with np.load(io.BytesIO(content[_DIGEST:]), allow_pickle=False) as arrays:
+                if str(arrays["made_by"]) != self.made_by:
+                    return None
+                return [arrays[label], *(arrays[f"leaf_{index}"] for index in range(len(arrays.files) - 2))]
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):  # the digest of something else
+            return None
 
     def _write(self, path: Path, leaves: Leaves, **label: np.ndarray[Any, Any]) -> None:
         stream = io.BytesIO()
         named = {f"leaf_{index}": leaf for index, leaf in enumerate(leaves)}
         np.savez(stream, made_by=np.array(self.made_by), **label, **named)  # type: ignore[arg-type]
         content = stream.getvalue()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        records.write_atomically(path, hashlib.sha256(content).digest() + content)
+        files.make_folder(self.folder)
+        files.write_atomically(path, hashlib.sha256(content).digest() + content)
 
     def checkpoint(self, work: str, leaves: Callable[[], Leaves]) -> None:
         """Keep the state of unfinished `work` in place of the last one, once `seconds` have passed since."""

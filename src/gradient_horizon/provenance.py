@@ -1,39 +1,80 @@
 """How a result was made: settings, versions, commit, device, time and memory, as attributes of its Dataset."""
 
+import hashlib
 import json
+import os
 import platform
 import resource
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from gradient_horizon import __version__
 from gradient_horizon.config import HOUSEKEEPING, Config, as_dict, draws_of, spelt_short
 
+_PACKAGE = Path(__file__).resolve().parent
+CALCULATING = ("jax", "jaxlib", "numpy", "optax", "pandas", "scipy", "xarray")  # versions that may change a number
+_SECONDS = 10.0  # at most, for an answer of git
+# A repository's own settings must not start programs, nor a question change its index.
+_QUIET = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
+
 
 @cache
 def _git_commit() -> str:
-    """The commit of the checkout that the package runs from, or an empty text."""
+    """The commit of the repository that holds the package's source, or an empty text.
+
+    No other repository's: neither one that an installed package lies below, nor one that the environment names.
+    """
+    return _commit_of(_PACKAGE)
+
+
+def _commit_of(package: Path) -> str:
+    """The commit of the checkout whose `src/` holds this package under version control, "-dirty" where it differs."""
+    checkout = package.parents[1]
+    if package.parent.name != "src" or not (checkout / ".git").exists():
+        return ""
+    if _git(checkout, "rev-parse", "--show-toplevel") != str(checkout):
+        return ""
+    if not _git(checkout, "ls-files", "--error-unmatch", "--", f"src/{package.name}/provenance.py"):
+        return ""
+    return _git(checkout, "describe", "--always", "--dirty", "--abbrev=40")
+
+
+def _git(checkout: Path, *words: str) -> str:
+    """What git answers about the repository at `checkout`, whatever the environment says; empty where it does not."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(checkout.parent), "GIT_NO_LAZY_FETCH": "1"}
+    command = ["git", *_QUIET, "-C", str(checkout), *words]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        found = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
-def made_by(settings: str) -> str:
-    """All that decides the bytes of a part, beside the machine; `settings` is their hash."""
-    import jax
+def code_hash() -> str:
+    """Of the package's own source as this process first found it, and of the versions of what it calculates with."""
+    return _code_hash(_PACKAGE)
 
-    return json.dumps([settings, __version__, jax.__version__, _git_commit()])
+
+@cache
+def _code_hash(package: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    digest.update(json.dumps({name: version(name) for name in CALCULATING}).encode())
+    return digest.hexdigest()
+
+
+def made_by(settings: str) -> str:
+    """All that decides the bytes of a part, beside the machine: the settings, by their hash, and the code.
+
+    Not the commit: what else is committed beside the package's source changes no number.
+    """
+    return json.dumps([settings, code_hash()])
 
 
 def _peak_memory() -> int:

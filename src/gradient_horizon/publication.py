@@ -1,7 +1,8 @@
 """Paper figures on disk: each as PDF, PNG, its numbers as CSV and a caption, built again where something changed.
 
 What a figure was built from stands beside it as three hashes: of its data, of the package's code, and of how
-matplotlib draws. No file holds a time, so that the same three give the same bytes.
+matplotlib draws; and one of each file, so that a file that was altered is built again. No file holds a time, so that
+the same three give the same bytes.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import __version__, records, results
+from gradient_horizon import __version__, files, provenance, records, results
 from gradient_horizon.config import AXES, Config, as_dict, settings_of, spelt_short
 from gradient_horizon.figures import style
 from gradient_horizon.figures.paper import paper_figure
@@ -23,8 +24,6 @@ from gradient_horizon.jobs import Job
 from gradient_horizon.sweep import Sweep
 
 ENDINGS = ("pdf", "png", "csv", "md")
-_PACKAGE = Path(__file__).parent
-_CALCULATING = ("jax", "numpy", "pandas", "scipy", "xarray")  # versions that may change a figure's numbers
 _MEASURED_ANEW = ("wall_time_seconds", "peak_memory_bytes")
 _ALWAYS_TOLD = ("experiment", "cell", "weights", "hidden_size", "steps", "precision", *AXES)
 
@@ -54,7 +53,7 @@ def opened(sweep: Sweep) -> list[xr.Dataset]:
 
 def fingerprint(jobs: Iterable[xr.Dataset]) -> dict[str, str]:
     """Hashes of all that a figure depends on: `data`, `code` and `style`."""
-    return {"data": _data_hash(jobs), "code": code_hash(), "style": style_hash()}
+    return {"data": _data_hash(jobs), "code": provenance.code_hash(), "style": style_hash()}
 
 
 def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
@@ -70,46 +69,45 @@ def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
     return digest.hexdigest()
 
 
-def code_hash() -> str:
-    """Of the package's own source, and of the versions of what it calculates with."""
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(_PACKAGE)}\n".encode() + path.read_bytes())
-    digest.update(json.dumps({name: version(name) for name in _CALCULATING}).encode())
-    return digest.hexdigest()
-
-
 def style_hash() -> str:
     """Of the style sheet and the version of matplotlib."""
     return hashlib.sha256(version("matplotlib").encode() + style.SHEET.read_bytes()).hexdigest()
 
 
 def changed(stem: Path, now: dict[str, str]) -> list[str]:
-    """Which of `data`, `code` and `style` differ from those of the figure that stands there; all where it does not."""
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in (*ENDINGS, "json")]
-    if not all(path.exists() for path in paths):
-        return [*now]
+    """Which of `data`, `code` and `style` differ from those of the figure that stands there; all where it does not.
+
+    `files` where they are all the same, but a file is missing or not the one that was built.
+    """
     try:
-        before = json.loads(paths[-1].read_bytes())
-        return [key for key, value in now.items() if before.get(key) != value]
-    except (ValueError, AttributeError):
+        before = json.loads(files.read_regular(stem.with_name(f"{stem.name}.json")))
+        different = [key for key, value in now.items() if before.get(key) != value]
+    except (OSError, ValueError, AttributeError, RecursionError):
         return [*now]
+    return different or ([] if before.get("files") == _checksums(stem) else ["files"])
+
+
+def _checksums(stem: Path) -> dict[str, str]:
+    """Of the files that stand there, by their endings."""
+    paths = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ENDINGS}
+    return {ending: records.file_checksum(path) for ending, path in paths.items() if path.is_file()}
 
 
 def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, str]) -> list[Path]:
     """Draw the figure from the results of all `jobs` of its sweep, write its files, and return their paths."""
     figure, stem = paper_figure(name), stem_of(name, sweep)
     dataset = results.join(jobs)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(stem.parent)
     paths = style.save(figure.draw(dataset), stem, ENDINGS[:2])
-    texts = {
-        "csv": figure.numbers(dataset).to_csv(index=False, lineterminator="\n"),
-        "md": caption(name, sweep, jobs),
-        "json": json.dumps(now, indent=1) + "\n",  # last: it says that the others stand
-    }
-    for ending, text in texts.items():
+
+    def write(ending: str, text: str) -> None:
         paths.append(stem.with_name(f"{stem.name}.{ending}"))
-        records.write_atomically(paths[-1], text.encode())
+        files.write_atomically(paths[-1], text.encode())
+
+    write("csv", figure.numbers(dataset).to_csv(index=False, lineterminator="\n"))
+    write("md", caption(name, sweep, jobs))
+    # last: it says that the others stand
+    write("json", json.dumps({**now, "files": _checksums(stem)}, indent=1) + "\n")
     return paths
 
 

@@ -70,12 +70,13 @@ def _forward(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) ->
     return end, (before, a)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def recur(cell: Cell, last: int, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree, tapped: Taps) -> PyTree:
     """The `last` states of h_1 .. h_T of a batch of B sequences: leaves of shape (`last`, B, N).
 
     **Arguments:**
 
+    - `cell`: its numbers (a leak) may be traced; derivatives with respect to them are NaN.
     - `last`: from 1 to T.
     - `stack`: `cell.stacked(params)`.
     - `h0`: leaves of shape (B, N).
@@ -92,15 +93,15 @@ def preactivations(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTr
 def _recur_forward(cell, last, stack, xs, h0, tapped):
     end, (before, a) = _forward(cell, stack, xs, h0)
     states = jax.tree.map(lambda h, final: jnp.concatenate([h[len(h) - last + 1 :], final[None]]), before, end)
-    return states, (stack, xs, before, a)
+    return states, (cell, stack, xs, before, a)
 
 
 def _add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, a, b)
 
 
-def _recur_backward(cell: Cell, last: int, residuals: Any, cotangents: PyTree):
-    stack, xs, before, a = residuals
+def _recur_backward(last: int, residuals: Any, cotangents: PyTree):
+    cell, stack, xs, before, a = residuals
     matrices = lax.optimization_barrier(tuple(_widened(part.recurrent) for part in stack))
 
     def retreat(gradient, a, h):
@@ -136,7 +137,8 @@ def _recur_backward(cell: Cell, last: int, residuals: Any, cotangents: PyTree):
         _by_parameters(delta, cell.operand(place, a[:place], before), xs) for place, delta in enumerate(deltas)
     )
     by_xs = sum(jnp.matmul(delta, part.input) for delta, part in zip(deltas, stack, strict=True))
-    return by_stack, by_xs, gradient, Taps(gradients, deltas)
+    by_cell = jax.tree.map(lambda number: jnp.full_like(number, jnp.nan), cell)
+    return by_cell, by_stack, by_xs, gradient, Taps(gradients, deltas)
 
 
 def _by_parameters(deltas: Float[Array, "T B M"], operands: Float[Array, "T B N"], xs: Float[Array, "T B D"]) -> Affine:

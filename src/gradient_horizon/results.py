@@ -1,19 +1,21 @@
 """Labelled results: one netCDF-4 file a job, written atomically, checked at load, joined over a sweep.
 
-`horizon_kind` is a word in memory and a CF flag on disk. Nothing is ever pickled.
+`horizon_kind` is a word in memory and a CF flag on disk. Nothing is ever pickled. Every file ends in its own checksum
+(`seal`), and is read as `netcdf` says: once, and what was checked is what is read.
 """
 
 import errno
-import hashlib
 import io
 import json
 import logging
 import math
 import os
 import shutil
-from collections.abc import Hashable, Iterable, Sequence
+import stat
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5netcdf
 import h5py
@@ -22,7 +24,7 @@ import xarray as xr
 from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
-from gradient_horizon import config, names, records
+from gradient_horizon import config, files, names, netcdf, records, seal
 from gradient_horizon.config import draws_of
 from gradient_horizon.lazy import Joined, Piece, boxes, is_covered
 from gradient_horizon.records import ResultError
@@ -52,13 +54,26 @@ def _encoded(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign({_KIND: (words.dims, flags, attributes)})
 
 
-def _decoded(dataset: xr.Dataset) -> xr.Dataset:
-    if _KIND not in dataset:
-        return dataset
-    flags = dataset[_KIND]
-    words = np.array([*names.HORIZON_KINDS, ""])[flags.values]  # -1: no such network
+def _words(flags: xr.Variable) -> xr.Variable:
+    """The words that flags stand for; those that stand there as words, as they are.
+
+    Raises `ResultError` for others than `_encoded` writes.
+    """
+    values = flags.values
+    if values.dtype.kind not in "iu":
+        if set(np.unique(values).tolist()) <= {*names.HORIZON_KINDS, ""}:
+            return flags
+        raise ResultError(f"{_KIND}: other words than {', '.join(names.HORIZON_KINDS)}")
+    meanings = flags.attrs.get("flag_meanings")
+    if meanings != " ".join(names.HORIZON_KINDS):
+        raise ResultError(f"{_KIND}: its flags mean {meanings!r}; allowed: {' '.join(names.HORIZON_KINDS)!r}")
+    if values.size and not -1 <= int(values.min()) <= int(values.max()) < len(names.HORIZON_KINDS):
+        raise ResultError(
+            f"{_KIND}: flags from {values.min()} to {values.max()}; allowed: -1 to {len(names.HORIZON_KINDS) - 1}"
+        )
     attributes = {key: value for key, value in flags.attrs.items() if not key.startswith("flag_")}
-    return dataset.assign({_KIND: (flags.dims, words, attributes)})
+    words = np.array([*names.HORIZON_KINDS, ""])[values]  # -1: no such network
+    return xr.Variable(flags.dims, words, attributes)
 
 
 class _Remembering(h5py.File):
@@ -91,34 +106,42 @@ def _file_of(dataset: xr.Dataset) -> bytes:
     return stream.getvalue()
 
 
-def save(dataset: xr.Dataset, path: Path) -> str:
-    """Write `dataset` to `path` under a temporary name, flush, rename; returns the file's SHA-256.
+def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = None) -> str:
+    """Write `dataset` and its checksum to `path` under a temporary name, flush, rename; returns the file's SHA-256.
 
+    `check` is called just before the renaming, which its error prevents.
     What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
     """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
     content = _file_of(_encoded(dataset.drop_vars(large)))
     if not large:
-        records.write_atomically(path, content)
-        return hashlib.sha256(content).hexdigest()
+        whole = io.BytesIO(content)
+        checksum = _ended(whole, h5py.h5f.open_file_image(content))
+        files.write_atomically(path, whole.getvalue(), check=check)
+        return checksum
     room = shutil.disk_usage(path.parent).free
     if room < 1.01 * dataset.nbytes:
         raise OSError(
             errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes, {room} are free", str(path)
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with files.replacing(path, check=check) as temporary:
         temporary.write_bytes(content)
         with h5netcdf.File(temporary, "a") as file:
             for name in large:
                 _append(file, str(name), dataset[name].variable)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        checksum = records.file_checksum(temporary)
-        temporary.replace(path)
+        with temporary.open("r+b") as stream:
+            return _ended(stream, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
+
+
+def _ended(stream: BinaryIO, file: h5py.h5f.FileID) -> str:
+    """Write behind a file's bytes what they hold, and their checksum; returns that of the whole."""
+    try:
+        contents = netcdf.contents(file)
     finally:
-        temporary.unlink(missing_ok=True)
-    return checksum
+        file.close()
+    stream.seek(0, os.SEEK_END)
+    stream.write(contents)
+    return seal.write(stream)
 
 
 def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
@@ -138,15 +161,95 @@ def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
         written[box] = variable[box].values
 
 
-def _read(path: Path, *, lazy: bool) -> xr.Dataset:
+def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.Dataset:
+    """A file's content, read once: the bytes that are checked are those that are parsed.
+
+    `checksum` is what a record says of it; the line at the file's own end is checked in any case, and a file that has
+    neither is read with a warning. `lazy`: variables of more than `small` bytes are read when they are asked for.
+    Raises `ResultError`.
+    """
     try:
-        dataset = xr.open_dataset(path, engine="h5netcdf")
-        if lazy:
-            return _with_draws(_decoded(dataset))
-        with dataset:
-            return _with_draws(_decoded(dataset.load()))
-    except OSError as error:
-        raise ResultError(f"{path}: no netCDF file that can be read ({str(error).splitlines()[0]})") from None
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # a pipe must not keep it waiting
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ResultError("no file; allowed: a netCDF-4 file")
+            content = b"" if lazy else stream.read()
+            whole = seal.examine(stream if lazy else io.BytesIO(content))
+            if whole.intact is False or (checksum and whole.checksum != checksum):
+                again = "run it again" if checksum else "write it again"
+                raise ResultError(f"cut short or altered since it was written (its checksum differs); {again}")
+            if lazy:
+                dataset = netcdf.open_lazily(str(path), netcdf.Identity.of(found), {_KIND: _words}, small)
+            else:
+                own = content[: -seal.LENGTH] if whole.intact else content
+                dataset = netcdf.read(own, {_KIND: _words}, trusted=bool(whole.intact))
+            _check_attributes(dataset)
+    except ResultError as error:
+        raise ResultError(f"{path}: {error}") from None
+    except Exception as error:  # HDF5, h5netcdf and xarray have many for a file that is none, or damaged
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise ResultError(f"{path}: {error.strerror}") from None
+        raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.said(error)})") from None
+    if whole.intact is None and not checksum:
+        _log.warning("%s: unchecked, as it carries no checksum of its own", path)
+    return _with_draws(dataset)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+# What the attributes that are JSON must hold, and how to call it.
+_JSON: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "swept": (_is_object, "an object"),
+    "config": (_is_object, "an object"),
+    "missing_jobs": (
+        lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+        "a list of names",
+    ),
+    "jobs": (
+        lambda value: (
+            isinstance(value, list)
+            and all(_is_object(job) and _is_object(job.get("swept")) and _is_object(job.get("config")) for job in value)
+        ),
+        "a list of objects with swept and config",
+    ),
+    "recheck": (
+        lambda value: (
+            isinstance(value, list)
+            and all(
+                _is_object(one)
+                and isinstance(one.get("job"), str)
+                and all(isinstance(one.get(key), int | float) for key in ("difference", "networks"))
+                for one in value
+            )
+        ),
+        "a list of objects with job, difference and networks",
+    ),
+}
+
+
+def _check_attributes(dataset: xr.Dataset) -> None:
+    """Raise `ResultError` for an attribute that this package reads and that does not hold what it writes there."""
+    for key, (allowed, called) in _JSON.items():
+        if key not in dataset.attrs:
+            continue
+        try:
+            fits = allowed(json.loads(dataset.attrs[key]))
+        except (ValueError, TypeError, RecursionError):
+            fits = False
+        if not fits:
+            raise ResultError(f"attribute {key}: {_short(dataset.attrs[key])}; allowed: {called} as JSON")
+    draws, experiment = dataset.attrs.get("draws", 1), dataset.attrs.get("experiment", "")
+    if not isinstance(draws, int | np.integer):
+        raise ResultError(f"attribute draws: {_short(draws)}; allowed: a whole number")
+    if not isinstance(experiment, str):
+        raise ResultError(f"attribute experiment: {_short(experiment)}; allowed: a name")
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _with_draws(dataset: xr.Dataset) -> xr.Dataset:
@@ -154,7 +257,8 @@ def _with_draws(dataset: xr.Dataset) -> xr.Dataset:
     experiment = dataset.attrs.get("experiment")
     if experiment is None or draws_of(experiment) is None:
         return dataset
-    return dataset.assign_attrs({"draws": int(dataset.attrs.get("draws", 1))})
+    dataset.attrs["draws"] = int(dataset.attrs.get("draws", 1))
+    return dataset
 
 
 def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
@@ -171,7 +275,11 @@ def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
 
 def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
     """Raise `ResultError` where different versions drew the networks."""
-    version = {ds.attrs["draws"]: _settings(ds)[0] for ds in datasets if "draws" in ds.attrs}
+    first: dict[int, xr.Dataset] = {}
+    for dataset in datasets:
+        if "draws" in dataset.attrs:
+            first.setdefault(dataset.attrs["draws"], dataset)
+    version = {draws: _settings(dataset)[0] for draws, dataset in first.items()} if len(first) > 1 else {}
     if len(version) > 1:
         found = "; ".join(
             f"version {draws} ({', '.join(f'{key}={value}' for key, value in swept.items()) or 'single'})"
@@ -181,40 +289,47 @@ def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
 
 
 def _is_large(paths: Iterable[Path]) -> bool:
-    return sum(path.stat().st_size for path in paths if path.exists()) > LARGEST_IN_MEMORY
+    total = 0
+    for path in paths:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total > LARGEST_IN_MEMORY
 
 
-def open_job(folder: Path, *, lazy: bool = False) -> xr.Dataset:
-    """The result of one finished job, its checksum verified; `lazy`: read when it is asked for.
+def open_job(folder: Path, *, lazy: bool = False, small: int = 0) -> xr.Dataset:
+    """The result of one finished job, its checksum verified; `lazy`: read when it is asked for, if not `small`.
 
     Raises `ResultError`.
     """
     record = records.read_record(folder)
     if record is None or record.state != records.FINISHED:
         raise ResultError(f"{folder}: holds no finished job")
-    path = folder / records.RESULT
-    try:
-        intact = records.file_checksum(path) == record.checksum
-    except OSError as error:
-        raise ResultError(f"{path}: {error.strerror}") from None
-    if not intact:
-        raise ResultError(f"{path}: cut short or altered since it was written (its checksum differs); run it again")
-    return _read(path, lazy=lazy)
+    return _read(folder / records.RESULT, record.checksum, lazy=lazy, small=small)
+
+
+def _open_file(path: Path) -> xr.Dataset:
+    """One file, by the record of the job in whose folder it lies, or by the checksum at its own end."""
+    record = records.read_record(path.parent) if path.name == records.RESULT else None
+    known = record.checksum if record is not None and record.state == records.FINISHED else ""
+    return _read(path, known, lazy=_is_large([path]))
 
 
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Every finished job of a sweep's folder, joined; or one job's folder; or a file that `collect` wrote.
+    """Every finished job of a sweep's folder, joined; or one job's folder; or one file.
 
     The dimensions are the swept settings, then the result's own (`norm`, `weight_scale`, `seed`, `lag`). It is an
     outer join: NaN where a job is missing (`missing_jobs` in the attributes names them), `lag` padded with NaN to
     the longest. Null is NaN along a dimension of numbers. A folder that holds the copy of a job under another name is
     ignored, with a warning. More than 256 MiB are not read into memory but when they are asked for. The attribute
-    `draws` is the version of what seeds draw; a warning is logged if it is not this package's. Raises `ResultError`,
-    also for jobs that differ in a setting that is no dimension.
+    `draws` is the version of what seeds draw; a warning is logged if it is not this package's.
+
+    Every file that this package writes is checked against its checksum. Another netCDF-4 file is read with a warning,
+    unless its data lie in other files or would fill more memory than 64 times its size and 64 MiB. Raises
+    `ResultError`, also for jobs that differ in a setting that is no dimension.
     """
     folder = Path(path)
     if folder.is_file():
-        return _say_draws(folder, _read(folder, lazy=_is_large([folder])))
+        return _say_draws(folder, _open_file(folder))
     if (folder / records.RECORD).exists():
         return _say_draws(folder, open_job(folder, lazy=_is_large([folder / records.RESULT])))
     jobs, others = records.found_folders(folder) if folder.is_dir() else ([], {})
@@ -225,15 +340,17 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         raise ResultError(
             f"{folder}: holds no sweep{besides}; allowed: a sweep's folder, a job's folder or a collected file"
         )
-    finished = [job for job in jobs if records.state_of(job) == records.FINISHED]
+    states = {job: records.state_of(job) for job in jobs}
+    finished = [job for job, state in states.items() if state == records.FINISHED]
     if not finished:
         raise ResultError(f"{folder}: none of its {len(jobs)} jobs has finished")
-    missing = [job.name for job in jobs if job not in finished]
+    missing = [job.name for job, state in states.items() if state != records.FINISHED]
     if missing:
         _log.warning("%s: %d of %d jobs missing: %s", folder, len(missing), len(jobs), ", ".join(missing))
     lazy = _is_large(job / records.RESULT for job in finished)
     try:
-        joined = join([open_job(job, lazy=lazy) for job in finished], lazy=lazy)
+        # what is small in all jobs together is read at once: joined, it would be anyway
+        joined = join([open_job(job, lazy=lazy, small=LARGE // len(finished)) for job in finished], lazy=lazy)
     except DifferentJobsError as error:
         raise DifferentJobsError(f"{folder}: {error}") from None
     joined.attrs["missing_jobs"] = json.dumps(missing)
@@ -327,29 +444,28 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     _check_joinable(described, keys, own)
     places = [{key: _value(key, swept, settings) for key in keys} for swept, settings in described]
     axes: dict[str, list[Any]] = {key: _coordinate((place[key] for place in places), ordered=ordered) for key in keys}
+    labels = [{str(dim): dataset[dim].values.tolist() for dim in dataset.sizes} for dataset in datasets]
     for dim in own:
-        values = (v for dataset in datasets if dim in dataset.coords for v in dataset[dim].values.tolist())
+        values = (v for at, ds in zip(labels, datasets, strict=True) if dim in ds.coords for v in at[dim])
         axes[dim] = _coordinate(values, ordered=ordered)
     where = {dim: {value: index for index, value in enumerate(values)} for dim, values in axes.items()}
+    swept_places = [[np.array([where[key][place[key]]]) for key in keys] for place in places]
+    own_places = [{dim: np.array([where[dim][v] for v in found]) for dim, found in at.items()} for at in labels]
 
     variables: dict[Hashable, xr.Variable] = {}
     for name in dict.fromkeys(name for dataset in datasets for name in dataset.data_vars):
-        holders = [(place, ds[name]) for place, ds in zip(places, datasets, strict=True) if name in ds]
+        holders = [(i, ds.variables[name]) for i, ds in enumerate(datasets) if name in ds.variables]
         first = holders[0][1]
         dims = (*keys, *(str(dim) for dim in first.dims))
         shape = [len(axes[dim]) for dim in dims]
         pieces = [
-            Piece(
-                [np.array([where[key][place[key]]]) for key in keys]
-                + [np.array([where[str(dim)][v] for v in array[dim].values.tolist()]) for dim in array.dims],
-                array.variable,
-            )
-            for place, array in holders
+            Piece(swept_places[i] + [own_places[i][str(dim)] for dim in variable.dims], variable)
+            for i, variable in holders
         ]
-        dtype, fill = _fill(np.result_type(*(array.dtype for _, array in holders)), shape, pieces)
-        whole = Joined(shape, dtype, fill, pieces)
+        dtype, fill = _fill(np.result_type(*{variable.dtype for _, variable in holders}), shape, pieces)
+        joined = Joined(shape, dtype, fill, pieces)
         large = lazy and dtype.itemsize * math.prod(shape) > LARGE
-        values = LazilyIndexedArray(whole) if large else whole.read([slice(None)] * len(shape))
+        values = LazilyIndexedArray(joined) if large else joined.whole()
         variables[f"{name}_used" if name in keys else name] = xr.Variable(dims, values, first.attrs)
 
     coordinates = {

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 LARGEST_SEED = 2**32 - 1
+LARGEST_WHOLE = 2**31 - 1  # what an index of 32 bits counts
+LARGEST_MEMORY = 1_000_000  # GiB
 MOST_VALUES = 10**7  # of one list
 LONGEST_NAME = 200  # bytes; file systems take 255
+LONGEST_SHOWN = 300  # characters of a wrong value, or of a name
+LONGEST_MESSAGE = 4000
 
 
 class SettingError(ValueError):
@@ -20,7 +24,31 @@ class SettingError(ValueError):
 
     def __init__(self, setting: str, value: Any, allowed: str = "", *, because: str = ""):
         rest = f": {because}" if because else f"; allowed: {allowed}"
-        super().__init__(" ".join(f"{setting}: {value!r} is not allowed{rest}".split("\n")))
+        super().__init__(one_line(f"{cut(setting)}: {shown(value)} is not allowed{rest}"[:LONGEST_MESSAGE]))
+
+    def within(self, place: str) -> "SettingError":
+        """The same refusal of a setting that stands in the file `place`."""
+        self.args = (f"{one_line(place)}: {self}",)
+        return self
+
+
+def one_line(text: str) -> str:
+    """`text` with line breaks as spaces, and whatever else is not printable as escapes."""
+    return "".join(c if c.isprintable() else " " if c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: Any) -> str:
+    """How a message spells a value: as Python does, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python spells out
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "..."
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """The beginning of a text that is too long to be shown, and how long it is."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 30]}... ({len(text)} characters)"
 
 
 @dataclass(frozen=True)
@@ -61,17 +89,18 @@ def some_of(options: Sequence[str]) -> Rule:
     )
 
 
-def whole(least: int) -> Rule:
-    """A whole number that is not too small."""
-    return Rule(f"a whole number of at least {least}", lambda value: is_whole(value) and value >= least)
-
-
-def whole_or_null(least: int) -> Rule:
-    """The same, or null."""
+def whole(least: int, most: int = LARGEST_WHOLE) -> Rule:
+    """A whole number that is neither too small nor too large."""
     return Rule(
-        f"a whole number of at least {least}, or null",
-        lambda value: value is None or (is_whole(value) and value >= least),
+        f"a whole number of at least {least} and at most {most}",
+        lambda value: is_whole(value) and least <= value <= most,
     )
+
+
+def whole_or_null(least: int, most: int = LARGEST_WHOLE) -> Rule:
+    """The same, or null."""
+    rule = whole(least, most)
+    return Rule(f"{rule.allowed}, or null", lambda value: value is None or rule.accepts(value))
 
 
 FINITE = Rule("a finite number", is_number)
@@ -79,6 +108,10 @@ NOT_NEGATIVE = Rule("a finite number of at least 0", lambda value: is_number(val
 POSITIVE = Rule("a finite number above 0", lambda value: is_number(value) and value > 0)
 POSITIVE_OR_NULL = Rule(
     "a finite number above 0, or null", lambda value: value is None or (is_number(value) and value > 0)
+)
+MEMORY_OR_NULL = Rule(
+    f"a number above 0 and at most {LARGEST_MEMORY}, or null",
+    lambda value: value is None or (is_number(value) and 0 < value <= LARGEST_MEMORY),
 )
 FRACTION = Rule("a number above 0 and at most 1", lambda value: is_number(value) and 0 < value <= 1)
 SWITCH = Rule("true or false", lambda value: isinstance(value, bool), ("true", "false"))
@@ -91,10 +124,14 @@ SEEDS = Rule(
 )
 
 LAGS = Rule(
-    "a list of different whole numbers of at least 1, or null",
+    f"a list of different whole numbers of at least 1 and at most {LARGEST_WHOLE}, or null",
     lambda value: (
         value is None
-        or (bool(value) and all(is_whole(lag) and lag >= 1 for lag in value) and len(set(value)) == len(value))
+        or (
+            bool(value)
+            and all(is_whole(lag) and 1 <= lag <= LARGEST_WHOLE for lag in value)
+            and len(set(value)) == len(value)
+        )
     ),
 )
 
@@ -117,14 +154,27 @@ def _is_name(value: Any) -> bool:
         and Path(value).name == value
         and value not in ("", ".", "..")
         and value.isprintable()
+        and not _is_missing(value)
         and len(value.encode(errors="replace")) <= LONGEST_NAME
     )
 
 
+def _is_missing(text: str) -> bool:
+    """Whether Hydra takes it for no value at all, and so would leave the default in its place."""
+    return text == "???"
+
+
 NAME = Rule(f"a folder's name of at most {LONGEST_NAME} bytes, without slashes, or null", _is_name)
+# Without line breaks: a scheduler's script names the folder.
 FOLDER = Rule(
-    "a folder that can be written, and no number",
-    lambda value: isinstance(value, str) and not _is_other(value) and _is_writable(Path(value)),
+    "a folder that can be written, of printable characters, and no number",
+    lambda value: (
+        isinstance(value, str)
+        and value.isprintable()
+        and not _is_missing(value)
+        and not _is_other(value)
+        and _is_writable(Path(value))
+    ),
 )
 
 

@@ -1,10 +1,10 @@
 """What there is to tell of a sweep while it runs, anywhere, and after: read from its records alone."""
 
-import time
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gradient_horizon import records
+from gradient_horizon import files, records
 from gradient_horizon.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING
 
 
@@ -25,15 +25,23 @@ class Standing:
 
 def standing_of(folder: Path, networks: int) -> Standing:
     """The standing of the job in `folder`, which was planned to have so many networks."""
-    record, state = records.read_record(folder), records.state_of(folder)
+    try:
+        record, state = records.read_record(folder), records.state_of(folder)
+    except records.DamagedError as error:
+        return Standing(folder.name, DAMAGED, networks, 0, why=str(error))
     if record is None or state == MISSING:
-        return Standing(folder.name, MISSING, networks, 0)
+        damaged = record is None and files.is_regular(folder / records.RECORD)
+        why = f"{records.RECORD} is cut short or altered; run computes the job again" if damaged else ""
+        return Standing(folder.name, MISSING, networks, 0, why=why)
     networks = record.networks or networks
     if state == FINISHED:
         why = f"no quick look: {record.picture}" if record.picture else ""
         return Standing(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
-    seconds = (time.time() if state == RUNNING else record.changed) - record.began
-    silent = f"no sign of process {record.process} on {record.host} for {time.time() - record.changed:.0f} s"
+    # by the one clock of all machines, where `began` and `changed` are by the writer's
+    silence = 0.0 if state == FAILED else records.silence(folder)
+    since = silence if state == RUNNING and math.isfinite(silence) else 0.0
+    seconds = max(0.0, record.changed - record.began + since)
+    silent = f"no sign of process {record.process} on {record.host} for {silence:.0f} s"
     return Standing(
         folder.name,
         state,
@@ -49,14 +57,14 @@ def standing_of(folder: Path, networks: int) -> Standing:
 
 def standings(sweep: Path, *, look: bool = False) -> list[Standing]:
     """Every job of a sweep's folder; `look`: results are read too, so that one that was altered is `damaged`."""
-    plan = records.read_plan(sweep)
+    plan, _ = records.known_plan(sweep)
     found = [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
     return [_looked_at(sweep / job.job, job) for job in found] if look else found
 
 
 def _looked_at(folder: Path, job: Standing) -> Standing:
-    record = records.read_record(folder) if job.state == FINISHED else None
-    if record is None or not record.checksum or records.file_checksum(folder / records.RESULT) == record.checksum:
+    record = records.readable_record(folder) if job.state == FINISHED else None
+    if record is None or not record.checksum or records.is_intact(folder, record):
         return job
     return replace(job, state=DAMAGED, why=f"{records.RESULT} is not what was written; run computes it again")
 

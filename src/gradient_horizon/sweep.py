@@ -5,10 +5,10 @@ costs no composition of its own (Hydra's own sweeper composes every job twice, s
 """
 
 import itertools
-import json
+import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,16 +17,18 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from gradient_horizon import config, interrupts, jobs, launchers, names, records, runtime
+from gradient_horizon import config, files, interrupts, jobs, launchers, names, presets, records, runtime
 from gradient_horizon.rules import SettingError
 
+_log = logging.getLogger(__name__)
 MOST_JOBS = 100_000
+LONGEST_OVERRIDE = 20_000  # characters, which Hydra reads in two seconds; what is longer takes it minutes
+LONGEST_CUT = 1000  # of an override that a shell may have cut
+DEEPEST = 20  # brackets inside each other
 LOOK_AGAIN = 1.0  # seconds between two looks at a job that another process computes
 
 
@@ -42,119 +44,165 @@ class Sweep:
     notices: list[str] = field(default_factory=list)  # of what the command asks for and need not
 
 
-def _root() -> Path:
-    """Where `conf/` and `sweeps/` lie: inside the installed package, or at the root of the checkout."""
-    package = Path(__file__).parent
-    return package if (package / "conf").is_dir() else package.parents[1]
-
-
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except (HydraException, RecursionError) as error:
-        bad = next((text for text in overrides if _unreadable(text)), " ".join(overrides))
-        if whole := _cut_by_a_shell(list(overrides)):
-            raise SettingError("override", bad, f"no space outside quotes: '{whole}'") from None
-        raise SettingError("override", bad, f"NAME=VALUE, and for a sweep NAME=VALUE,VALUE ({_line(error)})") from None
+    read: list[Override] = []
+    for index, text in enumerate(overrides):
+        try:
+            if len(text) > LONGEST_OVERRIDE or _depth(text) > DEEPEST:
+                why = f"at most {LONGEST_OVERRIDE} characters, with brackets at most {DEEPEST} deep"
+                raise SettingError("override", text, why)
+            read += OverridesParser.create().parse_overrides([text])
+        except SettingError:
+            raise
+        except Exception as error:  # whatever the parser makes of a text that is no override
+            if whole := _cut_by_a_shell(overrides[index : index + 20]):
+                raise SettingError("override", text, f"no space outside quotes: '{whole}'") from None
+            raise SettingError(
+                "override", text, f"NAME=VALUE, and for a sweep NAME=VALUE,VALUE ({_line(error)})"
+            ) from None
+    return read
 
 
-def _cut_by_a_shell(overrides: list[str]) -> str:
-    """The override that a shell has cut at its spaces, if some of these neighbours are the pieces of one."""
-    for first in range(len(overrides)):
-        for last in range(first + 2, min(len(overrides), first + 20) + 1):
-            whole = " ".join(overrides[first:last])
-            if _unreadable(overrides[first]) and "=" in overrides[first] and not _unreadable(whole):
-                return whole
+def _depth(text: str) -> int:
+    """How deep brackets are nested, those in quotes counted too."""
+    steps = ((c in "([{") - (c in ")]}") for c in text)
+    return max(itertools.accumulate(steps), default=0)
+
+
+def _cut_by_a_shell(pieces: Sequence[str]) -> str:
+    """The override that a shell has cut at its spaces, if the first of these are the pieces of one."""
+    for last in range(2, len(pieces) + 1):
+        whole = " ".join(pieces[:last])
+        if "=" in pieces[0] and len(whole) <= LONGEST_CUT and not _unreadable(whole):
+            return whole
     return ""
 
 
 def _unreadable(text: str) -> bool:
     try:
         OverridesParser.create().parse_overrides([text])
-    except (HydraException, RecursionError):
+    except Exception:  # see `_parse`
         return True
     return False
 
 
 def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:LONGEST_CUT]
 
 
 def _check_override(override: Override) -> None:
-    key = override.key_or_group
+    """`SettingError` for an override that is wrong whatever the others are."""
+    key, value = override.key_or_group, override.value()
     if not key:
         raise SettingError("override", override.input_line, "NAME=VALUE")
-    if key == "hydra/launcher":
-        launchers.check_name(override.value())
-        return
-    if key.startswith(("hydra.", "hydra/")):
-        if not key.startswith("hydra.launcher.") or "_target_" in f"{key}{override.value()}":
-            raise SettingError(key, str(override.value()), "hydra/launcher and hydra.launcher.NAME, which name no code")
-        return
-    if key == "sweeps":
-        return
-    config.check_key(key, override.value())
+    if override.package is not None:
+        raise SettingError("override", override.input_line, f"{key}=VALUE, without @")
+    if key == "hydra/launcher" or key.startswith(("hydra.", "hydra/")) or key == "hydra":
+        _check_hydras(override)
+    elif key == "sweeps":
+        if not override.is_add() or not isinstance(value, str):
+            raise SettingError("sweeps", override.input_line, "+sweeps=NAME, one value a command")
+        if value not in presets.names():
+            near = config.did_you_mean(value, presets.names())
+            raise SettingError("sweeps", value, f"the presets {', '.join(presets.names())}{near}")
+    else:
+        config.check_key(key, value)
+        if override.is_delete():
+            raise SettingError(f"~{key}", value, because="a setting can be changed but not deleted")
+        _check_sweep(override)
+
+
+def _check_hydras(override: Override) -> None:
+    key, value = override.key_or_group, override.value()
+    is_option = key.startswith("hydra.launcher.") and "_target_" not in f"{key}{value}"
+    if key != "hydra/launcher" and not is_option:
+        raise SettingError(key, str(value), "hydra/launcher and hydra.launcher.NAME, which name no code")
     if override.is_delete():
-        raise SettingError(f"~{key}", override.value(), because="a setting can be changed but not deleted")
+        raise SettingError(f"~{key}", value, because="it can be changed but not deleted")
+    if override.is_sweep_override():
+        raise SettingError(key, (override.input_line or "").partition("=")[2], "one value a command")
+    if key == "hydra/launcher":
+        launchers.check_name(value)
+    else:
+        launchers.check_option(key.removeprefix("hydra.launcher."), value)
 
 
-def _is_hydras(override: Override) -> bool:
-    """Whether Hydra itself decides what a repeated override means."""
-    return str(override.key_or_group).startswith("hydra") or override.key_or_group == "sweeps"
-
-
-def _check_preset(name: str) -> None:
-    """`SettingError` for the first setting of a preset whose own value is wrong, which Hydra may not name."""
-    for path in (place / "sweeps" / f"{name}.yaml" for place in (_root(), Path.cwd())):
-        try:
-            values = OmegaConf.to_container(OmegaConf.load(path))
-        except (OSError, YAMLError, OmegaConfBaseException, UnicodeError):
-            continue
-        for key, value in values.items() if isinstance(values, dict) else ():
-            if key in config.FIELDS and "${" not in str(value):
-                config.check_value(str(key), value)
+def _check_sweep(override: Override) -> None:
+    """`SettingError` for one of Hydra's sweeps that names no values, or not in the same order each time."""
+    value, text = override.value(), (override.input_line or "").partition("=")[2]
+    is_named = isinstance(value, ChoiceSweep | RangeSweep) or not override.is_sweep_override()
+    if not is_named or ("shuffle(" in text.replace(" ", "") and not isinstance(value, str)):
+        raise SettingError(override.key_or_group, text, "VALUE,VALUE or choice(..), range(..) and sort(..) of them")
 
 
 @contextmanager
 def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
-    """A function that composes the settings of these overrides, with Hydra's own."""
+    """A function that composes the settings of these overrides, with Hydra's own.
+
+    From the package's `conf/` and what is registered in this process alone: a folder that happens to lie in the working
+    folder must not stand for a launcher's settings.
+    """
     ConfigStore.instance().store(name="settings", node=config.Config)
-    root = _root()
-    places = [f"file://{place}" for place in dict.fromkeys((root, Path.cwd()))]
-    search = f"hydra.searchpath=[{','.join(json.dumps(place) for place in places)}]"
-    with initialize_config_dir(str(root / "conf"), version_base="1.3", job_name="gradient-horizon"):
-        yield lambda overrides: compose("config", [*overrides, search], return_hydra_config=True)
+    with initialize_config_dir(str(presets.root() / "conf"), version_base="1.3", job_name="gradient-horizon"):
+        yield lambda overrides: compose("config", list(overrides), return_hydra_config=True)
 
 
 def experiments_defaults() -> dict[str, dict[str, Any]]:
     """The settings to which an experiment gives a default of its own, by `conf/experiment/`."""
     found = {}
     for name in names.EXPERIMENTS:
-        values = OmegaConf.to_container(OmegaConf.load(_root() / "conf" / "experiment" / f"{name}.yaml"))
+        values = OmegaConf.to_container(OmegaConf.load(presets.root() / "conf" / "experiment" / f"{name}.yaml"))
         assert isinstance(values, dict)
         own = {str(key): value for key, value in values.items() if key != "experiment"}
         found |= {name: own} if own else {}
     return found
 
 
-def presets() -> list[str]:
-    """The names that `+sweeps=` takes: those that ship, and those under `sweeps/` of the working folder."""
-    return sorted({path.stem for place in (_root(), Path.cwd()) for path in (place / "sweeps").glob("*.yaml")})
-
-
 def _axis(override: Override) -> list[Any]:
     """The values of `key=a,b` or `key=range(..)`, each as the type it is written as."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    key = override.key_or_group
-    texts = list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
-    if len(texts) > MOST_JOBS:
-        raise SettingError(key, f"{texts[0]},{texts[1]},...", f"at most {MOST_JOBS} jobs")
-    values = [_parse([f"{key}={text}"])[0].value() for text in texts]
-    if key in config.FROM_OTHERS and None in values:
-        raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
-    # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
-    return values if key in config.JOINED else [config.check_value(key, value) for value in values]
+    _check_sweep(override)
+    key, value = override.key_or_group, override.value()
+    if not isinstance(value, ChoiceSweep | RangeSweep):
+        return [value]
+    values: list[Any] = []
+    if isinstance(value, RangeSweep) and _is_long(value):
+        raise SettingError(key, (override.input_line or "").partition("=")[2], f"at most {MOST_JOBS} jobs")
+    for written in _written(override):
+        if len(values) == MOST_JOBS:
+            raise SettingError(key, f"{values[0]},{values[1]},...", f"at most {MOST_JOBS} jobs")
+        if key in config.FROM_OTHERS and written is None:
+            raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
+        checked = config.check_value(key, written)
+        # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
+        values.append(written if key in config.JOINED else checked)
+    if not values:
+        raise SettingError(key, (override.input_line or "").partition("=")[2], "at least one value")
+    return values
+
+
+def _is_long(value: RangeSweep) -> bool:
+    """Whether it has too many values for a sweep; without any of them, since they take long."""
+    start, stop, step = value.start, value.stop, value.step
+    try:
+        return start is not None and stop is not None and (stop - start) / step > MOST_JOBS
+    except ArithmeticError:  # a step of 0, whole numbers beyond all floats: see `_written`
+        return False
+
+
+def _written(override: Override) -> Iterator[Any]:
+    """The values of a sweep, one by one."""
+    value = override.value()
+    try:
+        if isinstance(value, RangeSweep):
+            yield from override.sweep_iterator()
+        else:
+            for text in override.sweep_string_iterator():
+                yield _parse([f"{override.key_or_group}={text}"])[0].value()
+    except SettingError:
+        raise
+    except (HydraException, ArithmeticError, ValueError) as error:
+        text = (override.input_line or "").partition("=")[2]
+        raise SettingError(override.key_or_group, text, f"range(START,STOP,STEP) of numbers ({_line(error)})") from None
 
 
 def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
@@ -163,59 +211,66 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     for override in given:
         _check_override(override)
     last = {override.key_or_group: override for override in given}
-    given = [override for override in given if override is last[override.key_or_group] or _is_hydras(override)]
+    chosen = [str(override.value()) for override in given if override.key_or_group == "sweeps"]
+    if len(chosen) > 1:
+        raise SettingError("sweeps", ", ".join(chosen), "one value a command")
+    given = [override for override in given if override is last[override.key_or_group]]
     fixed, swept = [], []
     for override in given:
-        if override.is_sweep_override() and not override.key_or_group.startswith("hydra"):
+        if override.is_sweep_override():
             swept.append(override)
         else:
             fixed.append(override)
     for override in fixed:
-        if override.key_or_group == "experiment":
-            config.check_value("experiment", override.value())
-        if override.key_or_group == "sweeps" and override.value() not in presets():
-            near = config.did_you_mean(override.value(), presets())
-            raise SettingError("sweeps", override.value(), f"the presets {', '.join(presets())}{near}")
-        if override.key_or_group in config.FIELDS and "${" not in str(override.value()):
-            config.check_value(override.key_or_group, override.value())
-    # Lists and ranges replace each other here; OmegaConf merges a list with a list alone.
-    spelt = [override for override in fixed if override.key_or_group in config.AXES]
-    try:
-        with initialised() as composing:
-            composed = composing([override.input_line or "" for override in fixed if override not in spelt])
-    except Exception as error:  # whatever Hydra makes of a preset that is none
-        preset = next((override.value() for override in fixed if override.key_or_group == "sweeps"), None)
-        if preset:
-            _check_preset(preset)
-        setting, value = ("sweeps", preset) if preset else ("override", " ".join(overrides))
-        raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
-    hydra = composed.hydra
-    if not isinstance(hydra.sweeper.get("params"), DictConfig | None):
-        raise SettingError("hydra.sweeper.params", hydra.sweeper.params, "NAME: VALUE,VALUE")
+        key, value = override.key_or_group, override.value()
+        if key == "experiment" or (key in config.FIELDS and "${" not in str(value)):
+            config.check_value(key, value)
+    preset = presets.read(chosen[0]) if chosen else {}
+    axes = _axes([*swept, *_swept_by(preset, on_line={override.key_or_group for override in given})])
+    mode = (preset.get("hydra") or {}).get("mode")
+    if axes and not multirun and mode is None:
+        key = next(iter(axes))
+        text = next(((found.input_line or "").partition("=")[2] for found in swept), axes[key])
+        raise SettingError(key, text, "one value; add -m to run each of several")
+    composed = _composed(fixed, chosen[0] if chosen else "", preset)
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    spelt = [override for override in fixed if override.key_or_group in config.AXES]
     base = config.from_node(settings, {override.key_or_group: override.value() for override in spelt})
-
-    on_line = {override.key_or_group for override in given}
-    preset = {key: text for key, text in (hydra.sweeper.params or {}).items() if key not in on_line}
-    swept += _parse([f"{key}={text}" for key, text in preset.items()])
-    if swept and not multirun and hydra.mode is None:
-        override = swept[0]
-        raise SettingError(
-            override.key_or_group,
-            (override.input_line or "").partition("=")[2],
-            "one value; add -m to run each of several",
-        )
-    for override in swept:
-        _check_override(override)
-        if override.key_or_group in ("experiment", "sweeps", *config.HOUSEKEEPING):
-            raise SettingError(override.key_or_group, "a sweep", "one value a command")
-    axes = {override.key_or_group: _axis(override) for override in swept}
-    _check_read(base.experiment, [*axes, *(key for key in on_line if key in config.FIELDS)], base)
+    named = [override.key_or_group for override in given if override.key_or_group in config.FIELDS]
+    _check_read(base.experiment, [*axes, *named], base)
     values = config.as_dict(base)
     for key in config.FROM_OTHERS:
         if settings[key] is None:  # and so whatever each job's other settings make usual
             values[key] = None
-    return _sweep(base, values, axes, launchers.checked(hydra.launcher))
+    return _sweep(base, values, axes, launchers.checked(composed.hydra.launcher))
+
+
+def _swept_by(preset: Mapping[str, Any], *, on_line: Collection[str]) -> list[Override]:
+    """What a checked preset sweeps, but for what the command line says."""
+    params = ((preset.get("hydra") or {}).get("sweeper") or {}).get("params") or {}
+    return _parse([f"{key}={text}" for key, text in params.items() if key not in on_line])
+
+
+def _axes(swept: Sequence[Override]) -> dict[str, list[Any]]:
+    for override in swept:
+        _check_override(override)
+        if override.key_or_group in ("experiment", "sweeps", *config.HOUSEKEEPING):
+            raise SettingError(override.key_or_group, "a sweep", "one value a command")
+    return {override.key_or_group: _axis(override) for override in swept}
+
+
+def _composed(fixed: Sequence[Override], name: str, preset: Mapping[str, Any]) -> DictConfig:
+    """What Hydra makes of the defaults, a preset of this name and the overrides that have one value."""
+    if name:
+        ConfigStore.instance().store(group="sweeps", name=name, node=dict(preset), package="_global_")
+    # Lists and ranges replace each other in `plan`; OmegaConf merges a list with a list alone.
+    lines = [override.input_line or "" for override in fixed if override.key_or_group not in config.AXES]
+    try:
+        with initialised() as composing:
+            return composing(lines)
+    except Exception as error:  # whatever Hydra makes of settings that do not fit each other
+        setting, value = ("sweeps", name) if name else ("override", " ".join(lines))
+        raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
 
 
 def _check_read(experiment: str, keys: Sequence[str], base: config.Config) -> None:
@@ -236,6 +291,8 @@ def _sweep(
             deciding[key] = None  # as every job's own
     name = base.name or f"{base.experiment}-{config.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
+    if launcher is not None and not (whole := str(folder.resolve())).isprintable():
+        raise SettingError("output", whole, "a folder of printable characters, as a launcher's script names it")
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {MOST_JOBS}")
@@ -273,6 +330,10 @@ def conflicts(sweep: Sweep) -> list[str]:
     Jobs of one sweep differ along its axes alone, so other values of what all its jobs share are refused. If every job
     there is one of this command's, they are replaced instead, the finished ones with `force` only.
     """
+    try:
+        files.check_folder(sweep.folder)  # what `output` names may be a link, not what lies below it
+    except files.PlaceError as error:
+        return [str(error)]
     if line := _shared_conflict(sweep):
         return [line]
     return [
@@ -307,7 +368,7 @@ def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
     shared = records.shared_settings(folder)
     if shared is not None:
         return [shared]
-    found = [record for name in sorted(jobs) if (record := records.read_record(folder / name))]
+    found = [record for name in sorted(jobs) if (record := records.readable_record(folder / name))]
     swept = {key for record in found for key in record.swept}
     return [
         {key: value for key, value in record.settings.items() if key not in swept and key not in config.JOINED}
@@ -378,14 +439,17 @@ def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
                 if job.is_finished() and not job.config.force:
                     report(job.networks)
                 else:
-                    _check_still_wanted(job)
+                    check_still_wanted(job)
                     jobs.execute(job, report)
+        except jobs.TakenError as error:
+            _log.warning("%s", error)
+            outcome.elsewhere.append(job)
         except Exception as error:
             outcome.failed.append((job, f"{type(error).__name__}: {error}".splitlines()[0]))
     return Outcome(outcome.failed, [job for job in outcome.elsewhere if not job.is_finished()])
 
 
-def _check_still_wanted(job: jobs.Job) -> None:
+def check_still_wanted(job: jobs.Job) -> None:
     """`SettingError` where another command has taken the job's folder, or its sweep, for other settings meanwhile."""
     if not job.config.force and (differences := job.conflict()):
         raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
@@ -405,12 +469,12 @@ def wait(outcome: Outcome, watch: Watch) -> Outcome:
     failed.
     """
     failed, left = list(outcome.failed), list(outcome.elsewhere)
-    begun = time.time()
+    before = {job.folder: records.readable_record(job.folder) for job in left}
     while left:
         open_still = []
         for job in left:
-            record = records.read_record(job.folder)
-            if record is None or record.hash != job.hash or record.changed < begun:
+            record = records.readable_record(job.folder)
+            if record is None or record.hash != job.hash or record == before[job.folder]:
                 open_still.append(job)
             elif job.is_finished():
                 watch(job)(job.networks)

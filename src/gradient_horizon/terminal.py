@@ -1,13 +1,16 @@
 """What a person sees while a sweep runs: a bar with the time left on a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from gradient_horizon.files import harmless
 from gradient_horizon.jobs import Job
 from gradient_horizon.progress import Tally
 from gradient_horizon.records import FAILED, FINISHED, MISSING, RUNNING
@@ -24,10 +27,19 @@ _COLUMNS = (
 )
 
 
+class _Screen(Console):
+    """A console whose own commands reach the terminal, but none in the text that it shows."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else harmless(text, keep="\n"), style, control)
+
+
 def console() -> Console:
     """The standard output; as wide as its lines where it is no terminal, so that nothing is broken across lines."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=160)
+    stream = getattr(sys.stdout, "screen", sys.stdout)
+    screen = _Screen(file=stream, highlight=False)
+    return screen if screen.is_terminal else _Screen(file=stream, highlight=False, width=160)
 
 
 def duration(seconds: float) -> str:

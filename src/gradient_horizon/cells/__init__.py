@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 from gradient_horizon import names
-from gradient_horizon.arrays import Factors, PyTree, RandomKey
+from gradient_horizon.arrays import Factors, Number, PyTree, RandomKey
 from gradient_horizon.cells.gru import GRUCell, GRUParams
 from gradient_horizon.cells.lstm import LSTMCell, LSTMParams, LSTMState
 from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell
@@ -108,19 +109,21 @@ class Cell(Protocol):
         ...
 
 
-def make_cell(name: str, hidden_size: int, input_size: int = 0, *, leak: float = 0.5, forget_bias: float = 0.0) -> Cell:
+def make_cell(
+    name: str, hidden_size: int, input_size: int = 0, *, leak: Number = 0.5, forget_bias: Number = 0.0
+) -> Cell:
     """The cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid, leaky_tanh, gru or lstm.
 
-    `leak`, in (0, 1], is read by leaky_tanh alone; `forget_bias`, any finite number, by lstm alone. Raises
-    `ValueError` for an unknown name, an impossible size, leak or bias.
+    `leak`, in (0, 1], is read by leaky_tanh alone; `forget_bias`, any finite number, by lstm alone; both may be traced.
+    Raises `ValueError` for an unknown name, an impossible size, leak or bias.
     """
     if name not in names.CELLS:
         raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
     if hidden_size < 1 or input_size < 0:
         raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
-    if not 0 < leak <= 1:
+    if not isinstance(leak, Tracer) and not 0 < leak <= 1:
         raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
-    if not math.isfinite(forget_bias):
+    if not isinstance(forget_bias, Tracer) and not math.isfinite(forget_bias):
         raise ValueError(f"forget_bias: {forget_bias}; allowed: any finite number")
     if name == "gru":
         return GRUCell(hidden_size, input_size)

@@ -1,6 +1,7 @@
 """The long short-term memory."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.activations import ACTIVATIONS
-from gradient_horizon.arrays import Factors, RandomKey
+from gradient_horizon.arrays import Factors, Number, RandomKey
 from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell, stack
 from gradient_horizon.randomness import named_key
 
@@ -41,19 +42,20 @@ def _in_order(params: LSTMParams) -> tuple[VanillaParams, ...]:
     return params.input_gate, params.forget_gate, params.output_gate, params.candidate
 
 
-@jax.tree_util.register_static
+@partial(jax.tree_util.register_dataclass, data_fields=["forget_bias"], meta_fields=["hidden_size", "input_size"])
 @dataclass(frozen=True)
 class LSTMCell:
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), products elementwise; the state is the pair (h, c), n = 2N.
 
     i, f, o = σ(W_* h_{t-1} + U_* x_t + b_*) are the input, forget and output gates, g = tanh(W h_{t-1} + U x_t + b)
-    the candidate (cell input); no peepholes. `forget_bias` is added to b_f. Hochreiter and Schmidhuber 1997; the
-    forget gate: Gers, Schmidhuber and Cummins 2000.
+    the candidate (cell input); no peepholes. `forget_bias` is added to b_f; it is the one leaf of the cell as a pytree:
+    programs that take the cell as an argument are the same for every bias. Hochreiter and Schmidhuber 1997; the forget
+    gate: Gers, Schmidhuber and Cummins 2000.
     """
 
     hidden_size: int
     input_size: int = 0
-    forget_bias: float = 0.0
+    forget_bias: Number = 0.0
 
     @property
     def name(self) -> str:

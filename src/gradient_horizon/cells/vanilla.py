@@ -1,16 +1,17 @@
 """Vanilla cells: one matrix and one activation a step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.activations import ACTIVATIONS, Activation
-from gradient_horizon.arrays import Factors, RandomKey, Vector, available
+from gradient_horizon.arrays import Factors, Number, RandomKey, Vector, available
 from gradient_horizon.randomness import named_key, normal
 from gradient_horizon.weights import unit_weights
 
@@ -33,19 +34,19 @@ class Affine(NamedTuple):
     bias: Array
 
 
-@jax.tree_util.register_static
 @dataclass(frozen=True)
 class VanillaCell:
     """h_t = (1 - leak) h_{t-1} + leak φ(a_t), a_t = W h_{t-1} + U x_t + b; `leak` = 1 is the plain cell.
 
-    J_t = (1 - leak) I + leak diag(φ′(a_t)) W.
+    J_t = (1 - leak) I + leak diag(φ′(a_t)) W. A leak below 1 is the one leaf of the cell as a pytree: programs that
+    take the cell as an argument are the same for every leak.
     """
 
     name: str
     activation: Activation
     hidden_size: int
     input_size: int = 0
-    leak: float = 1.0
+    leak: Number = 1.0
 
     @property
     def state_size(self) -> int:
@@ -100,7 +101,7 @@ class VanillaCell:
     @property
     def forgets(self) -> bool:
         """Whether h_t is φ(a_t)."""
-        return self.leak == 1.0
+        return not isinstance(self.leak, Tracer) and bool(self.leak == 1.0)
 
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """What W multiplies: the state."""
@@ -109,7 +110,10 @@ class VanillaCell:
     def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """h_t from a_t and h_{t-1}, elementwise."""
         response = self.activation.value(a[0])
-        return response if self.leak == 1.0 else (1.0 - self.leak) * h + self.leak * response
+        if self.forgets:
+            return response
+        kept, replaced = (jnp.asarray(share, response.dtype) for share in (1.0 - self.leak, self.leak))
+        return kept * h + replaced * response
 
     def output(self, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """What is read from the state: all of it."""
@@ -118,6 +122,17 @@ class VanillaCell:
     def slopes(self, a: Factors) -> Float[Array, "... N"]:
         """φ′(a_t) as a share of its largest value."""
         return self.activation.derivative(a[0]) / self.activation.steepest
+
+
+def _leaves(cell: VanillaCell) -> tuple[tuple[Number, ...], VanillaCell]:
+    return ((), cell) if cell.forgets else ((cell.leak,), replace(cell, leak=0.5))
+
+
+def _cell(structure: VanillaCell, leaves: Sequence[Number]) -> VanillaCell:
+    return replace(structure, leak=leaves[0]) if leaves else structure
+
+
+jax.tree_util.register_pytree_node(VanillaCell, _leaves, _cell)
 
 
 def affine(

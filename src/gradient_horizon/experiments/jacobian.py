@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
+from gradient_horizon.cells import Cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import NETWORK, CellSpec, Network, Networks
+from gradient_horizon.experiments.networks import NETWORK, Network, Networks
 from gradient_horizon.horizon import gradient_horizon
 from gradient_horizon.jacobian import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.parts import Parts
@@ -19,9 +20,8 @@ _BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state
 
 @dataclass(frozen=True)
 class Spec:
-    """What is measured; seeds and weight scales are arguments of the compiled programs."""
+    """What is measured; seeds, scales and the cell's numbers are arguments of the compiled programs."""
 
-    cell: CellSpec
     norms: tuple[str, ...]
     block: str
     anchors: tuple[str, ...]
@@ -29,14 +29,14 @@ class Spec:
     care: int = 0  # see `scaled_norms`
 
 
-def _measure(spec: Spec, network: Network) -> dict[str, Any]:
+def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
     """One network: norms at each anchor as mantissa and exponent, and whether its states stayed finite."""
-    return {"scaled": _products(spec, network), "first_bad_step": network.trajectory.first_bad_step}
+    return {"scaled": _products(spec, cell, network), "first_bad_step": network.trajectory.first_bad_step}
 
 
-def _products(spec: Spec, network: Network) -> dict[str, ScaledNorms]:
+def _products(spec: Spec, cell: Cell, network: Network) -> dict[str, ScaledNorms]:
     params, h0, xs, trajectory = network
-    system = system_of(spec.cell.make().step, params, h0, xs, trajectory=trajectory)
+    system = system_of(cell.step, params, h0, xs, trajectory=trajectory)
     return {
         anchor: scaled_norms(
             system,
@@ -83,7 +83,6 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     """Measure every network of `config` and label the result."""
     networks = Networks(config, parts)
     spec = Spec(
-        cell=networks.cell,
         # the horizon is defined by the Frobenius norm, which costs little beside the product
         norms=tuple(dict.fromkeys(("frobenius", *config.norms))),
         block=config.block,

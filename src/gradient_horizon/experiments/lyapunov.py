@@ -7,23 +7,22 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
+from gradient_horizon.cells import Cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.experiments.networks import Network, Networks
 from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
 from gradient_horizon.parts import Parts
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is measured; seeds and weight scales are arguments of the compiled program."""
+    """What is measured; seeds, scales and the cell's numbers are arguments of the compiled program."""
 
-    cell: CellSpec
     transient: int
     count: int | None
 
 
-def _measure(spec: Spec, network: Network) -> dict[str, Any]:
-    cell = spec.cell.make()
+def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
     spectrum = lyapunov_exponents(
         cell.step,
@@ -33,7 +32,7 @@ def _measure(spec: Spec, network: Network) -> dict[str, Any]:
         steps=trajectory.length,
         transient=spec.transient,
         count=spec.count,
-        log_det=cell_log_det(cell),
+        log_det=cell_log_det(cell) if cell.forgets else None,
         trajectory=trajectory,
     )
     return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}
@@ -42,7 +41,7 @@ def _measure(spec: Spec, network: Network) -> dict[str, Any]:
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """The exponents of every network of `config`, labelled."""
     networks = Networks(config, parts)
-    spec = Spec(networks.cell, config.transient, config.exponents)
+    spec = Spec(config.transient, config.exponents)
     measured = networks.every(_measure, spec, report)
     eigenvalues = networks.eigenvalues()
     label = networks.per_network

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from gradient_horizon import ensemble, linalg, names, runtime
 from gradient_horizon.cells import Cell, make_cell
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
 from gradient_horizon.parts import Parts
 from gradient_horizon.rollout import Trajectory, rollout
@@ -29,12 +31,18 @@ class Network(NamedTuple):
     trajectory: Trajectory
 
 
-Measure = Callable[[Any, Network], Any]  # measure(spec, network) -> arrays; the compiled program depends on `spec`
+# measure(spec, cell, network) -> arrays; the compiled program depends on `spec` and on what the cell is but its numbers
+Measure = Callable[[Any, Cell, Network], Any]
 
 
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["forget_bias", "bias_scale", "input_scale", "state_scale", "noise_scale"],
+    meta_fields=["family", "weights", "hidden_size", "steps", "inputs", "input_size", "precision"],
+)
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn for a network: one compiled program for every cell of a family."""
+    """What is drawn for a network: one compiled program for every cell of a family, whatever the scales."""
 
     family: str
     weights: str
@@ -50,18 +58,12 @@ class Draw:
     precision: str
 
 
-@dataclass(frozen=True)
-class CellSpec:
-    """A cell as a key of compiled programs."""
+class Constants(NamedTuple):
+    """What is the same for every network of a job: an argument of its compiled programs."""
 
-    name: str
-    leak: float
-    hidden_size: int
-    input_size: int
-
-    def make(self) -> Cell:
-        """The cell."""
-        return make_cell(self.name, self.hidden_size, self.input_size, leak=self.leak)
+    draw: np.ndarray  # the numbers of `Draw`, and those of the cell
+    cell: np.ndarray
+    pixels: Any
 
 
 def draw_of(config: Config) -> Draw:
@@ -97,24 +99,27 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     return params, h0, xs
 
 
-def _zeros(draw: Draw, network: dict[str, Any], pixels: Any) -> Any:
-    params, _, _ = drawn(draw, network, pixels)
+def _drawn(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
+    return drawn(joined(draw, constants.draw), network, constants.pixels)
+
+
+def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> Any:
+    params, _, _ = _drawn(draw, network, constants)
     return zeros(params)
 
 
-def _rolled(cell: CellSpec, draw: Draw, network: Any, _: Any) -> Network:
+def _rolled(cell: Structure, steps: int, rescale: bool, network: Any, constants: Constants) -> Network:
     """The network with its trajectory: every program that measures it sees the same states.
 
     (Two separately compiled rollouts of a chaotic network would part ways by rounding alone.)
     """
     params, h0, xs = network
-    rescale = cell.name in names.HOMOGENEOUS_CELLS and draw.bias_scale == 0 and xs is None
-    trajectory = rollout(cell.make().step, params, h0, xs, steps=draw.steps, rescale=rescale)
+    trajectory = rollout(joined(cell, constants.cell).step, params, h0, xs, steps=steps, rescale=rescale)
     return Network(params, h0, xs, trajectory)
 
 
-def _measured(measure: Measure, spec: Hashable, network: Network, _: Any) -> Any:
-    return measure(spec, network)
+def _measured(measure: Measure, spec: Hashable, cell: Structure, network: Network, constants: Constants) -> Any:
+    return measure(spec, joined(cell, constants.cell), network)
 
 
 def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
@@ -131,25 +136,31 @@ class Networks:
 
     def __init__(self, config: Config, parts: Parts | None = None):
         self.config = config
-        self.draw = draw_of(config)
-        self.cell = CellSpec(config.cell, config.leak, config.hidden_size, self.draw.input_size)
-        self.state_size = self.cell.make().state_size
+        draw = draw_of(config)
+        cell = make_cell(
+            config.cell, config.hidden_size, draw.input_size, leak=config.leak, forget_bias=config.forget_bias
+        )
+        self.state_size = cell.state_size
+        # without a bias the state of a homogeneous cell may be scaled: another program
+        rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"
+        (self._draw, scales), (self._cell, numbers) = parted(draw), parted(cell)
+        self._rollout = (self._cell, config.steps, rescale)
         self.population = Population(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
             runtime.block_size(
-                self.state_size, self.draw.steps, precision=self.draw.precision, backend=jax.default_backend()
+                self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()
             ),
-            precision=self.draw.precision,
-            constants=digit_pixels() if self.draw.inputs == "digits" else None,
+            precision=config.precision,
+            constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
             parts=parts,
         )
-        self.population.refuse_underflow(program(_zeros, self.draw))
+        self.population.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.population.total, self.population.block
         # the gates of a gated cell are more and longer sums, which gain nothing side by side
         self.width = runtime.lane_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
-            precision=self.draw.precision,
+            precision=config.precision,
             backend=jax.default_backend(),
         )
         self.shape, self.per_network = self.population.shape, self.population.label
@@ -169,16 +180,16 @@ class Networks:
 
     def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[ensemble.Program]:
         return [
-            program(drawn, self.draw),
-            program(_rolled, self.cell, self.draw, width=self.width),
-            program(_measured, measure, spec, width=width),
+            program(_drawn, self._draw),
+            program(_rolled, *self._rollout, width=self.width),
+            program(_measured, measure, spec, self._cell, width=width),
         ]
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
         """`eigenvalue_moduli` (scales, seeds, N) of W, descending, and `largest_singular_value` (scales, seeds)."""
         seeds = np.asarray(self.config.seeds, np.uint32)
-        unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.draw.precision)}
-        found = self.population.over([program(drawn, self.draw), program(_eigenvalues)], unit)
+        unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
+        found = self.population.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
         return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
 

@@ -7,23 +7,24 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon.backprop import node_split
+from gradient_horizon.cells import Cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.experiments.networks import Network, Networks
 from gradient_horizon.parts import Parts
 
 NODES = ("activation", "matrix")
 
 
-def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
+def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
-    split = node_split(cell.make(), params, h0, xs, steps=trajectory.length, trajectory=trajectory)
+    split = node_split(cell, params, h0, xs, steps=trajectory.length, trajectory=trajectory)
     return {"split": jnp.stack([split[node] for node in NODES]), "first_bad_step": trajectory.first_bad_step}
 
 
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """The split of every network of `config`, labelled."""
     networks = Networks(config, parts)
-    measured = networks.every(_measure, networks.cell, report)
+    measured = networks.every(_measure, None, report)
     described = {
         "log_growth": networks.per_network(
             measured["split"],

@@ -6,23 +6,22 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.cells import Cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.experiments.networks import Network, Networks
 from gradient_horizon.parts import Parts
 
 
-def _measure(cell: CellSpec, network: Network) -> dict[str, Any]:
+def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
-    pairs = log_jacobian_norms_all_pairs(
-        cell.make().step, params, h0, xs, steps=trajectory.length, trajectory=trajectory
-    )
+    pairs = log_jacobian_norms_all_pairs(cell.step, params, h0, xs, steps=trajectory.length, trajectory=trajectory)
     return {"log_norm": pairs, "first_bad_step": trajectory.first_bad_step}
 
 
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
     """The triangle of every network of `config`, labelled by the times t (`late`) and s (`early`)."""
     networks = Networks(config, parts)
-    measured = networks.every(_measure, networks.cell, report)
+    measured = networks.every(_measure, None, report)
     described = {
         "log_norm_of_pair": networks.per_network(
             measured["log_norm"],

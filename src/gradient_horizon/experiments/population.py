@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon import ensemble
@@ -126,15 +125,10 @@ class Population:
     def _shapes(self, stages: Sequence[ensemble.Stage]) -> Any:
         """What the last stage gives for a chunk, without computing it."""
         size = self.block * jax.device_count()
-        networks = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
-        *before, last = stages
-
-        def measured(values: Any) -> Any:
-            for stage in before:
-                values = stage(values, self._constants)
-            return jax.tree.map(lambda leaf: jnp.empty(leaf.shape, leaf.dtype), last.shapes(values, self._constants))
-
-        return jax.eval_shape(measured, networks)
+        values: Any = {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
+        for stage in stages:
+            values = stage.shapes(values, self._constants)
+        return values
 
     def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
         """Half of the memory is for what is measured, the other half for measuring it."""

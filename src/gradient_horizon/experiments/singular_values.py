@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from gradient_horizon.cells import Cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.networks import CellSpec, Network, Networks
+from gradient_horizon.experiments.networks import Network, Networks
 from gradient_horizon.parts import Parts
 from gradient_horizon.spectra import log_singular_values_at_lags
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What is measured; seeds and weight scales are arguments of the compiled program."""
+    """What is measured; seeds, scales and the cell's numbers are arguments of the compiled program."""
 
-    cell: CellSpec
     lags: tuple[int, ...]
 
 
@@ -26,10 +26,10 @@ def round_lags(steps: int) -> list[int]:
     return [*(lag for ten in powers for lag in (ten, 2 * ten, 5 * ten) if lag < steps), steps]
 
 
-def _measure(spec: Spec, network: Network) -> dict[str, Any]:
+def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
     logs = log_singular_values_at_lags(
-        spec.cell.make().step, params, h0, xs, lags=spec.lags, steps=trajectory.length, trajectory=trajectory
+        cell.step, params, h0, xs, lags=spec.lags, steps=trajectory.length, trajectory=trajectory
     )
     return {"logs": logs, "first_bad_step": trajectory.first_bad_step}
 
@@ -38,7 +38,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     """The singular values of every network of `config`, labelled by lag and by their place, the largest first."""
     networks = Networks(config, parts)
     lags = round_lags(config.steps) if config.lags is None else config.lags
-    measured = networks.every(_measure, Spec(networks.cell, tuple(lags)), report)
+    measured = networks.every(_measure, Spec(tuple(lags)), report)
     described = {
         "log_singular_value": networks.per_network(
             measured["logs"],

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from gradient_horizon import runtime
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import Config
 from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.parts import Parts
 from gradient_horizon.task_limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
@@ -66,27 +68,42 @@ def spec_of(config: Config) -> TrainSpec:
     )
 
 
+class Constants(NamedTuple):
+    """What is the same for every network of a job: an argument of its compiled programs."""
+
+    numbers: np.ndarray  # those of `TrainSpec`
+    data: Any  # the task's
+
+
+def _parted(spec: TrainSpec) -> tuple[Structure, np.ndarray]:
+    # the programs are told how many updates to make from one record to the next
+    return parted(replace(spec, updates=1, record_every=1))
+
+
 def _member(network: dict[str, Any]) -> Member:
     key = jax.random.key(network["seed"])
     return Member(key, network["weight_scale"], network["learning_rate"], network["clip_threshold"])
 
 
-def _zeros(spec: TrainSpec, network: dict[str, Any], _: Any) -> Any:
-    return zeros(drawn(spec, _member(network)).cell)
+def _zeros(structure: Structure, network: dict[str, Any], constants: Constants) -> Any:
+    return zeros(drawn(joined(structure, constants.numbers), _member(network)).cell)
 
 
-def _begin(spec: TrainSpec, network: dict[str, Any], data: Any) -> Learner:
-    return begin(spec, _member(network), data)
+def _begin(structure: Structure, network: dict[str, Any], constants: Constants) -> Learner:
+    return begin(joined(structure, constants.numbers), _member(network), constants.data)
 
 
-def _advance(spec: TrainSpec, network: tuple[dict[str, Any], Learner, Any], constants: tuple[Any, Any]) -> Learner:
-    (numbers, learner, over), (data, count) = network, constants
-    return advance(spec, _member(numbers), data, learner, left(spec, over, count))
+def _advance(
+    structure: Structure, network: tuple[dict[str, Any], Learner, Any], constants: tuple[Constants, Any]
+) -> Learner:
+    (numbers, learner, over), (shared, count) = network, constants
+    spec = joined(structure, shared.numbers)
+    return advance(spec, _member(numbers), shared.data, learner, left(spec, over, count))
 
 
-def _observe(spec: TrainSpec, network: tuple[dict[str, Any], Learner, Any], data: Any) -> Record:
+def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any], constants: Constants) -> Record:
     numbers, learner, over = network
-    return blanked(observe(spec, _member(numbers), data, learner), over)
+    return blanked(observe(joined(structure, constants.numbers), _member(numbers), constants.data, learner), over)
 
 
 class _Trainer:
@@ -99,6 +116,7 @@ class _Trainer:
         self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None], parts: Parts | None = None
     ):
         self.spec, self.left, self.chunk, self.report, self.parts = spec, total, chunk, report, parts
+        self.structure, _ = _parted(spec)
         self.ahead = 0.0  # what has been reported of the present chunk
 
     def finished(self, networks: float) -> None:
@@ -107,10 +125,10 @@ class _Trainer:
         self.left -= int(networks)
         self.ahead = 0.0
 
-    def __call__(self, networks: dict[str, np.ndarray], data: Any) -> Record:
-        spec = self.spec
-        learner, over = program(_begin, spec)(networks, data), _none_is_over(networks)
-        records = [_on_host(program(_observe, spec)((networks, learner, over), data))]
+    def __call__(self, networks: dict[str, np.ndarray], constants: Constants) -> Record:
+        spec, observed = self.spec, program(_observe, self.structure)
+        learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
+        records = [_on_host(observed((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
         if kept := self.parts and self.parts.checkpointed(work):
             learner, records = _restored(learner, records[0], kept)
@@ -120,8 +138,8 @@ class _Trainer:
             if np.all(over):
                 records.append(_blank(records[-1]))
             else:
-                learner = program(_advance, spec)((networks, learner, over), (data, np.int32(count)))
-                records.append(_on_host(program(_observe, spec)((networks, learner, over), data)))
+                learner = program(_advance, self.structure)((networks, learner, over), (constants, np.int32(count)))
+                records.append(_on_host(observed((networks, learner, over), constants)))
                 over = over | ends(spec, records[-1])
             self._advanced(1)
             if self.parts:
@@ -133,23 +151,22 @@ class _Trainer:
         self.report(share)
         self.ahead += share
 
-    def shapes(self, networks: Any, data: Any) -> Record:
+    def shapes(self, networks: Any, constants: Constants) -> Record:
         """What a call gives, without its values."""
 
-        def first(networks, data):
-            learner = program(_begin, self.spec)(networks, data)
-            return program(_observe, self.spec)((networks, learner, _none_is_over(networks)), data)
-
-        record = jax.eval_shape(first, networks, data)
+        learner = program(_begin, self.structure).shapes(networks, constants)
+        record = program(_observe, self.structure).shapes((networks, learner, _none_is_over(networks)), constants)
         count = len(self.spec.recorded)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((leaf.shape[0], count, *leaf.shape[1:]), leaf.dtype), record
         )
 
-    def memory(self, networks: Any, data: Any) -> int:
+    def memory(self, networks: Any, constants: Constants) -> int:
         """Bytes that the updates take on all devices."""
-        learner = program(_begin, self.spec)(networks, data)
-        return program(_advance, self.spec).memory((networks, learner, _none_is_over(networks)), (data, np.int32(1)))
+        begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
+        over, more = _none_is_over(networks), (constants, np.int32(1))
+        known = advanced.known_memory((networks, begun.shapes(networks, constants), over), more)
+        return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
@@ -214,10 +231,10 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
             backend=jax.default_backend(),
         ),
         precision=config.precision,
-        constants=spec.task.data(),
+        constants=Constants(_parted(spec)[1], spec.task.data()),
         parts=parts,
     )
-    population.refuse_underflow(program(_zeros, spec))
+    population.refuse_underflow(program(_zeros, _parted(spec)[0]))
     trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
     history = population.every([trainer], trainer.finished)
     dataset = _labelled(spec, population, history)

@@ -1,7 +1,7 @@
 """How every figure looks, and how it is written: fixed sizes, fonts and colours, and reproducible bytes."""
 
+import io
 import logging
-import os
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
+
+from gradient_horizon import files
 
 SINGLE, DOUBLE = 3.4, 7.0  # widths in inches of one column and of two
 SMALL = 6.5  # points: remarks inside a panel
@@ -138,10 +140,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("pdf", "png")) ->
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
     with applied(), _quiet_fonts():
         for path, ending in zip(paths, formats, strict=True):
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                figure.savefig(temporary, format=ending, metadata=_METADATA.get(ending))
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            stream = io.BytesIO()
+            figure.savefig(stream, format=ending, metadata=_METADATA.get(ending))
+            files.write_atomically(path, stream.getvalue(), durable=False)
     return paths

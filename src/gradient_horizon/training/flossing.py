@@ -56,7 +56,7 @@ def flossed(
     settings = spec.flossing
     if settings is None:
         return params
-    optimizer = optax.adam(settings.learning_rate)
+    optimizer = optax.adam(jnp.asarray(settings.learning_rate, spec.precision))
     keys = jax.random.fold_in(named_key(member.key, "floss"), update)
 
     def loss(cell_params, xs):
@@ -71,6 +71,6 @@ def flossed(
         return jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), after, carry)
 
     cell_params: PyTree = params.cell
-    count = jnp.where(due, settings.updates, 0)
+    count = jnp.where(due, jnp.asarray(settings.updates, jnp.int32), 0)
     cell_params, _ = lax.fori_loop(0, count, once, (cell_params, optimizer.init(cell_params)))
     return Params(cell_params, params.readout)

@@ -69,8 +69,8 @@ def next_batch(spec: TrainSpec, member: Member, learner: Learner, data: PyTree) 
 def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> Learner:
     """One update."""
     params: PyTree = learner.params
-    if spec.flossing is not None and spec.flossing.every:
-        due = (learner.updates > 0) & (learner.updates % spec.flossing.every == 0)
+    if spec.flossing is not None and spec.flossing.goes_on:
+        due = (learner.updates > 0) & (learner.updates % jnp.asarray(spec.flossing.every, jnp.int32) == 0)
         params = flossed(spec, member, params, data, learner.updates, due)
     _, grads = loss_and_gradient(spec, params, next_batch(spec, member, learner, data))
     changes, state = optimizer(spec, member).update(grads, learner.optimizer, params)

@@ -41,10 +41,9 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 def drawn(spec: TrainSpec, member: Member) -> Params:
     """The untrained network: the cell as everywhere, and a readout with a key of its own."""
     cell, dtype = spec.cell, jnp.dtype(spec.precision)
-    recurrent = cell.init(
-        member.key, spec.gain * member.weight_scale, spec.weights, spec.bias_scale, spec.input_scale, dtype
-    )
-    scale = spec.output_scale / cell.hidden_size**0.5
+    weight_scale = jnp.asarray(spec.gain, dtype) * member.weight_scale
+    recurrent = cell.init(member.key, weight_scale, spec.weights, spec.bias_scale, spec.input_scale, dtype)
+    scale = jnp.asarray(spec.output_scale / cell.hidden_size**0.5, dtype)
     matrix = scale * normal(named_key(member.key, "output"), (spec.task.output_size, cell.hidden_size), dtype)
     return Params(recurrent, Readout(matrix, jnp.zeros(spec.task.output_size, dtype)))
 

@@ -41,4 +41,5 @@ def omega_gradient(
     settings: Omega, recurrent: Matrix, deltas: Float[Array, "T B N"], gradients: Float[Array, "T B N"]
 ) -> Matrix:
     """`settings.weight` ∂Ω/∂W, the states and d_t held fixed."""
-    return settings.weight * jax.grad(lambda w: omega(w, deltas, gradients, squared=settings.squared))(recurrent)
+    weight = jnp.asarray(settings.weight, recurrent.dtype)
+    return weight * jax.grad(lambda w: omega(w, deltas, gradients, squared=settings.squared))(recurrent)

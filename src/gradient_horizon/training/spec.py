@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
+import jax
+from jax.core import Tracer
+
 from gradient_horizon import names
-from gradient_horizon.arrays import RandomKey, Scalar
+from gradient_horizon.arrays import Number, RandomKey, Scalar
 from gradient_horizon.cells import Cell
 from gradient_horizon.tasks import Task
 
@@ -20,11 +25,12 @@ class Member(NamedTuple):
     clip_threshold: Scalar
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["weight"], meta_fields=["squared"])
 @dataclass(frozen=True)
 class Omega:
     """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (his equation 10 and code) or of norms (9)."""
 
-    weight: float
+    weight: Number
     squared: bool = True
 
 
@@ -33,15 +39,42 @@ class Flossing:
     """Gradient flossing: before training, `updates` of Adam at `learning_rate` on the squares of the first `exponents`
     Lyapunov exponents; during it, as many again before every `every`-th update (0: never)."""
 
-    updates: int
+    updates: Number
     exponents: int
-    learning_rate: float = 1e-3
-    every: int = 0
+    learning_rate: Number = 1e-3
+    every: Number = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it comes back during training."""
+        return isinstance(self.every, Tracer) or bool(self.every > 0)
 
 
+def _leaves(flossing: Flossing) -> tuple[tuple[Number, ...], tuple[int, bool]]:
+    """`every` is one where it is any: flossing during training is another program."""
+    leaves = (flossing.updates, flossing.learning_rate, flossing.every)
+    return leaves[: 2 + flossing.goes_on], (flossing.exponents, flossing.goes_on)
+
+
+def _flossing(structure: tuple[int, bool], leaves: Sequence[Number]) -> Flossing:
+    return Flossing(leaves[0], structure[0], *leaves[1:])
+
+
+jax.tree_util.register_pytree_node(Flossing, _leaves, _flossing)
+
+
+_NUMBERS = ("cell", "gain", "bias_scale", "input_scale", "output_scale", "solved_below", "omega", "flossing")
+_STRUCTURE = ("task", "weights", "optimizer", "clip", "batch_size", "updates", "record_every", "test_size")
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=_NUMBERS,
+    meta_fields=(*_STRUCTURE, "until_solved", "precision"),
+)
 @dataclass(frozen=True)
 class TrainSpec:
-    """A cell that learns a task.
+    """A cell that learns a task. As a pytree its leaves are the numbers that change no shape and no code.
 
     - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`), W `gain` times as large; the
       readout's matrix V, shape (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
@@ -54,17 +87,17 @@ class TrainSpec:
     cell: Cell
     task: Task
     weights: str = "gaussian"
-    gain: float = 1.0
-    bias_scale: float = 0.0
-    input_scale: float = 1.0
-    output_scale: float = 1.0
+    gain: Number = 1.0
+    bias_scale: Number = 0.0
+    input_scale: Number = 1.0
+    output_scale: Number = 1.0
     optimizer: str = "sgd"
     clip: str = "none"
     batch_size: int = 20
     updates: int = 1000
     record_every: int = 100
     test_size: int = 1000
-    solved_below: float = 0.01
+    solved_below: Number = 0.01
     until_solved: bool = False
     omega: Omega | None = None
     flossing: Flossing | None = None
