@@ -14,7 +14,6 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gradient_horizon.arrays import PyTree
-from gradient_horizon.scaling import power_of_two
 
 Map = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 
@@ -40,29 +39,18 @@ def jacobian_by_rows(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"
     return _one_of(function, h, lambda: jax.jacrev(function)(h), lambda: jax.jacfwd(function)(h))
 
 
-def jacobian_of_lengths(function: Map, h: Float[Array, " n"], length: Any, *, by_rows: bool = False) -> Any:
-    """J · `length`, formed of unit vectors of that length; `by_rows`: preferably from the reverse derivative.
-
-    `length` may be a function: given the map from a vector v to J v (or Jᵀ v) it finds the exponent of a power of two;
-    then the pair of the matrix and that exponent.
-    """
-    identity = jnp.eye(len(h), dtype=h.dtype)
-
-    def formed(image: Callable[[Array], Array]) -> Any:
-        if not callable(length):
-            return jax.vmap(image)(identity * jnp.asarray(length, h.dtype))
-        exponent = length(image)
-        return jax.vmap(image)(identity * power_of_two(exponent, h.dtype)), exponent
-
-    def turned(found: Any) -> Any:
-        return (found[0].T, found[1]) if callable(length) else found.T
+def jacobian_by(
+    function: Map, h: Float[Array, " n"], formed: Callable[[Callable[[Array], Array]], Any], *, by_rows: bool = False
+) -> Any:
+    """What `formed` makes of the map from a vector v to J v, or, preferably where `by_rows`, to Jᵀ v; and whether it is
+    the latter."""
 
     def forwards() -> Any:
-        return turned(formed(jax.linearize(function, h)[1]))
+        return formed(jax.linearize(function, h)[1]), False
 
     def backwards() -> Any:
         _, vjp = jax.vjp(function, h)
-        return formed(lambda vector: vjp(vector)[0])
+        return formed(lambda vector: vjp(vector)[0]), True
 
     return _one_of(function, h, *((backwards, forwards) if by_rows else (forwards, backwards)))
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gradient_horizon import sums
 from gradient_horizon.arrays import Scalar
 from gradient_horizon.compiler import computed_once
-from gradient_horizon.scaling import bits_of, largest_exponent, power_of_two
+from gradient_horizon.scaling import normalise
 
 _LOG_2 = 0.6931471805599453
 _FEW = 32  # columns, that are eliminated one by one
@@ -107,15 +107,17 @@ def lu(columns: Float[Array, "k n"]) -> LU:
     return _eliminated(columns, jnp.ones(columns.shape[1], bool))[0]
 
 
-def log_abs_det(matrix: Float[Array, "n n"], power: Int[Array, ""] | int = 0) -> Scalar:
-    """log|det| of `matrix` 2^`power`, -inf where elimination meets a column of exact zeros.
+def log_abs_product(factors: Float[Array, "... n"], power: Int[Array, "..."] | int = 0) -> Float[Array, "..."]:
+    """log|product| of the n `factors` 2^`power`, exponents of two summed as such; -inf where one is 0."""
+    mantissas, exponents = sums.split(factors)
+    total = jnp.sum(exponents, axis=-1, dtype=jnp.int32) + factors.shape[-1] * power
+    return jnp.sum(jnp.log(jnp.abs(mantissas)), axis=-1) + total.astype(factors.dtype) * _LOG_2
 
-    A matrix whose entries are very small or large is brought to size first, so that no term of it is lost.
+
+def log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
+    """log|det|, -inf where elimination meets a column of exact zeros.
+
+    The matrix is brought to size first, so that no term of its elimination is lost.
     """
-    exponent = largest_exponent(matrix)
-    exponent = jnp.where(jnp.abs(exponent) > bits_of(matrix.dtype).bias // 2, exponent, 0)
-    half = exponent // 2  # in two steps: 2 to the largest exponent has no normal inverse
-    scaled = matrix * power_of_two(-half, matrix.dtype) * power_of_two(half - exponent, matrix.dtype)
-    pivots, exponents = sums.split(lu(scaled).diagonal)
-    total = jnp.sum(exponents, dtype=jnp.int32) + len(matrix) * (exponent + power)
-    return jnp.sum(jnp.log(jnp.abs(pivots))) + total.astype(matrix.dtype) * _LOG_2
+    scaled, power = normalise(matrix)
+    return log_abs_product(lu(scaled).diagonal, power)

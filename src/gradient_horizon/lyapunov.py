@@ -103,16 +103,6 @@ def cell_log_det(cell: object) -> LogDet | None:
     return log_det
 
 
-def _in_float64(
-    flat_step: FlatStep, params: PyTree, with_64_bits: bool, inputs: PyTree
-) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
-    """J_t = `matrix` · 2^`exponent` in float64, which must be enabled; the step is formed with or without, as given."""
-    h, x = inputs
-    with jax.enable_x64(with_64_bits):
-        lifted = lifted_jacobian(lambda h: flat_step(params, h, x), h)
-    return in_float64(lifted)
-
-
 def _volumes(basis: Float[Array, "n k"]) -> Float[Array, " k"]:
     return jnp.log(jnp.abs(jnp.diagonal(linalg.triangular_factor(basis))))
 
@@ -121,15 +111,7 @@ class _Growth(NamedTuple):
     basis: Array  # (k, n), its vectors the rows, each in one piece of memory
     volumes: Array  # (k,) log R_ii of the basis
     unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
-    thin: Array  # whether an entry has fallen so far below its vector's largest that it may have been flushed to zero
-    smallest: Array  # (k,) of all pivots but zeros
-    largest: Array  # (k,)
-
-    @property
-    def may_have_lost(self) -> Bool[Array, ""]:
-        """Whether something may have been lost: to a vector's largest entry, or at either end of the floats."""
-        far = 2.0 ** (bits_of(self.basis.dtype).bias - 24)
-        return self.thin | ~jnp.all((self.smallest >= 1 / far) & (self.largest <= far))
+    lost: Array  # whether something may have been lost: beside a vector's largest entry, or at an end of the floats
 
 
 # The vectors (k, n) after a step, up to a power of two, and its exponent: stretch(vectors, (h, x)).
@@ -148,38 +130,12 @@ def _stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> _Stret
     return stretch
 
 
-class _Factors(NamedTuple):
-    basis: Array  # (k, n)
-    diagonal: Array  # (k,)
-    sizes: Array  # (k,) the largest entry of the row of each pivot
-
-
-def _by_elimination(vectors: Float[Array, "k n"]) -> _Factors:
-    factors = elimination.lu(vectors)
-    return _Factors(factors.lower, factors.diagonal, jnp.max(jnp.abs(vectors), axis=0)[factors.places])
-
-
-def _by_sorted_qr(vectors: Float[Array, "k n"]) -> _Factors:
-    """Slower, but without an index in a loop: JAX cannot compile that where only a part has 64 bits enabled."""
-    sizes = jnp.max(jnp.abs(vectors), axis=0)
-    q, r = linalg.graded_qr(vectors.T)
-    return _Factors(q.T, jnp.diagonal(r), sizes[linalg.descending(sizes)][: len(vectors)])
-
-
-def _grow(
-    stretch: _Stretch,
-    factors_of: Callable[[Float[Array, "k n"]], _Factors],
-    eps: float,
-    every: int,
-    before: _Growth,
-    window: PyTree,
-):
-    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,).
-
-    `eps` is that of the state's precision.
-    """
+def _grow(stretch: _Stretch, every: int, before: _Growth, window: PyTree):
+    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,)."""
     states, _ = window
     length, n = states.shape
+    dtype = before.basis.dtype
+    far = 2.0 ** (bits_of(dtype).bias - 24)
 
     def one(carry, inputs):
         vectors, exponent = carry
@@ -193,33 +149,71 @@ def _grow(
         return lax.scan(one, (vectors, jnp.int32(0)), inputs)[0]
 
     def group(carry, inputs):
-        basis, logs, unresolved, thin, smallest, largest = carry
+        basis, logs, unresolved, lost = carry
         if len(basis) < n:
             ends, exponent = over(jnp.concatenate([basis, other]), inputs)
             stretched, row = ends[:-1], ends[-1:]
             # beside what the same row of J_t makes of a vector all of whose entries are of the same size
-            thin = thin | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
+            lost = lost | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
         else:
             stretched, exponent = over(basis, inputs)
-        basis, diagonal, sizes = factors_of(stretched)
-        pivots = jnp.abs(diagonal)
-        smallest = jnp.minimum(smallest, jnp.where(pivots == 0, 1, pivots))
-        largest = jnp.maximum(largest, pivots)
-        unresolved = unresolved & (pivots <= sizes * (n * eps))
-        return (basis, sums.add_log(logs, pivots, exponent), unresolved, thin, smallest, largest), None
+        factors = elimination.lu(stretched)
+        pivots = jnp.abs(factors.diagonal)
+        lost = lost | ~jnp.all((pivots == 0) | ((pivots >= 1 / far) & (pivots <= far)))
+        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(dtype).eps)
+        return (factors.lower, sums.add_log(logs, pivots, exponent), unresolved & (pivots <= rounding), lost), None
 
-    other = jnp.asarray(fixed_normal(1, n), before.basis.dtype)
+    other = jnp.asarray(fixed_normal(1, n), dtype)
     groups = length // every
     cut = groups * every
-    carry = (before.basis, sums.zero(before.volumes), *before[2:])
+    carry = (before.basis, sums.zero(before.volumes), before.unresolved, before.lost)
     if groups:
         split = jax.tree.map(lambda leaf: leaf[:cut].reshape(groups, every, *leaf.shape[1:]), window)
         carry, _ = lax.scan(group, carry, split)
     if cut < length:
         carry, _ = group(carry, jax.tree.map(lambda leaf: leaf[cut:], window))
-    basis, logs, *others = carry
+    basis, logs, unresolved, lost = carry
     volumes = _volumes(basis.T)
-    return _Growth(basis, volumes, *others), sums.add(sums.add(logs, volumes), -before.volumes)
+    return _Growth(basis, volumes, unresolved, lost), sums.add(sums.add(logs, volumes), -before.volumes)
+
+
+def _log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
+    """By a QR: JAX cannot compile an elimination, with its indices, where only a part has 64 bits enabled."""
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(linalg.graded_qr(matrix)[1]))))
+
+
+def _grown_in_float64(
+    jacobian: Callable[[PyTree], tuple[Float[Array, "n n"], Int[Array, ""]]],
+    window: PyTree,
+    start: Float[np.ndarray, "n n"],
+    eps: float,
+    parts: Int[np.ndarray, " T"],
+    with_log_dets: bool,
+) -> tuple[Float[Array, "parts n"], Bool[Array, " n"], Float[Array, " T"]]:
+    """Growth of log R_ii by a sorted QR at every step, summed over the steps of each part; which have not been resolved
+    beside the rounding `eps` of the Jacobians; and log|det J_t|, or zeros. 64 bits must be enabled.
+
+    `jacobian((h, x))` is J_t as a matrix in float64 and the exponent of a power of two.
+    """
+    n = len(start)
+
+    def advance(carry, inputs):
+        basis, totals, unresolved = carry
+        inputs, part = inputs
+        matrix, exponent = jacobian(inputs)
+        stretched = jnp.matmul(matrix, basis, precision="highest")
+        basis, r = linalg.graded_qr(stretched)
+        pivots = jnp.abs(jnp.diagonal(r))
+        sizes = -jnp.sort(-jnp.max(jnp.abs(stretched), axis=1))
+        powers = exponent.astype(jnp.float64) * _LOG_2
+        totals = totals + jnp.where(numbers == part, jnp.log(pivots) + powers, 0)
+        unresolved = unresolved & (pivots <= sizes * (n * eps))
+        return (basis, totals, unresolved), _log_abs_det(matrix) + n * powers if with_log_dets else jnp.zeros(())
+
+    numbers = np.arange(parts.max() + 1, dtype=np.int32)[:, None]
+    carry = (jnp.asarray(start), jnp.zeros((len(numbers), n)), jnp.ones(n, bool))
+    (_, totals, unresolved), log_dets = lax.scan(advance, carry, (window, parts))
+    return totals, unresolved, log_dets
 
 
 def _blocks_of(window: PyTree, blocks: int, length: int) -> tuple[PyTree, PyTree]:
@@ -336,14 +330,18 @@ def _spectrum(
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
 
-    def found(count, stretch, factors_of, every, dtype, window):
-        """The first `count` exponents and their errors, and whether they may have lost something."""
-        grow = partial(_grow, stretch, factors_of, eps, every)
+    def outcome(exponents, error):
+        error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
+        order = linalg.descending(exponents)
+        return exponents[order], error[order]
+
+    def quick(stretch, window):
+        """Exponents and their errors, and whether they may have lost something."""
         early = jax.tree.map(lambda leaf: leaf[:transient], window)
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         basis = jnp.asarray(_start(n, times)[:, :count].T, dtype)
-        none, one = jnp.zeros(count, dtype), jnp.ones(count, dtype)
-        growth = _Growth(basis, none, jnp.ones(count, bool), jnp.zeros((), bool), one, one)
+        growth = _Growth(basis, jnp.zeros(count, dtype), jnp.ones(count, bool), jnp.zeros((), bool))
+        grow = partial(_grow, stretch, every)
         dead = jnp.zeros(count, bool)
         if transient:
             growth, gained = grow(growth, early)
@@ -359,10 +357,7 @@ def _spectrum(
         exponents = jnp.where(dead, -jnp.inf, sums.value(sums.total(parts)) / length)
         # what the blocks have in common is taken away before anything is rounded to one float
         apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
-        error = _standard_error(apart)
-        error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
-        order = linalg.descending(exponents)
-        return (exponents[order], error[order]), growth.may_have_lost
+        return outcome(exponents, _standard_error(apart)), growth.lost
 
     def by_orthogonal_route(closed, window):
         """The same, and where it has a derivative."""
@@ -377,31 +372,50 @@ def _spectrum(
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     window = system.window
     constant, constants = held((window, closed))
-    measured, thin = found(count, _stretch_by(flat_step, constants, dtype), _by_elimination, every, dtype, constant)
-    is_suspect = thin & all_finite
+    stretch = _stretch_by(flat_step, constants, dtype)
+    measured, lost = quick(stretch, constant)
+    after = jax.tree.map(lambda leaf: leaf[transient:], constant)
+    eliminates = count == n and log_det is None  # for the sum rule
+    log_dets = jnp.zeros(length, dtype)
+    if eliminates:
+        eye = jnp.eye(n, dtype=dtype)
+
+        def pivots(inputs):
+            vectors, power = stretch(eye, inputs)
+            return elimination.lu(vectors.T).diagonal, power
+
+        diagonals, powers = lax.map(pivots, after)
+        log_dets = elimination.log_abs_product(diagonals, powers)
     with_64_bits = jnp.result_type(float) == jnp.float64
 
     # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
     # n vectors loses another has.
-    def widely(closed, window):
-        def stretch(vectors, inputs):
-            matrix, exponent = _in_float64(flat_step, closed, with_64_bits, inputs)
-            return jnp.matmul(vectors, matrix.T, precision="highest"), exponent
+    def careful(closed, window):
+        def jacobian(inputs):
+            h, x = inputs
+            with jax.enable_x64(with_64_bits):  # as the step is used to
+                lifted = lifted_jacobian(lambda h: flat_step(closed, h, x), h)
+            return in_float64(lifted)
 
-        measured, _ = found(n, stretch, _by_sorted_qr, 1, jnp.float64, window)
-        return jax.tree.map(lambda values: values[:count].astype(dtype), measured)
+        numbers = np.arange(-transient, length, dtype=np.int32)
+        parts = np.where(numbers < 0, 0, 1 + np.minimum(numbers // size, blocks)).astype(np.int32)
+        totals, unresolved, log_dets = _grown_in_float64(jacobian, window, _start(n, times), eps, parts, eliminates)
+        exponents = jnp.sum(totals[1:], axis=0) / length
+        exponents = jnp.where(unresolved | (totals[0] == -jnp.inf), -jnp.inf, exponents)
+        exponents, error = outcome(exponents, _standard_error(totals[1 : 1 + blocks] / size))
+        return jax.tree.map(
+            lambda values: values.astype(dtype), ((exponents[:count], error[:count]), log_dets[transient:])
+        )
 
     with jax.enable_x64(True):
-        measured = with_care(is_suspect, measured, widely, closed, window)
+        measured, log_dets = with_care(lost & all_finite, (measured, log_dets), careful, closed, window)
     measured = with_derivative_of(by_orthogonal_route, measured, closed, window)
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
-        counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         # an error is no number to be differentiated
-        fixed, fixed_params, counted, found_exponents = held((closed, params, counted, exponents))
-        violation = _sum_rule_error(
-            flat_step, layout, fixed, fixed_params, counted, found_exponents, log_det, times, is_suspect
-        )
+        if log_det is not None:
+            log_dets = _given_log_dets(layout, held(params), after, log_det, times)
+        violation = jnp.abs(jnp.mean(held(exponents)) - sums.mean(log_dets) / n)
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
@@ -506,38 +520,11 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
     return jnp.where(lost, jnp.nan, rate)
 
 
-def _sum_rule_error(
-    flat_step: FlatStep,
-    layout: Layout,
-    closed: PyTree,
-    params: PyTree,
-    counted: PyTree,
-    exponents: Float[Array, " n"],
-    log_det: LogDet | None,
-    times: int,
-    is_suspect: Bool[Array, ""],
-) -> Scalar:
-    n, dtype = layout.size, layout.dtype
-    if log_det is None:
-        stretch = _stretch_by(flat_step, closed, dtype)
-        logs = lax.map(lambda inputs: elimination.log_abs_det(*stretch(jnp.eye(n, dtype=dtype), inputs)), counted)
-        with_64_bits = jnp.result_type(float) == jnp.float64
+def _given_log_dets(layout: Layout, params: PyTree, window: PyTree, log_det: LogDet, times: int) -> Float[Array, " T"]:
+    """log|det J_t| of the real pairs of numbers, where that of the step is known otherwise."""
 
-        def widely(closed, counted):
-            def advance(inputs):
-                matrix, exponent = _in_float64(flat_step, closed, with_64_bits, inputs)
-                _, r = linalg.graded_qr(matrix)
-                return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(r)))) + n * exponent.astype(jnp.float64) * _LOG_2
+    def given(h, x):
+        x, carried = x if layout.carries else (x, [])
+        return times * log_det(params, layout.unpack(h, carried), x)
 
-            return lax.map(advance, counted).astype(dtype)
-
-        with jax.enable_x64(True):
-            logs = with_care(is_suspect, logs, widely, closed, counted)
-    else:
-
-        def given(h, x):
-            x, carried = x if layout.carries else (x, [])
-            return times * log_det(params, layout.unpack(h, carried), x)
-
-        logs = jax.vmap(given)(*counted)
-    return jnp.abs(jnp.mean(exponents) - sums.mean(logs) / n)
+    return jax.vmap(given)(*window)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import extended_range
 from gradient_horizon.arrays import PyTree
-from gradient_horizon.derivatives import Map, jacobian_of_lengths
+from gradient_horizon.derivatives import Map, jacobian_by
 from gradient_horizon.extended_range import ZERO, Extended, extended
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.scaling import bits_of, largest_exponent, power_of_two
@@ -44,9 +44,12 @@ class Lifted(NamedTuple):
 
 def lifted_jacobian(function: Map, h: Float[Array, " n"], *, by_rows: bool = False) -> Lifted:
     """The Jacobian of `function` at `h` twice over; `by_rows`: preferably from its reverse derivative."""
+    eye = jnp.eye(len(h), dtype=h.dtype)
     length = 2.0 ** (bits_of(h.dtype).bias // 2)
-    long, short = (jacobian_of_lengths(function, h, each, by_rows=by_rows) for each in (length, 1 / length))
-    return Lifted(long, short)
+    vectors = jnp.concatenate([eye * length, eye / length])
+    images, are_rows = jacobian_by(function, h, lambda image: jax.vmap(image)(vectors), by_rows=by_rows)
+    long, short = jnp.split(images, 2)
+    return Lifted(long, short) if are_rows else Lifted(long.T, short.T)
 
 
 def by_entry(lifted: Lifted) -> Extended:
@@ -91,17 +94,18 @@ def sized_jacobian(function: Map, h: Float[Array, " n"]) -> tuple[Float[Array, "
     lift = bits_of(h.dtype).bias // 2
     generic = jnp.asarray(fixed_normal(1, len(h))[0], h.dtype)
 
-    def length(image: Callable[[Array], Array]) -> Int[Array, ""]:
+    def formed(image: Callable[[Array], Array]) -> tuple[Array, Int[Array, ""]]:
         long, short = (lax.stop_gradient(image(generic * 2.0**bits)) for bits in (lift, -lift))
         fits = jnp.all(jnp.isfinite(long))
         size = jnp.where(fits, largest_exponent(long) - lift, largest_exponent(short) + lift)
         size = jnp.where(jnp.any(jnp.where(fits, long, short) != 0), size, 0)
         least = 2 - bits_of(h.dtype).bias
         wanted = jnp.where(size < _SMALL, -size, jnp.where(size > _LARGE, _LARGE - size, 0))
-        return jnp.clip(wanted, least, -least)
+        exponent = jnp.clip(wanted, least, -least)
+        return jax.vmap(image)(jnp.eye(len(h), dtype=h.dtype) * power_of_two(exponent, h.dtype)), exponent
 
-    matrix, exponent = jacobian_of_lengths(function, h, length)
-    return matrix, -exponent, exponent >= 0
+    (images, exponent), are_rows = jacobian_by(function, h, formed)
+    return images if are_rows else images.T, -exponent, exponent >= 0
 
 
 def _is_subnormal(array: Any) -> Any:
