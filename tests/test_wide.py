@@ -2,16 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
 import gradient_horizon as gh
+from gradient_horizon import experiments
 from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
 from gradient_horizon.backprop import log_state_gradient_norms, node_split
-from gradient_horizon.config import Config
+from gradient_horizon.config import Config, checked
 from gradient_horizon.experiments.networks import Networks
 from gradient_horizon.extended_range import Extended
-from gradient_horizon.lyapunov import largest_lyapunov_exponent
+from gradient_horizon.lyapunov import cell_log_det, largest_lyapunov_exponent
 from gradient_horizon.rollout import rollout
 from gradient_horizon.rules import SettingError
 from gradient_horizon.wide import in_float64, jacobian_by_entry, lifted_jacobian, reads_subnormal, sized_jacobian
@@ -74,25 +76,87 @@ def test_scaling_the_step_shifts_every_measure(precision):
                 assert np.all(apart <= allowed), (name, power, apart.max())
 
 
-@pytest.mark.parametrize("size", [2.0**-126, 2.0**-123, 2.0**124])
-def test_exact_powers_of_an_orthogonal_matrix(size):
-    # a permutation, whose entries are normal down to the last power: 1.2e-38
-    matrix = np.float32(size) * np.eye(N, dtype=np.float32)[[1, 2, 3, 0]]
-    cell = gh.make_cell("linear", N, 0)
-    params = cell.init(jax.random.key(0))
-    params = type(params)(jnp.asarray(matrix), params.input, params.bias)
-    h0, log = jnp.zeros(N, jnp.float32), np.log(size)
-    eps = 4 * T * abs(log) * float(np.finfo(np.float32).eps)
-    logs = gh.log_singular_values(cell.step, params, h0, steps=T)
-    np.testing.assert_allclose(logs, T * log, atol=eps)
-    spectrum = gh.lyapunov_exponents(cell.step, params, h0, steps=T)
-    np.testing.assert_allclose(spectrum.exponents, log, atol=eps)
+@pytest.mark.parametrize(
+    ("precision", "sizes"),
+    [("float32", (2.0**-126, 1.2e-38, 1e-36, 3e38)), ("float64", (2.0**-1022, 2.3e-308, 1e-300, 1e308))],
+)
+def test_an_orthogonal_matrix_of_any_size(precision, sizes):
+    """W = s P, P a permutation, whose entries are normal down to the last s: every singular value of M is s^τ."""
+    with jax.enable_x64(precision == "float64"):
+        cell = gh.make_cell("linear", N, 0)
+        ordinary = cell.init(jax.random.key(0))
+        dtype = np.dtype(precision)
+        h0, late, early = jnp.zeros(N, dtype), *np.tril_indices(T)
+        for size in sizes:
+            matrix = dtype.type(size) * np.eye(N, dtype=dtype)[[1, 2, 3, 0]]
+            params = type(ordinary)(*(jnp.asarray(part, dtype) for part in (matrix, ordinary.input, ordinary.bias)))
+            log = float(np.log(np.float64(dtype.type(size))))
+            allowed = 4 * T * abs(log) * float(np.finfo(dtype).eps)
+            logs = gh.log_singular_values(cell.step, params, h0, steps=T)
+            np.testing.assert_allclose(logs, T * log, rtol=0, atol=allowed)
+            spectrum = gh.lyapunov_exponents(cell.step, params, h0, steps=T, log_det=cell_log_det(cell))
+            np.testing.assert_allclose(spectrum.exponents, log, rtol=0, atol=allowed)
+            assert float(spectrum.sum_rule_error) < allowed
+            pairs = log_jacobian_norms_all_pairs(cell.step, params, h0, steps=T)
+            expected = (late + 1 - early) * log + np.log(2.0)
+            np.testing.assert_allclose(pairs[late, early], expected, rtol=0, atol=allowed)
+            split = node_split(cell, params, h0, steps=T)
+            np.testing.assert_allclose(split["matrix"], log, rtol=0, atol=allowed)
+            np.testing.assert_array_equal(split["activation"], 0)
+
+
+def _of_a_cell(cell, params, h0):
+    """Every measure of an undriven cell, one after the other."""
+    trajectory = rollout(cell.step, params, h0, steps=T)
+    return {
+        "norms": gh.log_jacobian_norms(cell.step, params, h0, steps=T)["frobenius"],
+        "pairs": log_jacobian_norms_all_pairs(cell.step, params, h0, steps=T)[np.tril_indices(T)],
+        "singular values": gh.log_singular_values(cell.step, params, h0, steps=T),
+        "exponents": gh.lyapunov_exponents(cell.step, params, h0, steps=T).exponents,
+        "largest exponent": largest_lyapunov_exponent(cell.step, params, h0, trajectory),
+    }
+
+
+@pytest.mark.parametrize("name", ["tanh", "gru", "lstm"])
+def test_tiny_weights_of_cells_are_those_of_float64(name):
+    """Near the zero state: what float64 finds of the same numbers, for which they are not small."""
+    cell = gh.make_cell(name, N, 0)
+    scaled = jax.tree.map(lambda leaf: leaf * 2.0**-118, cell.init(jax.random.key(1), bias_scale=0.0))
+    h0 = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), cell.initial_state(jax.random.key(2)))
+    found = _of_a_cell(cell, scaled, h0)
+    with jax.enable_x64(True):
+        exact = _of_a_cell(cell, *jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), (scaled, h0)))
+    for measure, values in found.items():
+        assert np.any(np.isfinite(values)), measure
+        # sums of T logs of some 80, each rounded
+        np.testing.assert_allclose(values, exact[measure], rtol=1e-6, atol=1e-4, err_msg=measure)
+
+
+def test_a_tanh_network_of_the_smallest_weights_to_fifty_digits():
+    """float64, W of 1e-306 and less beside biases that saturate: J_t = diag(1 - tanh²(W h + b)) W."""
+    n, rng = 3, np.random.default_rng(8)
+    cell = gh.make_cell("tanh", n, 0)
+    recurrent, bias = 1e-306 * rng.uniform(0.5, 1, (n, n)) * [[1, -1, 1]], np.array([0.3, 5.0, 9.0])
+    recurrent[0] *= -1
+    with jax.enable_x64(True):
+        made = cell.init(jax.random.key(0))
+        params = type(made)(jnp.asarray(recurrent), jnp.zeros((n, 0)), jnp.asarray(bias))
+        h0 = jnp.asarray([0.5, -0.5, 0.25])
+        found = _of_a_cell(cell, params, h0)
+    with mpmath.workdps(3000):  # the products are of 1e-1530
+        matrix = mpmath.matrix(recurrent.tolist())
+        slopes = mpmath.diag([mpmath.sech(mpmath.mpf(b)) ** 2 for b in bias])  # W h, of 1e-306, does not move tanh
+        products = [slopes * matrix]
+        for _ in range(T - 1):
+            products.append(slopes * matrix * products[-1])
+        norms = [float(mpmath.log(mpmath.mnorm(product, "f"))) for product in products]
+        squares = mpmath.eigsy(products[-1].T * products[-1], eigvals_only=True)
+        values = sorted((float(mpmath.log(square) / 2) for square in squares), reverse=True)
+    np.testing.assert_allclose(found["norms"], norms, rtol=1e-14)
     late, early = np.tril_indices(T)
-    pairs = log_jacobian_norms_all_pairs(cell.step, params, h0, steps=T)
-    np.testing.assert_allclose(pairs[late, early], (late + 1 - early) * log + np.log(2.0), atol=eps)
-    split = node_split(cell, params, h0, steps=T)
-    np.testing.assert_allclose(split["matrix"], log, atol=eps)
-    np.testing.assert_array_equal(split["activation"], 0)
+    np.testing.assert_allclose(found["pairs"], np.array(norms)[late - early], rtol=1e-14)
+    np.testing.assert_allclose(found["singular values"], values, rtol=1e-13)
+    np.testing.assert_allclose(np.sum(found["exponents"]) * T, np.sum(values), rtol=1e-13)
 
 
 def test_each_step_has_a_size_of_its_own():
@@ -219,3 +283,27 @@ def test_experiments_refuse_weight_scales_that_lose_entries(weights):
         with pytest.raises(SettingError, match=r"weight_scales: .* no entry of W is below 1.2e-38"):
             networks(scale)
     networks(1.2e-38 if weights == "identity" else 1e-33)
+
+
+@pytest.mark.parametrize(("precision", "power"), [("float32", -112), ("float64", -1006)])
+def test_experiments_at_the_smallest_scales(precision, power):
+    """Of linear networks every measure shifts by log s a step."""
+    steps, tiny = 6, 2.0**power
+    settings = {"cell": "linear", "hidden_size": 4, "steps": steps, "seeds": 2, "weight_scales": [1.0, tiny]}
+    settings |= {"precision": precision, "state_scale": 1.0}
+
+    def shift(experiment, variable, **others):
+        found = experiments.measure(checked({"experiment": experiment, **settings, **others}), lambda _: None)
+        assert bool(found.finite.all())
+        return found[variable].sel(weight_scale=tiny) - found[variable].sel(weight_scale=1.0)
+
+    log, allowed = power * np.log(2.0), 1e-6 * abs(power) if precision == "float32" else 1e-11
+    pairs = shift("pairs", "log_norm_of_pair").transpose(..., "late", "early").values
+    late, early = np.tril_indices(steps)
+    expected = np.broadcast_to((late + 1 - early) * log, pairs[..., late, early].shape)
+    np.testing.assert_allclose(pairs[..., late, early], expected, rtol=0, atol=allowed)
+    values = shift("singular_values", "log_singular_value")
+    np.testing.assert_allclose((values - values.lag * log).values, 0, rtol=0, atol=allowed)
+    np.testing.assert_allclose(shift("lyapunov", "exponent", transient=1), log, rtol=0, atol=allowed)
+    of_w = shift("lyapunov", "log_eigenvalue_modulus", transient=1)
+    np.testing.assert_allclose(of_w, log, rtol=0, atol=allowed)
