@@ -32,6 +32,7 @@ FLOORS = (
             "scaling",
             "fallback",
             "extended_range",
+            "wide",
             "underflow",
             "sums",
             "graded",

@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float
 from gradient_horizon import extended_range
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.compiled import compiled_once
-from gradient_horizon.derivatives import jacobian
 from gradient_horizon.extended_range import ZERO, Extended
-from gradient_horizon.fallback import with_care
+from gradient_horizon.fallback import step_of_arrays, with_care
 from gradient_horizon.rollout import Trajectory, system_of
 from gradient_horizon.scaling import is_kept, normalise, room_of
+from gradient_horizon.wide import jacobian_by_entry, sized_jacobian
 
 LEAF = 8  # steps, at least, within which direct products are cheaper
 _ROOM = 200  # at most: products of the squares of two entries, 2^-800, are floats of float64
@@ -60,17 +60,40 @@ def log_jacobian_norms_all_pairs(
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     trajectory = system.trajectory
     before = trajectory.states[:-1]
-    jacobians = lax.map(lambda hx: jacobian(lambda h: system.step(params, h, hx[1]), hx[0]), system.window)
     # What touches a state that is not finite is NaN in the end and must not make the rest suspect.
     is_good = trajectory.finite[:-1] & trajectory.finite[1:]
-    jacobians = jnp.where(is_good[:, None, None], jacobians, jnp.eye(before.shape[1], dtype=before.dtype)[None])
+    eye = jnp.eye(before.shape[1], dtype=before.dtype)
+    # what `params` and the step hold of traced values becomes an argument, `closed`
+    flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
+    with_64_bits = jnp.result_type(float) == jnp.float64
+
+    def formed(hx):
+        return sized_jacobian(lambda h: flat_step(closed, h, hx[1]), hx[0])
+
+    jacobians, exponents, are_safe = lax.map(formed, system.window)
+    jacobians = jnp.where(is_good[:, None, None], jacobians, eye[None])
+    exponents = jnp.where(is_good, exponents, 0)
+    so_far = jnp.cumsum(exponents, dtype=jnp.int32)
+
+    def by_entry(closed, window, is_good):
+        def advance(inputs):
+            (h, x), is_good = inputs
+            found = jacobian_by_entry(lambda h: flat_step(closed, h, x), h)
+            return jax.tree.map(lambda *parts: jnp.where(is_good, *parts), found, extended_range.extended(eye))
+
+        with jax.enable_x64(with_64_bits):  # as the step is used to
+            jacobians = lax.map(advance, (window, is_good))
+        return _by_entry(jacobians)
+
     with jax.enable_x64(True):
         logs, is_safe = _triangle(jacobians, len(before))
-        logs = with_care(~is_safe, logs, _by_entry, jacobians)
-    bad = (~trajectory.finite).astype(jnp.int32)
-    so_far = jnp.cumsum(bad)  # among h_0 .. h_t
-    logs = logs - system.log_norm_of_pairs
-    return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
+        is_safe = is_safe & jnp.all(are_safe | ~is_good)
+        logs = logs + (so_far[:, None] - so_far[None, :] + exponents[None, :]).astype(jnp.float64) * _LOG_2
+        logs = with_care(~is_safe, logs, by_entry, closed, system.window, is_good)
+        bad = (~trajectory.finite).astype(jnp.int32)
+        so_far = jnp.cumsum(bad, dtype=jnp.int32)  # among h_0 .. h_t
+        logs = logs - system.log_norm_of_pairs
+        return jnp.where(so_far[1:, None] - (so_far - bad)[None, :-1] > 0, jnp.nan, logs)
 
 
 @jax.jit(static_argnums=1)
@@ -100,12 +123,12 @@ def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> tuple[Float[Array
 
 
 @jax.jit
-def _by_entry(jacobians: Float[Array, "T n n"]) -> Float[Array, "T T"]:
+def _by_entry(jacobians: Extended) -> Float[Array, "T T"]:
     """The triangle by direct products from every start, whose entries have an exponent each: nothing is lost."""
-    steps, n, _ = jacobians.shape
+    steps, n, _ = jacobians.mantissa.shape
     many = max(1, min(steps, _CAREFUL_ENTRIES // n**2))
     times = jnp.arange(steps)
-    identity = Extended(*(jnp.tile(part, many) for part in extended_range.identity(n, jacobians.dtype)))
+    identity = Extended(*(jnp.tile(part, many) for part in extended_range.identity(n, jacobians.mantissa.dtype)))
     nothing = Extended(jnp.zeros_like(identity.mantissa), jnp.full_like(identity.exponent, ZERO))
 
     def from_starts(starts):

@@ -22,9 +22,10 @@ from gradient_horizon.compiled import compiled_once
 from gradient_horizon.derivatives import pull
 from gradient_horizon.extended_range import Extended, extended
 from gradient_horizon.fallback import step_of_arrays, with_care
-from gradient_horizon.rollout import Trajectory, ever, rollout, system_of
+from gradient_horizon.rollout import Trajectory, ever, system_of
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import add, is_kept, normalise, room_of
+from gradient_horizon.wide import jacobian_by_entry
 
 _LOG_2 = 0.6931471805599453
 
@@ -61,7 +62,7 @@ def log_state_gradient_norms(
 
     Derivatives: forward and in reverse; NaN where an exponent for each entry was needed and made a difference.
     """
-    flat_step, params, xs, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
+    flat_step, params, xs, trajectory, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
     before = trajectory.states[:-1]
     dtype = read.dtype
     room = room_of(dtype)
@@ -85,14 +86,13 @@ def log_state_gradient_norms(
     careful_step, closed = step_of_arrays(lambda h, x: flat_step(params, h, x), before, xs)
 
     def by_entry(closed, before, xs, read):
-        identity = jnp.eye(before.shape[1], dtype=dtype)
-
         def retreat(vector, inputs):
             h, x, added = inputs
             here = extended_range.add(vector, extended(added[:, None]))
             mantissa, exponent = extended_range.frobenius_norm(here)
             norm = jnp.log(mantissa) + exponent.astype(dtype) * _LOG_2
-            return extended_range.product(pull(careful_step, closed, h, x, identity).T, here), norm
+            jacobian = jacobian_by_entry(lambda h: careful_step(closed, h, x), h, by_rows=True)
+            return extended_range.product(extended_range.transposed(jacobian), here), norm
 
         return lax.scan(retreat, extended(jnp.zeros_like(read[0])[:, None]), (before, xs, read), reverse=True)[1]
 
@@ -135,7 +135,7 @@ def node_split(
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         allowed = ", ".join(names.ONE_PATH_CELLS)
         raise ValueError(f"cell: {cell.name!r} lets the gradient back on more than one path; allowed: {allowed}")
-    trajectory = rollout(cell.step, params, h0, xs, steps=steps) if trajectory is None else trajectory
+    trajectory = system_of(cell.step, params, h0, xs, steps=steps, trajectory=trajectory).trajectory
     before = trajectory.states[:-1]
     if gradient is None:
         gradient = jnp.ones_like(h0)

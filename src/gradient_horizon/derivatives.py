@@ -39,6 +39,22 @@ def jacobian_by_rows(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"
     return _one_of(function, h, lambda: jax.jacrev(function)(h), lambda: jax.jacfwd(function)(h))
 
 
+def jacobian_by(
+    function: Map, h: Float[Array, " n"], formed: Callable[[Callable[[Array], Array]], Any], *, by_rows: bool = False
+) -> Any:
+    """What `formed` makes of the map from a vector v to J v, or, preferably where `by_rows`, to Jᵀ v; and whether it is
+    the latter."""
+
+    def forwards() -> Any:
+        return formed(jax.linearize(function, h)[1]), False
+
+    def backwards() -> Any:
+        _, vjp = jax.vjp(function, h)
+        return formed(lambda vector: vjp(vector)[0]), True
+
+    return _one_of(function, h, *((backwards, forwards) if by_rows else (forwards, backwards)))
+
+
 def push_rows(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:

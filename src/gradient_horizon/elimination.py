@@ -12,11 +12,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from gradient_horizon import sums
 from gradient_horizon.arrays import Scalar
 from gradient_horizon.compiler import computed_once
+from gradient_horizon.scaling import normalise
 
+_LOG_2 = 0.6931471805599453
 _FEW = 32  # columns, that are eliminated one by one
 
 
@@ -104,6 +107,17 @@ def lu(columns: Float[Array, "k n"]) -> LU:
     return _eliminated(columns, jnp.ones(columns.shape[1], bool))[0]
 
 
+def log_abs_product(factors: Float[Array, "... n"], power: Int[Array, "..."] | int = 0) -> Float[Array, "..."]:
+    """log|product| of the n `factors` 2^`power`, exponents of two summed as such; -inf where one is 0."""
+    mantissas, exponents = sums.split(factors)
+    total = jnp.sum(exponents, axis=-1, dtype=jnp.int32) + factors.shape[-1] * power
+    return jnp.sum(jnp.log(jnp.abs(mantissas)), axis=-1) + total.astype(factors.dtype) * _LOG_2
+
+
 def log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
-    """log|det|, -inf where elimination meets a column of exact zeros."""
-    return jnp.sum(jnp.log(jnp.abs(lu(matrix).diagonal)))
+    """log|det|, -inf where elimination meets a column of exact zeros.
+
+    The matrix is brought to size first, so that no term of its elimination is lost.
+    """
+    scaled, power = normalise(matrix)
+    return log_abs_product(lu(scaled).diagonal, power)

@@ -49,6 +49,11 @@ def identity(n: int, dtype: DTypeLike) -> Extended:
     return Extended(eye, jnp.where(eye == 0, ZERO, 0).astype(jnp.int32))
 
 
+def transposed(values: Extended) -> Extended:
+    """The transposed matrix."""
+    return Extended(values.mantissa.T, values.exponent.T)
+
+
 def shifted(values: Extended, exponent: Int[Array, "..."]) -> Extended:
     """`values` · 2^`exponent`."""
     return Extended(values.mantissa, jnp.where(values.mantissa == 0, ZERO, values.exponent + exponent))
@@ -77,9 +82,12 @@ def _band(values: Extended, left: Bool[Array, "m n"], axis: int) -> tuple[Array,
     return jnp.where(chosen, relative_to(values, largest), 0), largest, left & ~chosen
 
 
-def product(left: Float[Array, "m n"], right: Extended) -> Extended:
-    """`left` @ `right`. No term over- or underflows: rows of `left` and columns of `right` go band by band."""
-    factor = extended(left)
+def product(left: Float[Array, "m n"] | Extended, right: Extended) -> Extended:
+    """`left` @ `right`, `left` of floats or of entries with exponents.
+
+    No term over- or underflows: rows of `left` and columns of `right` go band by band.
+    """
+    factor = left if isinstance(left, Extended) else extended(left)
 
     def by_rows(carry):
         rows, total = carry
@@ -94,8 +102,8 @@ def product(left: Float[Array, "m n"], right: Extended) -> Extended:
         _, total = lax.while_loop(lambda carry: jnp.any(carry[0]), by_columns, (right.mantissa != 0, total))
         return rows, total
 
-    shape = (left.shape[0], right.mantissa.shape[1])
-    nothing = Extended(jnp.zeros(shape, left.dtype), jnp.full(shape, ZERO, jnp.int32))
+    shape = (factor.mantissa.shape[0], right.mantissa.shape[1])
+    nothing = Extended(jnp.zeros(shape, factor.mantissa.dtype), jnp.full(shape, ZERO, jnp.int32))
     return lax.while_loop(lambda carry: jnp.any(carry[0]), by_rows, (factor.mantissa != 0, nothing))[1]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from gradient_horizon.extended_range import Extended
 from gradient_horizon.scaling import normalise, power_of_two
 
 _LOG_2 = 0.6931471805599453
@@ -48,13 +49,13 @@ def log_norm(matrix: Graded) -> Float[Array, ""]:
     return 0.5 * jnp.log(jnp.sum(scaled * scaled)) + largest.astype(scaled.dtype) * _LOG_2
 
 
-def graded_product(left: Float[Array, "n n"], right: Graded) -> Graded:
+def graded_product(left: Float[Array, "n n"] | Extended, right: Graded) -> Graded:
     """`left` times a graded matrix, each entry's own exponent taken into account: nothing over- or underflows."""
-    mantissa, exponent = jax.vmap(jax.vmap(normalise))(left)
+    mantissa, exponent = left if isinstance(left, Extended) else jax.vmap(jax.vmap(normalise))(left)
     total = exponent + right.exponents[None, :]
-    total = jnp.where((left == 0) | (right.exponents == ZERO)[None, :], ZERO, total)
+    total = jnp.where((mantissa == 0) | (right.exponents == ZERO)[None, :], ZERO, total)
     largest = jnp.max(total, axis=1)
-    terms = mantissa * _power(total - largest[:, None], left.dtype)
+    terms = mantissa * _power(total - largest[:, None], mantissa.dtype)
     rows = jnp.where((largest == ZERO)[:, None], 0, jnp.matmul(terms, right.rows, precision="highest"))
     return _regrade(rows, largest)
 

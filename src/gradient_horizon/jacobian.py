@@ -37,6 +37,7 @@ from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import power_of_two
 from gradient_horizon.spectral_norm import fresh_directions, largest_by_lapack, largest_singular_value
 from gradient_horizon.states import FlatStep
+from gradient_horizon.wide import jacobian_by_entry
 
 _LOG_2 = 0.6931471805599453
 # Lags at which every vector is looked at, until all have the same entries that are zero; then one stands for all.
@@ -286,8 +287,9 @@ def _extended(products: _Products, params: PyTree, trajectory: Trajectory, xs: P
 
     def advance(matrix, inputs):
         h, x = inputs
-        jacobian = products.jacobian(params, h, x)
-        matrix = extended_range.product(jacobian.T if turned else jacobian, matrix)
+        by_rows = turned or products.method == "jacrev"
+        jacobian = jacobian_by_entry(lambda h: products.flat_step(params, h, x), h, by_rows=by_rows)
+        matrix = extended_range.product(extended_range.transposed(jacobian) if turned else jacobian, matrix)
         part = Extended(*map(products.of_block, matrix))
         norm, exponent = extended_range.frobenius_norm(part)
         norms = {"frobenius": norm}

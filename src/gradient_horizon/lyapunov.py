@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import elimination, linalg, sums
 from gradient_horizon.arrays import PyTree, Scalar, Step
@@ -32,12 +34,14 @@ from gradient_horizon.orthogonal import log_growth
 from gradient_horizon.randomness import fixed_normal, fixed_orthogonal
 from gradient_horizon.rollout import Trajectory, sequence_length, system_of
 from gradient_horizon.scaling import bits_of, normalise, power_of_two
-from gradient_horizon.states import FlatStep, Layout, flatten_step
+from gradient_horizon.states import FlatStep, Layout
+from gradient_horizon.wide import in_float64, jacobian_by_entry, lifted_jacobian
 
 LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
 _log = logging.getLogger(__name__)
 BLOCKS = 10
+_LOG_2 = 0.6931471805599453
 _THIN = 2.0**-40  # less is not brought about by chance, and float32 reaches to 2^-126
 
 
@@ -107,44 +111,109 @@ class _Growth(NamedTuple):
     basis: Array  # (k, n), its vectors the rows, each in one piece of memory
     volumes: Array  # (k,) log R_ii of the basis
     unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
-    thin: Array  # whether an entry has fallen so far below its vector's largest that it may have been flushed to zero
+    lost: Array  # whether something may have been lost: beside a vector's largest entry, or at an end of the floats
 
 
-def _grow(flat_step: FlatStep, params: PyTree, every: int, before: _Growth, window: PyTree):
+# The vectors (k, n) after a step, up to a power of two, and its exponent: stretch(vectors, (h, x)).
+_Stretch: TypeAlias = Callable[[Float[Array, "k n"], PyTree], tuple[Float[Array, "k n"], Int[Array, ""]]]
+
+
+def _stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> _Stretch:
+    """By the linearised step, of vectors lifted so far that small entries of J_t do not underflow, nor what is made of
+    them by elimination."""
+    lift = bits_of(dtype).bias // 2
+
+    def stretch(vectors, inputs):
+        h, x = inputs
+        return push_rows(flat_step, params, h, x, vectors * 2.0**lift), jnp.int32(-lift)
+
+    return stretch
+
+
+def _grow(stretch: _Stretch, every: int, before: _Growth, window: PyTree):
     """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,)."""
     states, _ = window
     length, n = states.shape
+    dtype = before.basis.dtype
+    far = 2.0 ** (bits_of(dtype).bias - 24)
 
-    def one(tangents, inputs):
-        h, x = inputs
-        return push_rows(flat_step, params, h, x, tangents), None
+    def one(carry, inputs):
+        vectors, exponent = carry
+        vectors, gained = stretch(vectors, inputs)
+        vectors, size = normalise(vectors)
+        return (vectors, exponent + gained + size), None
+
+    def over(vectors, inputs):
+        if every == 1:
+            return stretch(vectors, jax.tree.map(lambda leaf: leaf[0], inputs))
+        return lax.scan(one, (vectors, jnp.int32(0)), inputs)[0]
 
     def group(carry, inputs):
-        basis, logs, unresolved, thin = carry
+        basis, logs, unresolved, lost = carry
         if len(basis) < n:
-            ends, _ = lax.scan(one, jnp.concatenate([basis, other]), inputs)
+            ends, exponent = over(jnp.concatenate([basis, other]), inputs)
             stretched, row = ends[:-1], ends[-1:]
             # beside what the same row of J_t makes of a vector all of whose entries are of the same size
-            thin = thin | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
+            lost = lost | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
         else:
-            stretched, _ = lax.scan(one, basis, inputs)
+            stretched, exponent = over(basis, inputs)
         factors = elimination.lu(stretched)
         pivots = jnp.abs(factors.diagonal)
-        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(basis.dtype).eps)
-        return (factors.lower, sums.add_log(logs, pivots), unresolved & (pivots <= rounding), thin), None
+        lost = lost | ~jnp.all((pivots == 0) | ((pivots >= 1 / far) & (pivots <= far)))
+        rounding = jnp.max(jnp.abs(stretched), axis=0)[factors.places] * (n * jnp.finfo(dtype).eps)
+        return (factors.lower, sums.add_log(logs, pivots, exponent), unresolved & (pivots <= rounding), lost), None
 
-    other = jnp.asarray(fixed_normal(1, n), before.basis.dtype)
+    other = jnp.asarray(fixed_normal(1, n), dtype)
     groups = length // every
     cut = groups * every
-    carry = (before.basis, sums.zero(before.volumes), before.unresolved, before.thin)
+    carry = (before.basis, sums.zero(before.volumes), before.unresolved, before.lost)
     if groups:
         split = jax.tree.map(lambda leaf: leaf[:cut].reshape(groups, every, *leaf.shape[1:]), window)
         carry, _ = lax.scan(group, carry, split)
     if cut < length:
         carry, _ = group(carry, jax.tree.map(lambda leaf: leaf[cut:], window))
-    basis, logs, unresolved, thin = carry
+    basis, logs, unresolved, lost = carry
     volumes = _volumes(basis.T)
-    return _Growth(basis, volumes, unresolved, thin), sums.add(sums.add(logs, volumes), -before.volumes)
+    return _Growth(basis, volumes, unresolved, lost), sums.add(sums.add(logs, volumes), -before.volumes)
+
+
+def _log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
+    """By a QR: JAX cannot compile an elimination, with its indices, where only a part has 64 bits enabled."""
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(linalg.graded_qr(matrix)[1]))))
+
+
+def _grown_in_float64(
+    jacobian: Callable[[PyTree], tuple[Float[Array, "n n"], Int[Array, ""]]],
+    window: PyTree,
+    start: Float[np.ndarray, "n n"],
+    eps: float,
+    parts: Int[np.ndarray, " T"],
+    with_log_dets: bool,
+) -> tuple[Float[Array, "parts n"], Bool[Array, " n"], Float[Array, " T"]]:
+    """Growth of log R_ii by a sorted QR at every step, summed over the steps of each part; which have not been resolved
+    beside the rounding `eps` of the Jacobians; and log|det J_t|, or zeros. 64 bits must be enabled.
+
+    `jacobian((h, x))` is J_t as a matrix in float64 and the exponent of a power of two.
+    """
+    n = len(start)
+
+    def advance(carry, inputs):
+        basis, totals, unresolved = carry
+        inputs, part = inputs
+        matrix, exponent = jacobian(inputs)
+        stretched = jnp.matmul(matrix, basis, precision="highest")
+        basis, r = linalg.graded_qr(stretched)
+        pivots = jnp.abs(jnp.diagonal(r))
+        sizes = -jnp.sort(-jnp.max(jnp.abs(stretched), axis=1))
+        powers = exponent.astype(jnp.float64) * _LOG_2
+        totals = totals + jnp.where(numbers == part, jnp.log(pivots) + powers, 0)
+        unresolved = unresolved & (pivots <= sizes * (n * eps))
+        return (basis, totals, unresolved), _log_abs_det(matrix) + n * powers if with_log_dets else jnp.zeros(())
+
+    numbers = np.arange(parts.max() + 1, dtype=np.int32)[:, None]
+    carry = (jnp.asarray(start), jnp.zeros((len(numbers), n)), jnp.ones(n, bool))
+    (_, totals, unresolved), log_dets = lax.scan(advance, carry, (window, parts))
+    return totals, unresolved, log_dets
 
 
 def _blocks_of(window: PyTree, blocks: int, length: int) -> tuple[PyTree, PyTree]:
@@ -257,34 +326,38 @@ def _spectrum(
     count *= times
     all_finite = jnp.all(trajectory.finite)
     length -= transient
+    eps = float(jnp.finfo(dtype).eps)
     blocks = min(BLOCKS, length // 2) if length >= 4 else 1
     size = length // blocks
 
-    def found(count, flat_step, params, window):
-        """The first `count` exponents and their errors, and whether they may have lost something."""
+    def outcome(exponents, error):
+        error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
+        order = linalg.descending(exponents)
+        return exponents[order], error[order]
+
+    def quick(stretch, window):
+        """Exponents and their errors, and whether they may have lost something."""
         early = jax.tree.map(lambda leaf: leaf[:transient], window)
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         basis = jnp.asarray(_start(n, times)[:, :count].T, dtype)
         growth = _Growth(basis, jnp.zeros(count, dtype), jnp.ones(count, bool), jnp.zeros((), bool))
+        grow = partial(_grow, stretch, every)
         dead = jnp.zeros(count, bool)
         if transient:
-            growth, gained = _grow(flat_step, params, every, growth, early)
+            growth, gained = grow(growth, early)
             dead = gained.total == -jnp.inf
         whole, rest = _blocks_of(counted, blocks, size)
-        growth, gained = lax.scan(lambda carry, block: _grow(flat_step, params, every, carry, block), growth, whole)
+        growth, gained = lax.scan(grow, growth, whole)
         parts = gained
         if blocks * size < length:
-            growth, last = _grow(flat_step, params, every, growth, rest)
+            growth, last = grow(growth, rest)
             parts = jax.tree.map(lambda of_blocks, of_rest: jnp.concatenate([of_blocks, of_rest[None]]), gained, last)
         # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
         dead = dead | growth.unresolved if every == 1 else dead
         exponents = jnp.where(dead, -jnp.inf, sums.value(sums.total(parts)) / length)
         # what the blocks have in common is taken away before anything is rounded to one float
         apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
-        error = _standard_error(apart)
-        error = jnp.where(jnp.isfinite(exponents), error, jnp.nan)
-        order = jnp.argsort(-exponents)
-        return (exponents[order], error[order]), growth.thin
+        return outcome(exponents, _standard_error(apart)), growth.lost
 
     def by_orthogonal_route(closed, window):
         """The same, and where it has a derivative."""
@@ -298,21 +371,51 @@ def _spectrum(
     # what `params` and the step hold of traced values becomes an argument, `closed`
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     window = system.window
-    measured, thin = found(count, flat_step, *held((closed, window)))
-    if count < n:
-        # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
-        # n vectors loses another has.
-        def widely(closed, window):
-            return jax.tree.map(lambda values: values[:count], found(n, flat_step, closed, window)[0])
+    constant, constants = held((window, closed))
+    stretch = _stretch_by(flat_step, constants, dtype)
+    measured, lost = quick(stretch, constant)
+    after = jax.tree.map(lambda leaf: leaf[transient:], constant)
+    eliminates = count == n and log_det is None  # for the sum rule
+    log_dets = jnp.zeros(length, dtype)
+    if eliminates:
+        eye = jnp.eye(n, dtype=dtype)
 
-        measured = with_care(thin & all_finite, measured, widely, closed, window)
+        def pivots(inputs):
+            vectors, power = stretch(eye, inputs)
+            return elimination.lu(vectors.T).diagonal, power
+
+        diagonals, powers = lax.map(pivots, after)
+        log_dets = elimination.log_abs_product(diagonals, powers)
+    with_64_bits = jnp.result_type(float) == jnp.float64
+
+    # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
+    # n vectors loses another has.
+    def careful(closed, window):
+        def jacobian(inputs):
+            h, x = inputs
+            with jax.enable_x64(with_64_bits):  # as the step is used to
+                lifted = lifted_jacobian(lambda h: flat_step(closed, h, x), h)
+            return in_float64(lifted)
+
+        numbers = np.arange(-transient, length, dtype=np.int32)
+        parts = np.where(numbers < 0, 0, 1 + np.minimum(numbers // size, blocks)).astype(np.int32)
+        totals, unresolved, log_dets = _grown_in_float64(jacobian, window, _start(n, times), eps, parts, eliminates)
+        exponents = jnp.sum(totals[1:], axis=0) / length
+        exponents = jnp.where(unresolved | (totals[0] == -jnp.inf), -jnp.inf, exponents)
+        exponents, error = outcome(exponents, _standard_error(totals[1 : 1 + blocks] / size))
+        return jax.tree.map(
+            lambda values: values.astype(dtype), ((exponents[:count], error[:count]), log_dets[transient:])
+        )
+
+    with jax.enable_x64(True):
+        measured, log_dets = with_care(lost & all_finite, (measured, log_dets), careful, closed, window)
     measured = with_derivative_of(by_orthogonal_route, measured, closed, window)
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
-        counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         # an error is no number to be differentiated
-        fixed, fixed_params, counted, found_exponents = held((closed, params, counted, exponents))
-        violation = _sum_rule_error(flat_step, layout, fixed, fixed_params, counted, found_exponents, log_det, times)
+        if log_det is not None:
+            log_dets = _given_log_dets(layout, held(params), after, log_det, times)
+        violation = jnp.abs(jnp.mean(held(exponents)) - sums.mean(log_dets) / n)
         if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
@@ -346,7 +449,7 @@ def largest_lyapunov_exponent(
     there when it grows again. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where a state is
     not finite.
     """
-    flat_step, _ = flatten_step(step, h0)
+    flat_step, params, xs, trajectory, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
     before = trajectory.states[:-1]
     n, dtype = before.shape[1], before.dtype
     room = bits_of(dtype).bias // 3  # entries of at least 1 times entries of J do not underflow
@@ -398,8 +501,7 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
     def advance(carry, inputs):
         vector, logs, lost = carry
         h, x = inputs
-        jacobian = push(flat_step, params, h, x, jnp.eye(n, dtype=dtype))
-        vector = graded_product(jacobian, vector)
+        vector = graded_product(jacobian_by_entry(lambda h: flat_step(params, h, x), h), vector)
         largest = jnp.max(vector.exponents)
         largest = jnp.where(largest == ZERO, 0, largest)
         is_zero = vector.exponents == ZERO
@@ -418,25 +520,11 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
     return jnp.where(lost, jnp.nan, rate)
 
 
-def _sum_rule_error(
-    flat_step: FlatStep,
-    layout: Layout,
-    closed: PyTree,
-    params: PyTree,
-    counted: PyTree,
-    exponents: Float[Array, " n"],
-    log_det: LogDet | None,
-    times: int,
-) -> Scalar:
-    n, dtype = layout.size, layout.dtype
-    if log_det is None:
-        identity = jnp.eye(n, dtype=dtype)
-        logs = lax.map(lambda hx: elimination.log_abs_det(push(flat_step, closed, hx[0], hx[1], identity)), counted)
-    else:
+def _given_log_dets(layout: Layout, params: PyTree, window: PyTree, log_det: LogDet, times: int) -> Float[Array, " T"]:
+    """log|det J_t| of the real pairs of numbers, where that of the step is known otherwise."""
 
-        def given(h, x):
-            x, carried = x if layout.carries else (x, [])
-            return times * log_det(params, layout.unpack(h, carried), x)
+    def given(h, x):
+        x, carried = x if layout.carries else (x, [])
+        return times * log_det(params, layout.unpack(h, carried), x)
 
-        logs = jax.vmap(given)(*counted)
-    return jnp.abs(jnp.mean(exponents) - sums.mean(logs) / n)
+    return jax.vmap(given)(*window)

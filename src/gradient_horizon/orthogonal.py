@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.arrays import PyTree
 from gradient_horizon.derivatives import push
+from gradient_horizon.scaling import normalise
+
+_LOG_2 = 0.6931471805599453
 
 
 def orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, " k"]]:
@@ -44,8 +47,10 @@ def log_growth(
     @jax.checkpoint
     def advance(basis, inputs):
         h, x = inputs
-        basis, logs, share = orthonormalised(push(flat_step, params, h, x, basis))
-        return basis, (logs, share)
+        # the squares of what is very short or long are no floats
+        stretched, exponent = normalise(push(flat_step, params, h, x, basis))
+        basis, logs, share = orthonormalised(stretched)
+        return basis, (logs + exponent.astype(logs.dtype) * _LOG_2, share)
 
     _, (logs, shares) = lax.scan(advance, basis, window)
     least = jnp.min(jnp.where(jnp.isnan(shares), 0, shares), axis=0)

@@ -18,16 +18,21 @@ from gradient_horizon.holomorphic import is_holomorphic
 from gradient_horizon.runtime import unroll
 from gradient_horizon.scaling import normalise
 from gradient_horizon.states import FlatStep, Layout, flatten_step, layout_of
+from gradient_horizon.wide import reads_subnormal
 
 
 class Trajectory(NamedTuple):
     """h_0 .. h_T as vectors: `states[t]` is h_t, shape (T + 1, n); n entries, of a complex state two for each.
 
     `carried`: what of h_0 .. h_{T-1} is not differentiated (integers, booleans, keys), leaf by leaf, leading axis T.
+
+    `is_misread`: whether XLA has computed with 0 instead of a parameter (see `system_of`); no state counts as finite
+    then.
     """
 
     states: Array
     carried: PyTree = ()
+    is_misread: Any = False
 
     @property
     def length(self) -> int:
@@ -36,8 +41,8 @@ class Trajectory(NamedTuple):
 
     @property
     def finite(self) -> Bool[Array, " times"]:
-        """Whether each state is finite."""
-        return jnp.all(jnp.isfinite(self.states), axis=1)
+        """Whether each state is finite, and the network's own."""
+        return jnp.all(jnp.isfinite(self.states), axis=1) & ~jnp.asarray(self.is_misread)
 
     @property
     def first_bad_step(self) -> Int[Array, ""]:
@@ -118,11 +123,20 @@ def system_of(
     steps: int | None = None,
     trajectory: Trajectory | None = None,
 ) -> System:
-    """`step` along `trajectory`, or along its own from `h0` where that is None."""
+    """`step` along `trajectory`, or along its own from `h0` where that is None.
+
+    Where XLA reads 0 instead of a parameter, because it is below the smallest normal number, no state is `finite`: the
+    network is another one than was meant.
+    """
     # every method sees the same states: a chaotic map would amplify any rounding between them
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     flat_step, layout = flatten_step(step, h0)
     inputs = (xs, trajectory.carried) if layout.carries else xs
+    one = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), (trajectory.states, inputs)
+    )
+    is_misread = reads_subnormal(lambda h, x: flat_step(params, h, x), *one)
+    trajectory = trajectory._replace(is_misread=is_misread)
     return System(
         flat_step,
         params,

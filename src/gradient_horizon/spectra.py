@@ -35,14 +35,16 @@ from jaxtyping import Array, Bool, Float, Int
 from gradient_horizon import linalg
 from gradient_horizon.arrays import PyTree, Step
 from gradient_horizon.compiled import compiled_once
-from gradient_horizon.derivatives import push, with_derivative_of
+from gradient_horizon.derivatives import with_derivative_of
 from gradient_horizon.fallback import held, step_of_arrays
 from gradient_horizon.graded import Graded, graded_product, graded_svd
 from gradient_horizon.orthogonal import log_growth
 from gradient_horizon.randomness import fixed_normal
 from gradient_horizon.rollout import Trajectory, ever, sequence_length, system_of
 from gradient_horizon.structural_rank import everything, parts_of_last_layer, through
+from gradient_horizon.wide import in_float64, lifted_jacobian
 
+_LOG_2 = 0.6931471805599453
 _NEXT_TO_NOTHING = 1e-8
 _MORE = 64.0
 _EPS = float(np.finfo(np.float64).eps)
@@ -120,7 +122,6 @@ def log_singular_values_at_lags(
     # of a holomorphic step each singular value comes twice among the real ones, and is given once
     times = 2 if system.is_holomorphic else 1
     window = jax.tree.map(jnp.asarray, system.window)
-    eye = jnp.eye(n, dtype=dtype)
     with_64_bits = jnp.result_type(float) == jnp.float64
     # what `params` and the step hold of traced values becomes an argument, `closed`
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *window)
@@ -129,7 +130,8 @@ def log_singular_values_at_lags(
     def jacobian(time):
         with jax.enable_x64(with_64_bits):  # as the step is used to
             h, x = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), constant)
-            return push(flat_step, constants, h, x, eye)
+            lifted = lifted_jacobian(lambda h: flat_step(constants, h, x), h)
+        return in_float64(lifted)
 
     with jax.enable_x64(True):
         logs, starts = _at_lags(jacobian, n, length, lags)
@@ -170,7 +172,10 @@ class _Product(NamedTuple):
 
 
 def _at_lags(
-    jacobian: Callable[[Int[Array, ""]], Float[Array, "n n"]], n: int, length: int, lags: Sequence[int]
+    jacobian: Callable[[Int[Array, ""]], tuple[Float[Array, "n n"], Int[Array, ""]]],
+    n: int,
+    length: int,
+    lags: Sequence[int],
 ) -> tuple[Float[Array, "lags n"], Float[Array, "lags n n"]]:
     """The log singular values of the last `lags` of `length` factors, in float64, and the right singular vectors."""
     identity = Graded(jnp.eye(n), jnp.zeros(n, jnp.int32))
@@ -178,14 +183,14 @@ def _at_lags(
 
     def align(back, carry):
         rows, growth = carry
-        factor = jacobian(jnp.int32(length - 1) - back).astype(jnp.float64)
+        factor, _ = jacobian(jnp.int32(length - 1) - back)
         q, r = linalg.qr(jnp.matmul(rows, factor, precision="highest").T)
         return q.T, growth + jnp.log(jnp.abs(jnp.diagonal(r)))
 
     def advance(time, carry):
-        product, nudged, reach = carry
-        given = jacobian(time)
-        factor, after = given.astype(jnp.float64), through(reach, given != 0, time)
+        product, nudged, reach, total = carry
+        factor, exponent = jacobian(time)
+        after = through(reach, factor != 0, time)
 
         def times(product, noise=None):
             known = jnp.where(places < reach.rank, product.basis, 0)
@@ -201,7 +206,7 @@ def _at_lags(
 
         with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), time), (n, n))
-        return times(product), times(nudged, noise.astype(jnp.float64)), after
+        return times(product), times(nudged, noise.astype(jnp.float64)), after, total + exponent
 
     def measure(carry, stretch):
         shorter, lag = stretch
@@ -211,19 +216,20 @@ def _at_lags(
         first = rows[linalg.descending(growth)].T
         start, _ = linalg.qr(jnp.where(jnp.abs(first) < _NEXT_TO_NOTHING, 0, first))
         begun = _Product(start, identity)
-        product, nudged, reach = lax.fori_loop(
-            jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n))
+        product, nudged, reach, total = lax.fori_loop(
+            jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n), jnp.int32(0))
         )
         logs, turned = graded_svd(product.rows)
         others, _ = graded_svd(nudged.rows)
         is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
         is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # where one is not, the next may be another's
+        logs = logs + total.astype(jnp.float64) * _LOG_2
         logs = jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
         return (rows, growth), (logs, jnp.matmul(start, turned.T, precision="highest"))
 
     whole = np.asarray(lags, np.int32)
     stretches = (np.concatenate([np.zeros(1, np.int32), whole[:-1]]), whole)
-    together = parts_of_last_layer(lambda time: jacobian(time) != 0, n, jnp.int32(length - lags[-1]), length)
+    together = parts_of_last_layer(lambda time: jacobian(time)[0] != 0, n, jnp.int32(length - lags[-1]), length)
     pure, _ = linalg.qr(jnp.where(together, fixed_normal(n, n), 0))
     start = (pure.T, jnp.zeros(n))
     return lax.scan(measure, start, jax.tree.map(jnp.asarray, stretches))[1]

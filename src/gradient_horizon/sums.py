@@ -68,16 +68,16 @@ def split(values: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, 
 
 
 def add_powers(so_far: Sum, exponent: Int[Array, "..."], rest: Float[Array, "..."] | float = 0.0) -> Sum:
-    """`so_far` + log 2^`exponent` + `rest`, `exponent` one that a float can have."""
+    """`so_far` + log 2^`exponent` + `rest`, `exponent` of at most a few thousand (in float32: 2^8)."""
     powers = exponent.astype(so_far.total.dtype)
     rest = rest + powers * jnp.asarray(_LOG_2_LOW, powers.dtype)
     return add(so_far, powers * jnp.asarray(_LOG_2_HIGH, powers.dtype), rest)
 
 
-def add_log(so_far: Sum, values: Float[Array, "..."]) -> Sum:
-    """`so_far` + log|`values`|; -inf for a zero."""
+def add_log(so_far: Sum, values: Float[Array, "..."], power: Int[Array, ""] | int = 0) -> Sum:
+    """`so_far` + log|`values` 2^`power`|; -inf for a zero."""
     mantissa, exponent = split(values)
-    return add_powers(so_far, exponent, jnp.log(jnp.abs(mantissa)))
+    return add_powers(so_far, exponent + power, jnp.log(jnp.abs(mantissa)))
 
 
 def join(one: Sum, other: Sum) -> Sum:

@@ -13,7 +13,7 @@ import numpy as np
 from gradient_horizon import ensemble, linalg, names, runtime
 from gradient_horizon.cells import Cell, make_cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.population import Population, program
+from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
 from gradient_horizon.parts import Parts
@@ -103,6 +103,11 @@ def _drawn(draw: Structure, network: dict[str, Any], constants: Constants) -> tu
     return drawn(joined(draw, constants.draw), network, constants.pixels)
 
 
+def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> Any:
+    params, _, _ = _drawn(draw, network, constants)
+    return zeros(params)
+
+
 def _rolled(cell: Structure, steps: int, rescale: bool, network: Any, constants: Constants) -> Network:
     """The network with its trajectory: every program that measures it sees the same states.
 
@@ -149,6 +154,7 @@ class Networks:
             constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
             parts=parts,
         )
+        self.population.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.population.total, self.population.block
         # the gates of a gated cell are more and longer sums, which gain nothing side by side
         self.width = runtime.lane_width(

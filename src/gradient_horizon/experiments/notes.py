@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gradient_horizon.config import Config
+from gradient_horizon.rules import SettingError
 from gradient_horizon.scaling import normalise
 
 LONG = 400  # steps after which float32 has lost both of the notes' series
@@ -66,6 +67,10 @@ def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
     matrices = np.stack(
         [notes_matrix(seed, config.hidden_size, scale) for scale in config.weight_scales for seed in config.seeds]
     )
+    tiny = np.finfo(np.float64).tiny
+    for scale, of_scale in zip(config.weight_scales, matrices.reshape(shape[0], -1), strict=True):
+        if scale and np.any(np.abs(of_scale) < tiny):  # XLA takes them for 0
+            raise SettingError("weight_scales", scale, f"0, or scales at which no entry of Wh is below {tiny:.2g}")
     with jax.enable_x64(True):
         series = jax.tree.map(np.asarray, _series(jnp.asarray(matrices), config.batch_size, config.steps))
     report(len(matrices))

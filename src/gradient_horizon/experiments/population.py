@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon import ensemble
@@ -16,6 +17,7 @@ from gradient_horizon.rules import SettingError
 # How many networks are measured before they are labelled and written: as many as give `SLAB` bytes, but at least
 # `SLAB_CHUNKS` chunks, as the last chunk is padded. Meanwhile each byte is held `HELD` times: in parts, logs and files.
 SLAB, SLAB_CHUNKS, HELD = 2**26, 16, 8
+_SMALLEST_DRAWN = 46  # bits: entries of W⁰ below 2^-46, 1e-14, are not drawn
 
 # What each axis of networks is called on a plot.
 AXES = {
@@ -74,6 +76,30 @@ class Population:
         """The values of the axes of the networks at `places`."""
         return {name: values[places] for name, values in self.networks.items()}
 
+    def refuse_underflow(self, zeros: ensemble.Program) -> None:
+        """Raise `SettingError` for a weight scale at which an entry of W would be below the smallest normal number.
+
+        XLA makes 0 of it: another network. `zeros` counts the parameters of a network that are 0.
+        """
+        tiny = float(np.finfo(self.networks["weight_scale"].dtype).tiny)
+        asked = [scale for scale in self.axes["weight_scale"] if 0 < scale < tiny * 2**_SMALLEST_DRAWN]
+        if not asked:
+            return
+        seeds = np.asarray(self.axes["seed"], np.uint32)
+
+        def count(scale: float) -> np.ndarray:
+            networks = {name: np.full(len(seeds), column[0]) for name, column in self.networks.items()}
+            networks |= {"seed": seeds, "weight_scale": np.full(len(seeds), scale, networks["weight_scale"].dtype)}
+            return np.asarray(self.over([zeros], networks))
+
+        ordinary = count(1.0)
+        for scale in asked:
+            if np.any(count(scale) > ordinary):
+                precision = self.networks["weight_scale"].dtype.name
+                allowed = f"0, or scales at which no entry of W is below {tiny:.2g}, the smallest {precision}"
+                wider = "; or precision=float64" if precision == "float32" else ""
+                raise SettingError("weight_scales", scale, allowed + wider)
+
     def _chunks(
         self, stages: Sequence[ensemble.Stage], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
     ) -> Iterator[tuple[slice, Any]]:
@@ -131,3 +157,8 @@ class Population:
     def coordinates(self) -> dict[str, Any]:
         """The axes as labelled coordinates."""
         return {name: (name, values, {"long_name": AXES[name], "units": "1"}) for name, values in self.axes.items()}
+
+
+def zeros(params: Any) -> Any:
+    """How many of the entries of `params` are 0, or below the smallest normal number, which XLA takes for 0."""
+    return sum(jnp.sum(leaf == 0, dtype=jnp.int32) for leaf in jax.tree.leaves(params))

@@ -12,7 +12,7 @@ import xarray as xr
 from gradient_horizon import ensemble, runtime
 from gradient_horizon.cells import make_cell
 from gradient_horizon.config import Config
-from gradient_horizon.experiments.population import Population, program
+from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.initialisations import PUBLISHED
 from gradient_horizon.parts import Parts
@@ -33,6 +33,7 @@ from gradient_horizon.training import (
     observe,
     solved_at,
 )
+from gradient_horizon.training.network import drawn
 
 
 def spec_of(config: Config) -> TrainSpec:
@@ -82,6 +83,10 @@ def _parted(spec: TrainSpec) -> tuple[Structure, np.ndarray]:
 def _member(network: dict[str, Any]) -> Member:
     key = jax.random.key(network["seed"])
     return Member(key, network["weight_scale"], network["learning_rate"], network["clip_threshold"])
+
+
+def _zeros(structure: Structure, network: dict[str, Any], constants: Constants) -> Any:
+    return zeros(drawn(joined(structure, constants.numbers), _member(network)).cell)
 
 
 def _begin(structure: Structure, network: dict[str, Any], constants: Constants) -> Learner:
@@ -233,6 +238,7 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         constants=Constants(_parted(spec)[1], spec.task.data()),
         parts=parts,
     )
+    population.refuse_underflow(program(_zeros, _parted(spec)[0]))
     trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
     history = population.every([trainer], trainer.finished)
     dataset = _labelled(spec, population, history)
