@@ -21,7 +21,7 @@ def shown_by(folder: Path) -> str:
     """A hash of what the figures of a sweep's folder are to show: its finished results, by name and checksum."""
     found = {}
     for job in records.job_folders(folder):
-        record = records.read_record(job)
+        record = records.readable_record(job)
         if record is not None and records.state_of(job) == records.FINISHED:
             found[job.name] = record.checksum
     return hashlib.sha256(json.dumps([__version__, found], sort_keys=True).encode()).hexdigest()
