@@ -1,12 +1,14 @@
-"""What the commands write, they write in place of nothing, or of a regular file."""
+"""What commands write, they write in place of nothing, or of a regular file; of many jobs they list what matters."""
 
+import argparse
+import json
 import os
 import socket
 
 import pytest
 from test_results import made, write
 
-from gradient_horizon import cli, results
+from gradient_horizon import cli, commands, records, results
 
 
 def device(path):
@@ -84,3 +86,23 @@ def test_a_file_is_written_or_replaced(sweep, capsys):
         assert capsys.readouterr().out == f"wrote {path}: 1 jobs, 0 missing\n"
         assert results.load(path).identical(results.load(sweep))
         path.unlink()
+
+
+def test_of_many_finished_jobs_a_table_lists_those_that_are_not(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands, "_LISTED", 3)
+    for number in range(5):
+        state = records.FAILED if number == 2 else records.FINISHED
+        folder = tmp_path / f"steps={number + 1}"
+        folder.mkdir()
+        (folder / records.RESULT).write_bytes(b"")
+        record = records.Record(
+            state, "", {}, {"steps": number + 1}, records.file_checksum(folder / records.RESULT), job=folder.name
+        )
+        records.write_record(folder, record)
+    assert commands.status(argparse.Namespace(folder=tmp_path, json=False)) == 0
+    said = capsys.readouterr().out
+    assert "steps=3" in said
+    assert "steps=1" not in said
+    assert said.splitlines()[-2:] == ["Not listed: 4 finished jobs; --json lists all.", "4 finished, 1 failed"]
+    assert commands.status(argparse.Namespace(folder=tmp_path, json=True)) == 0
+    assert len(json.loads(capsys.readouterr().out)["jobs"]) == 5

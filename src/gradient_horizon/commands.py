@@ -18,6 +18,7 @@ from gradient_horizon import interrupts, process, runtime
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 _NAMED = 5  # jobs of other processes that the table's last lines name
+_LISTED = 200  # finished jobs that a table lists; more are counted
 
 
 class UsageError(ValueError):
@@ -322,7 +323,12 @@ def status(options: argparse.Namespace) -> int:
     from gradient_horizon import terminal
 
     screen = terminal.console()
-    screen.print(terminal.status_table(str(folder), jobs, screen.width))
+    many = counts.get(records.FINISHED, 0) > _LISTED
+    listed = [job for job in jobs if job.state != records.FINISHED or job.why] if many else jobs
+    if listed:
+        screen.print(terminal.status_table(str(folder), listed, screen.width))
+    if len(listed) < len(jobs):
+        screen.print(f"Not listed: {len(jobs) - len(listed)} finished jobs; --json lists all.", markup=False)
     line = ", ".join(f"{count} {state}" for state, count in counts.items())
     for said in records.ignored_lines(ignored):
         screen.print(said, markup=False)
