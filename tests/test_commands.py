@@ -106,3 +106,13 @@ def test_of_many_finished_jobs_a_table_lists_those_that_are_not(tmp_path, monkey
     assert said.splitlines()[-2:] == ["Not listed: 4 finished jobs; --json lists all.", "4 finished, 1 failed"]
     assert commands.status(argparse.Namespace(folder=tmp_path, json=True)) == 0
     assert len(json.loads(capsys.readouterr().out)["jobs"]) == 5
+
+
+def test_what_a_killed_collect_has_left_is_removed(tmp_path):
+    folder = tmp_path / "sweep"
+    write(folder / "cell=tanh", made({"cell": "tanh"}))
+    left = folder / ".collected.nc.0123456789abcdef"
+    left.write_bytes(b"half")
+    assert cli.main(["collect", str(folder)]) == 0
+    assert (folder / "collected.nc").exists()
+    assert not left.exists()

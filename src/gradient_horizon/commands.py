@@ -350,7 +350,11 @@ def collect(options: argparse.Namespace) -> int:
         left_out = [job for job in told.standings(folder) if job.job in missing] if missing else []
         ignored = records.found_folders(folder)[1]
     try:
-        results.save(dataset, _output(output))  # what stood there may have changed meanwhile
+        if output.parent.resolve() == folder.resolve():
+            with records.writing(folder):
+                results.save(dataset, _output(output))
+        else:
+            results.save(dataset, _output(output))  # what stood there may have changed meanwhile
     except OSError as error:
         raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
     for job in left_out:

@@ -58,6 +58,11 @@ def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None
 
     A figure that an earlier drawing has left and this one does not make is removed. `check` is called before each.
     """
+    with records.writing(folder):
+        return _draw(folder, dataset, shows, check)
+
+
+def _draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None]) -> list[Path]:
     before = _drawn(folder)[1]
     paths: list[Path] = []
     for name, figure in figures.sweep_figures(dataset).items():

@@ -333,6 +333,14 @@ def planning(sweep: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def writing(sweep: Path) -> Iterator[None]:
+    """`planning`, and what processes that were killed while they wrote have left in the sweep's folder is removed."""
+    with planning(sweep):
+        files.clear_unfinished(sweep)
+        yield
+
+
 def write_plan(sweep: Path, jobs: Mapping[str, int], settings: Mapping[str, Any] | None = None) -> None:
     """Remember that these jobs, each of so many networks, belong to the sweep, beside those of earlier commands.
 
