@@ -38,27 +38,16 @@ VALUES = st.recursive(
 )
 
 
-def typed(value: object) -> str:
-    """The value as it is typed: the grammar of Hydra."""
-    if isinstance(value, list):
-        return f"[{','.join(map(typed, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{typed(entry)}' for key, entry in value.items())}}}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
 # What is wrong: the words that are typed, and the word that the answer must hold.
 WRONG_VALUES = (
     st.tuples(KEYS, VALUES)
     .filter(lambda pair: refuses(*pair))
-    .map(lambda pair: (f"{pair[0]}={typed(pair[1])}", pair[0]))
+    .map(lambda pair: (f"{pair[0]}={malformed.typed(pair[1])}", pair[0]))
 )
 UNKNOWN = st.tuples(st.sampled_from(["", "+", "++"]), NAMES, VALUES).filter(
     lambda parts: parts[1] not in (*config.FIELDS, "sweeps", "hydra")
 )
-UNKNOWN_KEYS = UNKNOWN.map(lambda parts: (f"{parts[0]}{parts[1]}={typed(parts[2])}", parts[1]))
+UNKNOWN_KEYS = UNKNOWN.map(lambda parts: (f"{parts[0]}{parts[1]}={malformed.typed(parts[2])}", parts[1]))
 DELETED = KEYS.map(lambda key: (f"~{key}", key))
 SWEPT = st.sampled_from([("cell=tanh,relu", "cell"), ("steps=range(1,9)", "steps"), ("seeds=[1],[2]", "seeds")])
 CODE = st.sampled_from(
