@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 import gradient_horizon as gh
-from gradient_horizon import jobs, launch, launchers, records, runtime, status, sweep
+from gradient_horizon import files, jobs, launch, launchers, records, runtime, status, sweep
 
 ROOT = Path(__file__).parents[1]
 SWEEP = shlex.split(
@@ -303,11 +303,33 @@ def test_each_command_has_a_launchers_folder_of_its_own_and_a_link_is_refused(la
     assert first != second
     assert first.parent == second.parent == tmp_path / "results/a/launcher"
     (tmp_path / "outside").mkdir()
-    (planned.folder / "launcher").rmdir()
+    files.remove_tree(planned.folder / "launcher")
     (planned.folder / "launcher").symlink_to(tmp_path / "outside")
     with pytest.raises(OSError, match="launcher is a link; allowed: a folder of its own, or nothing"):
         launch.run(planned, planned.jobs, 3, lambda told: None)
     assert not list((tmp_path / "outside").iterdir())
+
+
+def test_what_launchers_of_dead_commands_keep_goes_when_all_jobs_are_finished(launched, tmp_path):
+    planned, _ = launched
+    kept = planned.folder / launch.FOLDER
+    for name in ("dead", "alive"):
+        (kept / name).mkdir(parents=True)
+        (kept / name / "task.sh").touch()
+    (kept / "link").symlink_to(tmp_path)
+    for job in planned.jobs:
+        launch.clear(planned.folder)
+        assert (kept / "dead/task.sh").exists()
+        job.folder.mkdir()
+        (job.folder / records.RESULT).touch()
+        records.write_record(job.folder, replace(job.record(), state=records.FINISHED))
+    with files.locked(kept / "alive" / launch.ALIVE, wait=False):
+        launch.clear(planned.folder)
+        assert sorted(path.name for path in kept.iterdir()) == ["alive", "link"]
+        assert not (tmp_path / launch.ALIVE).exists()
+    (kept / "link").unlink()
+    launch.clear(planned.folder)
+    assert not kept.exists()
 
 
 def test_a_task_computes_what_it_can_read_the_settings_of(launched, monkeypatch):

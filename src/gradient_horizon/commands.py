@@ -119,6 +119,10 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
     end, some = _computed(screen, sweep, todo) if todo else (DONE, True)
     if end == INTERRUPTED or not some:
         return end
+    if (sweep.folder / "launcher").exists():
+        from gradient_horizon import launch
+
+        launch.clear(sweep.folder)
     _draw_quick_looks(screen, sweep, todo)
     return max(end, _conclude(screen, sweep.folder, redraw=redraw))
 

@@ -29,6 +29,7 @@ from gradient_horizon import files, interrupts, jobs, launchers, process, record
 from gradient_horizon.sweep import Outcome, Sweep
 
 FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
+ALIVE = "alive"  # the file in each command's own folder there that is locked as long as the command lives
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; for a lost job to be started again
 _log = logging.getLogger(__name__)
 Tell = Callable[[list[status.Standing]], None]
@@ -78,11 +79,22 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     if not fit:
         return Outcome(failed, [])
     todo = fit
-    names = [job.name for job in todo]
-    tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
     folder = planned.folder.resolve()
     files.make_folder(folder / FOLDER)
     own = folder / FOLDER / os.urandom(8).hex()  # of this command alone, and nobody has put links there
+    files.make_folder(own)
+    with files.locked(own / ALIVE, wait=True):
+        outcome = _launched(planned, todo, pack, tell, own, cores)
+    if not outcome.failed:
+        files.remove_tree(own)
+    return Outcome([*failed, *outcome.failed], [])
+
+
+def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, own: Path, cores: int | None) -> Outcome:
+    """Launch `todo` from the folder `own`, and wait until every job has ended somewhere."""
+    assert planned.launcher is not None
+    names = [job.name for job in todo]
+    tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
     error = ""
     if planned.launcher["_target_"] == launchers.SLURM.target:
         importlib.import_module("submitit")
@@ -90,7 +102,7 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
         logging.getLogger("submitit").setLevel(logging.ERROR)
     try:
         with _following(todo, tell):
-            task = partial(work, str(folder), list(todo[0].swept), cores)
+            task = partial(work, str(planned.folder.resolve()), list(todo[0].swept), cores)
             launcher = _launcher(planned.launcher, own, task)
             launcher.launch([[f"+jobs={json.dumps(task)}"] for task in tasks], 0)
     except _LostError:
@@ -101,11 +113,28 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
         interrupts.check()
         time.sleep(SECONDS)
         tell([status.standing_of(job.folder, job.networks) for job in todo])
-    if not outcome.failed:
-        files.remove_tree(own)
-        with suppress(OSError):  # another command still has something there
-            own.parent.rmdir()
-    return Outcome([*failed, *outcome.failed], [])
+    return outcome
+
+
+def clear(folder: Path) -> None:
+    """Remove what the launchers of commands that have ended keep in a sweep's folder, once all its jobs are finished.
+
+    Until then they hold what its tasks wrote, and what tasks that still wait are to do.
+    """
+    kept = folder / FOLDER
+    if not kept.is_dir() or kept.is_symlink():
+        return
+    if any(records.state_of(job) != records.FINISHED for job in records.job_folders(folder)):
+        return
+    for own in kept.iterdir():
+        with suppress(OSError):
+            files.check_folder(own)
+            with files.locked(own / ALIVE, wait=False) as is_free:
+                pass
+            if is_free:
+                files.remove_tree(own)
+    with suppress(OSError):  # another command still has something there
+        kept.rmdir()
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from forks import fork
 
-_ATTRIBUTES = ("wall_time_seconds", "peak_memory_bytes", "jobs", "recheck", "git_commit")  # differ from run to run
+# These differ from run to run, and `device` names how many of them a launcher leaves to a task.
+_ATTRIBUTES = ("wall_time_seconds", "peak_memory_bytes", "jobs", "recheck", "git_commit", "device")
 
 
 def digest(folder: Path) -> dict[str, str]:

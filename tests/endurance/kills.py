@@ -238,8 +238,7 @@ class Kills:
         import slurm
 
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
-        # as many devices as a task has: the attribute that names them is part of the digest
-        environment = {key: value for key, value in os.environ.items() if key not in ("JAX_NUM_CPU_DEVICES",)}
+        environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
         child = fork(partial(command, ["run", "-m", *LAUNCHED.split(), "name=kept"]), self.scratch / "said.txt", folder)
         assert child.wait() == 0, child.said.read_text()
         expected = digest_in_child(folder / "results/kept", self.scratch)
@@ -249,6 +248,7 @@ class Kills:
             while kills < count:
                 launcher = "slurm" if self.counts_of("slurm") <= self.counts_of("joblib") else "joblib"
                 kills += self.launched(launcher, within if launcher == "slurm" else environment, expected)
+                print(f"{kills} kills under launchers", file=sys.stderr, flush=True)
         return kills
 
     def counts_of(self, launcher: str) -> int:
@@ -294,6 +294,7 @@ def run(
     done = 0
     while done < count - launchers and time.monotonic() < until:
         done += trial.paper() if trial.rng.random() < 0.05 else trial.one_sweep(count - launchers - done)
+        print(f"{done} kills", file=sys.stderr, flush=True)
     if launchers:
         done += trial.under_launchers(launchers)
     told = ", ".join(f"{name} {times}" for name, times in sorted(trial.counts.items()))
