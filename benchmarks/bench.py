@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from contestants import OWN, K, Prepared, Process, alternate
 
-from gradient_horizon import runtime
+from gradient_horizon.ensembles import devices as runtime
 
 
 @dataclass

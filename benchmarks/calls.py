@@ -40,13 +40,13 @@ def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
     import jax
     import jax.numpy as jnp
 
-    from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
-    from gradient_horizon.backprop import log_state_gradient_norms, node_split
     from gradient_horizon.cells import make_cell
-    from gradient_horizon.jacobian import log_jacobian_norms
-    from gradient_horizon.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
-    from gradient_horizon.rollout import rollout
-    from gradient_horizon.spectra import log_singular_values_at_lags
+    from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
+    from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
+    from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
+    from gradient_horizon.measures.nodes import log_state_gradient_norms, node_split
+    from gradient_horizon.measures.singular_values import log_singular_values_at_lags
+    from gradient_horizon.measures.trajectory import rollout
 
     cell = make_cell("tanh", n)
     key = jax.random.key(0)
@@ -102,8 +102,8 @@ def by_vmap(case: Case) -> Ready:
     import jax.numpy as jnp
     from jax import lax
 
-    from gradient_horizon import runtime
-    from gradient_horizon.jacobian import log_jacobian_norms
+    from gradient_horizon.ensembles import devices
+    from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 
     def step(matrix: Any, h: Any, _: Any) -> Any:
         return jnp.tanh(matrix @ h)
@@ -114,7 +114,7 @@ def by_vmap(case: Case) -> Ready:
 
     with np.load(case["start"]) as start:
         matrices, h = jnp.asarray(start["W"]), jnp.asarray(start["h"])
-    n, block = case["n"], runtime.block_size(case["n"], case["steps"])
+    n, block = case["n"], devices.block_size(case["n"], case["steps"])
     cut = matrices.reshape(-1, block, n, n), h.reshape(-1, block, n)
     at_once = jax.jit(norms)
     in_blocks = jax.jit(lambda matrices, h: lax.map(lambda block: norms(*block), (matrices, h)))

@@ -160,7 +160,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
     if sys.argv[1] == OWN:
-        from gradient_horizon import process
+        from gradient_horizon.ensembles import process
 
         process.prepare_own()
     ready: dict[int, Ready] = {}

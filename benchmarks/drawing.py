@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from scaling import TITLES, Curve
 
-from gradient_horizon.figures import style
+from gradient_horizon.figures.kit import style
 
 
 def throughput(by_name: Mapping[str, Mapping[int, float]], roofline: float) -> Figure:

@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from gradient_horizon import __version__, runtime
+from gradient_horizon import __version__
+from gradient_horizon.ensembles import devices
 
 SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NPROC")
 
@@ -48,6 +49,6 @@ def description(packages: tuple[str, ...]) -> list[str]:
     """The machine and the versions, a line each; JAX is not started."""
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     return [
-        f"{cpu_model()}, {runtime.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        f"{cpu_model()}, {devices.cpu_count()} cores, {platform.system()} {platform.machine()}",
         f"gradient-horizon {__version__}, {versions}, Python {platform.python_version()}",
     ]

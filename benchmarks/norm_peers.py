@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from contestants import Case, Ready, fastest
 
-from gradient_horizon import runtime
+from gradient_horizon.ensembles import devices
 
 _RESCALED = 16  # the largest N whose products are brought to size
 _EVERY = 10  # steps
@@ -91,7 +91,7 @@ def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:
     """With one thread or all, over all networks at once or in blocks that fit the cache, whichever is fastest."""
     torch: Any = import_module("torch")
     matrices, h = (torch.from_numpy(array) for array in _start(case))
-    own = runtime.block_size(case["n"], case["steps"])
+    own = devices.block_size(case["n"], case["steps"])
 
     def call(threads: int, block: int) -> Any:
         torch.set_num_threads(threads)
@@ -99,7 +99,7 @@ def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:
 
     candidates = {
         f"{threads} threads, blocks of {block}": partial(call, threads, block)
-        for threads in sorted({1, runtime.cpu_count()})
+        for threads in sorted({1, devices.cpu_count()})
         for block in sorted({min(own * threads, len(h)), len(h)})
     }
     name, best = fastest(candidates)

@@ -12,40 +12,41 @@ import numpy as np
 from contestants import Arrays, Case, Ready
 from jax import lax
 
-from gradient_horizon import ensemble, linalg, runtime
 from gradient_horizon.cells import make_cell
-from gradient_horizon.derivatives import pull
-from gradient_horizon.jacobian import log_jacobian_norms
-from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
-from gradient_horizon.randomness import fixed_orthogonal
-from gradient_horizon.rollout import rollout
-from gradient_horizon.scaling import normalise
-from gradient_horizon.states import flatten_step
+from gradient_horizon.ensembles import blocks, devices
+from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
+from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.measures.states import flatten_step
+from gradient_horizon.measures.trajectory import rollout
+from gradient_horizon.numerics import lapack as linalg
+from gradient_horizon.numerics.derivatives import pull
+from gradient_horizon.numerics.exponents import normalise
+from gradient_horizon.numerics.keys import fixed_orthogonal
 
 Measure = Callable[[Any, Any, Case], Any]  # measure(params, h0, case), for one network
 
 
-def _drawing(case: Case) -> ensemble.Program:
+def _drawing(case: Case) -> blocks.Program:
     cell = make_cell("tanh", case["n"])
 
     def drawn(seed: Any, _: Any) -> Any:
         key = jax.random.key(seed)
         return cell.init(key, case["scale"]), cell.initial_state(key)
 
-    return ensemble.Program(drawn)
+    return blocks.Program(drawn)
 
 
-def _measuring(measure: Measure, case: Case, width: int = 1) -> ensemble.Program:
+def _measuring(measure: Measure, case: Case, width: int = 1) -> blocks.Program:
     def measured(network: Any, _: Any) -> Any:
         params, h0 = network
         return measure(params, h0, case)
 
-    return ensemble.Program(measured, width)
+    return blocks.Program(measured, width)
 
 
 def _chunks(case: Case) -> list[Any]:
     """The networks, drawn; seeds count from 0."""
-    chunk = runtime.block_size(case["n"], case["steps"]) * jax.device_count()
+    chunk = devices.block_size(case["n"], case["steps"]) * jax.device_count()
     seeds = np.arange(case["networks"], dtype=np.uint32).reshape(-1, chunk)
     draw = _drawing(case)
     return [jax.block_until_ready(draw(part, None)) for part in seeds]
@@ -100,7 +101,7 @@ def start(case: Case) -> Ready:
 
 def frobenius(case: Case) -> Ready:
     """Log Frobenius norms at every lag."""
-    width = runtime.lane_width(case["n"], runtime.block_size(case["n"], case["steps"]))
+    width = devices.lane_width(case["n"], devices.block_size(case["n"], case["steps"]))
     return _over_chunks(_frobenius, case, width)
 
 
@@ -122,9 +123,9 @@ def exponents(case: Case) -> Ready:
 def product(case: Case) -> Ready:
     """One product of `n` × `n` matrices on each device at the same time; nothing to agree in."""
     size = case["n"]
-    program = ensemble.Program(lambda matrix, _: matrix @ matrix)
+    program = blocks.Program(lambda matrix, _: matrix @ matrix)
     matrices = np.random.default_rng(0).standard_normal((jax.device_count(), size, size), np.float32)
-    placed = jax.block_until_ready(ensemble.Program(lambda matrix, _: matrix + 0)(matrices, None))
+    placed = jax.block_until_ready(blocks.Program(lambda matrix, _: matrix + 0)(matrices, None))
     return Ready(
         lambda: jax.block_until_ready(program(placed, None)), lambda _: {"devices": np.array(jax.device_count())}
     )
@@ -133,11 +134,11 @@ def product(case: Case) -> Ready:
 def sweep(case: Case) -> Ready:
     """Networks drawn and measured chunk after chunk, as a sweep does it; what is measured is not kept."""
     stages = [_drawing(case), _measuring(_frobenius, case)]
-    block = runtime.block_size(case["n"], case["steps"])
+    block = devices.block_size(case["n"], case["steps"])
     seeds = np.arange(case["networks"], dtype=np.uint32)
 
     def call() -> None:
-        for _ in ensemble.map_blocks(stages, block, seeds):
+        for _ in blocks.map_blocks(stages, block, seeds):
             pass
 
     return Ready(call, lambda _: {"chunk": np.array(block * jax.device_count())})

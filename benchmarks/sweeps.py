@@ -16,7 +16,7 @@ import numpy as np
 from bench import Bench
 from rows import LESS, Row, row
 
-from gradient_horizon import records
+from gradient_horizon.store import records
 
 SCALES = 50
 REFERENCE, MILLION, QUICK = 10_000, 1_000_000, 30_000

@@ -16,7 +16,7 @@ from bench import Bench
 from contestants import JAX, OWN, TORCH, Arrays, Case, Ready, fastest
 from rows import LESS, MORE, Row, row
 
-from gradient_horizon import runtime
+from gradient_horizon.ensembles import devices
 
 NETWORKS, N, T, BATCH = 64, 50, 100, 20
 RATE, THRESHOLD = 0.01, 1.0
@@ -35,23 +35,23 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
     import jax
     from jax import lax
 
-    from gradient_horizon import ensemble
     from gradient_horizon.cells import VanillaParams, make_cell
+    from gradient_horizon.ensembles import blocks
     from gradient_horizon.tasks import Sample, make_task
     from gradient_horizon.training import Member, TrainSpec, advance, begin
-    from gradient_horizon.training.learning import optimizer
+    from gradient_horizon.training.learner import optimizer
     from gradient_horizon.training.network import Params, Readout, drawn, loss_and_gradient, sequences
 
     task = make_task("temporal_order", T)
     spec = TrainSpec(make_cell("tanh", N, task.input_size), task, clip="book", batch_size=BATCH)
-    block = runtime.training_block(N, T, BATCH) * jax.device_count()
+    block = devices.training_block(N, T, BATCH) * jax.device_count()
     parts = [slice(start, start + block) for start in range(0, NETWORKS, block)]
     seeds = np.arange(NETWORKS, dtype=np.uint32)
 
     def member(seed: Any) -> Member:
         return Member(jax.random.key(seed), *(jax.numpy.float32(number) for number in (1.0, RATE, THRESHOLD)))
 
-    def chunks(program: ensemble.Program, networks: Any, constants: Any = None) -> Any:
+    def chunks(program: blocks.Program, networks: Any, constants: Any = None) -> Any:
         found = [
             jax.block_until_ready(program(jax.tree.map(lambda leaf, part=part: leaf[part], networks), constants))
             for part in parts
@@ -86,9 +86,9 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
         return advance(spec, member(seed), None, learner, jax.numpy.int32(updates)).params.readout.bias
 
     return (
-        lambda: chunks(ensemble.Program(start), seeds),
-        lambda updates: partial(chunks, ensemble.Program(partial(updated, updates))),
-        lambda updates: partial(chunks, ensemble.Program(partial(drawing, updates)), seeds),
+        lambda: chunks(blocks.Program(start), seeds),
+        lambda updates: partial(chunks, blocks.Program(partial(updated, updates))),
+        lambda updates: partial(chunks, blocks.Program(partial(drawing, updates)), seeds),
     )
 
 
@@ -217,7 +217,7 @@ def _on_threads(call: Callable[[], Arrays]) -> Ready:
         torch.set_num_threads(threads)
         return call()
 
-    name, best = fastest({f"{threads} threads": partial(on, threads) for threads in sorted({1, runtime.cpu_count()})})
+    name, best = fastest({f"{threads} threads": partial(on, threads) for threads in sorted({1, devices.cpu_count()})})
     return Ready(best, lambda found: found, name)
 
 

@@ -30,7 +30,7 @@ import numpy as np
 
 import gradient_horizon as gh
 from gradient_horizon import figures
-from gradient_horizon.outcomes import foretold, has_solved, initial_log_norms
+from gradient_horizon.analysis.outcomes import foretold, has_solved, initial_log_norms
 
 # %% [markdown]
 # ## A sweep of training

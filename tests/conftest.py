@@ -8,7 +8,7 @@ import tempfile
 
 from jaxtyping import install_import_hook
 
-from gradient_horizon import process
+from gradient_horizon.ensembles import process
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # in the background of a script; the processes that tests interrupt would inherit it
@@ -26,32 +26,32 @@ process.prepare_own(devices=2, compile_cache=False)
 import jax  # noqa: E402  after the settings that JAX reads when it is imported
 import pytest  # noqa: E402
 
-from gradient_horizon import compiled  # noqa: E402
+from gradient_horizon.numerics import compiled  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 CHECKED = (
-    "activations",
-    "backprop",
+    "analysis.intervals",
+    "analysis.outcomes",
     "cells",
-    "clipping",
-    "horizon",
-    "inputs",
-    "jacobian",
-    "outcomes",
-    "randomness",
-    "recurrence",
-    "rollout",
-    "scaling",
-    "statistics",
+    "cells.activations",
+    "cells.weights",
+    "measures.horizon",
+    "measures.jacobian_norms",
+    "measures.nodes",
+    "measures.trajectory",
+    "numerics.exponents",
+    "numerics.keys",
     "tasks",
-    "weights",
+    "tasks.drives",
+    "training.bptt",
+    "training.clipping",
 )
 install_import_hook([f"gradient_horizon.{module}" for module in CHECKED], "beartype.beartype")
 
 # What takes minutes comes first, so that no process is left with it when the others have ended.
-FIRST = ("test_verify", "test_parts", "test_notebooks", "test_launch", "test_ensemble", "test_wheel")
+FIRST = ("test_verify", "test_checkpoints", "test_notebooks", "test_launch", "test_blocks", "test_wheel")
 
 # Of tests that compile for long, the cases that a run of the suite does; the others of their kind are `slow`.
 DONE = {

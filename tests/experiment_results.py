@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.config import checked
-from gradient_horizon.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.settings.schema import checked
 
 N = 8
 NETWORK = ("weight_scale", "seed")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.testing.compare import compare_images
 
-from gradient_horizon.figures import scales, style
+from gradient_horizon.figures.kit import style, weight_scale
 
 BASELINE = Path(__file__).with_name("baseline")
 # Root mean square over pixels and colours, of 255. Another processor's last digits shift a line by far less than a
@@ -33,7 +33,7 @@ def title_of(ax):
 
 def panels_of(figure):
     """The Axes that show data: every one but the colour bar."""
-    return [ax for ax in figure.axes if ax.get_xlabel() or title_of(ax) or ax.get_ylabel() != scales.LABEL]
+    return [ax for ax in figure.axes if ax.get_xlabel() or title_of(ax) or ax.get_ylabel() != weight_scale.LABEL]
 
 
 def curves_of(ax):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gradient_horizon import cli
+from gradient_horizon.commands import parser
 
 Case = tuple[list[str], dict[str, str]]
 SECONDS = 2.0  # of a processor at most, for one refusal
@@ -673,7 +673,7 @@ def within(
 def _in_process(arguments: list[str]) -> tuple[object, str, str]:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
-            status: object = cli.main(arguments)
+            status: object = parser.main(arguments)
         except SystemExit as stop:
             status = stop.code
         except BaseException as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gradient_horizon import runtime
+from gradient_horizon.ensembles import devices
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "munged")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -85,7 +85,7 @@ def one_node(folder: Path, environment: dict[str, str]) -> Iterator[dict[str, st
     host = socket.gethostname().partition(".")[0]
     configuration = folder / "slurm.conf"
     ports = _free_ports()
-    configuration.write_text(CONFIGURATION.format(host=host, folder=folder, cores=runtime.cpu_count(), ports=ports))
+    configuration.write_text(CONFIGURATION.format(host=host, folder=folder, cores=devices.cpu_count(), ports=ports))
     environment = {**environment, "PATH": _path(), "SLURM_CONF": str(configuration)}
     (folder / "munge").mkdir()
     key = folder / "munge" / "key"

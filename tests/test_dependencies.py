@@ -83,7 +83,7 @@ def listed() -> set[str]:
         ("import numpy as np\nx = np._core.umath", {"numpy._core.umath"}),
         ("import hydra._internal.utils", {"hydra._internal.utils"}),
         ("import jax\nx = jax.__version__", set()),
-        ("from gradient_horizon.lyapunov import _spectrum", set()),
+        ("from gradient_horizon.measures.lyapunov import _spectrum", set()),
         ("import _thread\n_thread.interrupt_main()", set()),
         ("import jaxtyping\nx = jaxtyping.Array", set()),
     ],

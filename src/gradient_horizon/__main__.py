@@ -2,7 +2,7 @@
 
 import sys
 
-from gradient_horizon.cli import main
+from gradient_horizon.commands.parser import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -111,7 +111,7 @@ def _only_plain(folder: str, names: list[str]) -> list[str]:
 
 def sealed(path: Path, rng: random.Random) -> str:
     """Give a value of a record, or of a plan, another type, under a seal that is right."""
-    from gradient_horizon import records
+    from gradient_horizon.store import records
 
     try:
         values = json.loads(path.read_bytes())
@@ -135,11 +135,11 @@ def said_by(words: list[str]) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of a command, within this process."""
     import io
 
-    from gradient_horizon import cli
+    from gradient_horizon.commands import parser
 
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
-            status = cli.main(words)
+            status = parser.main(words)
         except SystemExit as stop:
             status = stop.code if isinstance(stop.code, int) else 1
     return status, out.getvalue(), err.getvalue()
@@ -209,7 +209,8 @@ def try_folder(folder: Path, expected: dict[str, dict[str, bytes]], outcomes: Co
 
 def try_folders(scratch: Path, template: Path, first: int, count: int, seed: int, until: float) -> int:
     """Damage and try folders `first` and up, in one process; what was wrong is appended to a file, a line each."""
-    from gradient_horizon import drawing, figures
+    from gradient_horizon import figures
+    from gradient_horizon.commands import drawing
 
     figures.sweep_figures = lambda dataset: {}  # type: ignore[attr-defined]
     assert drawing.figures is figures

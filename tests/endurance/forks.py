@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradient_horizon import process
+from gradient_horizon.ensembles import process
 
 sys.path.append(str(Path(__file__).parents[1]))  # for what tests share
 
@@ -26,13 +26,6 @@ def load_everything(cache: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     process.prepare_own()
-    import gradient_horizon.cli
-    import gradient_horizon.drawing
-    import gradient_horizon.experiments
-    import gradient_horizon.publication
-    import gradient_horizon.summary
-    import gradient_horizon.sweep
-    import gradient_horizon.terminal  # noqa: F401
 
 
 @dataclass
@@ -93,10 +86,11 @@ def fork(run: Callable[[], int], said: Path, folder: Path) -> Child:
 
 def command(words: list[str], *, small_slabs: bool = False, at_event: int = 0, count: Path | None = None) -> int:
     """A command that writes parts and records as often as it can; killed just before its file operation `at_event`."""
-    from gradient_horizon import cli, jobs, parts, records
+    from gradient_horizon.commands import jobs, parser
     from gradient_horizon.experiments import population
+    from gradient_horizon.store import checkpoints, records
 
-    jobs.Parts = partial(parts.Parts, seconds=0.0)  # type: ignore[misc]
+    jobs.Parts = partial(checkpoints.Parts, seconds=0.0)  # type: ignore[misc]
     records.HEARTBEAT = 0.02
     if small_slabs:
         population.SLAB = population.SLAB_CHUNKS = 1
@@ -114,7 +108,7 @@ def command(words: list[str], *, small_slabs: bool = False, at_event: int = 0, c
                 os.killpg(0, signal.SIGKILL)
 
     sys.addaudithook(hook)
-    status = cli.main(words)
+    status = parser.main(words)
     if count is not None:
         count.write_text(str(seen))
     return status

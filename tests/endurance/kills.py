@@ -257,7 +257,7 @@ class Kills:
 
 _IMPATIENT = """
 import sys
-from gradient_horizon import cli, launch
+from gradient_horizon.commands import parser as cli, launch
 launch.PATIENCE = 20
 sys.exit(cli.main(sys.argv[1:]))
 """

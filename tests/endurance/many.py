@@ -37,7 +37,7 @@ def run(scratch: Path, count: int) -> list[str]:
 
 def watched(words: list[str]) -> int:
     """A command, with its seconds, and what memory it held as jobs went by."""
-    from gradient_horizon import cli, sweep
+    from gradient_horizon.commands import parser, sweep
 
     memory: list[float] = []
     times: list[float] = []
@@ -51,7 +51,7 @@ def watched(words: list[str]) -> int:
 
     sweep.jobs.execute = execute
     begun = time.monotonic()
-    status = cli.main(words)
+    status = parser.main(words)
     told: dict[str, Any] = {"seconds": round(time.monotonic() - begun, 2), "peak MB": _peak()}
     if len(times) > 20:
         tenth = len(times) // 10

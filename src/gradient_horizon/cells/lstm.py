@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.activations import ACTIVATIONS
-from gradient_horizon.arrays import Factors, Number, RandomKey
+from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell, stack
-from gradient_horizon.randomness import named_key
+from gradient_horizon.numerics.arrays import Factors, Number, RandomKey
+from gradient_horizon.numerics.keys import named_key
 
 
 class LSTMState(NamedTuple):

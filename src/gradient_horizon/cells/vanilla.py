@@ -10,10 +10,10 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.activations import ACTIVATIONS, Activation
-from gradient_horizon.arrays import Factors, Number, RandomKey, Vector, available
-from gradient_horizon.randomness import named_key, normal
-from gradient_horizon.weights import unit_weights
+from gradient_horizon.cells.activations import ACTIVATIONS, Activation
+from gradient_horizon.cells.weights import unit_weights
+from gradient_horizon.numerics.arrays import Factors, Number, RandomKey, Vector, available
+from gradient_horizon.numerics.keys import named_key, normal
 
 
 @jax.tree_util.register_dataclass

@@ -5,8 +5,8 @@ from importlib import import_module
 
 import xarray as xr
 
-from gradient_horizon.config import Config
-from gradient_horizon.parts import Parts
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
 
 Report = Callable[[float], None]  # told how many more networks are finished, perhaps a part of one
 

@@ -7,13 +7,13 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.cells import Cell
-from gradient_horizon.config import Config
+from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import NETWORK, Network, Networks
-from gradient_horizon.horizon import gradient_horizon
-from gradient_horizon.jacobian import MOST_CARE, Block, ScaledNorms, scaled_norms
-from gradient_horizon.parts import Parts
-from gradient_horizon.rollout import system_of
+from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.jacobian_norms import MOST_CARE, Block, ScaledNorms, scaled_norms
+from gradient_horizon.measures.trajectory import system_of
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
 
 _BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state.h, "cell": lambda state: state.c}
 

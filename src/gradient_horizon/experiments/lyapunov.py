@@ -7,11 +7,11 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.cells import Cell
-from gradient_horizon.config import Config
+from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Network, Networks
-from gradient_horizon.lyapunov import cell_log_det, lyapunov_exponents
-from gradient_horizon.parts import Parts
+from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
 
 
 @dataclass(frozen=True)

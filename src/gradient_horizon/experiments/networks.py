@@ -10,14 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradient_horizon import ensemble, linalg, names, runtime
-from gradient_horizon.cells import Cell, make_cell
-from gradient_horizon.config import Config
+from gradient_horizon import names
+from gradient_horizon.cells.cell import Cell, make_cell
+from gradient_horizon.ensembles import blocks, devices
 from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
-from gradient_horizon.inputs import digit_pixels, digit_sequence, noise_sequence
-from gradient_horizon.parts import Parts
-from gradient_horizon.rollout import Trajectory, rollout
+from gradient_horizon.measures.trajectory import Trajectory, rollout
+from gradient_horizon.numerics import lapack
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.tasks.drives import digit_pixels, digit_sequence, noise_sequence
 
 NETWORK = ("weight_scale", "seed")
 
@@ -126,8 +128,8 @@ def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
     """Moduli of W's eigenvalues, descending, and its largest singular value; of gru and lstm, the candidate's W."""
     matrix = network[0].recurrent
     return {
-        "eigenvalue_moduli": -jnp.sort(-jnp.abs(linalg.eigenvalues(matrix))),
-        "largest_singular_value": linalg.singular_values(matrix)[0],
+        "eigenvalue_moduli": -jnp.sort(-jnp.abs(lapack.eigenvalues(matrix))),
+        "largest_singular_value": lapack.singular_values(matrix)[0],
     }
 
 
@@ -147,7 +149,7 @@ class Networks:
         self._rollout = (self._cell, config.steps, rescale)
         self.population = Population(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
-            runtime.block_size(
+            devices.block_size(
                 self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()
             ),
             precision=config.precision,
@@ -157,7 +159,7 @@ class Networks:
         self.population.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.population.total, self.population.block
         # the gates of a gated cell are more and longer sums, which gain nothing side by side
-        self.width = runtime.lane_width(
+        self.width = devices.lane_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
             precision=config.precision,
@@ -178,7 +180,7 @@ class Networks:
         """The same for the networks at `places` alone."""
         return self.population.over(self._stages(measure, spec), self.population.at(places))
 
-    def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[ensemble.Program]:
+    def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[blocks.Program]:
         return [
             program(_drawn, self._draw),
             program(_rolled, *self._rollout, width=self.width),

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.backprop import node_split
-from gradient_horizon.cells import Cell
-from gradient_horizon.config import Config
+from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Network, Networks
-from gradient_horizon.parts import Parts
+from gradient_horizon.measures.nodes import node_split
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
 
 NODES = ("activation", "matrix")
 

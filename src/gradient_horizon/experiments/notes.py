@@ -19,9 +19,9 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array, Float
 
-from gradient_horizon.config import Config
-from gradient_horizon.rules import SettingError
-from gradient_horizon.scaling import normalise
+from gradient_horizon.numerics.exponents import normalise
+from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.settings.schema import Config
 
 LONG = 400  # steps after which float32 has lost both of the notes' series
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
-from gradient_horizon.cells import Cell
-from gradient_horizon.config import Config
+from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Network, Networks
-from gradient_horizon.parts import Parts
+from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
 
 
 def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:

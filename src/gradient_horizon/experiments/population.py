@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradient_horizon import ensemble
-from gradient_horizon.arrays import available
-from gradient_horizon.parts import Parts, TooManyNetworksError
-from gradient_horizon.rules import SettingError
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.numerics.arrays import available
+from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.store.checkpoints import Parts, TooManyNetworksError
 
 # How many networks are measured before they are labelled and written: as many as give `SLAB` bytes, but at least
 # `SLAB_CHUNKS` chunks, as the last chunk is padded. Meanwhile each byte is held `HELD` times: in parts, logs and files.
@@ -29,9 +29,9 @@ AXES = {
 
 
 @lru_cache(maxsize=64)
-def program(function: Callable[..., Any], *arguments: Any, width: int = 1) -> ensemble.Program:
+def program(function: Callable[..., Any], *arguments: Any, width: int = 1) -> blocks.Program:
     """`function` with `arguments` first, compiled for a block of networks on each device; the same one every time."""
-    return ensemble.Program(partial(function, *arguments), width)
+    return blocks.Program(partial(function, *arguments), width)
 
 
 class Population:
@@ -59,24 +59,24 @@ class Population:
         places = np.unravel_index(np.arange(self.total), self.shape)
         self.networks = {name: column[place] for name, column, place in zip(self.axes, columns, places, strict=True)}
 
-    def every(self, stages: Sequence[ensemble.Stage], report: Callable[[float], None]) -> Any:
+    def every(self, stages: Sequence[blocks.Stage], report: Callable[[float], None]) -> Any:
         """What the last of `stages` gives for every network, along a leading axis; `report` hears of each chunk.
 
         Networks that the job's parts hold already are taken from there, the others added to them. With parts, raises
         `TooManyNetworksError` where the job should go in pieces, and `SettingError` where memory is too small for one.
         """
         chunks = self._chunks(stages, self.networks) if self._parts is None else self._resumed(self._parts, stages)
-        return ensemble.gather(chunks, self.total, report)
+        return blocks.gather(chunks, self.total, report)
 
-    def over(self, stages: Sequence[ensemble.Stage], networks: Mapping[str, np.ndarray]) -> Any:
+    def over(self, stages: Sequence[blocks.Stage], networks: Mapping[str, np.ndarray]) -> Any:
         """The same for `networks`, given as the values of their axes; nothing is kept."""
-        return ensemble.gather(self._chunks(stages, networks), len(networks["seed"]))
+        return blocks.gather(self._chunks(stages, networks), len(networks["seed"]))
 
     def at(self, places: Any) -> dict[str, np.ndarray]:
         """The values of the axes of the networks at `places`."""
         return {name: values[places] for name, values in self.networks.items()}
 
-    def refuse_underflow(self, zeros: ensemble.Program) -> None:
+    def refuse_underflow(self, zeros: blocks.Program) -> None:
         """Raise `SettingError` for a weight scale at which an entry of W would be below the smallest normal number.
 
         XLA makes 0 of it: another network. `zeros` counts the parameters of a network that are 0.
@@ -101,11 +101,11 @@ class Population:
                 raise SettingError("weight_scales", scale, allowed + wider)
 
     def _chunks(
-        self, stages: Sequence[ensemble.Stage], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
+        self, stages: Sequence[blocks.Stage], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
     ) -> Iterator[tuple[slice, Any]]:
-        return ensemble.map_blocks(stages, self.block, networks, self._constants, *check)
+        return blocks.map_blocks(stages, self.block, networks, self._constants, *check)
 
-    def _resumed(self, parts: Parts, stages: Sequence[ensemble.Stage]) -> Iterator[tuple[slice, Any]]:
+    def _resumed(self, parts: Parts, stages: Sequence[blocks.Stage]) -> Iterator[tuple[slice, Any]]:
         shapes = self._shapes(stages)
         self._check_total(shapes.leaves, parts.budget)
         done = 0
@@ -123,10 +123,10 @@ class Population:
             parts.flush()
             raise
 
-    def _shapes(self, stages: Sequence[ensemble.Stage]) -> ensemble.Shapes:
+    def _shapes(self, stages: Sequence[blocks.Stage]) -> blocks.Shapes:
         """What the last stage gives for a chunk, without computing it."""
         size = self.block * jax.device_count()
-        shapes = ensemble.shapes_of(
+        shapes = blocks.shapes_of(
             {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
         )
         for stage in stages:

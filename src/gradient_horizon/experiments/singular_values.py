@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.cells import Cell
-from gradient_horizon.config import Config
+from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Network, Networks
-from gradient_horizon.parts import Parts
-from gradient_horizon.spectra import log_singular_values_at_lags
+from gradient_horizon.measures.singular_values import log_singular_values_at_lags
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
 
 
 @dataclass(frozen=True)

@@ -9,31 +9,21 @@ import jax
 import numpy as np
 import xarray as xr
 
-from gradient_horizon import ensemble, runtime
-from gradient_horizon.cells import make_cell
-from gradient_horizon.config import Config
+from gradient_horizon.cells.cell import make_cell
+from gradient_horizon.ensembles import blocks, devices
 from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
-from gradient_horizon.initialisations import PUBLISHED
-from gradient_horizon.parts import Parts
-from gradient_horizon.task_limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
-from gradient_horizon.tasks import make_task
-from gradient_horizon.training import (
-    Flossing,
-    Learner,
-    Member,
-    Omega,
-    Record,
-    TrainSpec,
-    advance,
-    begin,
-    blanked,
-    ends,
-    left,
-    observe,
-    solved_at,
-)
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.tasks.limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
+from gradient_horizon.tasks.make import make_task
+from gradient_horizon.training.ending import ends, left
+from gradient_horizon.training.initialisations import PUBLISHED
+from gradient_horizon.training.learner import Learner, advance, begin
 from gradient_horizon.training.network import drawn
+from gradient_horizon.training.record import Record, blanked, observe
+from gradient_horizon.training.spec import Flossing, Member, Omega, TrainSpec
+from gradient_horizon.training.train import solved_at
 
 
 def spec_of(config: Config) -> TrainSpec:
@@ -151,11 +141,11 @@ class _Trainer:
         self.report(share)
         self.ahead += share
 
-    def shapes(self, networks: ensemble.Shapes, constants: Constants) -> ensemble.Shapes:
+    def shapes(self, networks: blocks.Shapes, constants: Constants) -> blocks.Shapes:
         """What a call gives, without its values."""
         learner = program(_begin, self.structure).shapes(networks, constants)
-        over = ensemble.shapes_of(np.zeros(networks.leaves[0].shape, bool))
-        record = program(_observe, self.structure).shapes(ensemble.together(networks, learner, over), constants)
+        over = blocks.shapes_of(np.zeros(networks.leaves[0].shape, bool))
+        record = program(_observe, self.structure).shapes(blocks.together(networks, learner, over), constants)
         count = len(self.spec.recorded)
         return record._replace(
             leaves=tuple(
@@ -167,8 +157,8 @@ class _Trainer:
         """Bytes that the updates take on all devices."""
         begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
-        given = ensemble.shapes_of(networks)
-        shapes = ensemble.together(given, begun.shapes(given, constants), ensemble.shapes_of(over))
+        given = blocks.shapes_of(networks)
+        shapes = blocks.together(given, begun.shapes(given, constants), blocks.shapes_of(over))
         known = advanced.known_memory(shapes, more)
         return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
 
@@ -227,7 +217,7 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
             "weight_scale": config.weight_scales,
             "seed": config.seeds,
         },
-        runtime.training_block(
+        devices.training_block(
             spec.cell.state_size,
             config.steps,
             config.batch_size,

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MultipleLocator
 
-from gradient_horizon.activations import ACTIVATIONS
-from gradient_horizon.figures import style
+from gradient_horizon.cells.activations import ACTIVATIONS
+from gradient_horizon.figures.kit import style
 
 _ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the notes' own
 

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from gradient_horizon.figures import style
+from gradient_horizon.figures.kit import style
 
 FORWARD, BACKWARD = "black", "#D55E00"
 _SIZE = (58.0, 23.0)  # of the drawing, in its own units

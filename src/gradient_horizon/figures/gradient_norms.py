@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradient_horizon.figures import histories, style
-from gradient_horizon.figures.scales import ScaleColours
+from gradient_horizon.figures.kit import histories, style
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 LABEL = R"$\Vert\nabla L\Vert$"
 FRACTION = "share clipped"

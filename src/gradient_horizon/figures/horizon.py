@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gradient_horizon.figures import scales, style, theory
-from gradient_horizon.figures.bands import LEVELS
-from gradient_horizon.figures.panels import lines_of, remarks, setting, split
-from gradient_horizon.horizon import horizon_quantile
+from gradient_horizon.figures.kit import style, theory, weight_scale
+from gradient_horizon.figures.kit.panels import lines_of, remarks, setting, split
+from gradient_horizon.figures.kit.quantiles import LEVELS
+from gradient_horizon.measures.horizon import horizon_quantile
 
 YLABEL = "gradient horizon (steps)"
 _MARKS: dict[str, dict[str, Any]] = {
@@ -59,14 +59,14 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
         for look, line in zip(looks, lines.values(), strict=True):
             (lower, median, upper), kinds = horizons_of(line)
             if line.sizes["seed"] > 1:
-                scales.draw_band(ax, x, lower, upper, look["color"])
+                weight_scale.draw_band(ax, x, lower, upper, look["color"])
             ax.plot(x, median, linewidth=0.9, **look)
             draw_marks(ax, x, median, kinds, look["color"])
             _draw_law(ax, x, line, look["color"])
             marked.update(kinds)
             shortest = np.nanmin([shortest, last, *lower, *median])
         draw_end(ax, last)
-        scales.set_axis(ax, x)
+        weight_scale.set_axis(ax, x)
         names = [(Line2D([], [], **look), name) for look, name in zip(looks, lines, strict=True) if name]
     set_ordinate(axes, float(shortest), longest)
     return names, marks_key(marked)
@@ -141,7 +141,7 @@ def horizon_against_scale(dataset: xr.Dataset) -> Figure:
     grid = split(dataset, within=("cell",))
     with style.applied():
         figure = grid.new_figure()
-        axes = grid.axes(figure, scales.LABEL, YLABEL)
+        axes = grid.axes(figure, weight_scale.LABEL, YLABEL)
         names, marks = draw_horizons(axes, [panel.data for panel in grid.panels])
         key = names + marks + style.median_key(dataset.sizes["seed"])
         key += theory.key_of(panel.data for panel in grid.panels)

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import scales, style, theory
-from gradient_horizon.figures.bands import over_seeds, thin_band, thin_curve
-from gradient_horizon.figures.panels import lines_of, remarks, split
-from gradient_horizon.figures.scales import ScaleColours
-from gradient_horizon.predictions import exponents_at_rest
-from gradient_horizon.results import settings_of
+from gradient_horizon.analysis.laws import exponents_at_rest
+from gradient_horizon.figures.kit import style, theory, weight_scale
+from gradient_horizon.figures.kit.panels import lines_of, remarks, split
+from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.store.datasets import settings_of
 
 INDEX = "index $i/n$"
 SPECTRUM = R"exponent $\lambda_i$ (1/step)"
@@ -48,7 +48,7 @@ def spectra_of(data: xr.Dataset) -> Float[np.ndarray, "3 G K"]:
 def at_rest_of(data: xr.Dataset) -> Float[np.ndarray, "G N"] | None:
     """The median over seeds of the exact exponents of networks at rest; NaN where one of them is not, or overflows.
 
-    None where there are none: see `predictions.exponents_at_rest`.
+    None where there are none: see `laws.exponents_at_rest`.
     """
     if "log_eigenvalue_modulus" not in data:
         return None
@@ -129,14 +129,14 @@ def draw_largest(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> style.Ke
             bands = spectra_of(line)[..., 0]
             lower, median, upper = np.where(np.isneginf(bands), np.nan, bands)
             if line.sizes["seed"] > 1:
-                scales.draw_band(ax, x, lower, upper, look["color"])
+                weight_scale.draw_band(ax, x, lower, upper, look["color"])
             ax.plot(x, median, marker="o", markersize=2.5, linewidth=0.9, **look)
             law = theory.law_of(line)
             if law is not None:
                 fine = theory.grid(x, law)
                 growth = np.array([law.log_growth(scale) for scale in fine.tolist()])
                 ax.plot(fine, np.where(np.isneginf(growth), np.nan, growth), **theory.look(look["color"]))
-        scales.set_axis(ax, x)
+        weight_scale.set_axis(ax, x)
         ax.yaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
         names = [(Line2D([], [], **look), name) for look, name in zip(looks, lines, strict=True) if name]
     return names
@@ -182,7 +182,7 @@ def largest_exponent_against_scale(dataset: xr.Dataset) -> Figure:
     data = [panel.data for panel in grid.panels]
     with style.applied():
         figure = grid.new_figure()
-        axes = grid.axes(figure, scales.LABEL, LARGEST)
+        axes = grid.axes(figure, weight_scale.LABEL, LARGEST)
         names = draw_largest(axes, data)
         key = names + style.median_key(dataset.sizes["seed"]) + theory.key_of(data)
         notes = notes_on(dataset, grid.left_out, spectra=False)

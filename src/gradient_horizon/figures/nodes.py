@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import style, theory
-from gradient_horizon.figures.bands import over_seeds, thin_band, thin_curve
-from gradient_horizon.figures.norms import XLABEL
-from gradient_horizon.figures.panels import MOST_COLUMNS, remarks, split_scales
+from gradient_horizon.figures.kit import style, theory
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split_scales
+from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
+from gradient_horizon.figures.norm_curves import XLABEL
 
 YLABEL = "growth (decades)"
 SUM = "sum"

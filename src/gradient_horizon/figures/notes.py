@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import style
-from gradient_horizon.figures.bands import quantiles, thin_band, thin_curve
-from gradient_horizon.figures.panels import MOST_COLUMNS, remarks, split
+from gradient_horizon.figures.kit import style
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split
+from gradient_horizon.figures.kit.quantiles import quantiles, thin_band, thin_curve
 
 NORM, LOGARITHM = R"$\Vert dh\Vert_F\,/\,N$", R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$"
 MOST_DOTS = 50

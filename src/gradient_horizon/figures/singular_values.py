@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import style, theory
-from gradient_horizon.figures.bands import over_seeds, thin_band, thin_curve
+from gradient_horizon.figures.kit import style, theory
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split_scales
+from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.lyapunov import INDEX, draw_limit, limit_key
-from gradient_horizon.figures.panels import MOST_COLUMNS, remarks, split_scales
-from gradient_horizon.figures.scales import ScaleColours
 
 LAG = R"lag $\tau$"
 GROWTH = R"$\log\,\sigma_i\,/\,\tau$ (1/step)"

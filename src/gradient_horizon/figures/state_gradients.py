@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import histories, style
+from gradient_horizon.figures.kit import histories, style
 
 TIME = "time $t$ (steps)"
 LABEL = R"$\log_{10}\,\Vert\partial L/\partial h_t\Vert$"

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import PyTree, RandomKey, Scalar
-from gradient_horizon.randomness import named_key
+from gradient_horizon.numerics.arrays import PyTree, RandomKey, Scalar
+from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
 
 TOLERANCE = 0.04  # a value is answered rightly within this distance: Hochreiter and Schmidhuber 1997, section 5.4

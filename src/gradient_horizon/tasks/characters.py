@@ -1,6 +1,6 @@
 """Characters: the sources of the interpreter's own standard library, of which each next character is to be told.
 
-The modules of `task_limits.LIBRARY_MODULES` follow each other in one text to learn from, those of
+The modules of `limits.LIBRARY_MODULES` follow each other in one text to learn from, those of
 `HELD_OUT_MODULES` in another. A sequence begins anywhere in its text; at each of its T steps one character is
 shown, one-hot, and the next one asked for. The printable characters of ASCII and the end of the line have a class
 each, 96 in all; every other character shares one class. The text, and so the chance level, is that of the version of
@@ -16,9 +16,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, UInt8
 
-from gradient_horizon.arrays import RandomKey
-from gradient_horizon.randomness import named_key
-from gradient_horizon.task_limits import HELD_OUT_MODULES, LIBRARY, LIBRARY_MODULES
+from gradient_horizon.numerics.arrays import RandomKey
+from gradient_horizon.numerics.keys import named_key
+from gradient_horizon.tasks.limits import HELD_OUT_MODULES, LIBRARY, LIBRARY_MODULES
 from gradient_horizon.tasks.task import Sample, Task
 
 ALPHABET = "".join(map(chr, range(32, 127))) + "\n"

@@ -11,15 +11,15 @@ from functools import cache
 import jax
 import numpy as np
 
-from gradient_horizon.inputs import digit_pixels
-from gradient_horizon.randomness import named_key
+from gradient_horizon.numerics.keys import named_key
+from gradient_horizon.tasks.drives import digit_pixels
 from gradient_horizon.tasks.images import CLASSES, Images, image_task
 from gradient_horizon.tasks.task import Task
 
 
 @cache
 def digit_images() -> Images:
-    """The digits of `gradient_horizon.inputs`."""
+    """The digits of `gradient_horizon.tasks.drives`."""
     from sklearn.datasets import load_digits
 
     pixels, labels = digit_pixels(), np.asarray(load_digits(return_X_y=True)[1], np.int32)

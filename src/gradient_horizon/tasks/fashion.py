@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gradient_horizon.task_limits import FASHION_FILES
 from gradient_horizon.tasks.images import Images, image_task
+from gradient_horizon.tasks.limits import FASHION_FILES
 from gradient_horizon.tasks.task import Task
 
 

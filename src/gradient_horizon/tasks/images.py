@@ -10,9 +10,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Shaped
 
-from gradient_horizon.arrays import RandomKey
-from gradient_horizon.randomness import named_key
-from gradient_horizon.task_limits import PIXELS
+from gradient_horizon.numerics.arrays import RandomKey
+from gradient_horizon.numerics.keys import named_key
+from gradient_horizon.tasks.limits import PIXELS
 from gradient_horizon.tasks.task import Sample, Task
 
 CLASSES = 10

@@ -8,7 +8,7 @@ import math
 
 from jax.typing import DTypeLike
 
-from gradient_horizon.arrays import PyTree, RandomKey
+from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.tasks.adding import TOLERANCE, marked_numbers
 from gradient_horizon.tasks.task import Sample, Task
 

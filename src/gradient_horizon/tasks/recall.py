@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from gradient_horizon.arrays import PyTree, RandomKey
-from gradient_horizon.randomness import named_key
+from gradient_horizon.numerics.arrays import PyTree, RandomKey
+from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
 
 

@@ -32,9 +32,9 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Int
 
-from gradient_horizon.arrays import PyTree, RandomKey
-from gradient_horizon.randomness import named_key
-from gradient_horizon.task_limits import STORY_CLUE
+from gradient_horizon.numerics.arrays import PyTree, RandomKey
+from gradient_horizon.numerics.keys import named_key
+from gradient_horizon.tasks.limits import STORY_CLUE
 from gradient_horizon.tasks.task import Sample, Task
 
 PEOPLE = ("Tom", "Ann", "Bob", "Eve")

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon.arrays import PyTree, RandomKey, available
-from gradient_horizon.randomness import sized_key
+from gradient_horizon.numerics.arrays import PyTree, RandomKey, available
+from gradient_horizon.numerics.keys import sized_key
 
 Targets: TypeAlias = Int[Array, " L"] | Float[Array, " L"]
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from gradient_horizon.activations import ACTIVATIONS
+from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.theory.numbers import log, number
 
 

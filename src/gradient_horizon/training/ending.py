@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from gradient_horizon.training.observation import Record
+from gradient_horizon.training.record import Record
 from gradient_horizon.training.spec import TrainSpec
 
 

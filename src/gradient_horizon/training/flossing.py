@@ -12,13 +12,13 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon import sums
-from gradient_horizon.arrays import PyTree
-from gradient_horizon.cells import Cell
-from gradient_horizon.derivatives import push
-from gradient_horizon.orthogonal import orthonormalised
-from gradient_horizon.randomness import fixed_orthogonal, named_key
-from gradient_horizon.states import flatten_step
+from gradient_horizon.cells.cell import Cell
+from gradient_horizon.measures.states import flatten_step
+from gradient_horizon.numerics import sums
+from gradient_horizon.numerics.arrays import PyTree
+from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.keys import fixed_orthogonal, named_key
+from gradient_horizon.numerics.orthogonal import orthonormalised
 from gradient_horizon.training.network import Params, all_finite
 from gradient_horizon.training.spec import Member, TrainSpec
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from gradient_horizon.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.cells.vanilla import affine
-from gradient_horizon.randomness import named_key, normal, sized_key
-from gradient_horizon.recurrence import recur, taps
-from gradient_horizon.tasks import Sample, error_of, loss_of
+from gradient_horizon.numerics.arrays import PyTree, RandomKey, Scalar
+from gradient_horizon.numerics.keys import named_key, normal, sized_key
+from gradient_horizon.tasks.score import error_of, loss_of
+from gradient_horizon.tasks.task import Sample
+from gradient_horizon.training.bptt import recur, taps
 from gradient_horizon.training.omega import omega_gradient
 from gradient_horizon.training.spec import Member, TrainSpec
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradient_horizon.arrays import Matrix, Scalar
+from gradient_horizon.numerics.arrays import Matrix, Scalar
 from gradient_horizon.training.spec import Omega
 
 SMALLEST_SQUARE = 1e-20

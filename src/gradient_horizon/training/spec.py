@@ -11,9 +11,9 @@ import jax
 from jax.core import Tracer
 
 from gradient_horizon import names
-from gradient_horizon.arrays import Number, RandomKey, Scalar
-from gradient_horizon.cells import Cell
-from gradient_horizon.tasks import Task
+from gradient_horizon.cells.cell import Cell
+from gradient_horizon.numerics.arrays import Number, RandomKey, Scalar
+from gradient_horizon.tasks.task import Task
 
 
 class Member(NamedTuple):

@@ -8,17 +8,19 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from gradient_horizon import names
-from gradient_horizon.all_pairs import log_jacobian_norms_all_pairs
-from gradient_horizon.arrays import Step
-from gradient_horizon.backprop import node_split
-from gradient_horizon.cells import GRUParams, LSTMParams, LSTMState, make_cell
-from gradient_horizon.derivatives import pull, push
-from gradient_horizon.jacobian import log_jacobian_norms
-from gradient_horizon.rollout import rollout
-from gradient_horizon.states import flatten_step
-from gradient_horizon.theory import pascanu_bounds
-from gradient_horizon.verify.line import CHAIN_RULE, ROUNDING, Item, Line, product_rounding, worst
-from gradient_horizon.verify.networks import gaussian
+from gradient_horizon.cells.cell import make_cell
+from gradient_horizon.cells.gru import GRUParams
+from gradient_horizon.cells.lstm import LSTMParams, LSTMState
+from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
+from gradient_horizon.measures.nodes import node_split
+from gradient_horizon.measures.states import flatten_step
+from gradient_horizon.measures.trajectory import rollout
+from gradient_horizon.numerics.arrays import Step
+from gradient_horizon.numerics.derivatives import pull, push
+from gradient_horizon.theory.bounds import pascanu_bounds
+from gradient_horizon.verify.comparison import CHAIN_RULE, ROUNDING, Item, Line, product_rounding, worst
+from gradient_horizon.verify.samples import gaussian
 
 EPS64 = float(np.finfo(np.float64).eps)
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradient_horizon.jacobian import log_jacobian_norms
-from gradient_horizon.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
-from gradient_horizon.rollout import rollout
-from gradient_horizon.spectra import log_singular_values, log_singular_values_at_lags
-from gradient_horizon.verify.line import Item, Line, worst
-from gradient_horizon.verify.networks import linear, sech_squared
+from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
+from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
+from gradient_horizon.measures.singular_values import log_singular_values, log_singular_values_at_lags
+from gradient_horizon.measures.trajectory import rollout
+from gradient_horizon.verify.comparison import Item, Line, worst
+from gradient_horizon.verify.samples import linear, sech_squared
 
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
 FACTORS = "each factor is exact to n eps κ(J_t), and the steps add up"

@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 
-from gradient_horizon.figures import activations, style
-from gradient_horizon.theory import gaussian_power_norms, mean_field
+from gradient_horizon.figures import activations
+from gradient_horizon.figures.kit import style
+from gradient_horizon.theory.fixed_point import mean_field
+from gradient_horizon.theory.random_matrices import gaussian_power_norms
 
 _MEASURED: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3}
 

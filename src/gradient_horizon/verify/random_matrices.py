@@ -11,21 +11,23 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from gradient_horizon import config, experiments
-from gradient_horizon.cells import Cell, VanillaParams, make_cell
-from gradient_horizon.jacobian import log_jacobian_norms
-from gradient_horizon.lyapunov import lyapunov_exponents
-from gradient_horizon.rollout import rollout
-from gradient_horizon.theory import (
+from gradient_horizon import experiments
+from gradient_horizon.cells.cell import Cell, make_cell
+from gradient_horizon.cells.vanilla import VanillaParams
+from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
+from gradient_horizon.measures.lyapunov import lyapunov_exponents
+from gradient_horizon.measures.trajectory import rollout
+from gradient_horizon.settings import schema
+from gradient_horizon.theory.fixed_point import mean_field_horizon
+from gradient_horizon.theory.random_matrices import (
     gaussian_log_growth_variance,
     gaussian_lyapunov_exponents,
     gaussian_power_norms,
-    mean_field_horizon,
     relu_log_growth,
 )
 from gradient_horizon.verify import plots
-from gradient_horizon.verify.line import STANDARD_ERRORS, Item, Line, Plot, extrapolated, standard_error, worst
-from gradient_horizon.verify.networks import linear, over_networks, unit_networks
+from gradient_horizon.verify.comparison import STANDARD_ERRORS, Item, Line, Plot, extrapolated, standard_error, worst
+from gradient_horizon.verify.samples import linear, over_networks, unit_networks
 
 NEWMAN = "Newman 1986, Commun. Math. Phys. 103, 121"
 HANIN = "Hanin and Nica 2020, Commun. Math. Phys. 376, 287"
@@ -189,7 +191,7 @@ def _small_tanh_networks(n: int, g: float, seeds: int) -> Any:
     settings = {
         "cell": "tanh", "hidden_size": n, "steps": 20, "seeds": seeds, "weight_scales": [g], "state_scale": 1e-3,
     }  # fmt: skip
-    return experiments.measure(config.checked(settings), lambda _: None).isel(weight_scale=0)
+    return experiments.measure(schema.checked(settings), lambda _: None).isel(weight_scale=0)
 
 
 GAUSSIAN = {False: (256, (48, 96)), True: (512, (128, 256))}

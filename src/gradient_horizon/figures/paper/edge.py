@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import norms, panels, style, tables, theory
-from gradient_horizon.figures.scales import ScaleColours
+from gradient_horizon.figures import norm_curves
+from gradient_horizon.figures.kit import frames, panels, style, theory
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 TITLE = "The gradient vanishes below the edge of chaos, explodes above it, and lasts longest near it"
 CAPTION = (
@@ -45,7 +46,7 @@ def curves_of(dataset: xr.Dataset) -> list[Curve]:
     """Every cell at every multiple, in order."""
     if "log_norm" not in dataset or "cell" not in dataset.dims:
         raise ValueError(f"dataset: has no norms of several cells; {_COMMAND} makes them")
-    found, quantity = [], norms.quantity_of(dataset)
+    found, quantity = [], norm_curves.quantity_of(dataset)
     for cell in dataset["cell"].values.tolist():
         data = dataset.sel(cell=cell)
         law = theory.law_of(data)
@@ -71,7 +72,7 @@ def _draw(ax: Axes, curves: list[Curve], colours: dict[float, Any]) -> None:
         ax.plot(curve.lags, curve.theory, **theory.look(colour))
     edge = next(curve.weight_scale for curve in curves if curve.multiple == 1.0)
     ax.set_title(f"{style.in_words(curves[0].cell)}, $g_c$ = {edge:.4g}")
-    ax.set(xlabel=norms.XLABEL, xlim=(0, curves[0].lags[-1]))
+    ax.set(xlabel=norm_curves.XLABEL, xlim=(0, curves[0].lags[-1]))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=style.ROUND))
 
@@ -80,7 +81,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     """One panel a cell, one colour a multiple of its edge."""
     curves = curves_of(dataset)
     cells = list(dict.fromkeys(curve.cell for curve in curves))
-    quantity = norms.quantity_of(dataset)
+    quantity = norm_curves.quantity_of(dataset)
     with style.applied():
         shades = ScaleColours(np.array(MULTIPLES))
         colours = {multiple: shades.of(index) for index, multiple in enumerate(MULTIPLES)}
@@ -92,7 +93,7 @@ def draw(dataset: xr.Dataset) -> Figure:
                 ax.axhline(height, **style.REFERENCE)
         axes[0].set_ylabel(quantity.label)
         key: style.Key = [(Line2D([], [], color=colour), f"{multiple:g} $g_c$") for multiple, colour in colours.items()]
-        key += norms.key_of(quantity, shades, dataset.sizes["seed"])
+        key += norm_curves.key_of(quantity, shades, dataset.sizes["seed"])
         key += theory.key_of(dataset.sel(cell=cell) for cell in cells)
         finite = dataset["finite"]
         notes = panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum()))
@@ -102,8 +103,8 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     """Every curve: log10 of the norm over √n by lag, with mean field."""
-    return tables.stacked(
-        tables.band(
+    return frames.stacked(
+        frames.band(
             {"cell": curve.cell, "weight_scale": curve.weight_scale, "multiple_of_the_edge": curve.multiple},
             "lag",
             curve.lags,

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import norms, panels, style, tables, theory
-from gradient_horizon.figures.scales import ScaleColours
-from gradient_horizon.theory import lstm_forget_log_norm
+from gradient_horizon.figures import norm_curves
+from gradient_horizon.figures.kit import frames, panels, style, theory
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.theory.one_unit import lstm_forget_log_norm
 
 TITLE = "Gates let the gradient last, and the bias of the forget gate says how long"
 CAPTION = (
@@ -55,7 +56,7 @@ def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
 
     def found(cell: str, bias: float) -> list[Curve]:
         data = dataset.sel(cell=cell, forget_bias=bias).sortby("weight_scale")
-        bands = np.moveaxis(norms.quantity_of(dataset).bands(data), 1, 0)
+        bands = np.moveaxis(norm_curves.quantity_of(dataset).bands(data), 1, 0)
         scales = data["weight_scale"].values.tolist()
         return [
             Curve(cell, bias, *rest) for rest in zip(scales, [data["lag"].values] * len(scales), bands, strict=True)
@@ -79,7 +80,7 @@ def _draw(
 
 def draw(dataset: xr.Dataset) -> Figure:
     """A column a weight scale: every cell above, the LSTM at several forget biases below."""
-    (cells, lstms), quantity = curves_of(dataset), norms.quantity_of(dataset)
+    (cells, lstms), quantity = curves_of(dataset), norm_curves.quantity_of(dataset)
     scales = dict.fromkeys(curve.weight_scale for curve in cells)
     names, biases = (dict.fromkeys(names) for names in ([c.cell for c in cells], [c.forget_bias for c in lstms]))
     with style.applied():
@@ -93,7 +94,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         for ax in axes[1]:
             for curve in lstms[:: len(scales)]:
                 ax.plot(curve.lags, curve.forget_line, **theory.look(of_biases[curve.forget_bias]))
-            ax.set_xlabel(norms.XLABEL)
+            ax.set_xlabel(norm_curves.XLABEL)
         for ax, scale in zip(axes[0], scales, strict=True):
             ax.set_title(f"$g$ = {scale:g}")
         for ax in axes.ravel():
@@ -109,7 +110,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         )
         for ax, key in zip(axes[:, 0], keys, strict=True):
             ax.legend(*zip(*key, strict=True), loc="lower left", handlelength=1.2)
-        key = norms.key_of(quantity, shades, dataset.sizes["seed"])
+        key = norm_curves.key_of(quantity, shades, dataset.sizes["seed"])
         key.append((Line2D([], [], **theory.look(style.GREY)), R"forget line, $\tau\,\log_{10}\,\sigma(b)$"))
         finite = dataset["finite"]
         style.add_key(figure, key, panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
@@ -128,6 +129,6 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
                 "forget_bias": curve.forget_bias,
                 "weight_scale": curve.weight_scale,
             }
-            table = tables.band(place, "lag", curve.lags, curve.bands)
+            table = frames.band(place, "lag", curve.lags, curve.bands)
             rows.append(table.assign(forget_line=curve.forget_line) if row == "forget bias" else table)
-    return tables.stacked(rows)
+    return frames.stacked(rows)

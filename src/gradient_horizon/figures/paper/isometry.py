@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from gradient_horizon.figures import singular_values, style, tables, theory
-from gradient_horizon.figures.bands import over_seeds
+from gradient_horizon.figures import singular_values
+from gradient_horizon.figures.kit import frames, style, theory
+from gradient_horizon.figures.kit.panels import remarks, title_of
+from gradient_horizon.figures.kit.quantiles import over_seeds
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.lyapunov import INDEX
-from gradient_horizon.figures.panels import remarks, title_of
-from gradient_horizon.figures.scales import ScaleColours
-from gradient_horizon.theory import gaussian_power_spectrum
+from gradient_horizon.theory.random_matrices import gaussian_power_spectrum
 
 TITLE = "Dynamical isometry: the singular values of the Jacobian product with Gaussian and with orthogonal weights"
 CAPTION = (
@@ -157,13 +158,13 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
         index = np.arange(1, n + 1) / n
         for lag, of_lag in zip(lags.tolist(), np.moveaxis(bands, 1, 0), strict=True):
             here = {"curve": "log10 singular value", **place, "lag": lag}
-            rows.append(tables.band(here, "index_over_n", index, of_lag[:, :n]))
-        rows.append(tables.band({"curve": "share kept", **place}, "lag", lags, _shares(data)))
+            rows.append(frames.band(here, "index_over_n", index, of_lag[:, :n]))
+        rows.append(frames.band({"curve": "share kept", **place}, "lag", lags, _shares(data)))
         for lag in _known(data, at):
             law, share = _law(at, scale, lag), _share_by_law(at, scale, lag)
             if law is not None and share is not None:
                 here = {"curve": "log10 singular value, law", **place, "lag": lag}
-                rows.append(tables.curve(here, index_over_n=law[0], law=law[1]))
+                rows.append(frames.curve(here, index_over_n=law[0], law=law[1]))
                 here = {"curve": "share kept, law", **place, "lag": lag}
-                rows.append(tables.curve(here, law=np.array([share])))
-    return tables.stacked(rows)
+                rows.append(frames.curve(here, law=np.array([share])))
+    return frames.stacked(rows)

@@ -7,9 +7,10 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import gradient_norms, histories, learning, state_gradients, style, tables
-from gradient_horizon.figures.panels import CHARACTERS, Grid, wrapped
-from gradient_horizon.figures.scales import ScaleColours
+from gradient_horizon.figures import gradient_norms, learning_curves, state_gradients
+from gradient_horizon.figures.kit import frames, histories, style
+from gradient_horizon.figures.kit.panels import CHARACTERS, Grid, wrapped
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 TITLE = (
     "Training tanh and ReLU networks from Gaussian weights and from the identity, with and without a clipped gradient"
@@ -57,7 +58,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         colours = ScaleColours(data[0]["weight_scale"].values)
         figure, columns = histories.stacked(curves, _ROWS)
         losses, gradients, heats = zip(*columns, strict=True)
-        learning.draw(losses, data, learning.LOSS, colours)
+        learning_curves.draw(losses, data, learning_curves.LOSS, colours)
         clips = gradient_norms.draw_norms(gradients, data, colours)
         heat = state_gradients.Heat(mapped)
         heat.draw(heats)
@@ -68,7 +69,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         histories.set_updates([ax for column in columns for ax in column], data)
         colours.add_bar(figure, [*losses, *gradients])
         heat.add_bar(figure, heats, dataset.sizes["seed"])
-        key = style.median_key(dataset.sizes["seed"], colours.remark()) + learning.chance_key()
+        key = style.median_key(dataset.sizes["seed"], colours.remark()) + learning_curves.chance_key()
         key += gradient_norms.key_of(clips) + heat.key()
         style.add_key(figure, key, histories.notes_on(dataset, curves))
     return figure
@@ -85,10 +86,10 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
             updates, bands = histories.bands_of(panel.data, name)
             for index, scale in enumerate(panel.data["weight_scale"].values.tolist()):
                 at = {"quantity": name, **place, "learning_rate": rate, "weight_scale": scale}
-                rows.append(tables.band(at, "update", updates, bands[:, index]))
+                rows.append(frames.band(at, "update", updates, bands[:, index]))
         updates, decades = state_gradients.decades_of(mapped.data)
         chosen = {key: mapped.data[key].item() for key in ("learning_rate", "weight_scale")}
         at = {"quantity": "log10_state_gradient_norm", **place, **chosen}
         time, update = (part.ravel() for part in np.indices(decades.shape))
-        rows.append(tables.curve(at, update=updates[update], time=time + 1, median=decades.ravel()))
-    return tables.stacked(rows)
+        rows.append(frames.curve(at, update=updates[update], time=time + 1, median=decades.ravel()))
+    return frames.stacked(rows)

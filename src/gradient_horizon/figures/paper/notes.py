@@ -7,7 +7,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import activations, computation_graph, notes, style
+from gradient_horizon.figures import activations, computation_graph, notes
+from gradient_horizon.figures.kit import style
 
 TITLE = "What one step does to the gradient, and what the same matrix does to it again and again"
 CAPTION = (

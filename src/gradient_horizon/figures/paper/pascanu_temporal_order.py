@@ -6,10 +6,11 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import histories, style, success
-from gradient_horizon.figures.panels import Grid, Panel
-from gradient_horizon.outcomes import share_solved
-from gradient_horizon.results import settings_of
+from gradient_horizon.analysis.outcomes import share_solved
+from gradient_horizon.figures import share_solved as success
+from gradient_horizon.figures.kit import histories, style
+from gradient_horizon.figures.kit.panels import Grid, Panel
+from gradient_horizon.store.datasets import settings_of
 
 TITLE = "Temporal order: success against length, for plain gradient descent, clipping, regularisation and both"
 CAPTION = (

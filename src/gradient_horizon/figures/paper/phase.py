@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import lyapunov, scales, style, tables, theory
-from gradient_horizon.horizon import neutral_scale
-from gradient_horizon.results import settings_of
-from gradient_horizon.theory import critical_line
+from gradient_horizon.figures import lyapunov
+from gradient_horizon.figures.kit import frames, style, theory, weight_scale
+from gradient_horizon.measures.horizon import neutral_scale
+from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.theory.fixed_point import critical_line
 
 TITLE = "The phase diagram of tanh networks: growth of the gradient over the scales of weights and biases"
 CAPTION = (
@@ -89,7 +90,7 @@ def _draw_map(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"],
     for x, y, side, words in ((0.03, 0.95, "left", "vanishing"), (0.97, 0.05, "right", "exploding")):
         at: dict[str, Any] = {"ha": side, "va": "center", "transform": ax.transAxes}
         ax.text(x, y, words, color="white", fontweight="bold", **at)
-    ax.set(xlim=(left, right), xlabel=scales.LABEL, ylabel=BIAS)
+    ax.set(xlim=(left, right), xlabel=weight_scale.LABEL, ylabel=BIAS)
 
 
 def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> style.Key:
@@ -98,12 +99,12 @@ def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]
     ax.axhline(0, **style.REFERENCE)
     for look, place in zip(looks, chosen, strict=True):
         lower, median, upper = growth[place]
-        scales.draw_band(ax, g, lower, upper, look["color"])
+        weight_scale.draw_band(ax, g, lower, upper, look["color"])
         ax.plot(g, median, linewidth=1.0, **look)
         ax.plot(*theory.growth_of(by_bias[place][1]), **theory.look(look["color"]))
-    scales.set_axis(ax, g)
+    weight_scale.set_axis(ax, g)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
-    ax.set(xlabel=scales.LABEL, ylabel=R"$\lambda_1$ (1/step)")
+    ax.set(xlabel=weight_scale.LABEL, ylabel=R"$\lambda_1$ (1/step)")
     return [
         (Line2D([], [], **look), Rf"$\sigma_b$ = {by_bias[place][0]:g}")
         for look, place in zip(looks, chosen, strict=True)
@@ -140,16 +141,16 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     dataset, growth = _growth(dataset)
     g, by_bias = dataset["weight_scale"].values, _by_bias(dataset)
     rows = [
-        tables.band({"curve": "measured", "bias_scale": bias}, "weight_scale", g, bands)
+        frames.band({"curve": "measured", "bias_scale": bias}, "weight_scale", g, bands)
         for (bias, _), bands in zip(by_bias, growth, strict=True)
     ]
     for bias, cut in (by_bias[place] for place in _cuts(dataset)):
         fine, law = theory.growth_of(cut)
-        rows.append(tables.curve({"curve": "mean field", "bias_scale": bias}, weight_scale=fine, growth=law))
+        rows.append(frames.curve({"curve": "mean field", "bias_scale": bias}, weight_scale=fine, growth=law))
     fine, critical = _critical(dataset)
-    rows.append(tables.curve({"curve": "critical line"}, bias_scale=fine, weight_scale=critical))
+    rows.append(frames.curve({"curve": "critical line"}, bias_scale=fine, weight_scale=critical))
     crossings = _crossings(dataset, growth)
     rows.append(
-        tables.curve({"curve": "measured crossing"}, bias_scale=dataset["bias_scale"].values, weight_scale=crossings)
+        frames.curve({"curve": "measured crossing"}, bias_scale=dataset["bias_scale"].values, weight_scale=crossings)
     )
-    return tables.stacked(rows)
+    return frames.stacked(rows)

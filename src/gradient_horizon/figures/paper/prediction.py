@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import prediction, scales, style, success, tables
-from gradient_horizon.outcomes import (
+from gradient_horizon.analysis.intervals import share
+from gradient_horizon.analysis.outcomes import (
     at_best,
     exists,
     foretold,
@@ -19,7 +19,8 @@ from gradient_horizon.outcomes import (
     initial_growth,
     initial_horizon,
 )
-from gradient_horizon.statistics import share
+from gradient_horizon.figures import share_solved, solving_against_growth
+from gradient_horizon.figures.kit import frames, style, weight_scale
 
 TITLE = "What the gradient's horizon before the first update tells of training"
 CAPTION = (
@@ -94,9 +95,9 @@ def draw(dataset: xr.Dataset) -> Figure:
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 2.9)
         points, middle, right = figure.subplots(1, 3, width_ratios=(1.35, 1, 1))
-        colours = scales.ScaleColours(data["weight_scale"].values)
-        shown, off = prediction.draw_points([points], [data], colours)
-        points.set(xlabel=prediction.XLABEL, ylabel=prediction.YLABEL)
+        colours = weight_scale.ScaleColours(data["weight_scale"].values)
+        shown, off = solving_against_growth.draw_points([points], [data], colours)
+        points.set(xlabel=solving_against_growth.XLABEL, ylabel=solving_against_growth.YLABEL)
         colours.add_bar(figure, [points])
         by_horizon, steps = shares_by_horizon(data), initial_steps(data)
         beyond = by_horizon["initial_horizon"].to_numpy() > steps
@@ -108,11 +109,15 @@ def draw(dataset: xr.Dataset) -> Figure:
         middle.set(xlim=(0, 1.2 * steps), xlabel="initial horizon (steps)")
         by_scale = shares_by_scale(data)
         _draw_shares(right, by_scale, by_scale["weight_scale"].to_numpy(), len(by_scale))
-        right.set_xlabel(scales.LABEL)
-        scales.set_axis(right, data["weight_scale"].values)
+        right.set_xlabel(weight_scale.LABEL)
+        weight_scale.set_axis(right, data["weight_scale"].values)
         right.set_ylabel("")
         right.tick_params(labelleft=False)
-        style.add_key(figure, prediction.key_of(shown), [success.budget(data), *prediction.zero_note(off)])
+        style.add_key(
+            figure,
+            solving_against_growth.key_of(shown),
+            [share_solved.budget(data), *solving_against_growth.zero_note(off)],
+        )
     return figure
 
 
@@ -136,4 +141,4 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     if area is not None:
         rows.append(pd.DataFrame([{"auc": area.estimate, "lower": area.lower, "upper": area.upper}]))
         panels.append("networks, AUC")
-    return tables.stacked(table.assign(panel=panel) for panel, table in zip(panels, rows, strict=True))
+    return frames.stacked(table.assign(panel=panel) for panel, table in zip(panels, rows, strict=True))

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from gradient_horizon.figures import horizon, scales, style, tables, theory
-from gradient_horizon.figures.panels import setting
-from gradient_horizon.figures.scales import ScaleColours
+from gradient_horizon.figures import horizon
+from gradient_horizon.figures.kit import frames, style, theory, weight_scale
+from gradient_horizon.figures.kit.panels import setting
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 TITLE = "The gradient horizon of tanh networks over weight scale and network size"
 CAPTION = (
@@ -66,14 +67,14 @@ def _draw_scales(
     ax: Axes, dataset: xr.Dataset, bands: Float[np.ndarray, "K 3 G"], kinds: list[list[str]], colours: ScaleColours
 ) -> None:
     g = dataset["weight_scale"].values
-    scales.draw_band(ax, g, bands[-1, 0], bands[-1, 2], colours.of(len(bands) - 1))
+    weight_scale.draw_band(ax, g, bands[-1, 0], bands[-1, 2], colours.of(len(bands) - 1))
     for index, median in enumerate(bands[:, 1]):
         ax.plot(g, median, color=colours.of(index), linewidth=1.0)
         horizon.draw_marks(ax, g, median, kinds[index], colours.of(index))
     fine, law = _law(dataset)
     ax.plot(fine, np.minimum(law, _FAR), **theory.look("black"))
-    scales.set_axis(ax, g)
-    ax.set(xlabel=scales.LABEL, ylabel=horizon.YLABEL)
+    weight_scale.set_axis(ax, g)
+    ax.set(xlabel=weight_scale.LABEL, ylabel=horizon.YLABEL)
 
 
 def _draw_sizes(ax: Axes, dataset: xr.Dataset, bands: Float[np.ndarray, "K 3 G"], kinds: list[list[str]]) -> style.Key:
@@ -125,8 +126,8 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     bands, kinds = _horizons(dataset)
     g, sizes = dataset["weight_scale"].values, dataset["hidden_size"].values.tolist()
     rows = [
-        tables.band({"curve": "measured", "hidden_size": size}, "weight_scale", g, of_size).assign(kind=kind)
+        frames.band({"curve": "measured", "hidden_size": size}, "weight_scale", g, of_size).assign(kind=kind)
         for size, of_size, kind in zip(sizes, bands, kinds, strict=True)
     ]
     fine, law = _law(dataset)
-    return tables.stacked([*rows, tables.curve({"curve": "mean field"}, weight_scale=fine, horizon=law)])
+    return frames.stacked([*rows, frames.curve({"curve": "mean field"}, weight_scale=fine, horizon=law)])

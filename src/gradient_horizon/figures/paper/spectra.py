@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.figures import lyapunov, scales, style, tables, theory
-from gradient_horizon.figures.bands import over_seeds
-from gradient_horizon.figures.scales import ScaleColours
+from gradient_horizon.figures import lyapunov
+from gradient_horizon.figures.kit import frames, style, theory, weight_scale
+from gradient_horizon.figures.kit.quantiles import over_seeds
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 TITLE = "Lyapunov spectra of tanh networks, the dimension of their attractors and their entropy rate"
 CAPTION = (
@@ -64,9 +65,9 @@ def _shown(largest: dict[int, Float[np.ndarray, "3 G"]]) -> tuple[float, float]:
 def _draw_curves(ax: Axes, curves: dict[int, np.ndarray], g: np.ndarray, looks: dict[int, dict[str, Any]]) -> None:
     for size, bands in curves.items():
         lower, median, upper = np.where(np.isneginf(bands), np.nan, bands)
-        scales.draw_band(ax, g, lower, upper, looks[size]["color"])
+        weight_scale.draw_band(ax, g, lower, upper, looks[size]["color"])
         ax.plot(g, median, marker="o", markersize=2, linewidth=0.9, **looks[size])
-    scales.set_axis(ax, g)
+    weight_scale.set_axis(ax, g)
     ax.yaxis.set_major_locator(MaxNLocator(5, steps=style.ROUND))
 
 
@@ -86,7 +87,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         others = (axes[0, 1], axes[1, 0], axes[1, 1])
         for ax, (label, of_sizes) in zip(others, curves.items(), strict=True):
             _draw_curves(ax, of_sizes, g, looks)
-            ax.set(xlabel=scales.LABEL, ylabel=label)
+            ax.set(xlabel=weight_scale.LABEL, ylabel=label)
         axes[0, 1].axhline(0, **style.REFERENCE)
         axes[0, 1].plot(*theory.growth_of(biggest), **theory.look("black"))
         for ax in axes[1]:
@@ -106,7 +107,7 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     g = sizes[biggest]["weight_scale"].values
     names = ("largest exponent", "dimension over N", "entropy rate over N")
     rows = [
-        tables.band({"curve": name, "hidden_size": size}, "weight_scale", g, bands)
+        frames.band({"curve": name, "hidden_size": size}, "weight_scale", g, bands)
         for name, curves in zip(names, _curves(sizes).values(), strict=True)
         for size, bands in curves.items()
     ]
@@ -114,9 +115,9 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     index = np.arange(1, biggest + 1)
     for place, scale in enumerate(g.tolist()):
         here = {"hidden_size": biggest, "weight_scale": scale}
-        rows.append(tables.band({"curve": "spectrum", **here}, "index", index, spectra[:, place, :biggest]))
+        rows.append(frames.band({"curve": "spectrum", **here}, "index", index, spectra[:, place, :biggest]))
         if rest is not None and not np.isnan(rest[place]).any():
-            rows.append(tables.curve({"curve": "spectrum at rest", **here}, index=index, exact=rest[place]))
+            rows.append(frames.curve({"curve": "spectrum at rest", **here}, index=index, exact=rest[place]))
     fine, law = theory.growth_of(sizes[biggest])
-    rows.append(tables.curve({"curve": "mean field"}, weight_scale=fine, law=law))
-    return tables.stacked(rows)
+    rows.append(frames.curve({"curve": "mean field"}, weight_scale=fine, law=law))
+    return frames.stacked(rows)

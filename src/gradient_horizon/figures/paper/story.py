@@ -4,9 +4,10 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import histories, style, success
-from gradient_horizon.figures.panels import split
-from gradient_horizon.outcomes import exists, has_diverged
+from gradient_horizon.analysis.outcomes import exists, has_diverged
+from gradient_horizon.figures import share_solved
+from gradient_horizon.figures.kit import histories, style
+from gradient_horizon.figures.kit.panels import split
 
 TITLE = "Mary says hi to whom? Accuracy against how many words ago that was told"
 CAPTION = (
@@ -39,15 +40,15 @@ def draw(dataset: xr.Dataset) -> Figure:
     dataset = _checked(dataset)
     grid = split(dataset, within=("cell", "distance"))
     seeds, diverged = dataset.sizes["seed"], int(has_diverged(dataset).sum())
-    notes = [success.budget(dataset, solved=False), *histories.chosen_note(dataset, success.CHOICES)]
+    notes = [share_solved.budget(dataset, solved=False), *histories.chosen_note(dataset, share_solved.CHOICES)]
     if diverged:
         notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are left out.")
     with style.applied():
-        lines, figure = success.lines_of(dataset, "distance"), style.new_figure(style.SINGLE, 3.0)
+        lines, figure = share_solved.lines_of(dataset, "distance"), style.new_figure(style.SINGLE, 3.0)
         axes = grid.axes(figure, "distance from the clue to the answer (words)", "accuracy")
-        success.draw_lines(axes, grid, lines, "distance", success.accuracy, dataset["distance"].values)
+        share_solved.draw_lines(axes, grid, lines, "distance", share_solved.accuracy, dataset["distance"].values)
         bars = "one seed" if seeds == 1 else f"10–90 % of {seeds} seeds"
-        key = success.key_of(lines, bars) + success.draw_chance(axes, grid, "distance")
+        key = share_solved.key_of(lines, bars) + share_solved.draw_chance(axes, grid, "distance")
         style.add_key(figure, key, notes, 3)
     return figure
 
@@ -56,10 +57,10 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     """Every point: the median of the accuracy, its band, and chance."""
     dataset = _checked(dataset)
     with style.applied():
-        lines = success.lines_of(dataset, "distance")
+        lines = share_solved.lines_of(dataset, "distance")
     rows = []
     for line in lines:
-        points = success.points_of(dataset, line, "distance", success.accuracy)
+        points = share_solved.points_of(dataset, line, "distance", share_solved.accuracy)
         for distance, (accuracy, lower, upper) in points.items():
             chance = 1 - float(dataset["chance_error"].sel({**line.place, "distance": distance}))
             place = {"cell": line.place["cell"], "distance": distance}

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from gradient_horizon.figures import style, success
-from gradient_horizon.outcomes import exists, has_diverged, has_solved
-from gradient_horizon.statistics import share
+from gradient_horizon.analysis.intervals import share
+from gradient_horizon.analysis.outcomes import exists, has_diverged, has_solved
+from gradient_horizon.figures import share_solved
+from gradient_horizon.figures.kit import style
 
 TITLE = "At which threshold to clip: success and speed over threshold and learning rate"
 CAPTION = (
@@ -81,7 +82,7 @@ def _draw(
     ax.set_yticks(np.arange(len(found.learning_rates)) + 0.5, [f"{rate:g}" for rate in found.learning_rates])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    ax.set(xlabel=success.LABELS["clip_threshold"], ylabel=success.LABELS["learning_rate"])
+    ax.set(xlabel=share_solved.LABELS["clip_threshold"], ylabel=share_solved.LABELS["learning_rate"])
 
 
 def draw(dataset: xr.Dataset) -> Figure:
@@ -105,7 +106,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         )
         left.set_title("networks that solve the task")
         right.set_title("median update that solves it")
-        style.add_key(figure, [], [success.budget(dataset)])
+        style.add_key(figure, [], [share_solved.budget(dataset)])
     return figure
 
 

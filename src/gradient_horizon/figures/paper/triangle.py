@@ -9,8 +9,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradient_horizon.config import Config
-from gradient_horizon.figures import pairs, panels, style, tables, theory
+from gradient_horizon.figures import all_pairs
+from gradient_horizon.figures.kit import frames, panels, style, theory
+from gradient_horizon.settings.schema import Config
 
 TITLE = "From which time to which the gradient reaches: every pair of times, below, at and above the edge of chaos"
 CAPTION = (
@@ -28,7 +29,7 @@ def _regimes(dataset: xr.Dataset) -> dict[float, Float[np.ndarray, "T T"]]:
     if "log_norm_of_pair" not in dataset:
         raise ValueError("dataset: has no norms of pairs; gradient-horizon run +sweeps=triangle makes them")
     scales = sorted(dataset["weight_scale"].values.tolist())
-    return {scale: pairs.decades_of(dataset.sel(weight_scale=scale)) for scale in scales}
+    return {scale: all_pairs.decades_of(dataset.sel(weight_scale=scale)) for scale in scales}
 
 
 def _threshold(dataset: xr.Dataset) -> float:
@@ -56,19 +57,21 @@ def draw(dataset: xr.Dataset) -> Figure:
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 2.7)
         axes = figure.subplots(1, len(regimes), sharex=True, sharey=True, squeeze=False)[0].tolist()
-        norm, is_cut = pairs.colours_of([*regimes.values()], threshold)
+        norm, is_cut = all_pairs.colours_of([*regimes.values()], threshold)
         shown: set[str] = set()
         for ax, (scale, decades) in zip(axes, regimes.items(), strict=True):
-            shown |= pairs.draw_triangle(ax, decades, threshold, norm)
+            shown |= all_pairs.draw_triangle(ax, decades, threshold, norm)
             ax.set(
-                title=f"$g$ = {scale:g}{_regime(scale, law.edge()) if law else ''}", xlabel=pairs.EARLY, box_aspect=1
+                title=f"$g$ = {scale:g}{_regime(scale, law.edge()) if law else ''}",
+                xlabel=all_pairs.EARLY,
+                box_aspect=1,
             )
             steps = len(decades)
             if horizons.get(scale, np.inf) < steps:
                 ax.plot((0, steps - horizons[scale]), (horizons[scale], steps), **line)
-        axes[0].set_ylabel(pairs.LATE)
-        pairs.add_bar(figure, axes, norm, dataset.sizes["seed"], is_cut=is_cut)
-        key = pairs.key_of(shown, threshold)
+        axes[0].set_ylabel(all_pairs.LATE)
+        all_pairs.add_bar(figure, axes, norm, dataset.sizes["seed"], is_cut=is_cut)
+        key = all_pairs.key_of(shown, threshold)
         key.append((Line2D([], [], **line), R"mean-field horizon, $N \to \infty$"))
         finite = dataset["finite"]
         style.add_key(figure, key, panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
@@ -82,5 +85,5 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     for scale, decades in _regimes(dataset).items():
         late, early = np.tril_indices(len(decades))
         place = {"weight_scale": scale, "mean_field_horizon": horizons.get(scale, np.nan)}
-        rows.append(tables.curve(place, late=late + 1, early=early, median=decades[late, early]))
-    return tables.stacked(rows)
+        rows.append(frames.curve(place, late=late + 1, early=early, median=decades[late, early]))
+    return frames.stacked(rows)

@@ -1,0 +1,91 @@
+"""What became of the networks of a training result, and what their gradients promised before the first update."""
+
+from collections.abc import Collection
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from gradient_horizon.analysis.intervals import Interval, area_under_curve, share
+from gradient_horizon.measures.horizon import gradient_horizon
+
+AXES = ("learning_rate", "clip_threshold", "weight_scale", "seed")  # of the networks of one job
+
+
+def has_solved(data: xr.Dataset) -> xr.DataArray:
+    """Which networks have solved their task."""
+    return data["solved_at"] >= 0
+
+
+def has_diverged(data: xr.Dataset) -> xr.DataArray:
+    """Which networks have a parameter that is not finite."""
+    return data["diverged_at"] >= 0
+
+
+def exists(data: xr.Dataset) -> xr.DataArray:
+    """Which networks there are: in a joined sweep some jobs may be missing."""
+    return data["solved_at"].notnull()
+
+
+def share_solved(data: xr.Dataset) -> Interval:
+    """The share of networks that have solved their task."""
+    return share(int(has_solved(data).sum()), int(exists(data).sum()))
+
+
+def held(values: Float[np.ndarray, "*networks U"]) -> Float[np.ndarray, "*networks U"]:
+    """For each NaN the last number before it along the last axis, where there is one."""
+    places = np.where(np.isnan(values), 0, np.arange(values.shape[-1]))
+    return np.take_along_axis(values, np.maximum.accumulate(places, axis=-1), axis=-1)
+
+
+def final_error(data: xr.Dataset) -> xr.DataArray:
+    """The last error that was recorded of each network; NaN where it has diverged."""
+    error = data["error"].transpose(..., "update")
+    return error.isel(update=-1, drop=True).copy(data=held(error.values)[..., -1]).where(~has_diverged(data))
+
+
+def at_best(data: xr.Dataset, axes: Collection[str]) -> tuple[xr.Dataset, dict[str, float]]:
+    """One job's `data` at the values of `axes` with which most networks solved their task.
+
+    Of equal numbers the one with the lowest mean final error, that of a network that has diverged counting as 1. Also
+    returns those values, of the axes that make any difference.
+    """
+    others = [dim for dim in AXES if dim in data.dims and dim not in axes]
+    solved = has_solved(data).sum(others)
+    error = final_error(data).fillna(1.0).mean(others)
+    best = error.where(solved == solved.max(), np.inf).argmin([axis for axis in axes if axis in data.dims])
+    chosen = data.isel(best)
+    matters = [axis for axis in best if (error != error.isel({axis: 0})).any()]
+    return chosen, {str(axis): chosen[axis].item() for axis in matters}
+
+
+def initial_log_norms(data: xr.Dataset) -> Float[np.ndarray, "*networks T"]:
+    """log(‖∂h_T/∂h_(T-lag)‖_F / √n) of one job's networks before the first update, natural, its own lags last."""
+    before = data["log_norm"].isel(update=0).transpose(..., "lag")
+    values = before.values[..., before.notnull().any([dim for dim in before.dims if dim != "lag"]).values]
+    return values - 0.5 * np.log(float(data["state_size"]))
+
+
+def initial_growth(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
+    """Per step, over all T: natural log of ‖∂h_T/∂h_0‖_F / √n before the first update, over T."""
+    norms = initial_log_norms(data)
+    return norms[..., -1] / norms.shape[-1]
+
+
+def initial_horizon(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
+    """The gradient horizon of each of one job's networks before the first update, T + 1 where it lies beyond T."""
+    size = float(data["state_size"])
+    return gradient_horizon(initial_log_norms(data) + 0.5 * np.log(size), int(size))[0]
+
+
+def foretold(data: xr.Dataset) -> Interval | None:
+    """How well the initial gradient horizon of one job's networks tells which solve their task: `area_under_curve`.
+
+    Networks of one seed, which has one W⁰ at all weight scales, are a cluster. Those that overflow have no known
+    horizon and are left out.
+    """
+    solved = has_solved(data)
+    seeds = data["seed"].broadcast_like(solved).transpose(*solved.dims).values.ravel()
+    horizon, solved = np.ravel(initial_horizon(data)), np.ravel(solved.values)
+    known = ~np.isnan(horizon)
+    return area_under_curve(horizon[known], solved[known], seeds[known])

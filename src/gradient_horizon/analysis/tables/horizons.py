@@ -1,0 +1,131 @@
+"""How far the gradient reaches, and how exactly that was measured."""
+
+import json
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from rich.table import Table
+
+from gradient_horizon.analysis.tables.layout import points_of, swept_keys, table_of
+from gradient_horizon.measures.horizon import Reach, horizon_quantile, neutral_scale
+
+SHOWN_SCALES = (0.5, 1.0, 2.0)
+
+
+def _shown(scales: list[float]) -> list[float]:
+    wanted = [scale for scale in SHOWN_SCALES if scale in scales]
+    return wanted or list(dict.fromkeys([scales[0], scales[len(scales) // 2], scales[-1]]))
+
+
+def _reach(reach: Reach) -> str:
+    if not reach.kind:
+        return ""  # no such network
+    if reach.kind == "beyond":
+        return f"> {reach.lag - 1:g}"
+    return "? exploded" if reach.kind == "nonfinite" else f"{reach.lag:g} {reach.kind}"
+
+
+def _horizon(chosen: xr.Dataset, scale: float) -> str:
+    """The median over seeds: the lower of two in the middle that end alike, or else both.
+
+    Where networks overflow both are given, as those unknown lags set them apart.
+    """
+    at = chosen.sel(weight_scale=scale)
+    lower, upper = horizon_quantile(at.horizon.values, at.horizon_kind.values)
+    ends = _reach(lower), _reach(upper)
+    if lower.kind != upper.kind:
+        return f"{ends[0]} to {ends[1]}"
+    if ends[0] == ends[1] or "nonfinite" not in at.horizon_kind.values:
+        return ends[0]
+    return f"{lower.lag:g}–{upper.lag:g} {lower.kind}"
+
+
+def _median_growth(chosen: xr.Dataset, last: int) -> Float[np.ndarray, " G"]:
+    """Median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`; of log ‖M‖₂ where that alone is there.
+
+    A network that overflows has grown by more than any number; halfway between a number and an infinite one lies the
+    infinite one, and of two the lower. NaN where no network was measured.
+    """
+    measured = chosen.log_norm.norm.values.tolist()
+    norm = "frobenius" if "frobenius" in measured else measured[0]
+    offset = 0.5 * np.log(float(chosen.state_size)) if norm == "frobenius" else 0.0
+    values = chosen.log_norm.sel(norm=norm, lag=last).transpose("weight_scale", "seed").values - offset
+    exists = chosen.horizon_kind.transpose("weight_scale", "seed").values != ""
+    return np.array(
+        [_median(np.where(np.isnan(row), np.inf, row)[there]) for row, there in zip(values, exists, strict=True)]
+    )
+
+
+def _median(values: Float[np.ndarray, " S"]) -> float:
+    """That of numbers of which some may be infinite; NaN of none."""
+    if not len(values):
+        return np.nan
+    low, high = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]
+    return float(low if np.isneginf(low) or low == high else (low + high) / 2)
+
+
+def _neutral(scales: Float[np.ndarray, " G"], growth: Float[np.ndarray, " G"]) -> str:
+    """The neutral scale, or on which side of those measured it can lie."""
+    neutral = neutral_scale(scales, growth)
+    if np.isfinite(neutral):
+        return f"{neutral:.3f}"
+    known = growth[~np.isnan(growth)]
+    if len(known) and np.all(known < 0):
+        return f"> {scales[-1]:g}"
+    if len(known) and np.all(known >= 0):
+        return f"< {scales[0]:g}"
+    return f"none in {scales[0]:g}..{scales[-1]:g}"
+
+
+def horizon_table(dataset: xr.Dataset) -> Table | None:
+    """One row a swept setting; None where no horizon was measured.
+
+    The median is that of `horizon_quantile`: where it lies between two networks of other kinds, both are given.
+    """
+    if "horizon" not in dataset:
+        return None
+    keys = swept_keys(dataset)
+    scales = dataset.weight_scale.values.tolist()
+    columns = ("neutral g", *(f"g = {scale:g}" for scale in _shown(scales)), "non-finite")
+    ascending = np.argsort(scales)
+    table = table_of("Gradient horizon in steps at weight scale g, median over seeds", keys, columns)
+    for at, chosen in points_of(dataset, keys):
+        norm = chosen.log_norm.isel(norm=0)
+        # a weight scale at a time, as the whole may be larger than memory
+        measured = [at.notnull().any("seed").values for at in norm.transpose("weight_scale", "seed", "lag")]
+        lags = np.flatnonzero(np.any(measured, axis=0))
+        last = int(chosen.lag[lags[-1]]) if len(lags) else int(chosen.lag[-1])
+        lost = int((chosen.horizon_kind == "nonfinite").sum())
+        table.add_row(
+            *(str(at[key]) for key in keys),
+            _neutral(np.asarray(scales)[ascending], _median_growth(chosen, last)[ascending]),
+            *(_horizon(chosen, scale) for scale in _shown(scales)),
+            str(lost),
+        )
+    neutral, *reaches = ([str(cell) for cell in column.cells] for column in table.columns[len(keys) : -1])
+    table.caption = _caption(neutral, [cell for cells in reaches for cell in cells])
+    return table
+
+
+def _caption(neutral: list[str], reaches: list[str]) -> str | None:
+    """What the less usual entries mean."""
+    said = {
+        "neutral g > or <: the median gradient vanishes or explodes at every scale": any(
+            cell.startswith((">", "<")) for cell in neutral
+        ),
+        "none: it never crosses over from vanishing": any(cell.startswith("none") for cell in neutral),
+        "a–b, a to b: the median lies between": any("–" in cell or " to " in cell for cell in reaches),
+        "?: half or more overflow, which hides the lag": any("?" in cell for cell in reaches),
+    }
+    return "; ".join(words for words, is_needed in said.items() if is_needed) or None
+
+
+def recheck_lines(dataset: xr.Dataset) -> list[str]:
+    """The largest difference from `method=jacrev` of each job that was measured again with it."""
+    rechecked = json.loads(dataset.attrs.get("recheck", "[]"))
+    return [
+        f"{entry['job'] or 'single'}: largest |difference| of a log norm from method=jacrev: {entry['difference']:.2g}"
+        f" ({entry['networks']} networks, every lag)"
+        for entry in rechecked
+    ]

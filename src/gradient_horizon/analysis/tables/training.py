@@ -1,0 +1,105 @@
+"""What was learned, and what the first Jacobian said of it."""
+
+import xarray as xr
+from rich.table import Table
+
+from gradient_horizon.analysis.intervals import least_difference, widest_half
+from gradient_horizon.analysis.outcomes import (
+    at_best,
+    exists,
+    final_error,
+    foretold,
+    has_diverged,
+    has_solved,
+    share_solved,
+)
+from gradient_horizon.analysis.tables.layout import few_scales, median_of, points_of, swept_keys, table_of
+
+_CHOICES = {"learning_rate": "η", "clip_threshold": "c"}
+FEW = 20  # seeds, with which a share of one half is known to ±0.2
+
+
+def _interval(lower: float, upper: float) -> str:
+    return f"{lower:.2f}–{upper:.2f}"
+
+
+def _of_few(seeds: int, rows: int) -> str:
+    """How far `rows` shares of so few `seeds` may be trusted; nothing where they are not few."""
+    if not 0 < seeds <= FEW:
+        return ""
+    text = f"{seeds} seed{'s' if seeds > 1 else ''}: ±{widest_half(seeds):.2f} at worst"
+    if rows == 1:
+        return text
+    least = least_difference(seeds)
+    apart = f"fewer than {least} networks apart" if least else "however far apart"
+    return f"{text}; two rows {apart} may differ by chance"
+
+
+def solved_table(dataset: xr.Dataset) -> Table | None:
+    """One row a swept setting and weight scale, of which a few; None where nothing was trained.
+
+    Of several learning rates or clip thresholds, those with which most networks solved their task. Where a row has few
+    seeds the caption says what that is worth.
+    """
+    if "solved_at" not in dataset:
+        return None
+    keys = swept_keys(dataset)
+    several = [axis for axis in _CHOICES if dataset.sizes[axis] > 1]
+    columns = ("g", *(_CHOICES[axis] for axis in several), "solved", "95 %", "after", "diverged", "error")
+    table = table_of("Networks that solved their task", keys, columns)
+    dataset = dataset.sortby("weight_scale")
+    shown, seeds = few_scales(dataset), []
+    for at, chosen in points_of(dataset, keys):
+        for index in shown:
+            row, best = at_best(chosen.isel(weight_scale=index), [*_CHOICES])
+            share, solved = share_solved(row), has_solved(row)
+            seeds.append(int(exists(row).sum()))
+            table.add_row(
+                *(str(at[key]) for key in keys),
+                f"{float(row.weight_scale):g}",
+                *(f"{best[axis]:g}" if axis in best else "" for axis in several),
+                f"{int(solved.sum())}/{seeds[-1]}",
+                _interval(share.lower, share.upper),
+                median_of(row.solved_at.where(solved), 0),
+                str(int(has_diverged(row).sum())),
+                median_of(final_error(row), 3),
+                end_section=bool(keys) and len(shown) > 1 and index == shown[-1],
+            )
+    explained = "95 %: Wilson's interval; after: median update; error: median at the end"
+    said = (*_selected(dataset), explained, _of_few(min(seeds, default=0), len(seeds)))
+    table.caption = "; ".join(part for part in said if part)
+    return table
+
+
+def _selected(dataset: xr.Dataset) -> list[str]:
+    """That the best of several learning rates or clip thresholds is counted, by `at_best`."""
+    several = [_CHOICES[axis] for axis in _CHOICES if dataset.sizes[axis] > 1]
+    chosen = "that with which most of these networks solved (none: of lowest error), the best case"
+    return [f"{' and '.join(several)}: of several {chosen}"] if several else []
+
+
+def prediction_table(dataset: xr.Dataset) -> Table | None:
+    """One row a swept setting, over all weight scales: `outcomes.foretold`. None where no job has both kinds.
+
+    At the learning rate and clip threshold with which most networks solved their task.
+    """
+    if "solved_at" not in dataset:
+        return None
+    keys = swept_keys(dataset)
+    table = table_of("Does the initial gradient horizon tell who solves the task?", keys, ("solved", "AUC", "95 %"))
+    for at, chosen in points_of(dataset, keys):
+        data, _ = at_best(chosen, [*_CHOICES])
+        area = foretold(data)
+        if area is not None:
+            solved, total = int(has_solved(data).sum()), int(exists(data).sum())
+            table.add_row(
+                *(str(at[key]) for key in keys),
+                f"{solved}/{total}",
+                f"{area.estimate:.2f}",
+                _interval(area.lower, area.upper),
+            )
+    explained = (
+        "AUC: chance that of two networks the one that solves it has the longer horizon; 95 %: bootstrap over seeds"
+    )
+    table.caption = "; ".join([*_selected(dataset), explained])
+    return table if table.rows else None

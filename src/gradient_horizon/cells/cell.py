@@ -1,0 +1,121 @@
+"""Recurrent cells as one-step maps; scanning over time is the caller's business.
+
+cell = make_cell("tanh", hidden_size=64, input_size=1)
+params = cell.init(key, weight_scale=1.2)
+state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
+"""
+
+import math
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array
+
+from gradient_horizon import names
+from gradient_horizon.cells.gru import GRUCell
+from gradient_horizon.cells.lstm import LSTMCell
+from gradient_horizon.cells.vanilla import Affine, plain_cell
+from gradient_horizon.numerics.arrays import Factors, Number, PyTree, RandomKey
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """What every cell offers; the state is a vector, or a pytree of them."""
+
+    @property
+    def name(self) -> str:
+        """The cell's name, as `make_cell` takes it."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def input_size(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def state_size(self) -> int:
+        """n, the number of entries of the state."""
+        ...
+
+    def init(
+        self,
+        key: RandomKey,
+        weight_scale: ArrayLike = 1.0,
+        weights: str = "gaussian",
+        bias_scale: ArrayLike = 0.0,
+        input_scale: ArrayLike = 1.0,
+        dtype: DTypeLike = jnp.float32,
+    ) -> Any:
+        """The parameters; `recurrent` among them is W, the one matrix of a vanilla cell, the candidate's of a gated."""
+        ...
+
+    def initial_state(
+        self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
+    ) -> Any:
+        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        ...
+
+    def step(self, params: Any, h: Any, x: PyTree = None) -> Any:
+        """h_t from h_{t-1} and x_t (None: no input)."""
+        ...
+
+    # The same step taken apart, for many sequences at once (leading axes): a = W v + U x_t + b, with W, U, b of stacked
+    # and v = operand; h_t = respond(a, h_{t-1}). A second matrix may multiply what the first pre-activation decides.
+
+    def stacked(self, params: Any) -> tuple[Affine, ...]:
+        """W, U and b of each pre-activation, in the order in which the step uses them."""
+        ...
+
+    @property
+    def forgets(self) -> bool:
+        """Whether `respond` reads a alone, and of h not even its shape."""
+        ...
+
+    def operand(self, place: int, a: Factors, h: Any) -> Array:
+        """What the matrix at `place` multiplies, given the pre-activations before it; elementwise."""
+        ...
+
+    def respond(self, a: Factors, h: Any) -> Any:
+        """h_t, elementwise."""
+        ...
+
+    def output(self, h: Any) -> Array:
+        """What is read from the state."""
+        ...
+
+    def slopes(self, a: Factors) -> Array:
+        """φ′ at every pre-activation as a share of its largest value."""
+        ...
+
+
+def make_cell(
+    name: str, hidden_size: int, input_size: int = 0, *, leak: Number = 0.5, forget_bias: Number = 0.0
+) -> Cell:
+    """The cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid, leaky_tanh, gru or lstm.
+
+    `leak`, in (0, 1], is read by leaky_tanh alone; `forget_bias`, any finite number, by lstm alone; both may be traced.
+    Raises `ValueError` for an unknown name, an impossible size, leak or bias.
+    """
+    if name not in names.CELLS:
+        raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
+    if hidden_size < 1 or input_size < 0:
+        raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
+    if not isinstance(leak, Tracer) and not 0 < leak <= 1:
+        raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
+    if not isinstance(forget_bias, Tracer) and not math.isfinite(forget_bias):
+        raise ValueError(f"forget_bias: {forget_bias}; allowed: any finite number")
+    if name == "gru":
+        return GRUCell(hidden_size, input_size)
+    if name == "lstm":
+        return LSTMCell(hidden_size, input_size, forget_bias)
+    if name == "leaky_tanh":
+        return replace(plain_cell("tanh", hidden_size, input_size), name=name, leak=leak)
+    return plain_cell(name, hidden_size, input_size)

@@ -1,0 +1,382 @@
+"""One job: from a checked `Config` to a folder with its result, its record, its log and a quick look."""
+
+import json
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradient_horizon import __version__
+from gradient_horizon.commands import interrupts
+from gradient_horizon.commands.progress import Tally
+from gradient_horizon.ensembles import devices
+from gradient_horizon.settings.schema import (
+    Config,
+    as_dict,
+    checked,
+    content_hash,
+    cut,
+    deciding,
+    networks_of,
+    spelt_short,
+)
+from gradient_horizon.store import files, provenance, records
+from gradient_horizon.store.checkpoints import Parts, TooManyNetworksError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+LOG, SETTINGS, QUICK_LOOK, PARTS, LOCK = "run.log", "config.yaml", "quick_look", "parts", "lock"
+CLAIM = ".alone"  # of the one process that may claim the job at a moment, where there are no locks
+INTERRUPTED = "interrupted"  # the error of a job that was stopped
+_log = logging.getLogger("gradient_horizon")
+
+
+class TakenError(Exception):
+    """Another process has taken the job over; what it has written stays."""
+
+    def __init__(self, folder: Path):
+        other = records.readable_record(folder)
+        by = f"process {other.process} on {other.host}" if other else "another version of gradient-horizon"
+        super().__init__(f"{folder}: {by} has taken the job over; this one leaves it")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point of a sweep."""
+
+    folder: Path
+    config: Config
+    swept: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def hash(self) -> str:
+        return content_hash(deciding(self.config))
+
+    @property
+    def networks(self) -> int:
+        return networks_of(self.config)
+
+    def record(self) -> records.Record:
+        """What says that this process, from now on, computes the job."""
+        return records.Record(
+            *(records.RUNNING, self.hash, spelt_short(deciding(self.config)), self.swept),
+            networks=self.networks,
+            job=self.name,
+            version=__version__,
+            token=os.urandom(8).hex(),
+        )
+
+    def conflict(self) -> list[str]:
+        """How a job in this folder that is finished or runs differs in its settings: `steps: 100 there, 200 here`."""
+        record = records.readable_record(self.folder)
+        if not self.occupied() or record is None or record.hash == self.hash:
+            return []
+        here = spelt_short(deciding(self.config))
+        there = {**({"draws": 1} if "draws" in here else {}), **record.settings}  # version 1 did not name itself
+        return [
+            f"{'version of the draws' if key == 'draws' else key}: {there.get(key)!r} there, {here.get(key)!r} here"
+            for key in dict.fromkeys([*here, *there])
+            if there.get(key) != here.get(key)
+        ]
+
+    def occupied(self) -> str:
+        """`finished` or `running` if some job in this folder is, whatever its settings; else empty."""
+        record = records.readable_record(self.folder)
+        if record is None:
+            return ""
+        return record.state if record.state == records.FINISHED or records.is_running(self.folder, record) else ""
+
+    def is_finished(self) -> bool:
+        """Whether its result stands, made with these settings, in its own folder, and unaltered since."""
+        record = records.readable_record(self.folder)
+        if record is not None and not records.is_own(self.folder, record):
+            return False
+        return records.is_finished(self.folder, self.hash)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    stream = files.open_log(path)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = _log.level
+    _log.addHandler(handler)
+    _log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        _log.setLevel(level)
+        handler.close()
+        stream.close()
+
+
+@contextmanager
+def claimed(job: Job) -> Iterator[bool]:
+    """Whether the job is this process's to compute, for as long as the context lasts.
+
+    A lock of the operating system on a file in the job's folder: a process that dies, however, lets go of it. Where
+    machines share a folder but no locks, the heartbeat in the job's record tells of a process on another one; where
+    there are no locks at all, of one on this machine too. Raises `ResultError` for a record that must not be replaced.
+    """
+    files.make_folder(job.folder)
+    with files.locked(job.folder / LOCK, wait=False) as held:
+        if held is False or records.is_computed_elsewhere(job.folder, here=held is None):
+            yield False
+        elif held:
+            yield True
+        else:
+            with _announced(job) as mine:
+                yield mine
+
+
+@contextmanager
+def _announced(job: Job) -> Iterator[bool]:
+    """`claimed` without locks: the record says that this process is at the job, from before it is computed."""
+    own = None
+    with files.alone(job.folder / CLAIM):
+        before = records.read_record(job.folder)
+        mine = not records.is_running(job.folder, before)
+        if mine and (job.config.force or before is None or before.state != records.FINISHED):
+            own = job.record()
+            records.write_record(job.folder, own)
+    try:
+        yield mine
+    finally:
+        if own is not None and records.readable_record(job.folder) == own:  # it was not computed after all
+            records.forget(job.folder, own)
+            if before is not None:
+                records.write_record(job.folder, before)
+
+
+@contextmanager
+def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[Callable[[], None]]:
+    """Say in the job's record, again and again, that it runs and how far it is, unless another process has taken it.
+
+    Yields a function that raises `TakenError` once that has been noticed.
+    """
+    ended, taken = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(records.HEARTBEAT):
+            if not records.is_held(folder, record):
+                taken.set()
+                return
+            with suppress(OSError):  # a full disk: the job itself will say so
+                records.write_record(folder, _now(record, tally))
+
+    def check() -> None:
+        if taken.is_set():
+            raise TakenError(folder)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _now(record: records.Record, tally: Tally) -> records.Record:
+    """The record as of now."""
+    return replace(record, changed=time.time(), done=tally.done, left=tally.left)
+
+
+def write_settings(job: Job) -> None:
+    """Write every setting of the job into its folder."""
+    files.make_folder(job.folder)
+    settings = spelt_short(as_dict(job.config))
+    lines = "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in settings.items())
+    files.write_atomically(job.folder / SETTINGS, lines.encode())
+
+
+def leave_to_others(job: Job, memory_budget: float | None) -> None:
+    """Write down all that another process needs to compute the job, unless its settings say `memory_budget` GiB.
+
+    What is known of earlier tries is forgotten, and with `force` what they have measured. A job that another process
+    is at, or has finished since the command was planned, stays as it is. Raises `ResultError` for a record that must
+    not be replaced.
+    """
+    files.make_folder(job.folder)
+    with files.locked(job.folder / LOCK, wait=False) as held:
+        record = records.read_record(job.folder)
+        if held is False or records.is_running(job.folder, record) or (not job.config.force and job.is_finished()):
+            return
+        records.forget(job.folder, record)
+        if job.config.force:
+            files.remove_tree(job.folder / PARTS)
+        budget = job.config.memory_budget or memory_budget
+        write_settings(replace(job, config=replace(job.config, force=False, memory_budget=budget)))
+
+
+def read_job(folder: Path, keys: Sequence[str]) -> Job:
+    """The job whose settings `write_settings` wrote there; `keys` are those that the sweep sweeps.
+
+    Raises `ResultError` for a file that it did not write, `SettingError` for settings that are not allowed.
+    """
+    path = folder / SETTINGS
+    try:
+        lines = files.read_regular(path).decode().splitlines()
+        values = {key: json.loads(value) for key, _, value in (line.partition(": ") for line in lines)}
+    except OSError as error:
+        raise records.ResultError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise records.ResultError(f"{path}: no settings that can be read; allowed: what run writes there") from None
+    settings = checked(values)
+    return Job(folder, settings, {key: getattr(settings, key) for key in keys})
+
+
+def execute(job: Job, report: Callable[[float], None]) -> None:
+    """Compute `job` and write its folder; whatever goes wrong is recorded there before it is raised again.
+
+    Raises `TakenError` where another process, which took this one for dead, has the job now: it replaces nothing then.
+    """
+    files.make_folder(job.folder)
+    files.clear_unfinished(job.folder)
+    record = job.record()
+    records.write_record(job.folder, record)
+    tally = Tally(job.networks)
+
+    def check() -> None:
+        if not records.is_held(job.folder, record):
+            raise TakenError(job.folder)
+
+    begun = time.perf_counter()
+    try:
+        with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, tally) as beating:
+
+            def heard(networks: float) -> None:
+                interrupts.check()
+                beating()
+                tally.add(networks)
+                report(networks)
+
+            _log.info("job %s", job.folder.name)
+            checksum, picture = _compute(job, heard, begun, check)
+            _log.info("finished")
+        check()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        if not stopped:
+            check()
+        if records.is_held(job.folder, record):
+            reason = INTERRUPTED if stopped else f"{type(error).__name__}: {error}".splitlines()[0]
+            _record_failure(job.folder, replace(_now(record, tally), state=records.FAILED, error=reason))
+        raise
+    wall_time = time.perf_counter() - begun
+    finished = replace(
+        _now(record, tally), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
+    )
+    records.write_record(job.folder, finished)
+
+
+def _record_failure(folder: Path, record: records.Record) -> None:
+    """Write why the job has failed, and into its log where."""
+    for write in (
+        lambda: files.append(folder / LOG, traceback.format_exc()),
+        lambda: records.write_record(folder, record),
+    ):
+        try:
+            write()
+        except OSError:  # a full disk: the record stays at `running`, which reads as lost once this process ends
+            _log.warning("%s: could not record the failure", folder)
+
+
+def _compute(job: Job, report: Callable[[float], None], begun: float, check: Callable[[], None]) -> tuple[str, str]:
+    """Measure, and write the result; its checksum, and why there is no quick look although there should be one.
+
+    `check` raises where the result must not be written any more.
+    """
+    from gradient_horizon.store import datasets
+
+    parts = job.folder / PARTS
+    for name in (records.RESULT, f"{QUICK_LOOK}.png"):
+        files.check_place(job.folder / name)
+    files.check_folder(parts)
+    write_settings(job)
+    if job.config.force:
+        files.remove_tree(parts)
+    dataset = _measured(job.config, parts, provenance.made_by(job.hash), report)
+    dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - begun))
+    checksum = datasets.save(dataset, job.folder / records.RESULT, check=check)
+    picture = _draw_quick_look(dataset, job.folder) if job.config.quick_look else ""
+    files.remove_tree(parts)
+    return checksum, picture
+
+
+def owes_quick_look(job: Job) -> bool:
+    """Whether the job is finished and asks for a picture that is not there."""
+    if not job.config.quick_look or (job.folder / f"{QUICK_LOOK}.png").exists():
+        return False
+    record = records.readable_record(job.folder)
+    return record is not None and record.state == records.FINISHED and record.hash == job.hash
+
+
+def draw_quick_look(job: Job) -> str:
+    """Draw the picture of a finished job from its result; why that failed, or an empty text."""
+    from gradient_horizon.store import datasets
+
+    with claimed(job) as mine:
+        record = records.readable_record(job.folder)
+        if not mine or record is None:  # whoever is at it draws
+            return ""
+        picture = _draw_quick_look(datasets.open_job(job.folder), job.folder)
+        if picture != record.picture:
+            records.write_record(job.folder, replace(record, picture=picture))
+    return picture
+
+
+def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
+    """Draw the result beside it; why that failed, or an empty text. The measurement stands without its picture."""
+    (folder / f"{QUICK_LOOK}.png").unlink(missing_ok=True)  # of an earlier result
+    try:
+        from gradient_horizon import figures
+
+        figures.save(figures.quick_look(dataset), folder / QUICK_LOOK, formats=("png",))
+    except Exception as error:
+        _log.warning("no quick look", exc_info=True)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+def _measured(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
+    """The result, from what `folder` holds of it on.
+
+    More networks than should be held at once are measured in slabs, each a result of its own in `folder` until the
+    whole is written from them.
+    """
+    from gradient_horizon import experiments
+    from gradient_horizon.store import datasets
+
+    parts = Parts(folder, made_by, budget=devices.memory_budget(config.memory_budget))
+    try:
+        return experiments.measure(config, report, parts)
+    except TooManyNetworksError as error:
+        pieces = cut(config, error.most)
+    slabs = []
+    for index, piece in enumerate(pieces):
+        slab = folder / f"slab-{index:05d}"
+        files.check_folder(slab)
+        slabs.append(slab)
+        settings = content_hash({**deciding(piece), "made_by": made_by})
+        if records.is_finished(slab, settings):
+            report(networks_of(piece))
+            continue
+        dataset = _measured(piece, slab / PARTS, made_by, report)
+        files.make_folder(slab)
+        checksum = datasets.save(dataset, slab / records.RESULT)
+        records.write_record(slab, records.Record(records.FINISHED, settings, {}, {}, checksum))
+        files.remove_tree(slab / PARTS)
+    return datasets.concatenated([datasets.open_job(slab, lazy=True) for slab in slabs])

@@ -1,0 +1,214 @@
+"""Jobs in other processes and on other machines, by Hydra's launchers: joblib, submitit (SLURM) and Ray.
+
+The settings of every job stand in its folder before anything is launched; a task is told the sweep's folder and the
+names of its jobs, and needs no more than a shared file system. What became of a job is read from its record.
+"""
+
+import importlib
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gradient_horizon.commands import interrupts, jobs, sweep
+from gradient_horizon.commands.sweep import Outcome, Sweep
+from gradient_horizon.ensembles import devices, process
+from gradient_horizon.settings import launchers
+from gradient_horizon.store import files, records, standings
+
+FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
+ALIVE = "alive"  # the file in each command's own folder there that is locked as long as the command lives
+SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; for a lost job to be started again
+_log = logging.getLogger(__name__)
+Tell = Callable[[list[standings.Standing]], None]
+
+
+class _LostError(Exception):
+    """Jobs are lost, and nobody starts them again."""
+
+
+def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig) -> None:
+    """Compute the jobs that `task.jobs` names, one after the other: what a launcher runs in a process of its own.
+
+    Ends without an error whatever becomes of them, since that is in their records.
+    """
+    if "jax" not in sys.modules:  # the first task of this process
+        process.prepare_own(devices=cores)
+    interrupts.forget()
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupts.stop)
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # an engine's own handler stays
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    todo = []
+    for name in task.jobs:
+        try:
+            todo.append(jobs.read_job(Path(folder) / name, swept))
+        except ValueError as error:
+            _log.warning("%s", error)
+    sweep.run(todo, lambda job: lambda networks: None)
+
+
+def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outcome:
+    """Launch `todo`, `pack` jobs a task, and wait for them; `tell` hears of their standings again and again.
+
+    Jobs that the tasks of another command compute are waited for as well.
+    """
+    assert planned.launcher is not None
+    cores, memory = _share(planned.launcher, math.ceil(len(todo) / pack))
+    failed, fit = [], []
+    for job in todo:
+        try:
+            sweep.check_still_wanted(job)
+            jobs.leave_to_others(job, memory)
+            fit.append(job)
+        except (OSError, ValueError) as unfit:
+            failed.append((job, f"{type(unfit).__name__}: {unfit}".splitlines()[0]))
+    if not fit:
+        return Outcome(failed, [])
+    todo = fit
+    folder = planned.folder.resolve()
+    files.make_folder(folder / FOLDER)
+    own = folder / FOLDER / os.urandom(8).hex()  # of this command alone, and nobody has put links there
+    files.make_folder(own)
+    with files.locked(own / ALIVE, wait=True):
+        outcome = _launched(planned, todo, pack, tell, own, cores)
+    if not outcome.failed:
+        files.remove_tree(own)
+    return Outcome([*failed, *outcome.failed], [])
+
+
+def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, own: Path, cores: int | None) -> Outcome:
+    """Launch `todo` from the folder `own`, and wait until every job has ended somewhere."""
+    assert planned.launcher is not None
+    names = [job.name for job in todo]
+    tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
+    error = ""
+    if planned.launcher["_target_"] == launchers.SLURM.target:
+        importlib.import_module("submitit")
+        # it warns every few seconds where SLURM keeps no accounts
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+    try:
+        with _following(todo, tell):
+            task = partial(work, str(planned.folder.resolve()), list(todo[0].swept), cores)
+            launcher = _launcher(planned.launcher, own, task)
+            launcher.launch([[f"+jobs={json.dumps(task)}"] for task in tasks], 0)
+    except _LostError:
+        pass
+    except Exception as raised:  # of the engine; the jobs' own are in their records
+        error = f"{type(raised).__name__}: {raised}".splitlines()[0]
+    while (outcome := _outcome(todo, error)).elsewhere:
+        interrupts.check()
+        time.sleep(SECONDS)
+        tell([standings.standing_of(job.folder, job.networks) for job in todo])
+    return outcome
+
+
+def clear(folder: Path) -> None:
+    """Remove what the launchers of commands that have ended keep in a sweep's folder, once all its jobs are finished.
+
+    Until then they hold what its tasks wrote, and what tasks that still wait are to do.
+    """
+    kept = folder / FOLDER
+    if not kept.is_dir() or kept.is_symlink():
+        return
+    if any(records.state_of(job) != records.FINISHED for job in records.job_folders(folder)):
+        return
+    for own in kept.iterdir():
+        with suppress(OSError):
+            files.check_folder(own)
+            with files.locked(own / ALIVE, wait=False) as is_free:
+                pass
+            if is_free:
+                files.remove_tree(own)
+    with suppress(OSError):  # another command still has something there
+        kept.rmdir()
+
+
+@contextmanager
+def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
+    """`tell` the standing of the jobs, meanwhile; raises `_LostError` when nobody is at the lost ones for long.
+
+    An engine may not notice that a task of its own was killed.
+    """
+    ended, gave_up = threading.Event(), threading.Event()
+
+    def look() -> set[str]:
+        told = [standings.standing_of(job.folder, job.networks) for job in todo]
+        tell(told)
+        return {job.state for job in told}
+
+    def follow() -> None:
+        quiet = 0.0
+        while not ended.wait(SECONDS):
+            states = look()
+            quiet = quiet + SECONDS if records.LOST in states and records.RUNNING not in states else 0.0
+            if quiet > PATIENCE:
+                gave_up.set()
+                interrupts.stop_main()
+                return
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if gave_up.is_set():
+            interrupts.forget()
+            raise _LostError from None
+        raise
+    finally:
+        ended.set()
+        thread.join()
+        look()
+
+
+def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | None]:
+    """The cores and the GiB of memory of one task where several share a machine, or where the engine is told them."""
+    gibibytes = devices.memory_budget(None) / 2**30
+    if launcher["_target_"] == launchers.JOBLIB.target:
+        asked = launcher["n_jobs"]
+        workers = min(tasks, asked if asked > 0 else max(1, devices.cpu_count() + 1 + asked))
+        return max(1, devices.cpu_count() // workers), gibibytes / workers
+    if launcher["_target_"] == launchers.RAY.target:
+        cores = int(launcher["ray"]["remote"].get("num_cpus") or 1)
+        return cores, gibibytes * min(1.0, cores / devices.cpu_count())
+    return None, 0.6 * launcher["mem_gb"] if launcher.get("mem_gb") else None
+
+
+def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig], None]) -> Any:
+    with sweep.initialised() as composing:
+        master = composing([f"hydra.sweep.dir={json.dumps(str(folder))}", "hydra.sweep.subdir=tasks"])
+        with open_dict(master):
+            kept = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}
+            master.hydra.launcher = OmegaConf.create({**settings, **kept})
+        # a callback that does nothing has what a job asks of all callbacks together
+        context = HydraContext(GlobalHydra.instance().config_loader(), cast(Any, Callback()))
+        return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
+
+
+def _outcome(todo: Sequence[jobs.Job], error: str) -> Outcome:
+    outcome = Outcome([], [])
+    for job in todo:
+        told = standings.standing_of(job.folder, job.networks)
+        if told.state == records.RUNNING:
+            outcome.elsewhere.append(job)
+        elif told.state != records.FINISHED:
+            why = told.why or error or "it was not started"
+            outcome.failed.append((job, f"{told.state}: {why}" if told.state != records.FAILED else why))
+    return outcome

@@ -1,0 +1,1 @@
+"""Thousands of networks on this machine: devices, blocks of networks, and vmap with the batch axis last."""

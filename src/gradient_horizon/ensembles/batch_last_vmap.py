@@ -1,0 +1,279 @@
+"""`jax.vmap` with the batch along the last axis: small networks side by side in a processor's vector lanes.
+
+`jax.vmap` puts the batch first and leaves each small product to a call of its own, which a matrix of some 20 rows is
+not worth: most of the time goes into the call. With the batch last every operation, a matrix product too, is one loop
+over neighbouring numbers of different networks, at two or three times the speed.
+
+A function is traced once for one network; its operations are then carried out with one more axis at the end. An
+operation that is not known here, or has a parameter that is not, is left to `jax.vmap`; so is the whole function where
+JAX writes programs in a way that is not (a warning is logged then).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jaxtyping import Array
+
+from gradient_horizon.numerics.arrays import PyTree
+from gradient_horizon.numerics.xla import computed_once
+
+_log = logging.getLogger(__name__)
+_LONGEST_SUM = 32  # terms of a product that are written out; a longer one is left to `jax.vmap`
+_ARITHMETIC = {"add", "sub", "mul", "div", "rem", "pow", "atan2", "nextafter", "max", "min"}
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "select_n"}
+_BITS = {"and", "or", "xor", "shift_left", "shift_right_arithmetic", "shift_right_logical"}
+_ELEMENTWISE = _ARITHMETIC | _COMPARISONS | _BITS  # of several operands
+_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+# What is known of the other operations that are carried out here. (The numbers of a scan's operands come from their
+# shapes: JAX 0.10 names them `num_consts` and `num_carry`, 0.11 otherwise.)
+_KNOWN = {
+    **dict.fromkeys(_ELEMENTWISE, frozenset({"out_dtype"})),
+    "broadcast_in_dim": {"shape", "broadcast_dimensions", "sharding"},
+    "reshape": {"dimensions", "new_sizes", "sharding"},
+    "transpose": {"permutation"},
+    "dot_general": {"dimension_numbers", "precision", "preferred_element_type", "out_sharding"},
+    "scan": {"jaxpr", "length", "reverse", "unroll", "num_consts", "num_carry", "ft_in", "ft_out", "linear"},
+    "while": {"cond_jaxpr", "cond_nconsts", "body_jaxpr", "body_nconsts"},
+}
+
+
+class _Value(NamedTuple):
+    """An array; `each`: it has one entry for each network along a last axis of its own."""
+
+    array: Array
+    each: bool
+
+
+def _for_each(value: _Value, size: int) -> Array:
+    return value.array if value.each else jnp.broadcast_to(value.array[..., None], (*value.array.shape, size))
+
+
+def _evaluated(program: ClosedJaxpr, values: Sequence[_Value], size: int) -> list[_Value]:
+    """The outputs of `program`, written for one network, for `size` of them."""
+    jaxpr: Jaxpr = program.jaxpr
+    known = dict(zip(jaxpr.constvars, (_Value(jnp.asarray(const), False) for const in program.consts), strict=True))
+    known |= dict(zip(jaxpr.invars, values, strict=True))
+
+    def read(atom: Any) -> _Value:
+        return _Value(jnp.asarray(atom.val, _shaped(atom).dtype), False) if isinstance(atom, Literal) else known[atom]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(atom) for atom in equation.invars]
+        known |= dict(zip(equation.outvars, _applied(equation, inputs, size), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value]:
+    """One operation."""
+    name, params = equation.primitive.name, equation.params
+    program = params.get(_CALLS.get(name, ""))
+    if program is not None:
+        return _evaluated(_closed(program), inputs, size)
+    arrays = [value.array for value in inputs]
+    if not any(value.each for value in inputs):
+        return [_Value(array, False) for array in _alone(equation)(*arrays)]
+    if _is_known(name, params):
+        if name == "scan" and (found := _scanned(equation, inputs, size)) is not None:
+            return found
+        if name == "while":
+            return _repeated(params, inputs, size)
+        if name in _SIMPLE and (array := _SIMPLE[name](equation, inputs, size)) is not None:
+            return [_Value(array, True)]
+    mapped = jax.vmap(_alone(equation), in_axes=[-1 if value.each else None for value in inputs], out_axes=-1)
+    return [_Value(array, True) for array in mapped(*arrays)]
+
+
+def _is_known(name: str, params: dict[str, Any]) -> bool:
+    """Whether the operation and all its parameters mean what they meant when this was written."""
+    is_placed = any(map(_is_divided, (params.get("sharding"), params.get("out_sharding"))))
+    return name in _KNOWN and params.keys() <= _KNOWN[name] and not is_placed
+
+
+def _is_divided(sharding: Any) -> bool:
+    """Whether a result is spread over devices; inside `jax.shard_map` some say that they are not."""
+    return sharding is not None and any(axis is not None for axis in getattr(sharding, "spec", ("unknown",)))
+
+
+def _elementwise(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
+    shape = (*_shaped(equation.outvars[0]).shape, size)
+    return equation.primitive.bind(*(_spread(value, shape) for value in inputs), **equation.params)
+
+
+def _broadcast(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
+    shape = equation.params["shape"]
+    places = (*equation.params["broadcast_dimensions"], len(shape))
+    return lax.broadcast_in_dim(inputs[0].array, (*shape, size), places)
+
+
+def _reshaped(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array | None:
+    if equation.params.get("dimensions") is not None:
+        return None
+    return lax.reshape(inputs[0].array, (*equation.params["new_sizes"], size))
+
+
+def _transposed(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array:
+    permutation = equation.params["permutation"]
+    return lax.transpose(inputs[0].array, (*permutation, len(permutation)))
+
+
+def _short_product(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array | None:
+    if not _is_short(equation.params["dimension_numbers"], inputs[0].array.shape):
+        return None
+    return _product(equation.params, *inputs).astype(_shaped(equation.outvars[0]).dtype)
+
+
+# Each gives its result with the networks along a last axis, or None where `jax.vmap` has to.
+_SIMPLE: dict[str, Callable[[JaxprEqn, list[_Value], int], Array | None]] = {
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshaped,
+    "transpose": _transposed,
+    "dot_general": _short_product,
+}
+
+
+def _shaped(atom: Any) -> Any:
+    """What an operand or a result is like for one network: its `shape` and `dtype`."""
+    return atom.aval
+
+
+def _alone(equation: JaxprEqn) -> Callable[..., list[Array]]:
+    """The operation as a function of the values of its operands."""
+
+    def operation(*operands: Array) -> list[Array]:
+        found = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+        return found if equation.primitive.multiple_results else [found]
+
+    return operation
+
+
+def _closed(program: Any) -> ClosedJaxpr:
+    return program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
+
+
+def _spread(value: _Value, shape: tuple[int, ...]) -> Array:
+    """An operand of an elementwise operation: of the full shape, or a scalar."""
+    if value.array.ndim == len(shape):
+        return value.array
+    return jnp.broadcast_to(value.array if value.each else value.array[..., None], shape)
+
+
+def _is_short(dimensions: Any, left: tuple[int, ...]) -> bool:
+    """Whether a product sums over one axis of few terms."""
+    (contracted, _), (together, _) = dimensions
+    return len(contracted) == 1 and not together and 0 < left[contracted[0]] <= _LONGEST_SUM
+
+
+def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
+    """A product of matrices or vectors, term by term: each term is a loop over all its entries and networks."""
+    ((first,), (second,)), _ = params["dimension_numbers"]
+    terms = left.array.shape[first]
+    others = right.array.ndim - right.each - 1  # the axes of `right` that are not summed over
+    left_axes = left.array.ndim - left.each - 1
+    left, right = (_Value(computed_once(value.array), value.each) for value in (left, right))
+
+    def term(k: int) -> Array:
+        a = lax.index_in_dim(left.array, k, first, keepdims=False)
+        b = lax.index_in_dim(right.array, k, second, keepdims=False)
+        a = a if left.each else a[..., None]
+        b = b if right.each else b[..., None]
+        a = jnp.expand_dims(a, tuple(range(left_axes, left_axes + others)))
+        return a * jnp.expand_dims(b, tuple(range(left_axes)))
+
+    total = term(0)
+    for k in range(1, terms):
+        total = total + term(k)
+    return total
+
+
+def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value] | None:
+    """`lax.scan`; whatever is carried or given out is so for each network. None if its operands are not understood."""
+    params = equation.params
+    program = _closed(params["jaxpr"])
+    outer = [_shaped(atom) for atom in (*equation.invars, *equation.outvars)]
+    inner = [_shaped(atom) for atom in (*program.jaxpr.invars, *program.jaxpr.outvars)]
+    if len(outer) != len(inner):
+        return None
+    is_series = [whole.shape == (params["length"], *entry.shape) for whole, entry in zip(outer, inner, strict=True)]
+    of_inputs, of_outputs = is_series[: len(inputs)], is_series[len(inputs) :]
+    carried = of_outputs.count(False)
+    fixed = of_inputs.count(False) - carried
+    names = [[entry.str_short() for entry in part] for part in (inner[: len(inputs)], inner[len(inputs) :])]
+    in_order = sorted(of_inputs) == of_inputs and sorted(of_outputs) == of_outputs and fixed >= 0
+    if not in_order or names[0][fixed : fixed + carried] != names[1][:carried]:
+        return None
+    constants, start, series = inputs[:fixed], inputs[fixed : fixed + carried], inputs[fixed + carried :]
+
+    def body(carry: Any, entries: Any) -> Any:
+        values = [_Value(array, True) for array in carry]
+        values += [_Value(array, value.each) for array, value in zip(entries, series, strict=True)]
+        found = [_for_each(value, size) for value in _evaluated(program, [*constants, *values], size)]
+        return found[:carried], found[carried:]
+
+    last, given = lax.scan(
+        body,
+        [_for_each(value, size) for value in start],
+        [value.array for value in series],
+        length=params["length"],
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    return [_Value(array, True) for array in (*last, *given)]
+
+
+def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_Value]:
+    """`lax.while_loop`, until no network goes on; those that have ended keep what they had."""
+    of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
+    asked, fixed = inputs[:of_condition], inputs[of_condition : of_condition + of_body]
+
+    def goes_on(carry: Sequence[Array]) -> Array:
+        (found,) = _evaluated(_closed(params["cond_jaxpr"]), [*asked, *(_Value(array, True) for array in carry)], size)
+        return _for_each(found, size)
+
+    def body(carry: Sequence[Array]) -> list[Array]:
+        values = _evaluated(_closed(params["body_jaxpr"]), [*fixed, *(_Value(array, True) for array in carry)], size)
+        going = goes_on(carry)
+        return [jnp.where(going, _for_each(value, size), old) for value, old in zip(values, carry, strict=True)]
+
+    start = [_for_each(value, size) for value in inputs[of_condition + of_body :]]
+    return [_Value(array, True) for array in lax.while_loop(lambda carry: jnp.any(goes_on(carry)), body, start)]
+
+
+def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[PyTree, PyTree], PyTree]:
+    """`jax.vmap(function, in_axes=(0, None))`, `width` networks at a time (a divisor of their number) side by side.
+
+    The same numbers but for the order in which a product is summed. Not differentiable in reverse.
+    """
+
+    def mapped(networks: PyTree, constants: PyTree) -> PyTree:
+        leaves, tree = jax.tree.flatten(networks)
+        given: list[Any] = []  # the structure of what `function` gives
+
+        def flat(leaves: list[Array], constants: PyTree) -> list[Array]:
+            found, structure = jax.tree.flatten(function(jax.tree.unflatten(tree, leaves), constants))
+            given.append(structure)
+            return found
+
+        one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
+        program = jax.make_jaxpr(flat)(one, constants)
+        shared = [_Value(jnp.asarray(leaf), False) for leaf in jax.tree.leaves(constants)]
+
+        def side_by_side(group: list[Array]) -> list[Array]:
+            values = [*(_Value(jnp.moveaxis(leaf, 0, -1), True) for leaf in group), *shared]
+            return [jnp.moveaxis(_for_each(value, width), -1, 0) for value in _evaluated(program, values, width)]
+
+        groups = [leaf.reshape(len(leaf) // width, width, *leaf.shape[1:]) for leaf in leaves]
+        try:
+            found = lax.map(side_by_side, groups)
+        except Exception as error:  # whatever it is, it is not the function's: that has just been traced
+            _log.warning("%s cannot be run in vector lanes with jax %s: %r", function, jax.__version__, error)
+            return jax.vmap(function, in_axes=(0, None))(networks, constants)
+        found = [array.reshape(len(array) * width, *array.shape[2:]) for array in found]
+        return jax.tree.unflatten(given[-1], found)
+
+    return mapped

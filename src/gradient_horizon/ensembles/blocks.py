@@ -1,0 +1,167 @@
+"""Thousands of networks in fixed-size padded blocks, one block a device at a time.
+
+A block always holds the same number of networks, so every network goes through the same compiled code and its
+result is bit for bit the same whatever else is in the sweep and however many devices there are.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, PartitionSpec
+
+from gradient_horizon.ensembles import batch_last_vmap
+from gradient_horizon.numerics.arrays import PyTree
+
+Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
+
+
+class Shapes(NamedTuple):
+    """A tree of arrays without their values, flat: some trees take nothing else than arrays."""
+
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+
+def shapes_of(tree: PyTree) -> Shapes:
+    """The shapes of a tree of arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    return Shapes(structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+def together(*parts: Shapes) -> Shapes:
+    """The shapes of a tuple of trees."""
+    structure = jax.tree_util.treedef_tuple([part.structure for part in parts])
+    return Shapes(structure, tuple(leaf for part in parts for leaf in part.leaves))
+
+
+class Stage(Protocol):
+    """One stage of the work on a chunk of networks (see `Program`)."""
+
+    def __call__(self, networks: PyTree, constants: PyTree, /) -> PyTree: ...
+
+    def shapes(self, networks: Shapes, constants: PyTree, /) -> Shapes: ...
+
+    def memory(self, networks: PyTree, constants: PyTree, /) -> int: ...
+
+
+class Program:
+    """`measure` over one block of networks on each device: leaves of shape (devices · block, ...) in and out.
+
+    `width` networks of a block, a divisor of it, share the processor's vector lanes (`batch_last_vmap`); 1: none do.
+    """
+
+    def __init__(self, measure: Measure, width: int = 1):
+        mesh = jax.make_mesh((jax.device_count(),), ("networks",), axis_types=(AxisType.Auto,))
+        split, whole = PartitionSpec("networks"), PartitionSpec()
+        # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
+        block = jax.vmap(measure, in_axes=(0, None)) if width == 1 else batch_last_vmap.vmap(measure, width)
+
+        def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
+            fixed, fixed_tree = jax.tree.flatten(constants)
+            each = len(leaves[0]) // jax.device_count()
+
+            shapes = [jax.ShapeDtypeStruct((each, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+
+            def on_one_device(held: list[Any], held_fixed: list[Any]) -> PyTree:
+                networks = jax.tree.unflatten(tree, _put_back(held, shapes))
+                return block(networks, jax.tree.unflatten(fixed_tree, _put_back(held_fixed, fixed)))
+
+            mapped = jax.shard_map(on_one_device, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
+            return mapped(_with_entries(leaves), _with_entries(fixed))
+
+        self._compiled = jax.jit(unflattened, static_argnums=0)
+        self._memory: dict[Hashable, int] = {}
+        self._shapes: dict[Hashable, Shapes] = {}
+
+    def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
+        """What `measure` gives for each of the networks."""
+        leaves, tree = jax.tree.flatten(networks)
+        return self._compiled(tree, leaves, constants)
+
+    def shapes(self, networks: Shapes, constants: PyTree) -> Shapes:
+        """What a call gives, without its values."""
+        key = networks, shapes_of(constants)
+        if key not in self._shapes:
+            structure = None
+
+            def called(leaves: list[Any]) -> list[Any]:
+                nonlocal structure
+                found, structure = jax.tree.flatten(self(jax.tree.unflatten(networks.structure, leaves), constants))
+                return found
+
+            leaves = tuple(jax.eval_shape(called, [*networks.leaves]))
+            self._shapes[key] = Shapes(structure, leaves)
+        return self._shapes[key]
+
+    def known_memory(self, networks: Shapes, constants: PyTree) -> int | None:
+        """What `memory` gave for networks of these shapes; None: not yet asked."""
+        return self._memory.get((networks, shapes_of(constants)))
+
+    def memory(self, networks: PyTree, constants: PyTree) -> int:
+        """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
+        key = shapes_of(networks), shapes_of(constants)
+        if key not in self._memory:
+            leaves, tree = jax.tree.flatten(networks)
+            taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
+            sizes = ("argument", "output", "temp")
+            each = sum(getattr(taken, f"{size}_size_in_bytes") for size in sizes) if taken else 0
+            self._memory[key] = each * jax.device_count()
+        return self._memory[key]
+
+
+def _with_entries(arrays: Sequence[Any]) -> list[Any]:
+    """The arrays that hold a number at all; U of a network without inputs does not.
+
+    Not every jaxlib takes one without as an argument of a program on several devices.
+    """
+    return [array for array in arrays if array.size]
+
+
+def _put_back(held: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
+    """Arrays of these `shapes` and dtypes: those that hold a number from `held`, in order, the others made anew."""
+    given = iter(held)
+    return [next(given) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
+
+
+def map_blocks(
+    stages: Sequence[Stage],
+    block: int,
+    networks: PyTree,
+    constants: PyTree = None,
+    check: Callable[[int], None] | None = None,
+) -> Iterator[tuple[slice, PyTree]]:
+    """Run `stages` over `networks` (leaves with one leading axis), yielding finished chunks in order.
+
+    Each stage works on what the one before gave, when that is ready: CPU devices share one pool of threads, in which
+    a program must not wait for another one. The last chunk is padded with its own last network; the padding is cut
+    off again. `check` is told the bytes that each stage takes before it runs for the first time, and may raise.
+    """
+    chunk = block * jax.device_count()
+    total = len(jax.tree.leaves(networks)[0])
+    for start in range(0, total, chunk):
+        rows = slice(start, min(start + chunk, total))
+        places = np.minimum(np.arange(start, start + chunk), rows.stop - 1)
+        values = jax.tree.map(lambda leaf, places=places: leaf[places], networks)
+        for stage in stages:
+            if check is not None and start == 0:
+                check(stage.memory(values, constants))
+            values = jax.block_until_ready(stage(values, constants))
+        size = rows.stop - rows.start
+        yield rows, jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
+
+
+def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[[float], None] | None = None) -> PyTree:
+    """The chunks of `map_blocks` put together; `report` is told how many networks each one finished."""
+    result = None
+    for rows, values in chunks:
+        if result is None:
+            result = jax.tree.map(lambda leaf: np.empty((total, *leaf.shape[1:]), leaf.dtype), values)
+        for whole, part in zip(jax.tree.leaves(result), jax.tree.leaves(values), strict=True):
+            whole[rows] = part
+        if report is not None:
+            report(rows.stop - rows.start)
+    return result

@@ -1,0 +1,1 @@
+"""What figures share: style, facets, quantiles, colours by weight scale."""

@@ -1,0 +1,249 @@
+"""What was solved, and how well: the share of networks and their accuracy against whatever a sweep varies."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from gradient_horizon.analysis.intervals import Interval
+from gradient_horizon.analysis.outcomes import at_best, exists, final_error, has_diverged, share_solved
+from gradient_horizon.figures.kit import histories, style, weight_scale
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, MOST_PANELS, Grid, Panel, setting, split, title_of
+from gradient_horizon.figures.kit.quantiles import quantiles
+from gradient_horizon.figures.learning_curves import chance_key
+
+METHODS = ("cell", "clip", "omega", "floss_updates")  # compared within a panel
+CHOICES = ("weight_scale", "learning_rate", "clip_threshold")  # along the axes of one job
+LABELS = {
+    "steps": "steps $T$",
+    "distance": "distance (words)",
+    "weight_scale": weight_scale.LABEL,
+    "learning_rate": R"learning rate $\eta$",
+    "clip_threshold": "clip threshold $c$",
+}
+_MARKERS, _DASHES = "osD^v", ("-", (0, (4, 1.5)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
+_APART = 0.017  # of an axis: lines that would hide each other's intervals
+
+Measure = Callable[[xr.Dataset], Interval]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method: its name, how it looks, and which part of a panel's Dataset is its."""
+
+    name: str
+    look: dict[str, Any]
+    place: dict[str, Any]
+
+
+def abscissa_of(dataset: xr.Dataset) -> str:
+    """What the networks of a sweep are compared along.
+
+    The first with several values of: steps and distance, any other swept number that is no method's, weight scale,
+    learning rate, clip threshold; then a method's number.
+    """
+    several = [str(dim) for dim in dataset.dims if dim in dataset.coords and dataset.sizes[dim] > 1]
+    # null, where it is swept, has no place along an axis of numbers
+    numbers = [name for name in several if dataset[name].dtype.kind in "if" and bool(dataset[name].notnull().all())]
+    swept = [name for name in numbers if name not in (*CHOICES, "seed", "update", "time", "lag")]
+    order = [
+        *(name for name in ("steps", "distance") if name in swept),
+        *(name for name in swept if name not in METHODS),
+        *(name for name in CHOICES if name in numbers),
+        *swept,
+        "weight_scale",
+    ]
+    return order[0]
+
+
+def lines_of(dataset: xr.Dataset, abscissa: str) -> list[Line]:
+    """One line a combination of methods: a colour for the first of them, a marker and a dash for the others."""
+    keys = [key for key in METHODS if key in dataset.dims and key != abscissa]
+    if not keys:
+        return [Line("", style.line_looks(1)[0] | {"marker": "o"}, {})]
+    first, others = dataset[keys[0]].values.tolist(), [dataset[key].values.tolist() for key in keys[1:]]
+    lines = []
+    for value, look in zip(first, style.line_looks(len(first)), strict=True):
+        for index, rest in enumerate(itertools.product(*others)):
+            place = dict(zip(keys, (value, *rest), strict=True))
+            dash = {"linestyle": _DASHES[index % len(_DASHES)]} if index else {}
+            lines.append(Line(title_of(place), {**look, **dash, "marker": _MARKERS[index % len(_MARKERS)]}, place))
+    return lines
+
+
+def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
+    """One panel a clip threshold for each panel of `grid`, where there are several that are not the abscissa.
+
+    What is solved depends on the threshold, so that the best one alone would say too little. A row a panel of `grid`.
+    """
+    thresholds = dataset["clip_threshold"].values.tolist()
+    if len(thresholds) == 1 or abscissa == "clip_threshold":
+        return grid
+    every = [
+        Panel(", ".join(filter(None, [panel.title, f"{histories.SYMBOLS['clip_threshold']} = {value:g}"])), data)
+        for panel in grid.panels
+        for value, data in ((value, panel.data.sel(clip_threshold=[value])) for value in thresholds)
+    ]
+    total = (len(grid.panels) + grid.left_out) * len(thresholds)
+    return Grid(every[:MOST_PANELS], min(len(thresholds), MOST_COLUMNS), total - len(every[:MOST_PANELS]))
+
+
+def _threshold_note(dataset: xr.Dataset, abscissa: str) -> list[str]:
+    """That some lines are the same in every panel of `by_threshold`, which are those of no clip rule."""
+    told = abscissa != "clip_threshold" and dataset.sizes["clip_threshold"] > 1 and "clip" in dataset.dims
+    unclipped = told and "none" in dataset["clip"].values
+    return ["Networks that are not clipped are the same at every clip threshold $c$."] if unclipped else []
+
+
+def accuracy(data: xr.Dataset) -> Interval:
+    """The median of 1 - the final error between 10 % and 90 % of the networks that have not diverged."""
+    lower, median, upper = quantiles(1.0 - np.ravel(final_error(data).values)).tolist()
+    return Interval(median, lower, upper)
+
+
+def points_of(panel: xr.Dataset, line: Line, abscissa: str, measure: Measure) -> dict[float, Interval]:
+    """What `measure` gives along a line, of what was measured; each at the best of what is neither drawn nor named."""
+    data = panel.sel(line.place)
+    axes = [axis for axis in CHOICES if axis != abscissa]
+    if abscissa in CHOICES:
+        if not exists(data).any():
+            return {}
+        data, _ = at_best(data, axes)
+    points = {}
+    for value in data[abscissa].values.tolist():
+        at = data.sel({abscissa: value})
+        if exists(at).any():
+            points[value] = measure(at if abscissa in CHOICES else at_best(at, axes)[0])
+    return points
+
+
+def _set_abscissa(axes: Sequence[Axes], values: np.ndarray, abscissa: str) -> Callable[[np.ndarray, float], np.ndarray]:
+    """Limits and ticks; returns what moves points by a share of the axis."""
+    first, last = float(values.min()), float(values.max())
+    logarithmic = weight_scale.spans_decades(values) or (
+        abscissa in ("learning_rate", "clip_threshold") and len(values) > 1
+    )
+    for ax in axes:
+        if logarithmic:
+            ax.set_xscale("log")
+            room = (last / first) ** 0.08
+            ax.set_xlim(first / room, last * room)
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        else:
+            room = 0.08 * (last - first) or 0.1 * abs(first) or 0.1
+            ax.set_xlim(first - room, last + room)
+            ax.xaxis.set_major_locator(MaxNLocator(6, steps=style.ROUND))
+        if len(values) <= 6:
+            ax.set_xticks(values, [f"{value:g}" for value in values.tolist()])
+            ax.xaxis.set_minor_locator(NullLocator())
+    if logarithmic:
+        return lambda x, part: x * (last / first) ** part
+    return lambda x, part: x + part * ((last - first) or 1.0)
+
+
+def draw_lines(
+    axes: Sequence[Axes], grid: Grid, lines: Sequence[Line], abscissa: str, measure: Measure, values: np.ndarray
+) -> None:
+    """What `measure` gives along every line, with its interval; one panel an Axes."""
+    moved = _set_abscissa(axes, values, abscissa)
+    for ax, panel in zip(axes, grid.panels, strict=True):
+        for index, line in enumerate(lines):
+            points = points_of(panel.data, line, abscissa, measure)
+            if not points:
+                continue
+            x = moved(np.array([*points]), _APART * (index - (len(lines) - 1) / 2))
+            middle, lower, upper = np.array([*points.values()]).T
+            ax.vlines(x, lower, upper, color=line.look["color"], linewidth=0.8, alpha=0.7)
+            ax.plot(x, middle, linewidth=0.9, **line.look)
+        ax.set_ylim(-0.03, 1.03)
+
+
+def key_of(lines: Sequence[Line], bars: str) -> style.Key:
+    """What the lines and their bars mean."""
+    key: style.Key = [(Line2D([], [], linewidth=0.9, **line.look), line.name) for line in lines if line.name]
+    return [*key, (Line2D([], [], color=style.GREY, linestyle="none", marker="|", markersize=9), bars)]
+
+
+def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
+    """What the networks were given and, where it is asked for, when they count as successful."""
+    updates, batch = setting(dataset, "updates"), setting(dataset, "batch_size")
+    given = f"{updates} updates" if updates else "the updates of each job"
+    given += f" of {batch} sequences each" if batch else ""
+    if not solved:
+        return f"On fresh sequences after {given}."
+    # where it is swept, the coordinate has its name, and null stands for the task's own
+    least_errors = dataset["solved_below_used" if "solved_below_used" in dataset else "solved_below"].values
+    errors = np.unique(least_errors[~np.isnan(least_errors)])
+    is_swept = "solved_below_used" in dataset
+    several = "below the one that is swept" if is_swept else "as low as its task asks for"
+    least = f"below {errors[0]:g}" if len(errors) == 1 else several
+    return f"Solved: an error {least} on fresh sequences within {given}."
+
+
+def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, chance: bool) -> Figure:
+    """`measure` along the abscissa; with `chance` it is a measure of the error, and networks that diverge have none."""
+    dataset = dataset.sortby("weight_scale")
+    abscissa = abscissa_of(dataset)
+    grid = by_threshold(dataset, split(dataset, within=(*METHODS, abscissa)), abscissa)
+    notes = [budget(dataset, solved=not chance), *_threshold_note(dataset, abscissa)]
+    notes += histories.chosen_note(dataset, [axis for axis in CHOICES if axis not in (abscissa, "clip_threshold")])
+    diverged = int(has_diverged(dataset).sum())
+    if chance and diverged:
+        notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are left out.")
+    if grid.left_out:
+        notes.append(f"{grid.left_out} more panels are not shown.")
+    with style.applied():
+        lines = lines_of(dataset, abscissa)
+        figure = grid.new_figure()
+        axes = grid.axes(figure, LABELS.get(abscissa, style.in_words(abscissa)), label)
+        draw_lines(axes, grid, lines, abscissa, measure, dataset[abscissa].values)
+        key = key_of(lines, bars)
+        if chance:
+            key += draw_chance(axes, grid, abscissa)
+        style.add_key(figure, key, notes, 7 if len(axes) > 1 else 2)
+    return figure
+
+
+def draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
+    """The accuracy at chance, and what explains it."""
+    for ax, panel in zip(axes, grid.panels, strict=True):
+        chance = 1.0 - panel.data["chance_error"]
+        known = chance.max([dim for dim in chance.dims if dim != abscissa])
+        if known.ndim:
+            ax.plot(known[abscissa], known, **style.REFERENCE)
+        else:
+            ax.axhline(float(known), **style.REFERENCE)
+    return chance_key()
+
+
+def intervals(seeds: int) -> str:
+    """What the bars of a share of networks are."""
+    return f"Wilson's 95 % interval, {seeds} seeds" if seeds > 1 else "Wilson's 95 % interval, one seed"
+
+
+def share_solved_against(dataset: xr.Dataset) -> Figure:
+    """The share of networks that solved their task, with Wilson's 95 % intervals, one line a method.
+
+    Against steps, distance, weight scale or what else a sweep varies (`abscissa_of`); one panel a combination of the
+    other swept settings and clip threshold. Weight scale and learning rate, where a job varies them beside that, are at
+    their best, and the budget of updates is stated.
+    """
+    bars = intervals(dataset.sizes["seed"])
+    return _against(dataset, share_solved, "share solved", bars, chance=False)
+
+
+def accuracy_against(dataset: xr.Dataset) -> Figure:
+    """1 - the final error, median and 10–90 % over seeds, one line a method, as `share_solved_against`; dashed, chance.
+
+    Networks that diverge are left out and counted.
+    """
+    seeds = dataset.sizes["seed"]
+    bars = f"10–90 % of {seeds} seeds" if seeds > 1 else "one seed"
+    return _against(dataset, accuracy, "accuracy (1 − error)", bars, chance=True)

@@ -1,0 +1,119 @@
+"""What the first Jacobian predicts: the growth of the gradient before training, against whether and when it helped."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gradient_horizon.analysis.outcomes import exists, foretold, has_diverged, has_solved, initial_growth
+from gradient_horizon.figures.kit import histories, style
+from gradient_horizon.figures.kit.panels import setting
+from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.figures.share_solved import budget
+from gradient_horizon.settings.schema import Config
+
+XLABEL = "initial growth (1/step)"
+GROWTH = R"Initial growth: $\log(\Vert\partial h_T/\partial h_0\Vert_F/\sqrt{n})\,/\,T$ before the first update."
+AREA = (
+    "AUC: probability that a network that solves its task has the longer initial gradient horizon"
+    f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by a bootstrap over seeds."
+)
+YLABEL = "solved after (updates)"
+_UNSOLVED, _DIVERGED = 1.12, 1.25  # of the last update
+_POINT: dict[str, Any] = {"linestyle": "none", "markersize": 3.4, "markeredgewidth": 0.7}
+_MARKS: dict[str, dict[str, Any]] = {
+    "solved": {"marker": "o"},
+    "not solved": {"marker": "o", "markerfacecolor": "none"},
+    "diverged": {"marker": "x"},
+}
+
+
+def _points(data: xr.Dataset, last: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Which networks of one weight scale are of which kind, and how high they stand."""
+    solved, diverged, there = (flag(data).values for flag in (has_solved, has_diverged, exists))
+    return {
+        "solved": (solved, data["solved_at"].values),
+        "not solved": (there & ~solved & ~diverged, np.full(solved.shape, _UNSOLVED * last)),
+        "diverged": (there & ~solved & diverged, np.full(solved.shape, _DIVERGED * last)),
+    }
+
+
+def draw_points(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> tuple[set[str], int]:
+    """A point a network; which kinds of mark there are, and how many networks' gradient is exactly zero."""
+    shown: set[str] = set()
+    off = 0
+    last = max(setting(data, "updates") or int(data["update"].values[-1]) for data in panels)
+    growths = [initial_growth(data.transpose("weight_scale", "seed", ...)) for data in panels]
+    finite = np.concatenate([growth[np.isfinite(growth)] for growth in growths])
+    first = float(finite.min()) if finite.size else -1.0
+    for ax, data, growth in zip(axes, panels, growths, strict=True):
+        off += int(np.isneginf(growth).sum())
+        for index in range(data.sizes["weight_scale"]):
+            # A gradient that is exactly zero stands at the left end.
+            x = np.maximum(growth[index], first)
+            for kind, (chosen, y) in _points(data.isel(weight_scale=index), last).items():
+                if chosen.any():
+                    ax.plot(x[chosen], y[chosen], color=colours.of(index), **_POINT, **_MARKS[kind])
+                    shown.add(kind)
+        ax.axvline(0, **style.REFERENCE)
+        ax.axhline(last, color=style.GREY, linewidth=0.5)
+        ax.annotate(_verdict(data), (0.02, 0.03), xycoords="axes fraction", fontsize=6.5, color=style.GREY)
+        ax.xaxis.set_major_locator(MaxNLocator(5, steps=style.ROUND))
+    ticks = MaxNLocator(4, integer=True, steps=style.ROUND).tick_values(0, last)
+    for ax in axes:
+        ax.set_yticks([tick for tick in ticks if 0 <= tick <= last])
+        ax.set_ylim(-0.18 * last, (_DIVERGED if "diverged" in shown else _UNSOLVED) * last + 0.07 * last)
+    return shown, off
+
+
+def _verdict(data: xr.Dataset) -> str:
+    area = foretold(data)
+    if area is not None:
+        return f"AUC {area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})"
+    return "all solved" if has_solved(data).any() else "none solved"
+
+
+def key_of(shown: Collection[str]) -> style.Key:
+    """What the marks mean."""
+    marks = {kind: mark for kind, mark in _MARKS.items() if kind in shown}
+    return [(Line2D([], [], color=style.GREY, **_POINT, **mark), kind) for kind, mark in marks.items()]
+
+
+def zero_note(off: int) -> list[str]:
+    """Where networks stand that have no logarithm."""
+    return [f"{off} networks whose gradient is exactly zero stand at the left end."] if off else []
+
+
+def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
+    """When each network solved its task against the growth of its gradient before training, coloured by weight scale.
+
+    One panel a combination of swept settings, at the learning rate and clip threshold with which most networks solved
+    the task; networks that did not stand above the line. In each, how well the initial gradient horizon tells the two
+    apart: `outcomes.foretold`.
+    """
+    dataset = dataset.sortby("weight_scale")
+    grid = histories.split_at_best(dataset)
+    panels = [panel.data for panel in grid.panels]
+    with style.applied():
+        colours = ScaleColours(dataset["weight_scale"].values)
+        figure = grid.new_figure()
+        axes = grid.axes(figure, XLABEL, YLABEL)
+        shown, off = draw_points(axes, panels, colours)
+        colours.add_bar(figure, axes)
+        key = key_of(shown)
+        notes = [
+            budget(dataset),
+            GROWTH,
+            AREA,
+            *histories.chosen_note(dataset, ("learning_rate", "clip_threshold")),
+        ]
+        notes += zero_note(off)
+        if grid.left_out:
+            notes.append(f"{grid.left_out} more panels are not shown.")
+        style.add_key(figure, key, notes)
+    return figure

@@ -1,0 +1,1 @@
+"""From a step and its trajectory to numbers: Jacobian norms, singular values, Lyapunov exponents, horizons."""

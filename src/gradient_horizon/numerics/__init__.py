@@ -1,0 +1,1 @@
+"""Arithmetic that neither overflows nor recompiles, and LAPACK, keys and XLA as the package uses them."""

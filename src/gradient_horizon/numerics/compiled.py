@@ -1,0 +1,114 @@
+"""Calls that compile once: a measure called outside `jax.jit` goes through a compiled program that is kept."""
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextvars import ContextVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradient_horizon.numerics import fallback
+from gradient_horizon.numerics.arrays import PyTree
+from gradient_horizon.numerics.fingerprint import NotComparableError, fingerprint
+
+MOST_PROGRAMS = 256
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class _Arguments(NamedTuple):
+    """A call's arguments: what stays the same with a program, around the places of the arrays."""
+
+    structure: Any
+    fixed: list[Any]
+    is_array: tuple[bool, ...]
+
+    def filled(self, arrays: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given, fixed = iter(arrays), iter(self.fixed)
+        return jax.tree.unflatten(self.structure, [next(given if is_array else fixed) for is_array in self.is_array])
+
+
+class _Program(NamedTuple):
+    """One measure for one set of functions and settings: in a hurry, and with all the care there is."""
+
+    quick: Callable[[list[Any]], tuple[PyTree, list[Any]]]
+    careful: Callable[[list[Any]], PyTree]
+
+
+_given: ContextVar[_Arguments] = ContextVar("given")
+_programs: OrderedDict[Hashable, _Program] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _program(measure: Callable[..., Any]) -> _Program:
+    # Both read the arguments of the call that is being made: JAX may write a program anew, for other shapes.
+    def quick(arrays: list[Any]) -> tuple[PyTree, list[Any]]:
+        args, kwargs = _given.get().filled(arrays)
+        with fallback.postponed() as suspicions:
+            return measure(*args, **kwargs), suspicions
+
+    def careful(arrays: list[Any]) -> PyTree:
+        args, kwargs = _given.get().filled(arrays)
+        return measure(*args, **kwargs)
+
+    return _Program(jax.jit(quick), jax.jit(careful))
+
+
+def _kept(key: Hashable, measure: Callable[..., Any]) -> _Program:
+    with _lock:
+        if key not in _programs:
+            _programs[key] = _program(measure)
+            if len(_programs) > MOST_PROGRAMS:
+                _programs.popitem(last=False)
+        _programs.move_to_end(key)
+        return _programs[key]
+
+
+def forget() -> None:
+    """Keep no program that has been compiled so far."""
+    with _lock:
+        _programs.clear()
+
+
+def compiled_once(measure: Callable[_P, _R]) -> Callable[_P, _R]:
+    """`measure`, compiled at its first call and only then looked up, for every call outside a transformation.
+
+    A program is kept for each set of functions and settings (whatever is no array among the arguments, Python's numbers
+    included), with all that the functions read: what they close over, globals, attributes of their object (see
+    `fingerprint`). A function that reads something else, or holds what cannot be compared, is traced anew at every
+    call. Inside a transformation, or where a step asks for the values of its arguments, it is `measure` itself.
+    """
+
+    @functools.wraps(measure)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        leaves, structure = jax.tree.flatten((args, kwargs))
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return measure(*args, **kwargs)
+        is_array = tuple(isinstance(leaf, jax.Array | np.ndarray) and _is_numeric(leaf) for leaf in leaves)
+        arrays = [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if is_one]
+        fixed = [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if not is_one]
+        try:
+            key = measure, is_array, fingerprint((structure, fixed))
+        except NotComparableError:
+            return measure(*args, **kwargs)
+        program = _kept(key, measure)
+        token = _given.set(_Arguments(structure, fixed, is_array))
+        try:
+            found, suspicions = program.quick(arrays)
+            return program.careful(arrays) if any(map(bool, suspicions)) else found
+        except Exception:  # a step that asks for values does without; any other error is told as if nothing were kept
+            return measure(*args, **kwargs)
+        finally:
+            _given.reset(token)
+
+    return call
+
+
+def _is_numeric(array: Any) -> bool:
+    return isinstance(array, jax.Array) or jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool

@@ -1,0 +1,57 @@
+"""The orthogonal route: tangent vectors carried along a trajectory and orthonormalised at every step.
+
+Slower than elimination (see `lyapunov`) and less exact far below the leading directions, but without loops of unknown
+length or LAPACK: it can be differentiated, forward and in reverse. The measures take their derivatives from it.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from gradient_horizon.numerics.arrays import PyTree
+from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.exponents import normalise
+
+_LOG_2 = 0.6931471805599453
+
+
+def orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, " k"]]:
+    """Q and log R_ii of `matrix` = Q R, by Gram-Schmidt twice over, and R_ii beside the length of its column."""
+
+    def column(q, inputs):
+        vector, place = inputs
+        length = jnp.sqrt(jnp.sum(jnp.square(vector)))
+        for _ in range(2):
+            vector = vector - jnp.matmul(q, jnp.matmul(q.T, vector))
+        norm = jnp.sqrt(jnp.sum(jnp.square(vector)))
+        return q + jnp.outer(vector / norm, place), (jnp.log(norm), lax.stop_gradient(norm / length))
+
+    q, (logs, share) = lax.scan(
+        column, jnp.zeros_like(matrix), (matrix.T, jnp.eye(matrix.shape[1], dtype=matrix.dtype))
+    )
+    return q, logs, share
+
+
+def log_growth(
+    flat_step: Callable[..., Array], params: PyTree, window: PyTree, basis: Float[Array, "n k"]
+) -> tuple[Float[Array, "T k"], Bool[Array, " k"]]:
+    """log R_t,ii of J_t Q_{t-1} = Q_t R_t from the orthonormal Q_0 = `basis`, and which directions have a derivative.
+
+    The derivative of log R_t,ii rounds by eps times what its column was longer than R_t,ii, or an earlier one's was:
+    it is sure where that is √eps or less throughout.
+    """
+
+    @jax.checkpoint
+    def advance(basis, inputs):
+        h, x = inputs
+        # the squares of what is very short or long are no floats
+        stretched, exponent = normalise(push(flat_step, params, h, x, basis))
+        basis, logs, share = orthonormalised(stretched)
+        return basis, (logs + exponent.astype(logs.dtype) * _LOG_2, share)
+
+    _, (logs, shares) = lax.scan(advance, basis, window)
+    least = jnp.min(jnp.where(jnp.isnan(shares), 0, shares), axis=0)
+    return logs, lax.cummin(least) > float(jnp.finfo(basis.dtype).eps) ** 0.5

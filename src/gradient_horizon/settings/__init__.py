@@ -1,0 +1,1 @@
+"""From words to a checked `Config`: the schema, its rules, presets and launchers."""

@@ -1,0 +1,180 @@
+"""The presets that `+sweeps=NAME` takes: small files of plain settings, read and checked here before Hydra sees them.
+
+A preset may come from anybody, so that nothing in one becomes a command, reads the environment, names code, or takes
+long: it sets settings, chooses an experiment and a launcher by name, asks for resources, and says what is swept. All
+else is refused in one line that names the file.
+"""
+
+import itertools
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gradient_horizon.settings import launchers, schema
+from gradient_horizon.settings.rules import SettingError
+
+LARGEST_FILE = 2**16  # bytes
+DEEPEST = 10  # nested lists and mappings
+MOST_VALUES = 3000  # of a file; parsing takes a second for some 4000
+MODES = ("RUN", "MULTIRUN", None)
+_PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)\s*$", re.MULTILINE)
+
+
+def root() -> Path:
+    """Where `conf/` and `sweeps/` lie: inside the installed package, or at the root of the checkout."""
+    package = Path(__file__).parents[1]
+    return package if (package / "conf").is_dir() else package.parents[1]
+
+
+def names() -> list[str]:
+    """The names that `+sweeps=` takes: those that ship, and those under `sweeps/` of the working folder."""
+    return sorted({path.stem for place in (root(), Path.cwd()) for path in (place / "sweeps").glob("*.yaml")})
+
+
+def read(name: str) -> dict[str, Any]:
+    """What the preset holds, checked. `SettingError`, which names the file, for the first thing that is wrong."""
+    places = [place / "sweeps" / f"{name}.yaml" for place in (root(), Path.cwd())]
+    path = next((path for path in places if os.path.lexists(path)), places[-1])
+    told = f"sweeps/{name}.yaml"
+    text = _text(path, told)
+    values = _plain(text, told)
+    packages = _PACKAGE.findall(text)
+    if packages != ["_global_"]:
+        found = ", ".join(packages) or "no package"
+        raise SettingError(told, found, "# @package _global_ as one of its first lines, and once")
+    try:
+        _check(values)
+    except SettingError as error:
+        raise error.within(told) from None
+    return values
+
+
+def _text(path: Path, told: str) -> str:
+    """The text of a small plain file; a pipe or a device is not waited for."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise SettingError(told, "no plain file", "a text file of settings")
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise SettingError(told, error.strerror or "unreadable", "a text file of settings") from None
+    if len(content) > LARGEST_FILE:
+        raise SettingError(told, f"more than {LARGEST_FILE} bytes", f"a file of at most {LARGEST_FILE}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise SettingError(told, f"byte {error.start}", "text in UTF-8") from None
+
+
+def _plain(text: str, told: str) -> dict[str, Any]:
+    """The mapping that the text spells: one document without aliases and tags, not deep, every key there once."""
+    try:
+        _check_events(text)
+        values = OmegaConf.to_container(OmegaConf.create(text))
+    except SettingError as error:
+        raise error.within(told) from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}" if error.problem_mark else "the file"
+        raise SettingError(told, line, because=error.problem or error.context or "no YAML") from None
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, ArithmeticError, RecursionError) as error:
+        raise SettingError(told, "the file", because=next(iter(str(error).splitlines()), "no YAML")) from None
+    if not isinstance(values, dict) or not values:  # nothing but comments
+        raise SettingError(told, "no settings", "NAME: VALUE")
+    return {str(key): value for key, value in values.items()}
+
+
+def _check_events(text: str) -> None:
+    """Refuse, before anything is built of it, what would grow, name code or stand for something else."""
+    for number, written in enumerate(text.split("\n"), 1):
+        # the parser looks ahead through a whole line, bracket by bracket
+        steps = ((c in "[{") - (c in "]}") for c in written.partition("#")[0])
+        if max(itertools.accumulate(steps), default=0) > DEEPEST:
+            raise SettingError(f"line {number}", "one more level", f"lists and mappings at most {DEEPEST} deep")
+    depth, key, is_key = 0, "", True  # of the outermost mapping: the last key, and whether another one is next
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else "the file"
+        place = f"{line}: {key}" if key else line
+        if count > MOST_VALUES:
+            raise SettingError(place, "one more value", f"at most {MOST_VALUES} in a file")
+        if isinstance(event, yaml.AliasEvent):
+            raise SettingError(place, f"*{event.anchor}", "values spelt out, without aliases")
+        if getattr(event, "tag", None) is not None:
+            raise SettingError(place, event.tag, "values without tags")
+        if isinstance(event, yaml.DocumentStartEvent) and count > 1:
+            raise SettingError(place, "another document", "one")
+        if isinstance(event, yaml.ScalarEvent) and ("${" in event.value or event.value == "???"):
+            raise SettingError(place, event.value, "values spelt out, without ${..} and ???")
+        if isinstance(event, yaml.NodeEvent):
+            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                raise SettingError(place, "no settings", "NAME: VALUE")
+            if depth == 1 and is_key:
+                if not isinstance(event, yaml.ScalarEvent):
+                    raise SettingError(place, "a list or mapping", "NAME: VALUE")
+                key = event.value
+            if depth == 1:
+                is_key = not is_key
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise SettingError(place, "one more level", f"lists and mappings at most {DEEPEST} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """`SettingError` for the first thing in a preset that is wrong by itself."""
+    for key, value in values.items():
+        if key == "defaults":
+            _check_defaults(value)
+        elif key == "hydra":
+            _check_hydra(value)
+        else:
+            schema.check_key(key, value)
+            schema.check_value(key, value)
+
+
+def _check_defaults(entries: Any) -> None:
+    allowed = "a list of override /experiment: NAME, override /hydra/launcher: NAME and _self_"
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entries, list) or not (entry == "_self_" or (isinstance(entry, dict) and len(entry) == 1)):
+            raise SettingError("defaults", entry, allowed)
+        for group, name in entry.items() if isinstance(entry, dict) else ():
+            if group == "override /experiment":
+                schema.check_value("experiment", name)
+            elif group == "override /hydra/launcher":
+                launchers.check_name(name)
+            else:
+                raise SettingError("defaults", entry, allowed)
+
+
+def _mapping(value: Any, name: str, keys: tuple[str, ...]) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise SettingError(name, value, f"{', '.join(keys)}, each as NAME: VALUE")
+    for key in value:
+        if key not in keys:
+            raise SettingError(name, key, ", ".join(keys))
+    return value
+
+
+def _check_hydra(given: Any) -> None:
+    own = _mapping(given, "hydra", ("mode", "sweeper", "launcher"))
+    if "mode" in own and own["mode"] not in MODES:
+        raise SettingError("hydra.mode", own["mode"], "RUN, MULTIRUN or null")
+    if "launcher" in own:
+        launchers.check_preset(own["launcher"])
+    if "sweeper" in own:
+        params = _mapping(own["sweeper"], "hydra.sweeper", ("params",)).get("params") or {}
+        if not isinstance(params, Mapping):
+            raise SettingError("hydra.sweeper.params", params, "NAME: VALUE,VALUE")
+        for key, value in params.items():
+            schema.check_key(key, value)
+            if not isinstance(value, str | int | float | list):
+                raise SettingError(f"hydra.sweeper.params.{key}", value, "VALUE,VALUE")

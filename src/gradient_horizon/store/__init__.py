@@ -1,0 +1,1 @@
+"""A sweep's files: datasets, records of jobs, checkpoints, checksums and locks."""

@@ -1,0 +1,92 @@
+"""What there is to tell of a sweep while it runs, anywhere, and after: read from its records alone."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gradient_horizon.store import files, records
+from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One job: its state, its networks and how many are done, seconds taken and left, and what went wrong."""
+
+    job: str
+    state: str
+    networks: int
+    done: int
+    seconds: float | None = None
+    left: float | None = None
+    why: str = ""
+    host: str = ""
+    process: int | None = None
+
+
+def standing_of(folder: Path, networks: int) -> Standing:
+    """The standing of the job in `folder`, which was planned to have so many networks."""
+    try:
+        record, state = records.read_record(folder), records.state_of(folder)
+    except records.DamagedError as error:
+        return Standing(folder.name, DAMAGED, networks, 0, why=str(error))
+    if record is None or state == MISSING:
+        damaged = record is None and files.is_regular(folder / records.RECORD)
+        why = f"{records.RECORD} is cut short or altered; run computes the job again" if damaged else ""
+        return Standing(folder.name, MISSING, networks, 0, why=why)
+    networks = record.networks or networks
+    if state == FINISHED:
+        why = f"no quick look: {record.picture}" if record.picture else ""
+        return Standing(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
+    # by the one clock of all machines, where `began` and `changed` are by the writer's
+    silence = 0.0 if state == FAILED else records.silence(folder)
+    since = silence if state == RUNNING and math.isfinite(silence) else 0.0
+    seconds = max(0.0, record.changed - record.began + since)
+    silent = f"no sign of process {record.process} on {record.host} for {silence:.0f} s"
+    return Standing(
+        folder.name,
+        state,
+        networks,
+        int(record.done),
+        seconds,
+        record.left if state == RUNNING else None,
+        {FAILED: record.error, LOST: silent}.get(state, ""),
+        record.host,
+        record.process,
+    )
+
+
+def standings(sweep: Path, *, look: bool = False) -> list[Standing]:
+    """Every job of a sweep's folder; `look`: results are read too, so that one that was altered is `damaged`."""
+    plan, _ = records.known_plan(sweep)
+    found = [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
+    return [_looked_at(sweep / job.job, job) for job in found] if look else found
+
+
+def _looked_at(folder: Path, job: Standing) -> Standing:
+    record = records.readable_record(folder) if job.state == FINISHED else None
+    if record is None or not record.checksum or records.is_intact(folder, record):
+        return job
+    return replace(job, state=DAMAGED, why=f"{records.RESULT} is not what was written; run computes it again")
+
+
+def counts(jobs: list[Standing]) -> dict[str, int]:
+    """How many jobs there are in each state that some job is in."""
+    states = [job.state for job in jobs]
+    return {
+        state: states.count(state) for state in (FINISHED, RUNNING, FAILED, LOST, DAMAGED, MISSING) if state in states
+    }
+
+
+def seconds_left(jobs: list[Standing]) -> float | None:
+    """About how long the whole sweep still takes, at the pace so far and with as many jobs side by side as run now.
+
+    None where no pace is known, or nothing runs.
+    """
+    running = [job for job in jobs if job.state == RUNNING]
+    known = [job for job in jobs if job.state in (FINISHED, RUNNING) and job.seconds and job.done]
+    if not running or not known:
+        return None
+    pace = sum(job.seconds or 0.0 for job in known) / sum(job.done for job in known)
+    of_each = [job.left if job.left is not None else pace * (job.networks - job.done) for job in running]
+    waiting = pace * sum(job.networks for job in jobs if job.state in (FAILED, LOST, MISSING))
+    return max(*of_each, (sum(of_each) + waiting) / len(running))

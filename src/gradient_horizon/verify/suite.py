@@ -1,0 +1,97 @@
+"""Every law that the package can be held to, measured, on one page: `gradient-horizon verify`.
+
+A check is a generator of lines (and figures); a section is a group of checks. Each line states the law, its source,
+what is predicted and measured, and a tolerance with its origin: rounding, carried through the computation to first
+order, or standard errors of a mean. No measured value is written down anywhere.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify.comparison import Check, Item, Line, Plot
+
+_log = logging.getLogger(__name__)
+
+SECTIONS: dict[str, tuple[Check, ...]] = {
+    "Traps of arithmetic": (
+        floating_point.slopes_of_saturated_units,
+        floating_point.kinks,
+        floating_point.underflow,
+        floating_point.order,
+        floating_point.state,
+        floating_point.zero_is_a_value,
+        floating_point.one_bad_network,
+        floating_point.dying_state,
+        floating_point.clip_rules,
+        floating_point.lost_tail,
+        long_products.small_singular_values,
+        long_products.products_that_hand_over,
+        long_products.exact_zeros,
+        long_products.hand_over,
+        long_products.long_sums,
+    ),
+    "Identities": (
+        identities.oracle,
+        identities.products,
+        identities.homogeneity,
+    ),
+    "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
+    "Random matrices": (
+        random_matrices.newman_spectrum,
+        random_matrices.vector_growth,
+        random_matrices.powers,
+        random_matrices.norm_and_radius,
+    ),
+    "Mean field of wide networks": (
+        mean_field.growth,
+        mean_field.largest_exponent,
+        mean_field.averages,
+        mean_field.edges,
+        mean_field.below_the_edge,
+    ),
+}
+"""The checks of the page, in its order."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the checks of one section gave."""
+
+    title: str
+    lines: list[Line]
+    plots: list[Plot]
+
+
+def verify(
+    *,
+    full: bool = False,
+    sections: Mapping[str, Sequence[Check]] = SECTIONS,
+    report: Callable[[str], None] = lambda check: None,
+) -> list[Section]:
+    """Run the checks of `sections`, one after the other; `report` is told the name of each before it starts.
+
+    `full` takes more and larger networks. A check that raises gives a line that fails.
+    """
+    found = []
+    for title, checks in sections.items():
+        items = [item for check in checks for item in _items(check, full, report)]
+        lines = [item for item in items if isinstance(item, Line)]
+        found.append(Section(title, lines, [item for item in items if isinstance(item, Plot)]))
+    return found
+
+
+def _items(check: Check, full: bool, report: Callable[[str], None]) -> list[Item]:
+    name = check.__name__.replace("_", " ")
+    report(name)
+    items: list[Item] = []
+    try:
+        items.extend(check(full))
+    except Exception as error:
+        _log.debug("%s", name, exc_info=True)
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        law, trace = f"{name}: stopped by {why}", traceback.format_exc()
+        items.append(Line(law, "none", float("nan"), float("inf"), 0.0, "must not raise", trace=trace))
+    return items

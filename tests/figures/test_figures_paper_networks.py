@@ -1,0 +1,191 @@
+"""The paper's figures of networks at rest and in chaos: what they plot is what was measured, beside its theory."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from experiment_results import jacobian_job, lyapunov_job, singular_values_job
+from figure_parts import assert_looks_as_approved
+
+from gradient_horizon import theory
+from gradient_horizon.figures.paper import isometry, phase, reach, spectra
+from gradient_horizon.store import datasets
+
+SPREAD = np.linspace(-0.01, 0.01, 11)  # from seed to seed; its 10 % and 90 % quantiles are ∓0.008
+
+
+def curves(frame, *keys) -> dict[Any, pd.DataFrame]:
+    """The points of each curve of a table, in order, by the values of `keys`."""
+    return dict(iter(frame.groupby([*keys], sort=False)))
+
+
+class TestPhase:
+    SCALES = np.linspace(0.5, 3.0, 26).round(2).tolist()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls):
+        """Networks that do what mean field says, with a spread."""
+
+        def job(bias):
+            growth = [theory.mean_field("tanh", scale, bias).log_growth for scale in cls.SCALES]
+
+            def change(exponents):
+                exponents[..., 0] = np.add.outer(growth, SPREAD)
+
+            return lyapunov_job({"bias_scale": bias}, cls.SCALES, len(SPREAD), change)
+
+        return datasets.join([job(bias) for bias in (0.0, 0.25, 0.5, 1.0)])
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(phase.draw(dataset), "phase", tmp_path)
+
+    def test_numbers_are_quantiles_and_theory(self, dataset):
+        found = curves(phase.numbers(dataset), "curve", "bias_scale")
+        for bias in (0.0, 0.25, 0.5, 1.0):
+            measured = found["measured", bias]
+            expected = [theory.mean_field("tanh", scale, bias).log_growth for scale in self.SCALES]
+            np.testing.assert_allclose(measured["median"], expected, atol=1e-12)
+            np.testing.assert_allclose(measured["upper"] - measured["lower"], 0.016, atol=1e-12)
+            law = found["mean field", bias]
+            assert law.growth.iloc[-1] == theory.mean_field("tanh", 3.0, bias).log_growth
+
+    def test_the_measured_edge_lies_on_the_critical_line(self, dataset):
+        found = curves(phase.numbers(dataset), "curve")
+        line = found["critical line",]
+        for bias, scale in zip(line.bias_scale[::50], line.weight_scale[::50], strict=True):
+            assert theory.mean_field("tanh", scale, bias).chi == pytest.approx(1, abs=1e-7)
+        for bias, scale in found["measured crossing",][["bias_scale", "weight_scale"]].values:
+            # between two scales 0.1 apart the growth bends by less than a tenth of its change
+            assert scale == pytest.approx(theory.critical_line("tanh", bias), abs=0.01)
+
+    def test_another_result_is_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=phase"):
+            phase.draw(dataset.isel(bias_scale=0))
+
+
+class TestReach:
+    SCALES = (0.7, 0.9, 1.0, 1.2, 1.5, 2.0)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls):
+        """Of growth that differs from mean field's by 1/N, with a spread that falls as 1/N."""
+        law = np.array([theory.mean_field("tanh", scale).log_growth for scale in cls.SCALES])
+        jobs = []
+        for n in (16, 64, 256):
+            growth = (law - 1 / n)[:, None] + 30 / n * SPREAD
+            jobs.append(jacobian_job({"hidden_size": n}, growth, cls.SCALES, 200))
+        return datasets.join(jobs)
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(reach.draw(dataset), "reach", tmp_path)
+
+    def test_numbers_are_horizons_and_their_prediction(self, dataset):
+        found = curves(reach.numbers(dataset), "curve")
+        for row in found["measured",].to_dict("records"):
+            n, scale, median = row["hidden_size"], row["weight_scale"], row["median"]
+            decades = (theory.mean_field("tanh", scale).log_growth - 1 / n) / np.log(10)
+            assert median == min(np.floor(3 / abs(decades)) + 1, 201)
+            assert row["kind"] == ("beyond" if median == 201 else "vanished" if decades < 0 else "exploded")
+            assert row["lower"] <= median <= row["upper"]
+        law = found["mean field",]
+        for scale, horizon in law[["weight_scale", "horizon"]].values[::20]:
+            assert horizon == theory.mean_field_horizon("tanh", scale)
+        assert np.isinf(law.set_index("weight_scale").horizon[1.0])
+
+    def test_another_result_is_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=reach"):
+            reach.draw(dataset.isel(hidden_size=0))
+
+
+class TestIsometry:
+    N, LAGS, SEEDS = 60, (1, 2, 5, 20), 5
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def logs(cls):
+        """Of powers of Gaussian matrices, and of tanh networks that lose a tenth of a decade a step."""
+        rng = np.random.default_rng(0)
+        powers = np.empty((cls.SEEDS, len(cls.LAGS), cls.N))
+        for seed in range(cls.SEEDS):
+            w = rng.normal(0, cls.N**-0.5, (cls.N, cls.N))
+            for place, lag in enumerate(cls.LAGS):
+                powers[seed, place] = np.log(np.linalg.svd(np.linalg.matrix_power(w, lag), compute_uv=False))
+        lost = -0.1 * np.log(10) * np.array(cls.LAGS)[:, None]
+        zeros = np.zeros_like(powers)
+        return {
+            ("linear", "gaussian"): powers,
+            ("linear", "orthogonal"): zeros,
+            ("tanh", "gaussian"): powers + lost,
+            ("tanh", "orthogonal"): zeros + lost,
+        }
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls, logs):
+        jobs = [
+            singular_values_job({"cell": cell, "weights": weights}, (1.0,), cls.SEEDS, cls.LAGS, values=values[None])
+            for (cell, weights), values in logs.items()
+        ]
+        return datasets.join(jobs)
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(isometry.draw(dataset), "isometry", tmp_path)
+
+    def test_numbers_are_quantiles_and_shares(self, dataset, logs):
+        found = curves(isometry.numbers(dataset), "curve", "cell", "weights")
+        for at, values in logs.items():
+            decades = values / np.log(10)
+            drawn = found["log10 singular value", *at]
+            assert drawn.lag.tolist() == np.repeat(self.LAGS, self.N).tolist()
+            np.testing.assert_allclose(drawn["median"], np.median(decades, axis=0).ravel(), atol=1e-12)
+            shares = (np.abs(decades) <= 1).mean(axis=-1)
+            np.testing.assert_allclose(found["share kept", *at]["median"], np.median(shares, axis=0), atol=1e-12)
+        # a tenth of a decade a step: within a decade up to lag 5, beyond at 20
+        assert found["share kept", "tanh", "orthogonal"]["median"].tolist() == [1, 1, 1, 0]
+
+    def test_the_law_of_one_step_is_the_quarter_circle(self, dataset):
+        found = curves(isometry.numbers(dataset), "curve", "weights")
+        assert found["share kept, law", "gaussian"].lag.tolist() == [1, 2, 5]  # below √60
+        # interpolated between points 0.016 apart in log σ: off by 0.016²/8 times the second derivative, 0.06
+        below = lambda s: (s * np.sqrt(4 - s * s) + 4 * np.arcsin(s / 2)) / (2 * np.pi)  # noqa: E731
+        assert found["share kept, law", "gaussian"].law.iloc[0] == pytest.approx(1 - below(0.1), abs=3e-6)
+        assert found["share kept, law", "orthogonal"].law.tolist() == [1, 1, 1, 1]
+
+    def test_another_result_is_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=isometry"):
+            isometry.draw(dataset.isel(cell=0))
+
+
+class TestSpectra:
+    SCALES = (0.8, 1.5, 3.0, 6.0, 12.0)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def dataset(cls):
+        return datasets.join([lyapunov_job({"hidden_size": n}, cls.SCALES, 5, n=n) for n in (8, 16)])
+
+    def test_it_looks_as_approved(self, dataset, tmp_path):
+        assert_looks_as_approved(spectra.draw(dataset), "spectra", tmp_path)
+
+    def test_numbers_are_quantiles_over_n(self, dataset):
+        found = curves(spectra.numbers(dataset), "curve", "hidden_size")
+        for n in (8, 16):
+            data = dataset.sel(hidden_size=n)
+            largest = np.quantile(data.lyapunov_exponent.isel(index=0), (0.1, 0.5, 0.9), axis=1)
+            np.testing.assert_allclose(found["largest exponent", n][["lower", "median", "upper"]].T, largest)
+            np.testing.assert_allclose(found["dimension over N", n]["median"], 2.5 / n)
+            np.testing.assert_allclose(found["entropy rate over N", n]["median"], 0.25 / n)
+        whole = found["spectrum", 16]
+        np.testing.assert_allclose(
+            whole["median"], np.median(dataset.sel(hidden_size=16).lyapunov_exponent, axis=1).ravel()
+        )
+        # at g = 0.8 the eigenvalues have moduli up to 0.76: at rest; at 1.5 no longer
+        rest = found["spectrum at rest", 16]
+        np.testing.assert_allclose(rest.exact, np.log(0.8 * np.linspace(0.95, 0.1, 16)))
+
+    def test_another_result_is_refused(self, dataset):
+        with pytest.raises(ValueError, match=r"gradient-horizon run \+sweeps=spectra"):
+            spectra.draw(dataset.isel(hidden_size=0))
