@@ -18,6 +18,7 @@ import pytest
 import gradient_horizon as gh
 from gradient_horizon import names
 from gradient_horizon.commands import parser
+from gradient_horizon.settings.rules import SettingError
 from gradient_horizon.store import records
 
 FIRST = shlex.split(
@@ -731,3 +732,24 @@ def test_what_output_names_may_be_a_link_and_nothing_below_it(what, copied, tmp_
         assert files(tmp_path) == before
         assert here("status", "results/first", folder=folder).stdout.splitlines()[-1] == "4 finished"  # to read is fine
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_fault_of_the_package_is_no_wrong_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def faulty(*_, **__):
+        raise ValueError("operands could not be broadcast")
+
+    monkeypatch.setattr(parser.actions, "_run_sweep", faulty)
+    with pytest.raises(ValueError, match="operands could not be broadcast"):
+        parser.main(["run"])
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_any_error_has_a_traceback_when_it_is_asked_for(way, monkeypatch, capsys):
+    assert parser.main(["run", "cell=perceptron"]) == 2
+    assert capsys.readouterr().err.startswith("gradient-horizon: cell: 'perceptron'")
+    if way == "environment":
+        monkeypatch.setenv("GRADIENT_HORIZON_DEBUG", "1")
+    with pytest.raises(SettingError, match="cell: 'perceptron'"):
+        parser.main([*(["--debug"] if way == "option" else []), "run", "cell=perceptron"])

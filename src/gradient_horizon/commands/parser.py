@@ -1,13 +1,13 @@
 """The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
 
 Exit status: 0 done, 1 some job failed, some law does not hold or something could not be written, 2 wrong input, 130
-interrupted.
+interrupted. What is wrong with the input is one line; any other error is a fault of the package, and has a traceback.
+With `--debug`, or GRADIENT_HORIZON_DEBUG in the environment, every error has one.
 """
 
 import argparse
 import contextlib
 import io
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ import argcomplete.shell_integration
 
 from gradient_horizon import __version__
 from gradient_horizon.commands import actions, interrupts
-from gradient_horizon.commands.actions import DONE, FAILED, INTERRUPTED, WRONG
-from gradient_horizon.settings.rules import one_line
+from gradient_horizon.commands.actions import DONE, FAILED, INTERRUPTED, WRONG, UsageError
+from gradient_horizon.settings.rules import SettingError, one_line
 from gradient_horizon.store.files import Harmless
+from gradient_horizon.store.records import ResultError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _drop(output)
             return DONE
         except OSError as error:  # a full disk, a folder that cannot be written
+            if _debug(arguments):
+                raise
             if error.filename == "standard output":
                 _drop(output)
             _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
             return FAILED
+
+
+def _debug(arguments: Sequence[str] | None) -> bool:
+    """Whether errors are to be shown with their tracebacks."""
+    return bool(os.environ.get("GRADIENT_HORIZON_DEBUG")) or "--debug" in (arguments or sys.argv[1:])
 
 
 def _complain(line: str) -> None:
@@ -77,8 +85,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             if status != INTERRUPTED:
                 interrupts.check()
             return status
-    except ValueError as error:  # settings, results, names: each message is one line
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
+    except (SettingError, ResultError, UsageError) as error:  # each message is one line
+        if _debug(arguments):
             raise
         _complain(str(error))
         return WRONG
@@ -101,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog='Shell completion: eval "$(gradient-horizon completion bash)"; also zsh and fish.',
     )
     parser.add_argument("--version", action="version", version=f"gradient-horizon {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of any error")
     add = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
 
     run = add(
@@ -193,9 +202,7 @@ def _settings(options: argparse.Namespace) -> int:
     if options.overrides:
         key, _, experiment = options.overrides[-1].partition("=")
         if key != "experiment" or len(options.overrides) > 1:
-            raise actions.UsageError(
-                f"settings: {' '.join(options.overrides)!r} is not allowed; allowed: experiment=NAME"
-            )
+            raise UsageError(f"settings: {' '.join(options.overrides)!r} is not allowed; allowed: experiment=NAME")
         schema.check_value("experiment", experiment)
         print(schema.describe_settings(experiment, own.get(experiment)))
         return DONE

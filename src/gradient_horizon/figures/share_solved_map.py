@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from gradient_horizon.analysis.outcomes import exists, has_solved
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.share_solved import CHOICES, LABELS, budget
+from gradient_horizon.store.records import ResultError
 
 _COLOURS = "Blues"
 _DARK = 0.55  # of all: from this share on the numbers are white
@@ -46,7 +47,7 @@ def solved_map(dataset: xr.Dataset) -> Figure:
     """
     found = axes_of(dataset)
     if found is None:
-        raise ValueError(
+        raise ResultError(
             "dataset: has a single learning rate, clip threshold or weight scale; allowed: several of at least two"
         )
     across, up = found

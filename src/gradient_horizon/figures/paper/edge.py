@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from gradient_horizon.figures import norm_curves
 from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.store.records import ResultError
 
 TITLE = "The gradient vanishes below the edge of chaos, explodes above it, and lasts longest near it"
 CAPTION = (
@@ -45,18 +46,18 @@ class Curve:
 def curves_of(dataset: xr.Dataset) -> list[Curve]:
     """Every cell at every multiple, in order."""
     if "log_norm" not in dataset or "cell" not in dataset.dims:
-        raise ValueError(f"dataset: has no norms of several cells; {_COMMAND} makes them")
+        raise ResultError(f"dataset: has no norms of several cells; {_COMMAND} makes them")
     found, quantity = [], norm_curves.quantity_of(dataset)
     for cell in dataset["cell"].values.tolist():
         data = dataset.sel(cell=cell)
         law = theory.law_of(data)
         if law is None:
-            raise ValueError(f"dataset: there is no mean field of {cell} here; {_COMMAND} makes what has one")
+            raise ResultError(f"dataset: there is no mean field of {cell} here; {_COMMAND} makes what has one")
         for multiple in MULTIPLES:
             scale = multiple * law.edge()
             near = data.isel(weight_scale=np.flatnonzero(np.isclose(data["weight_scale"], scale, rtol=1e-6)))
             if not near.sizes["weight_scale"]:
-                raise ValueError(f"dataset: {cell} was not measured at g = {scale:g}; {_COMMAND} makes it")
+                raise ResultError(f"dataset: {cell} was not measured at g = {scale:g}; {_COMMAND} makes it")
             lags, growth = data["lag"].values, law.log_growth(scale) / math.log(10.0)
             bands = quantity.bands(near)[:, 0]
             found.append(Curve(cell, multiple, near["weight_scale"].item(), lags, bands, growth * lags))

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from gradient_horizon.figures import norm_curves
 from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.one_unit import lstm_forget_log_norm
 
 TITLE = "Gates let the gradient last, and the bias of the forget gate says how long"
@@ -50,7 +51,7 @@ class Curve:
 def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
     """Every cell without a forget bias, and the LSTM at every forget bias; each at every weight scale."""
     if "log_norm" not in dataset or not {"cell", "forget_bias"} <= {*dataset.dims}:
-        raise ValueError(
+        raise ResultError(
             "dataset: has no norms over cells and forget biases; gradient-horizon run +sweeps=gates makes them"
         )
 

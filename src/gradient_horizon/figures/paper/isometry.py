@@ -18,6 +18,7 @@ from gradient_horizon.figures.kit.panels import remarks, title_of
 from gradient_horizon.figures.kit.quantiles import over_seeds
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.lyapunov import INDEX
+from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.random_matrices import gaussian_power_spectrum
 
 TITLE = "Dynamical isometry: the singular values of the Jacobian product with Gaussian and with orthogonal weights"
@@ -41,7 +42,7 @@ _CELLS, _WEIGHTS = ("linear", "tanh"), ("gaussian", "orthogonal")
 def _panels(dataset: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
     """The data of each cell and ensemble at its first weight scale."""
     if "log_singular_value" not in dataset or not {"cell", "weights"} <= {*dataset.dims}:
-        raise ValueError(
+        raise ResultError(
             "dataset: has no singular values over cell and weights; gradient-horizon run +sweeps=isometry makes it"
         )
     chosen = dataset.isel(weight_scale=0)

@@ -11,6 +11,7 @@ from gradient_horizon.figures import gradient_norms, learning_curves, state_grad
 from gradient_horizon.figures.kit import frames, histories, style
 from gradient_horizon.figures.kit.panels import CHARACTERS, Grid, wrapped
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.store.records import ResultError
 
 TITLE = (
     "Training tanh and ReLU networks from Gaussian weights and from the identity, with and without a clipped gradient"
@@ -31,7 +32,7 @@ _ROWS = ("loss", gradient_norms.LABEL, state_gradients.TIME)
 def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
     """One panel a cell, ensemble and clip rule: with every weight scale, and at the best one."""
     if "loss" not in dataset or not {"cell", "clip"} <= {*dataset.dims}:
-        raise ValueError(
+        raise ResultError(
             "dataset: is no training over cells and clip rules; gradient-horizon run +sweeps=main_training makes it"
         )
     dataset = dataset.sortby("weight_scale")

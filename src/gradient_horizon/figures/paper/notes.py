@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.figures import activations, computation_graph, notes
 from gradient_horizon.figures.kit import style
+from gradient_horizon.store.records import ResultError
 
 TITLE = "What one step does to the gradient, and what the same matrix does to it again and again"
 CAPTION = (
@@ -24,7 +25,7 @@ QUICK = ()
 
 def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     if not {"norm", "norm_float32", "log_norm"} <= {*dataset.data_vars} or dataset.sizes["weight_scale"] != 2:
-        raise ValueError("dataset: is not the notes' experiment; gradient-horizon run +sweeps=notes makes it")
+        raise ResultError("dataset: is not the notes' experiment; gradient-horizon run +sweeps=notes makes it")
     return notes.columns_of(dataset.sortby("weight_scale", ascending=False))
 
 

@@ -11,6 +11,7 @@ from gradient_horizon.figures import share_solved as success
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.panels import Grid, Panel
 from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.records import ResultError
 
 TITLE = "Temporal order: success against length, for plain gradient descent, clipping, regularisation and both"
 CAPTION = (
@@ -38,7 +39,7 @@ def _ordered(dataset: xr.Dataset) -> xr.Dataset:
     }
     dataset = dataset.expand_dims(fixed)
     if "solved_at" not in dataset or not {"initialisation", "clip", "omega", "steps"} <= {*dataset.dims}:
-        raise ValueError(
+        raise ResultError(
             "dataset: is no training over lengths from a published initialisation;"
             " gradient-horizon run +sweeps=pascanu_temporal_order makes it"
         )

@@ -18,6 +18,7 @@ from gradient_horizon.figures import lyapunov
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.measures.horizon import neutral_scale
 from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.fixed_point import critical_line
 
 TITLE = "The phase diagram of tanh networks: growth of the gradient over the scales of weights and biases"
@@ -51,7 +52,7 @@ _MEASURED: dict[str, Any] = {
 def _growth(dataset: xr.Dataset) -> tuple[xr.Dataset, Float[np.ndarray, "B 3 G"]]:
     """The data in order, and of λ_1 the 10 %, median and 90 % over seeds, by bias scale and weight scale."""
     if "lyapunov_exponent" not in dataset or "bias_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
-        raise ValueError(
+        raise ResultError(
             "dataset: has no exponents over bias_scale and weight_scale; gradient-horizon run +sweeps=phase makes it"
         )
     dataset = dataset.sortby(["bias_scale", "weight_scale"])

@@ -21,6 +21,7 @@ from gradient_horizon.analysis.outcomes import (
 )
 from gradient_horizon.figures import share_solved, solving_against_growth
 from gradient_horizon.figures.kit import frames, style, weight_scale
+from gradient_horizon.store.records import ResultError
 
 TITLE = "What the gradient's horizon before the first update tells of training"
 CAPTION = (
@@ -43,7 +44,9 @@ _BARS = {"color": "black", "linewidth": 0.8, "alpha": 0.7}
 def networks_of(dataset: xr.Dataset) -> xr.Dataset:
     """The networks of the job, at the learning rate and threshold with which most solved their task."""
     if "solved_at" not in dataset or "weight_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
-        raise ValueError("dataset: is no training over weight scales; gradient-horizon run +sweeps=prediction makes it")
+        raise ResultError(
+            "dataset: is no training over weight scales; gradient-horizon run +sweeps=prediction makes it"
+        )
     data, _ = at_best(dataset.sortby("weight_scale"), ("learning_rate", "clip_threshold"))
     return data.transpose("weight_scale", "seed", ...)
 

@@ -15,6 +15,7 @@ from gradient_horizon.figures import horizon
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.figures.kit.panels import setting
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.store.records import ResultError
 
 TITLE = "The gradient horizon of tanh networks over weight scale and network size"
 CAPTION = (
@@ -32,7 +33,7 @@ _FAR = 1e9  # the prediction at the edge, far above the axis: the line leaves it
 
 def _checked(dataset: xr.Dataset) -> xr.Dataset:
     if "horizon" not in dataset or "hidden_size" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
-        raise ValueError(
+        raise ResultError(
             "dataset: has no horizon over hidden_size and weight_scale; gradient-horizon run +sweeps=reach makes it"
         )
     return dataset.sortby(["hidden_size", "weight_scale"])

@@ -15,6 +15,7 @@ from gradient_horizon.figures import lyapunov
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.figures.kit.quantiles import over_seeds
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.store.records import ResultError
 
 TITLE = "Lyapunov spectra of tanh networks, the dimension of their attractors and their entropy rate"
 CAPTION = (
@@ -36,7 +37,7 @@ _OF_UNIT = {"kaplan_yorke_dimension": DIMENSION, "entropy_rate": ENTROPY}
 def _by_size(dataset: xr.Dataset) -> dict[int, xr.Dataset]:
     needed = {"lyapunov_exponent", *_OF_UNIT} <= {*dataset.data_vars}
     if not needed or "hidden_size" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
-        raise ValueError(
+        raise ResultError(
             "dataset: has no exponents over hidden_size and weight_scale; gradient-horizon run +sweeps=spectra makes it"
         )
     dataset = dataset.sortby(["hidden_size", "weight_scale"])

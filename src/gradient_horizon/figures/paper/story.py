@@ -8,6 +8,7 @@ from gradient_horizon.analysis.outcomes import exists, has_diverged
 from gradient_horizon.figures import share_solved
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.panels import split
+from gradient_horizon.store.records import ResultError
 
 TITLE = "Mary says hi to whom? Accuracy against how many words ago that was told"
 CAPTION = (
@@ -29,7 +30,7 @@ QUICK = (
 
 def _checked(dataset: xr.Dataset) -> xr.Dataset:
     if "chance_error" not in dataset or not {"cell", "distance"} <= {*dataset.dims}:
-        raise ValueError(
+        raise ResultError(
             "dataset: is no training over cells and distances; gradient-horizon run +sweeps=story makes it"
         )
     return dataset

@@ -16,6 +16,7 @@ from gradient_horizon.analysis.intervals import share
 from gradient_horizon.analysis.outcomes import exists, has_diverged, has_solved
 from gradient_horizon.figures import share_solved
 from gradient_horizon.figures.kit import style
+from gradient_horizon.store.records import ResultError
 
 TITLE = "At which threshold to clip: success and speed over threshold and learning rate"
 CAPTION = (
@@ -47,7 +48,7 @@ class Map:
 def map_of(dataset: xr.Dataset) -> Map:
     """What became of the networks of every pair."""
     if "solved_at" not in dataset or "clip" not in dataset.dims or {*dataset["clip"].values} == {"none"}:
-        raise ValueError(
+        raise ResultError(
             "dataset: is no training over clip thresholds; gradient-horizon run +sweeps=thresholds makes it"
         )
     dataset = dataset.sortby("learning_rate").sortby("clip_threshold")

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from gradient_horizon.figures import all_pairs
 from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.settings.schema import Config
+from gradient_horizon.store.records import ResultError
 
 TITLE = "From which time to which the gradient reaches: every pair of times, below, at and above the edge of chaos"
 CAPTION = (
@@ -27,7 +28,7 @@ QUICK = ("hidden_size=32", "steps=30", "seeds=8")
 def _regimes(dataset: xr.Dataset) -> dict[float, Float[np.ndarray, "T T"]]:
     """The median over seeds by t and s, in decades, of each weight scale."""
     if "log_norm_of_pair" not in dataset:
-        raise ValueError("dataset: has no norms of pairs; gradient-horizon run +sweeps=triangle makes them")
+        raise ResultError("dataset: has no norms of pairs; gradient-horizon run +sweeps=triangle makes them")
     scales = sorted(dataset["weight_scale"].values.tolist())
     return {scale: all_pairs.decades_of(dataset.sel(weight_scale=scale)) for scale in scales}
 
