@@ -115,10 +115,11 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
     What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
     """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
-    content = _file_of(_encoded(dataset.drop_vars(large)))
+    encoded = _encoded(dataset)
+    content = _file_of(encoded.drop_vars(large))
     if not large:
         whole = io.BytesIO(content)
-        checksum = _ended(whole, h5py.h5f.open_file_image(content))
+        checksum = _ended(whole, encoded, h5py.h5f.open_file_image(content))
         files.write_atomically(path, whole.getvalue(), check=check)
         return checksum
     room = shutil.disk_usage(path.parent).free
@@ -132,13 +133,13 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
             for name in large:
                 _append(file, str(name), dataset[name].variable)
         with temporary.open("r+b") as stream:
-            return _ended(stream, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
+            return _ended(stream, encoded, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
 
 
-def _ended(stream: BinaryIO, file: h5py.h5f.FileID) -> str:
+def _ended(stream: BinaryIO, dataset: xr.Dataset, file: h5py.h5f.FileID) -> str:
     """Write behind a file's bytes what they hold, and their checksum; returns that of the whole."""
     try:
-        contents = netcdf.contents(file)
+        contents = netcdf.contents(dataset, file)
     finally:
         file.close()
     stream.seek(0, os.SEEK_END)
@@ -181,7 +182,9 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
                 again = "run it again" if checksum else "write it again"
                 raise ResultError(f"cut short or altered since it was written (its checksum differs); {again}")
             if lazy:
-                dataset = netcdf.open_lazily(str(path), netcdf.Identity.of(found), {_KIND: _words}, small)
+                end = found.st_size - seal.LENGTH if whole.intact else None
+                identity = netcdf.Identity.of(found)
+                dataset = netcdf.open_lazily(str(path), stream, identity, {_KIND: _words}, small, end=end)
             else:
                 own = content[: -seal.LENGTH] if whole.intact else content
                 dataset = netcdf.read(own, {_KIND: _words}, trusted=bool(whole.intact))
