@@ -406,7 +406,7 @@ def pressed(phase, info):
 def collecting(function):
     def collects_and_goes_on(*arguments, **named):
         gc.callbacks.append(pressed)
-        gc.collect()  # prints "Exception ignored", and goes on
+        gc.collect()  # drops the exception, and goes on
         gc.callbacks.remove(pressed)
         print("went on")
         return function(*arguments, **named)
@@ -435,7 +435,7 @@ def test_ctrl_c_while_rubbish_is_collected_is_honoured_at_the_next_step(tmp_path
     ran = subprocess.run(
         [sys.executable, "-c", SWALLOWING, *place.split("."), *words], cwd=tmp_path, capture_output=True, text=True
     )
-    assert "Exception ignored in" in ran.stderr
+    assert "Traceback" not in ran.stderr
     assert "went on" in ran.stdout.splitlines()
     assert ran.returncode == 130, ran.stderr
     assert any(line.startswith(said) for line in (ran.stdout + ran.stderr).splitlines())

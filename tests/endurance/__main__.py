@@ -14,6 +14,7 @@ started no device; those of a launcher run by themselves.
 import argparse
 import contextlib
 import faulthandler
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="share: how long it may take")
     options = parser.parse_args()
     faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script, and inherited
     with scratch_folder() as scratch:
         forks.load_everything(scratch / "cache")
         if options.what == "kills":

@@ -7,6 +7,7 @@ would go on. The handler here also remembers the signal; long work asks for it b
 
 import _thread
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,9 +31,13 @@ def honoured() -> Iterator[None]:
     forget()
     numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
     before = {number: signal.signal(number, stop) for number in numbers}
+    report = sys.unraisablehook
+    # Python would print the traceback of an interrupt that it drops; `check` raises it again.
+    sys.unraisablehook = lambda lost: None if _asked and lost.exc_type is KeyboardInterrupt else report(lost)
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, handler in before.items():
             signal.signal(number, handler)
 
