@@ -31,24 +31,8 @@ from gradient_horizon.numerics import compiled  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-CHECKED = (
-    "analysis.intervals",
-    "analysis.outcomes",
-    "cells",
-    "cells.activations",
-    "cells.weights",
-    "measures.horizon",
-    "measures.jacobian_norms",
-    "measures.nodes",
-    "measures.trajectory",
-    "numerics.exponents",
-    "numerics.keys",
-    "tasks",
-    "tasks.drives",
-    "training.bptt",
-    "training.clipping",
-)
-install_import_hook([f"gradient_horizon.{module}" for module in CHECKED], "beartype.beartype")
+CHECKED = ("numerics", "cells", "tasks", "measures", "theory", "training", "ensembles", "analysis")
+install_import_hook([f"gradient_horizon.{room}" for room in CHECKED], "shape_checks.checked")
 
 # What takes minutes comes first, so that no process is left with it when the others have ended.
 FIRST = ("test_verify", "test_checkpoints", "test_notebooks", "test_launch", "test_blocks", "test_wheel")

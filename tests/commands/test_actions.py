@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import logging
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from stored_results import made, write
@@ -117,3 +119,10 @@ def test_what_a_killed_collect_has_left_is_removed(tmp_path):
     assert parser.main(["collect", str(folder)]) == 0
     assert (folder / "collected.nc").exists()
     assert not left.exists()
+
+
+def test_a_command_leaves_the_warnings_of_the_process_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("results/a/cell=tanh"), made({"cell": "tanh"}))
+    assert parser.main(["collect", "results/a"]) == 0
+    assert not logging.root.manager.disable

@@ -39,7 +39,7 @@ def repository(folder: Path) -> str:
 
 def package(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    for name in ("provenance.py", "other.py"):
+    for name in ("__init__.py", "other.py"):
         (folder / name).write_text("pass\n")
     return folder
 
@@ -51,6 +51,15 @@ def test_a_checkout_of_the_package_has_its_commit_and_says_where_it_differs(tmp_
     assert provenance._commit_of(source) == commit
     (source / "other.py").write_text("changed\n")
     assert provenance._commit_of(source) == f"{commit}-dirty"
+
+
+def test_the_package_that_runs_is_found_in_its_own_checkout(outside):
+    assert provenance._PACKAGE.name == "gradient_horizon"
+    assert (provenance._PACKAGE / "names.py").exists()
+    checkout = provenance._PACKAGE.parents[1]
+    if provenance._PACKAGE.parent.name != "src" or not (checkout / ".git").exists():
+        pytest.skip("the package does not run from a checkout")
+    assert provenance._commit_of(provenance._PACKAGE).removesuffix("-dirty") == git(checkout, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,16 @@ def status(options: argparse.Namespace) -> int:
     return DONE
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def collect(options: argparse.Namespace) -> int:
     """Join what is finished into one file, and say what is missing."""
     folder = _folder(options.folder)  # before what takes long to load
@@ -350,8 +361,7 @@ def collect(options: argparse.Namespace) -> int:
     from gradient_horizon.store import standings as told
 
     output = _output(options.output or folder / "collected.nc")
-    logging.disable(logging.WARNING)  # what is missing is said below
-    with records.remembering():
+    with records.remembering(), _without_warnings():  # what is missing is reported below
         dataset = datasets.load(folder)
         missing = {*json.loads(dataset.attrs["missing_jobs"])}
         left_out = [job for job in told.standings(folder) if job.job in missing] if missing else []
@@ -389,9 +399,9 @@ def verify(options: argparse.Namespace) -> int:
     from gradient_horizon.verify.suite import SECTIONS, verify
 
     screen = terminal.console()
-    logging.disable(logging.WARNING)  # some checks provoke what is warned of
     begun = time.monotonic()
-    with terminal.counting(screen, sum(len(checks) for checks in SECTIONS.values())) as say:
+    checks = sum(len(checks) for checks in SECTIONS.values())
+    with terminal.counting(screen, checks) as say, _without_warnings():  # some checks provoke them
 
         def report(name: str) -> None:
             interrupts.check()

@@ -6,7 +6,7 @@ result is bit for bit the same whatever else is in the sweep and however many de
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ def together(*parts: Shapes) -> Shapes:
     return Shapes(structure, tuple(leaf for part in parts for leaf in part.leaves))
 
 
+@runtime_checkable
 class Stage(Protocol):
     """One stage of the work on a chunk of networks (see `Program`)."""
 

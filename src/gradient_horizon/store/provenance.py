@@ -38,7 +38,7 @@ def _commit_of(package: Path) -> str:
         return ""
     if _git(checkout, "rev-parse", "--show-toplevel") != str(checkout):
         return ""
-    if not _git(checkout, "ls-files", "--error-unmatch", "--", f"src/{package.name}/provenance.py"):
+    if not _git(checkout, "ls-files", "--error-unmatch", "--", f"src/{package.name}/__init__.py"):
         return ""
     return _git(checkout, "describe", "--always", "--dirty", "--abbrev=40")
 
