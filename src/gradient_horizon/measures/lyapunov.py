@@ -194,7 +194,7 @@ def _grown_in_float64(
     """Growth of log R_ii by a sorted QR at every step, summed over the steps of each part.
 
     Also returns which directions have never risen above the rounding `eps` of the Jacobians, and log|det J_t|, or
-    zeros. `jacobian((h, x))` is J_t as a matrix in float64 and the exponent of a power of two. Requires 64 bits enabled.
+    zeros. `jacobian((h, x))` is J_t as a matrix in float64 and the exponent of a power of two. 64 bits must be enabled.
     """
     n = len(start)
 
@@ -390,7 +390,7 @@ def _spectrum(
         log_dets = lu.log_abs_product(diagonals, powers)
     with_64_bits = jnp.result_type(float) == jnp.float64
 
-    # With fewer vectors than the state has entries, whatever underflows in all of them is lost; with n vectors, what one
+    # With fewer vectors than the state has entries, what underflows in all of them is lost; with n vectors, what one
     # loses another still has.
     def careful(closed, window):
         def jacobian(inputs):
