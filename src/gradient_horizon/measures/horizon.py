@@ -56,7 +56,7 @@ def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, thres
 
 
 def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
-    """The two networks whose horizons bracket the quantile `level`, each with how its gradient ends.
+    """The two networks whose horizons bracket the quantile `level`, each with the way its gradient ends.
 
     `horizon` and `kind` have shape (S,) and are as returned by `gradient_horizon`; `kind` may also be given as words.
     Censored values cannot be averaged, nor can a gradient that vanishes with one that explodes, so the result is a pair

@@ -134,7 +134,7 @@ class _Products(NamedTuple):
 
     @property
     def looks_at_every_vector(self) -> bool:
-        """True if every vector is always checked: next to a measurement of spectral norms this takes little time."""
+        """True if every vector is checked in any case, which costs little compared to measuring spectral norms."""
         return "spectral" in self.norms
 
     def multiply(self, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "..."]) -> Array:

@@ -154,7 +154,7 @@ def _grow(stretch: _Stretch, every: int, before: _Growth, window: PyTree):
         if len(basis) < n:
             ends, exponent = over(jnp.concatenate([basis, other]), inputs)
             stretched, row = ends[:-1], ends[-1:]
-            # compared to the image, in the same row of J_t, of a vector whose entries are all of similar size
+            # compared to what the same row of J_t gives for a vector with entries of similar size
             lost = lost | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
         else:
             stretched, exponent = over(basis, inputs)
@@ -249,8 +249,8 @@ def lyapunov_exponents(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all (see `states`;
-      including complex and 16-bit arrays, and integers and keys next to them).
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all, including complex and
+      16-bit ones, and may also hold integers and keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
     - `transient`: how many of the T steps to discard. The tangent vectors are carried through them, so that they are
       aligned when counting starts.

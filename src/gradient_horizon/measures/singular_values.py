@@ -60,8 +60,8 @@ def log_singular_values(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all (see `states`;
-      including complex and 16-bit arrays, and integers and keys next to them).
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all, including complex and
+      16-bit ones, and may also hold integers and keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
 
     **Complex states:** for a holomorphic step, the n singular values of its complex Jacobian; for any other, the 2n of

@@ -38,7 +38,7 @@ class Lifted(NamedTuple):
 
     @property
     def lift(self) -> int:
-        """Half the range of floats."""
+        """Half the exponent bias of the dtype."""
         return bits_of(self.long.dtype).bias // 2
 
 

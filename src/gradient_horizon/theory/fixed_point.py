@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gradient_horizon.theory.moments import BOUNDED, HOMOGENEOUS, Moments
 from gradient_horizon.theory.numbers import log, number, positive_root
 
-_ROUNDING = 1e-15  # of g² c: the float nearest to √2 is a critical ReLU network's weight scale
+_ROUNDING = 1e-15  # of g² c: a ReLU network whose weight scale is the float nearest to √2 counts as critical
 _RESOLUTION = 1e-13  # of χ: the accuracy of the averages
 
 

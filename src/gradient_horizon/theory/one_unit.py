@@ -47,7 +47,7 @@ def one_unit_critical_log_norm(steps: ArrayLike, initial_state: float = 1.0) -> 
     first, second = h * h / 10.0, 11.0 * h**4 / 630.0
     linear = 1.0 + 2.0 / 3.0 * h * h * t
     ratio = linear
-    for _ in range(40):  # the flow's time, ∫ du/f, contracts by a tenth each time
+    for _ in range(40):  # solves the flow's time, ∫ du/f, for u: the error shrinks to about a tenth each time
         ratio = linear + first * np.log(ratio) + (second - first * first) * (1.0 - 1.0 / ratio)
     speed = (1.0 + first / ratio + second / ratio**2) / (1.0 + first + second)
     return -1.5 * np.log(ratio) + np.log(speed)

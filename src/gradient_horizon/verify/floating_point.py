@@ -193,7 +193,7 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
 
 
 def one_bad_network(full: bool) -> Iterator[Item]:
-    """A network that overflows, in one block with others that do not, by the experiment of the command line."""
+    """A network that overflows, in one block with others that do not, in the command line's own experiment."""
     n, steps, growing, shrinking = 3, 100, 4.0, 0.5
     seeds = [0, 1]
     settings = {

@@ -80,7 +80,7 @@ def _oracle_line(name: str, found, whole) -> Line:
 
 
 def products(full: bool) -> Iterator[Item]:
-    """One trajectory of a tanh network: cocycle, bound, all pairs, node split, sum of all singular values."""
+    """One trajectory of a tanh network: cocycle, forward and reverse mode, bounds, all pairs, node split."""
     n, steps, split = 5, 8, 3
     cell = make_cell("tanh", n)
     rng = np.random.default_rng(5)

@@ -123,7 +123,7 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
     for dtype, few in ((np.float32, (2, 16)), (np.float64, (16,))):
         for n in (2, 5, 16, 64) if full else few:
             steps, rng = (60, np.random.default_rng(n)) if n > 2 else (350, np.random.default_rng(n))
-            # A unit falls by 2^-7 per step (float64: 2^-60) up to a time of its own and rises from then on; the next one
+            # A unit falls by 2^-7 per step (float64: 2^-60) up to its own turning point and then rises; the next one
             # does the opposite. The lead changes while one is further below the other than floats reach.
             turn = rng.integers(steps // 4, steps // 3, n)
             rate = 7 if dtype == np.float32 else 60

@@ -99,7 +99,7 @@ def growth(full: bool) -> Iterator[Item]:
 
 
 def largest_exponent(full: bool) -> Iterator[Item]:
-    """The largest Lyapunov exponent of wide chaotic networks, by the experiment of the command line."""
+    """The largest Lyapunov exponent of wide chaotic networks, measured by the command line's own experiment."""
     seeds, g, transient, counted = 16, 3.0, 200, 1200 if full else 600
     samples = []
     for n in LYAPUNOV_SIZES[full]:
@@ -122,7 +122,7 @@ def averages(full: bool) -> Iterator[Item]:
     """The fixed point and its growth by an independent integral."""
     for g in (3.0, 10.0):  # at the second, 64 Gauss-Hermite nodes yield the wrong sign
         q = g * g
-        for _ in range(40):  # contracts by less than ½ at these gains
+        for _ in range(40):  # contracts by a factor below ½ at these gains
             q = g * g * _average(lambda a: math.tanh(a) ** 2, q)
         chi = g * g * _average(lambda a: math.cosh(min(a, 150.0)) ** -4.0, q)
         yield Line(

@@ -102,7 +102,7 @@ def as_table(sections: Sequence[Section]) -> Table:
 
 
 def as_html(sections: Sequence[Section], made: str) -> str:
-    """The page as HTML; `made` is the line of the function `made`."""
+    """The page as HTML; the argument `made` is the line that the function `made` returns."""
     sentence, failed = verdict(sections)
     laws = "".join(f"<li>{html.escape(law)}</li>" for law in failed)
     body = [
