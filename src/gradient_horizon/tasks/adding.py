@@ -6,8 +6,8 @@ first marked step lies in the first tenth of the sequence, the second between th
     p_0 = U{0 .. ⌊T/10⌋ - 1},  p_1 = ⌊T/10⌋ + U{0 .. ⌊4T/10⌋ - 1}     (steps counted from 0)
 
 These are the positions of Pascanu, Mikolov and Bengio 2013 (the code of the paper), except that T is fixed here and
-drawn anew for each batch there. In S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9, 1997,
-section 5.4, the first is one of the first ten steps and the second one of the first T/2 - 1, the numbers lie in
+drawn anew for each batch there. In S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9,
+1997, section 5.4, the first is one of the first ten steps and the second one of the first T/2 - 1, the numbers lie in
 [-1, 1] and the target is 0.5 + (X_0 + X_1)/4: the same mean of two numbers once both are scaled to [0, 1]. Others
 (Le, Jaitly, Hinton 2015; Arjovsky, Shah, Bengio 2016) use the sum as the target, which makes every squared error four
 times as large.
