@@ -1,1 +1,1 @@
-"""From a step and its trajectory to numbers: Jacobian norms, singular values, Lyapunov exponents, horizons."""
+"""Measures of a step along its trajectory: Jacobian norms, singular values, Lyapunov exponents and horizons."""

@@ -1,4 +1,4 @@
-"""The whole triangle: log norms of ∂h_t/∂h_s for every pair s < t, at a fraction of the cost of separate runs."""
+"""Log norms of ∂h_t/∂h_s for every pair s < t, at a fraction of the cost of separate runs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gradient_horizon.numerics.exponents import is_kept, normalise, room_of
 from gradient_horizon.numerics.extended_range import ZERO, Extended
 from gradient_horizon.numerics.fallback import step_of_arrays, with_care
 
-LEAF = 8  # steps, at least, within which direct products are cheaper
-_ROOM = 200  # at most: products of the squares of two entries, 2^-800, are floats of float64
-_CAREFUL_ENTRIES = 2**20  # of products from several starts that are formed side by side
+LEAF = 8  # shortest stretch, in steps; direct products are cheaper within it
+_ROOM = 200  # upper limit: the product of two squared entries, 2^-800, still fits in float64
+_CAREFUL_ENTRIES = 2**20  # entries, over several starts, of the products formed side by side
 _LOG_2 = 0.6931471805599453
 
 
@@ -38,32 +38,32 @@ def log_jacobian_norms_all_pairs(
 
         ‖A_t B_s‖_F² = tr(A_tᵀA_t B_s B_sᵀ),
 
-    so with the Gram matrices at hand a pair costs one inner product of N² numbers instead of a product of N³. The
-    triangle is halved at c = T/2 and again, down to direct products of `LEAF` steps: some
+    so once the Gram matrices are known, a pair costs one inner product of N² numbers instead of a product of N³. The
+    triangle is halved at c = T/2, and the halves again, down to direct products of `LEAF` steps: about
     12 T N³ log2(T/LEAF) + T² N² operations instead of T² N³.
 
     The Gram matrices are formed in float64 whatever the precision of the state. Their inner product cancels by
-    ‖A‖²‖B‖²/‖AB‖²; where that leaves fewer than four digits the entry is NaN rather than noise. A and B themselves
-    round in the state's precision, times ‖A‖‖B‖/‖AB‖: some 1e-5 in float32, 1e-4 far above the edge of chaos. -inf
-    where the product is exactly zero (where a product of parts that are not is, by cancellation, NaN), NaN where it
-    touches a state that is not finite.
+    ‖A‖²‖B‖²/‖AB‖²; if that leaves fewer than four digits, the entry is NaN rather than noise. The rounding of A and B
+    themselves, in the state's precision, is amplified by ‖A‖‖B‖/‖AB‖: about 1e-5 in float32, and 1e-4 far above the
+    edge of chaos. An entry is -inf if the product is exactly zero (but NaN if non-zero terms cancel to zero), and NaN
+    if the product touches a state that is not finite.
 
-    A and B have one exponent each. If an entry of any of them falls more than 2^42 (float64: 2^200) below the largest,
-    as of units that grow and decay at different times, every pair is formed by direct products with an exponent for
-    each entry instead (see `extended_range`), which loses nothing and takes some ten times T² N³ operations.
-    Derivatives are NaN where the two differ.
+    A and B have one exponent each. If an entry of either falls more than 2^42 (float64: 2^200) below the largest, as
+    happens when units grow and decay at different times, every pair is instead formed by direct products with an
+    exponent for each entry (see `extended_range`), which loses nothing and takes about ten times T² N³ operations.
+    Derivatives are NaN where the two results differ.
 
-    `trajectory` is what `rollout` gave for these, where it is at hand; None: it is computed.
+    `trajectory` is the result of `rollout` for the same arguments, if available; by default it is computed.
 
     **Returns:** shape (T, T), float64. **Raises:** `ValueError` as `log_jacobian_norms` does.
     """
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     trajectory = system.trajectory
     before = trajectory.states[:-1]
-    # What touches a state that is not finite is NaN in the end and must not make the rest suspect.
+    # Products that touch a state that is not finite end up NaN and must not make the rest suspect.
     is_good = trajectory.finite[:-1] & trajectory.finite[1:]
     eye = jnp.eye(before.shape[1], dtype=before.dtype)
-    # what `params` and the step hold of traced values becomes an argument, `closed`
+    # traced values held by `params` and the step become an argument, `closed`
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     with_64_bits = jnp.result_type(float) == jnp.float64
 
@@ -81,7 +81,7 @@ def log_jacobian_norms_all_pairs(
             found = jacobian_by_entry(lambda h: flat_step(closed, h, x), h)
             return jax.tree.map(lambda *parts: jnp.where(is_good, *parts), found, extended_range.extended(eye))
 
-        with jax.enable_x64(with_64_bits):  # as the step is used to
+        with jax.enable_x64(with_64_bits):  # run the step under the caller's setting
             jacobians = lax.map(advance, (window, is_good))
         return _by_entry(jacobians)
 
@@ -98,7 +98,7 @@ def log_jacobian_norms_all_pairs(
 
 @jax.jit(static_argnums=1)
 def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> tuple[Float[Array, "T T"], Bool[Array, ""]]:
-    """The triangle, and whether no product may have lost an entry."""
+    """The triangle, and True if no product can have lost an entry."""
     n = jacobians.shape[1]
     halvings = max(0, (steps // LEAF).bit_length() - 1)
     leaf = -(-steps // 2**halvings)
@@ -124,7 +124,7 @@ def _triangle(jacobians: Float[Array, "T n n"], steps: int) -> tuple[Float[Array
 
 @jax.jit
 def _by_entry(jacobians: Extended) -> Float[Array, "T T"]:
-    """The triangle by direct products from every start, whose entries have an exponent each: nothing is lost."""
+    """The triangle by direct products from every start, with an exponent for each entry: nothing is lost."""
     steps, n, _ = jacobians.mantissa.shape
     many = max(1, min(steps, _CAREFUL_ENTRIES // n**2))
     times = jnp.arange(steps)
@@ -151,7 +151,7 @@ def _by_entry(jacobians: Extended) -> Float[Array, "T T"]:
 
 
 def _multiplied(left: Float[Array, "n n"], right: Float[Array, "n n"]):
-    """`left` `right`, one of them lifted by 2^room, normalised; its exponent; and whether no entry may be lost."""
+    """`left` · `right`, one of them lifted by 2^room, normalised; its exponent; True if no entry can have been lost."""
     room = min(room_of(left.dtype), _ROOM)
     raw = left @ right
     matrix, gained = normalise(raw)
@@ -159,9 +159,9 @@ def _multiplied(left: Float[Array, "n n"], right: Float[Array, "n n"]):
 
 
 def _gram(columns: Float[Array, "n m"]) -> Float[Array, " entries"]:
-    """The entries of CᵀC, in float64, whose inner product with another's is that of the matrices.
+    """The entries of CᵀC in float64, as a vector: inner products of two such vectors are those of the matrices.
 
-    It is symmetric: of four quarters three are formed, and the one off the diagonal counts twice.
+    By symmetry only three of the four quarters are formed, and the off-diagonal one counts twice.
     """
     half = columns.shape[1] // 2
     columns = columns.astype(jnp.float64)
@@ -171,10 +171,11 @@ def _gram(columns: Float[Array, "n m"]) -> Float[Array, " entries"]:
 
 
 def _grams(factors: Float[Array, "k n n"], *, left: bool):
-    """Of the running products A = F_k .. F_1 (`left`): AᵀA, up to 2^(2 exponent), and the lengths of A's columns.
+    """Gram matrices of the running products of `factors`, their exponents, and the lengths of columns or rows.
 
-    Of B = F_1 .. F_k: B Bᵀ and the lengths of B's rows. Shapes (k, entries), (k,), (k, n); and whether none of the
-    products may have lost an entry.
+    If `left`, of A = F_k .. F_1: AᵀA, up to 2^(2 exponent), and the lengths of A's columns. Otherwise of
+    B = F_1 .. F_k: B Bᵀ and the lengths of B's rows. Shapes (k, entries), (k,), (k, n); and True if none of the
+    products can have lost an entry.
     """
     lift = 2.0 ** min(room_of(factors.dtype), _ROOM)  # see `room_of`
 
@@ -193,20 +194,20 @@ def _grams(factors: Float[Array, "k n n"], *, left: bool):
 
 
 def _across(jacobians: Float[Array, "L n n"], half: int) -> tuple[Float[Array, "S H H"], Bool[Array, " S"]]:
-    """For each stretch of 2 · `half` steps, the pairs on either side of its middle; and whether nothing was lost."""
+    """For each stretch of 2 · `half` steps, the pairs on either side of its middle, and True if nothing was lost."""
     n = jacobians.shape[1]
 
     def pairs(stretch):
         late, late_exponent, columns, late_safe = _grams(stretch[half:], left=True)  # of ∂h_{c+k}/∂h_c
         early, early_exponent, rows, early_safe = _grams(stretch[:half][::-1], left=False)  # of ∂h_c/∂h_{c-k}
         squares = late @ early.T
-        # Two bounds of what rounding may add, for terms (i, j) are at most |a_i||a_j||b_i||b_j|, a_i the columns of A
-        # and b_i the rows of B: the second is close where some are much smaller than others.
+        # Two bounds on the rounding error, as term (i, j) is at most |a_i||a_j||b_i||b_j|, a_i the columns of A and b_i
+        # the rows of B: the second is the tighter one if some are much smaller than others.
         of_norms = jnp.linalg.norm(late, axis=1)[:, None] * jnp.linalg.norm(early, axis=1)[None, :]
         noise = 1e-12 * jnp.minimum(of_norms, (columns @ rows.T) ** 2)
         exponent = (late_exponent[:, None] + early_exponent[None, :]).astype(jnp.float64)
         logs = 0.5 * jnp.log(jnp.where(squares > noise, squares, jnp.nan)) + exponent * _LOG_2
-        # No column meets a row: every term of the product is zero. (Other terms might cancel to zero in rounding.)
+        # No column meets a row: every term of the product is zero. (Otherwise terms may round and cancel to zero.)
         meet = (columns != 0).astype(jnp.float64) @ (rows != 0).astype(jnp.float64).T
         return jnp.where(meet == 0, -jnp.inf, logs)[:, ::-1], late_safe & early_safe
 
@@ -214,7 +215,7 @@ def _across(jacobians: Float[Array, "L n n"], half: int) -> tuple[Float[Array, "
 
 
 def _within(jacobians: Float[Array, "L n n"], leaf: int) -> tuple[Float[Array, "S K K"], Bool[Array, " S"]]:
-    """For each leaf, all its pairs by direct products; and whether nothing was lost."""
+    """For each leaf, all its pairs by direct products, and True if nothing was lost."""
     n = jacobians.shape[1]
     lift = 2.0 ** min(room_of(jacobians.dtype), _ROOM)
 

@@ -1,7 +1,7 @@
-"""Whether a step of complex states is holomorphic: read from its linearisation, not taken on trust.
+"""A test for holomorphic steps, read from the step's linearisation rather than declared by the user.
 
-A derivative is complex linear if no operation between tangents takes a conjugate or leaves the complex numbers (real
-and imaginary parts, moduli). So it is sound, and careful: z ↦ Re z + i Im z is taken for a step that is not.
+A derivative is complex linear if no operation on the tangents takes a conjugate or leaves the complex numbers (real
+and imaginary parts, moduli). The test is sound but conservative: z ↦ Re z + i Im z counts as not holomorphic.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from gradient_horizon.numerics.arrays import PyTree
 
 
 def is_holomorphic(function: Callable[..., PyTree], at: PyTree, *others: PyTree) -> bool:
-    """Whether the derivative of `function`(z, *others) by z is complex linear, for any values like `at` and `others`.
+    """True if the derivative of `function`(z, *others) in z is complex linear, for any values like `at` and `others`.
 
-    z and the result are trees of complex arrays; of the arguments shapes and dtypes suffice.
+    z and the result are trees of complex arrays; only the shapes and dtypes of the arguments are used.
     """
     verdicts = []
 
@@ -28,15 +28,15 @@ def is_holomorphic(function: Callable[..., PyTree], at: PyTree, *others: PyTree)
 
     try:
         jax.eval_shape(probe, at, *others)
-    except (TypeError, ValueError, NotImplementedError):  # no forward derivative, so it cannot be looked into
+    except (TypeError, ValueError, NotImplementedError):  # no forward derivative to inspect
         return False
     return all(verdicts)
 
 
 def _is_complex_linear(program: ClosedJaxpr | Jaxpr) -> bool:
-    """Whether what becomes of the complex arguments stays complex and is never conjugated.
+    """True if everything computed from the complex arguments is complex and never conjugated.
 
-    (In a program inside the program all complex arguments count as tangents: more than need be.)
+    (In a nested program all complex arguments count as tangents, which is conservative.)
     """
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
     tangents = {var for var in jaxpr.invars if _is_complex(var)}

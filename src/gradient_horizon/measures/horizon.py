@@ -14,9 +14,9 @@ from gradient_horizon.names import HORIZON_KINDS, HorizonKind
 class Horizon(NamedTuple):
     """The horizon of a network, or of many.
 
-    - `lag`: the first lag, from 1, at which the gradient has left its range; T + 1 where `kind` is `BEYOND` (to be read
-      as censored), NaN where it is `NONFINITE`.
-    - `kind`: a `HorizonKind`, or an array of their numbers.
+    - `lag`: the first lag, from 1, at which the gradient has left its range; T + 1 if `kind` is `BEYOND` (read it as
+      censored), NaN if `kind` is `NONFINITE`.
+    - `kind`: a `HorizonKind`, or an array of their integer values.
     """
 
     lag: Any
@@ -24,7 +24,7 @@ class Horizon(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """The horizon of one network: T + 1 where `kind` is `beyond`, NaN where it is `nonfinite`."""
+    """The horizon of one network: T + 1 if `kind` is `beyond`, NaN if it is `nonfinite`."""
 
     lag: float
     kind: str
@@ -35,10 +35,10 @@ def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, thres
 
     `log_norm` holds natural logs of Frobenius norms from the end, lags along the last axis; n = `state_size`.
 
-    **Returns:** `Horizon`; of one network numbers, of more arrays of NumPy in float64; inside `jax.jit` or `jax.vmap`
-    JAX's own in the dtype of `log_norm`, whose derivative is 0.
+    **Returns:** a `Horizon`: Python numbers for one network, NumPy arrays (lags in float64) for several. Inside
+    `jax.jit` or `jax.vmap`, JAX arrays (lags in the dtype of `log_norm`) with zero derivative.
     """
-    jax: Any = sys.modules.get("jax")  # not imported for this alone: tables are printed without it
+    jax: Any = sys.modules.get("jax")  # not imported just for this: printing tables does not need it
     is_traced = jax is not None and isinstance(log_norm, jax.core.Tracer)
     xp: Any = sys.modules["jax.numpy"] if is_traced else np
     log_norm = log_norm if is_traced else np.asarray(log_norm, np.float64)
@@ -56,14 +56,15 @@ def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, thres
 
 
 def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
-    """The two networks between whose horizons the quantile `level` lies, each with what ends its gradient.
+    """The two networks whose horizons bracket the quantile `level`, each with the way its gradient ends.
 
-    `horizon` and `kind`, of shape (S,), as `gradient_horizon` gives them, or `kind` in words. Censored values cannot
-    be averaged, nor can a gradient that vanishes and one that explodes, so these are order statistics: of m networks,
-    by lag, those at the places ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉ from 0. They are one network unless the
-    quantile lies between two. A network that overflows (`nonfinite`) has exploded, at an unknown lag: it counts first
-    for the lower place and last for the upper, so that the quantile lies between the two whatever that lag was.
-    Networks without a kind ("", of jobs that are missing) do not count; kind "" where there is no other.
+    `horizon` and `kind` have shape (S,) and are as returned by `gradient_horizon`; `kind` may also be given as words.
+    Censored values cannot be averaged, nor can a gradient that vanishes with one that explodes, so the result is a pair
+    of order statistics: of m networks sorted by lag, those at positions ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉,
+    counted from 0. Both are the same network unless the quantile lies between two. A network that overflows
+    (`nonfinite`) has exploded at an unknown lag: it is sorted first for the lower position and last for the upper one,
+    so the quantile lies between the two whatever that lag was. Networks without a kind ("", from missing jobs) are
+    ignored; if there are no others, the kind returned is "".
     """
     horizon, kind = np.asarray(horizon, np.float64), np.asarray(kind)
     words = kind if kind.dtype.kind in "UO" else np.array([*HORIZON_KINDS, ""])[kind]
@@ -77,7 +78,7 @@ def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) ->
 
 
 def neutral_scale(scales: Float[np.ndarray, " G"], log_growth: Float[np.ndarray, " G"]) -> float:
-    """The weight scale at which a log growth first crosses zero from below, interpolated; NaN where it never does."""
+    """The weight scale at which a log growth first crosses zero from below, interpolated; NaN if it never does."""
     scales, log_growth = np.asarray(scales, np.float64), np.asarray(log_growth, np.float64)
     below, above = log_growth[:-1], log_growth[1:]
     crossings = np.flatnonzero((below < 0) & (above >= 0))

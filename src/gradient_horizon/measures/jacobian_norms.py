@@ -1,13 +1,14 @@
 """Log norms of products of step Jacobians, M(T, t) = J_T ... J_{t+1} = ∂h_T/∂h_t, at every lag.
 
-A product is carried through the linearised step, one matrix product a step, and renormalised by exact powers of two
-(see `exponents`), so that neither thousands of steps nor float32 make it over- or underflow.
+The product is carried through the linearised step, at one matrix product per step, and renormalised by exact powers of
+two (see `exponents`), so that it neither overflows nor underflows, even over thousands of steps in float32.
 
-One exponent for a whole product is right as long as its entries lie close enough together. It is a set of tangent
-vectors that never mix: its columns when it grows from the start (M ← J M), its rows from the end (M ← M J); vectors,
-and the entries of one vector, may grow and decay at different times, and what underflows beside the largest may be
-all that is left in the end. So every step looks for entries that come near (see `underflow`), and a product that has
-one is formed again with an exponent for each of its entries (see `extended_range`), which loses nothing.
+A single exponent for the whole product is sound as long as its entries are close enough in size. The product is a set
+of tangent vectors that never mix: its columns if it grows from the start (M ← J M), its rows if it grows from the end
+(M ← M J). Vectors, and the entries of one vector, may grow and decay at different times, and an entry that underflows
+next to the largest one may be all that is left in the end. Every step therefore looks for entries close to underflow
+(see `underflow`), and a product that has one is formed again with an exponent for each entry (see `extended_range`),
+which loses nothing.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ from gradient_horizon.numerics.spectral_norm import fresh_directions, largest_by
 from gradient_horizon.numerics.xla import computed_once, unroll
 
 _LOG_2 = 0.6931471805599453
-# Lags at which every vector is looked at, until all have the same entries that are zero; then one stands for all.
+# Lags at which every vector is checked. By then all have zeros in the same entries, and one can stand for all.
 _FIRST_LAGS = 3
 MOST_CARE = 2  # see `scaled_norms`
 
 
-Block = Callable[[Any], Any]  # block(state) -> the part of it that is kept
+Block = Callable[[Any], Any]  # block(state) -> the part of the state to keep
 
 
 class ScaledNorms(NamedTuple):
-    """Norms as `mantissa[name]` · 2^`exponent`, each of shape (T,): exact logs in whatever precision is wanted.
+    """Norms as `mantissa[name]` · 2^`exponent`, each of shape (T,), from which logs can be taken in any precision.
 
-    `suspect`: some entry of some product may have been lost to underflow.
+    `suspect`: True if some entry of some product may have been lost to underflow.
     """
 
     mantissa: dict[str, Series]
@@ -79,7 +80,7 @@ def resolve_method(method: str, anchor: str) -> str:
 
 
 def _outward(values: PyTree, anchor: str) -> PyTree:
-    """A series over steps, in the order in which the product meets them."""
+    """A series over steps, reordered as the product meets them."""
     return jax.tree.map(lambda leaf: leaf[::-1], values) if anchor == "end" else values
 
 
@@ -87,11 +88,11 @@ def _outward(values: PyTree, anchor: str) -> PyTree:
 class JacobianNorms(Mapping[str, Any]):
     """Natural logs of the norms of Jacobian products at every lag, by name: `norms["frobenius"]`, of shape (T,).
 
-    A pytree: under `jax.vmap` the arrays have an axis for the networks in front, and all of this works for all of them.
+    A pytree: under `jax.vmap` the arrays have a leading axis for the networks, and every method works on all of them.
     """
 
-    log_norms: dict[str, Any]  # arrays, or what `jax.tree.map` makes of them
-    state_size: int  # n, of the state or of its block
+    log_norms: dict[str, Any]  # arrays, or whatever `jax.tree.map` has put in their place
+    state_size: int  # n, the size of the state or of its block
 
     def __getitem__(self, norm: str) -> Any:
         return self.log_norms[norm]
@@ -109,11 +110,11 @@ class JacobianNorms(Mapping[str, Any]):
 
     @property
     def finite(self) -> Any:
-        """Whether the states that a product touches are finite; where they are not the norms are NaN."""
+        """True at lags whose product touches only finite states; at the other lags the norms are NaN."""
         return ~jnp.isnan(next(iter(self.log_norms.values())))
 
     def horizon(self, threshold: float = 3.0) -> Horizon:
-        """`gradient_horizon` of the Frobenius norms; `ValueError` where they were not measured."""
+        """`gradient_horizon` of the Frobenius norms; `ValueError` if they were not measured."""
         if "frobenius" not in self.log_norms:
             raise ValueError(f"norms: {list(self.log_norms)}; a horizon needs frobenius among them")
         return gradient_horizon(self.log_norms["frobenius"], self.state_size, threshold)
@@ -123,7 +124,7 @@ jax.tree_util.register_dataclass(JacobianNorms, data_fields=["log_norms"], meta_
 
 
 class _Products(NamedTuple):
-    """What is measured of the products along a trajectory, and by which derivatives."""
+    """Settings of a measurement of the products along a trajectory: the norms, the anchor and the derivatives used."""
 
     flat_step: FlatStep
     anchor: str
@@ -133,7 +134,7 @@ class _Products(NamedTuple):
 
     @property
     def looks_at_every_vector(self) -> bool:
-        """Whether every vector is looked at in any case: a small part of the time where spectral norms are measured."""
+        """True if every vector is checked in any case, which costs little compared to measuring spectral norms."""
         return "spectral" in self.norms
 
     def multiply(self, params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "..."]) -> Array:
@@ -144,7 +145,7 @@ class _Products(NamedTuple):
         return (pull if self.anchor == "end" else push)(self.flat_step, params, h, x, matrix)
 
     def jacobian(self, params: PyTree, h: Float[Array, " n"], x: PyTree) -> Float[Array, "n n"]:
-        """J, by the derivatives that `method` uses."""
+        """J, by the derivatives of `method`."""
         if self.method == "jacrev":
             return jacobian_by_rows(lambda h: self.flat_step(params, h, x), h)
         return self.multiply(params, h, x, jnp.eye(h.shape[0], dtype=h.dtype))
@@ -154,7 +155,7 @@ class _Products(NamedTuple):
         return matrix if self.places is None else matrix[self.places[:, None], self.places[None, :]]
 
     def spectral(self, matrix: Array, leading: Array, lag: Array) -> tuple[Scalar, Array]:
-        """The spectral norm of `matrix`, and what the search for the next starts from; the reference asks LAPACK."""
+        """The spectral norm of `matrix`, and the starting point of the next search; the reference uses LAPACK."""
         if self.method == "jacrev":
             return largest_by_lapack(matrix), leading
         fresh = fresh_directions(len(matrix), matrix.dtype)
@@ -178,24 +179,26 @@ def _products(system: System, anchor: str, norms: Sequence[str], method: str, bl
 
 
 class _Scaled(NamedTuple):
-    """A product as `matrix` · `scale` · 2^e, `matrix` · `scale` with the norm that `underflow` asks for; e is kept
-    elsewhere."""
+    """A product as `matrix` · `scale` · 2^e, where `matrix` · `scale` has the norm that `underflow` requires.
+
+    e is kept elsewhere.
+    """
 
     matrix: Array
     scale: Scalar
 
 
 def _advanced(products: _Products, params: PyTree, product: _Scaled, h: Array, x: PyTree) -> tuple[_Scaled, Scalar]:
-    """The product one step further, and ‖`matrix`‖_F² of it."""
+    """The product one step further, and its ‖`matrix`‖_F²."""
     matrix = products.multiply(params, h, x, product.matrix * product.scale)
     square = jnp.sum(matrix * matrix)
     return _Scaled(matrix, power_of_two(underflow.room(h.dtype) - underflow.size(square)[1], h.dtype)), square
 
 
 def _first_vectors(products: _Products, params: PyTree, before: Array, xs: PyTree) -> Float[Array, "n n"]:
-    """The identity; from the end with a row in front that is not zero after the first step, if there is one.
+    """The identity; from the end, reordered so that the first row is non-zero after the first step, if any row is.
 
-    (A unit that is dead at T makes its row zero.)
+    (A unit that is dead at T zeroes its row.)
     """
     n, dtype = before.shape[1], before.dtype
     identity = jnp.eye(n, dtype=dtype)
@@ -220,9 +223,10 @@ def _outcome(
 def _carried(
     products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree, *, every_vector: bool = False
 ) -> ScaledNorms:
-    """The norms of products that have one exponent each; `suspect` unless every step is safe (see `underflow.is_safe`).
+    """The norms of products with one exponent each; `suspect` unless every step is safe (see `underflow.is_safe`).
 
-    `every_vector` is looked at, which a product with zeros or with vectors of different sizes needs, or but one.
+    If `every_vector`, every vector is checked, as needed for a product with zeros or with vectors of different sizes;
+    otherwise only one is.
     """
     before = trajectory.states[:-1]
     length, n, dtype = len(before), before.shape[1], before.dtype
@@ -234,7 +238,7 @@ def _carried(
         h, x, lag = inputs
         product, square = _advanced(products, params, product, h, x)
         matrix = product.matrix
-        # One vector is looked through after the loop, which is much cheaper; a copy, so that the matrix need not stay.
+        # Checking one vector after the loop is much cheaper. It is copied, so that the matrix need not be kept.
         one = matrix[0] if backwards else matrix[:, 0]
         evidence = underflow.smallest(matrix) if every_vector else computed_once(one)
         norms, of_part = {}, square
@@ -255,7 +259,7 @@ def _carried(
             carry,
             (*window, numbers[::-1] if backwards else numbers),
             reverse=backwards,
-            # what is seldom done, or has a search in each copy, would take too long to compile
+            # unrolling what runs rarely, or contains a search, would take too long to compile
             unroll=1 if every_vector else unroll(n),
         )
         return carry, _outward(series, products.anchor)
@@ -280,7 +284,7 @@ def _carried(
 
 
 def _extended(products: _Products, params: PyTree, trajectory: Trajectory, xs: PyTree) -> ScaledNorms:
-    """The norms of products whose entries have an exponent each: nothing is lost."""
+    """The norms of products with an exponent for each entry: nothing is lost."""
     before = trajectory.states[:-1]
     n, dtype = before.shape[1], before.dtype
     turned = products.anchor == "end"  # the vectors are columns here, whatever the anchor
@@ -315,9 +319,9 @@ def scaled_norms(
 
     NaN at every lag whose product touches a state that is not finite.
 
-    `care`: 0: one vector stands for all; 1: every vector is looked at (a product with zeros needs that), for a tenth
-    more; 2: an exponent for each entry, for some ten times the price, and nothing is `suspect`. What is `suspect` is
-    to be measured again with more care. `method="jacrev"` always takes the most.
+    `care`: 0: one vector stands for all; 1: every vector is checked (needed for a product with zeros), at a tenth more
+    cost; 2: an exponent for each entry, at about ten times the cost, and nothing is `suspect`. Measure a `suspect`
+    result again with more care. `method="jacrev"` always uses the highest level.
     """
     products = _products(system, anchor, norms, method, block)
     if care == MOST_CARE or products.method == "jacrev":
@@ -336,18 +340,19 @@ def log_norms(
 ) -> dict[str, Series]:
     """`log_jacobian_norms` of a network's system.
 
-    `every_vector` is looked at from the start (see `scaled_norms`): a tenth slower, with one program fewer to compile.
+    `every_vector`: check every vector from the start (see `scaled_norms`): a tenth slower, but one program fewer to
+    compile.
     """
     products = _products(system, anchor, norms, method, block)
     _, params, xs, trajectory, *_ = system
     if products.method == "jacrev" and (is_postponed() or not isinstance(trajectory.states, Tracer)):
-        # nothing is transformed
+        # not under a transformation
         return _extended(products, params, trajectory, xs).log()
     carried = _carried(products, params, trajectory, xs, every_vector=every_vector)
     is_suspect = jnp.asarray(True) if products.method == "jacrev" else carried.suspect
     if not isinstance(is_suspect, Tracer) and not is_suspect:
         return carried.log()
-    # what `params` and the step hold of traced values becomes an argument, `closed`
+    # traced values held by `params` and the step become an argument, `closed`
     step, closed = step_of_arrays(lambda h, x: products.flat_step(params, h, x), trajectory.states, xs)
     products = products._replace(flat_step=step)
 
@@ -380,36 +385,37 @@ def log_jacobian_norms(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, complex and of 16 bits too, beside them
-      integers, booleans and random keys (see `states`).
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, including complex and 16-bit ones, and
+      may also hold integers, booleans and random keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
     - `anchor`: `"end"`: entry k is the log norm of ∂h_T/∂h_{T-1-k} (lag k + 1); `"start"`: of ∂h_{k+1}/∂h_0.
     - `norms`: `"frobenius"`, `"spectral"` (largest singular value), or both.
-    - `method`: `"jacrev"`: each J_t by `jax.jacrev`, then multiplied, and LAPACK's singular values: the reference, for
-      any step; `"pushforward"` (from the start) and `"pullback"` (from the end): the product carried through the
-      linearised step, at half the work, and the largest singular value searched from lag to lag (see `spectral_norm`
-      for its accuracy: 1e-6 in float32); `"auto"`: the one that fits the anchor.
-    - `block`: a function from the state to a part of it; the norms are then those of that part's derivative with
-      respect to itself, as ∂c_T/∂c_t of an LSTM: `block=lambda state: state.c`. The block of a product is not the
-      product of the blocks, so the whole product is carried (at the whole price) and the norm taken of its block.
-    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
+    - `method`: `"jacrev"`: form each J_t with `jax.jacrev`, multiply, and take LAPACK's singular values: the reference,
+      for any step; `"pushforward"` (from the start) and `"pullback"` (from the end): carry the product through the
+      linearised step, at half the work, and track the largest singular value from lag to lag (to 1e-6 in float32; see
+      `spectral_norm`); `"auto"`: the one that fits the anchor.
+    - `block`: a function from the state to a part of it; the norms are then those of the derivative of that part with
+      respect to itself, such as ∂c_T/∂c_t of an LSTM: `block=lambda state: state.c`. The block of a product is not the
+      product of the blocks, so the whole product is carried (at full cost) and the norm is taken of its block.
+    - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
+      is computed.
 
-    **Returns:** `JacobianNorms`: an array (T,) by the name of each norm, in the vector's dtype. -inf where the product
-    is exactly zero; NaN where it touches a state that is not finite.
+    **Returns:** `JacobianNorms`: an array (T,) for each norm, by name, in the vector's dtype. -inf if the product is
+    exactly zero; NaN if it touches a state that is not finite.
 
-    **Accuracy:** J_t is the step's own derivative as floats of the state's dtype, and the product of these floats
-    neither over- nor underflows: a product in which an entry might be lost beside the others is formed again with an
-    exponent for each of its entries (see `extended_range`), jitted or not. What remains is rounding, eps T times the
+    **Accuracy:** J_t is the step's own derivative in floats of the state's dtype, and the product of these floats
+    neither over- nor underflows: if an entry might be lost next to the others, the product is formed again with an
+    exponent for each entry (see `extended_range`), whether jitted or not. What remains is rounding: eps T times the
     cancellation ‖A‖ ‖B‖ / ‖A B‖ between parts A, B of the product.
 
     **Complex states:** a holomorphic step is measured by its complex Jacobian, n × n. (The real Jacobian of its real
     and imaginary parts has the same spectral norms, and Frobenius norms larger by √2.) Any other step is measured by
-    that real Jacobian, 2n × 2n. Which of the two it is the linearised step tells (see `holomorphic`).
+    that real Jacobian, 2n × 2n. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
 
-    **Derivatives:** forward and in reverse; NaN at lags where the product had to be formed again and differs, and for
-    spectral norms where two singular values are equal. Of a step with a `jax.custom_vjp` in reverse alone.
+    **Derivatives:** forward and reverse; NaN at lags where the product had to be formed again and differs, and, for
+    spectral norms, where two singular values are equal. Reverse only if the step uses `jax.custom_vjp`.
 
-    **Raises:** `ValueError` for an unknown or unfitting setting, or a block that selects nothing.
+    **Raises:** `ValueError` for an unknown or incompatible setting, or a block that selects nothing.
     """
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     found = log_norms(system, anchor=anchor, norms=norms, method=method, block=block)

@@ -1,11 +1,11 @@
-"""Lyapunov exponents of any one-step map: the rates at which the products of its step Jacobians stretch volumes.
+"""Lyapunov exponents of any one-step map: the rates at which products of its step Jacobians stretch volumes.
 
 The exponents are λ_i = lim 1/T log R_ii, where J_T ... J_1 Q_0 = Q R (Benettin, Galgani, Giorgilli, Strelcyn 1980).
-The same R is had without a QR at every step: with elimination instead, J_t L_{t-1} = L_t U_t, the product telescopes to
-L_T (U_T ... U_1), and QR = L_T then gives log R_ii = Σ_t log|U_t,ii| + log|R_ii(L_T)| exactly, for a third of the work.
-Partial pivoting keeps L_t well conditioned and, since it takes the large rows first, keeps the relative accuracy of
-the small ones: a saturated network's J_t = diag(φ′) W has rows that differ by many decades, and a QR that does
-not sort them loses the tail of the spectrum.
+The same R can be obtained without a QR at every step: with elimination, J_t L_{t-1} = L_t U_t, the product telescopes
+to L_T (U_T ... U_1), and QR = L_T then gives log R_ii = Σ_t log|U_t,ii| + log|R_ii(L_T)| exactly, for a third of the
+work. Partial pivoting keeps L_t well conditioned and, since it takes the large rows first, preserves the relative
+accuracy of the small ones: the rows of a saturated network's J_t = diag(φ′) W differ by many decades, and a QR that
+does not sort them loses the tail of the spectrum.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 _log = logging.getLogger(__name__)
 BLOCKS = 10
 _LOG_2 = 0.6931471805599453
-_THIN = 2.0**-40  # less is not brought about by chance, and float32 reaches to 2^-126
+_THIN = 2.0**-40  # smaller ratios do not arise by chance, and float32 reaches down to 2^-126
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -50,16 +50,15 @@ class LyapunovSpectrum(NamedTuple):
 
     - `exponents`: (k,), descending; -inf for directions that some step maps to zero.
     - `standard_error`: (k,), the standard deviation of the means over `BLOCKS` consecutive blocks of steps, divided
-      by √`BLOCKS`. Right where a block is longer than the correlations. NaN where the exponent is not finite
-      or there are fewer than 4 steps.
-    - `sum_rule_error`: |Σ_i λ_i - mean_t log|det J_t|| / n, per step and unit. NaN where some J_t is singular (both
-      sides are -inf then, and the finite exponents stand alone), or where k < n. With every exponent at hand it tells
-      of a lost tail, not of what neighbouring exponents have taken from each other; inf where `every` is so large that
-      a direction was lost altogether.
-    - `kaplan_yorke_dimension`: j + Σ_{i≤j} λ_i / |λ_{j+1}|, j the largest number with Σ_{i≤j} λ_i ≥ 0; 0 where λ_1 < 0,
-      n where even the whole sum is not negative. NaN where the k exponents do not reach that far.
-    - `entropy_rate`: the sum of the positive exponents (the bound of Ruelle, and Pesin's value). NaN where k < n and
-      all k are positive.
+      by √`BLOCKS`. Valid if a block is longer than the correlations. NaN if the exponent is not finite or there are
+      fewer than 4 steps.
+    - `sum_rule_error`: |Σ_i λ_i - mean_t log|det J_t|| / n, per step and unit. NaN if some J_t is singular (both sides
+      are then -inf, and the finite exponents go unchecked), or if k < n. It detects a lost tail, but not errors that
+      neighbouring exponents exchange; inf if `every` is so large that a direction was lost altogether.
+    - `kaplan_yorke_dimension`: j + Σ_{i≤j} λ_i / |λ_{j+1}|, with j the largest number such that Σ_{i≤j} λ_i ≥ 0; 0 if
+      λ_1 < 0, and n if the whole sum is not negative. NaN if the k exponents do not reach that far.
+    - `entropy_rate`: the sum of the positive exponents (Ruelle's upper bound, and Pesin's value). NaN if k < n and all
+      k are positive.
     """
 
     exponents: Array
@@ -83,15 +82,15 @@ def kaplan_yorke_dimension(exponents: Float[Array, " k"], n: int) -> Scalar:
 
 
 def entropy_rate(exponents: Float[Array, " k"], n: int) -> Scalar:
-    """The sum of the positive exponents, from the first k of n, descending; nats per step."""
+    """The sum of the positive exponents, from the first k of n, descending; in nats per step."""
     total = jnp.sum(jnp.where(exponents <= 0, 0, exponents))
     return total if exponents.shape[0] == n else jnp.where(exponents[-1] > 0, jnp.nan, total)
 
 
 def cell_log_det(cell: object) -> LogDet | None:
-    """log|det J_t| = log|det W| + Σ_i log φ′(a_t,i) of a vanilla cell, never underflowing; None for any other cell.
+    """log|det J_t| = log|det W| + Σ_i log φ′(a_t,i) of a vanilla cell, without underflow; None for any other cell.
 
-    (With a leak, or with gates, the determinant has no such form.)
+    (With a leak or gates, the determinant has no such form.)
     """
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         return None
@@ -108,19 +107,21 @@ def _volumes(basis: Float[Array, "n k"]) -> Float[Array, " k"]:
 
 
 class _Growth(NamedTuple):
-    basis: Array  # (k, n), its vectors the rows, each in one piece of memory
+    basis: Array  # (k, n), vectors as rows, so that each is contiguous in memory
     volumes: Array  # (k,) log R_ii of the basis
-    unresolved: Array  # (k,) whether no pivot has ever stood above the rounding of its row
-    lost: Array  # whether something may have been lost: beside a vector's largest entry, or at an end of the floats
+    unresolved: Array  # (k,) True if no pivot has yet exceeded the rounding of its row
+    lost: Array  # True if something may have been lost next to a vector's largest entry or beyond the range of floats
 
 
-# The vectors (k, n) after a step, up to a power of two, and its exponent: stretch(vectors, (h, x)).
+# stretch(vectors, (h, x)): the vectors (k, n) after a step, up to a power of two, and the exponent of that power.
 _Stretch: TypeAlias = Callable[[Float[Array, "k n"], PyTree], tuple[Float[Array, "k n"], Int[Array, ""]]]
 
 
 def _stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> _Stretch:
-    """By the linearised step, of vectors lifted so far that small entries of J_t do not underflow, nor what is made of
-    them by elimination."""
+    """A `_Stretch` by the linearised step.
+
+    The vectors are lifted far enough that neither small entries of J_t nor the results of eliminating them underflow.
+    """
     lift = bits_of(dtype).bias // 2
 
     def stretch(vectors, inputs):
@@ -131,7 +132,7 @@ def _stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> _Stret
 
 
 def _grow(stretch: _Stretch, every: int, before: _Growth, window: PyTree):
-    """`before` carried over a window of steps (states and inputs), and the growth of log R_ii over it, a `Sum` (k,)."""
+    """Carry `before` over a window of steps (states and inputs); also return the growth of log R_ii, a `Sum` (k,)."""
     states, _ = window
     length, n = states.shape
     dtype = before.basis.dtype
@@ -153,7 +154,7 @@ def _grow(stretch: _Stretch, every: int, before: _Growth, window: PyTree):
         if len(basis) < n:
             ends, exponent = over(jnp.concatenate([basis, other]), inputs)
             stretched, row = ends[:-1], ends[-1:]
-            # beside what the same row of J_t makes of a vector all of whose entries are of the same size
+            # compared to what the same row of J_t gives for a vector with entries of similar size
             lost = lost | jnp.any(jnp.abs(stretched) < _THIN * jnp.abs(row))
         else:
             stretched, exponent = over(basis, inputs)
@@ -178,7 +179,7 @@ def _grow(stretch: _Stretch, every: int, before: _Growth, window: PyTree):
 
 
 def _log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
-    """By a QR: JAX cannot compile an elimination, with its indices, where only a part has 64 bits enabled."""
+    """By QR: JAX cannot compile an elimination, with its indices, if only part of a program has 64 bits enabled."""
     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lapack.graded_qr(matrix)[1]))))
 
 
@@ -190,10 +191,10 @@ def _grown_in_float64(
     parts: Int[np.ndarray, " T"],
     with_log_dets: bool,
 ) -> tuple[Float[Array, "parts n"], Bool[Array, " n"], Float[Array, " T"]]:
-    """Growth of log R_ii by a sorted QR at every step, summed over the steps of each part; which have not been resolved
-    beside the rounding `eps` of the Jacobians; and log|det J_t|, or zeros. 64 bits must be enabled.
+    """Growth of log R_ii by a sorted QR at every step, summed over the steps of each part.
 
-    `jacobian((h, x))` is J_t as a matrix in float64 and the exponent of a power of two.
+    Also returns which directions have never risen above the rounding `eps` of the Jacobians, and log|det J_t|, or
+    zeros. `jacobian((h, x))` is J_t as a matrix in float64 and the exponent of a power of two. 64 bits must be enabled.
     """
     n = len(start)
 
@@ -248,41 +249,42 @@ def lyapunov_exponents(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all (see `states`: complex
-      ones, of 16 bits, and integers and keys beside them too).
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all, including complex and
+      16-bit ones, and may also hold integers and keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
-    - `transient`: how many of the T steps are discarded. The tangent vectors are carried through them, so that they
-      are aligned when counting starts.
-    - `count`: how many exponents, from the largest (None: all n). Fewer cost less, but cannot be held to the sum rule.
-      All are computed nevertheless where one of so few vectors has entries far below its largest (2^-40), which might
-      fall below the smallest float and grow again: parts of the state that no other part reaches.
-    - `every`: how many steps pass between two eliminations. Directions further apart than 1/eps after so many steps
-      lose their digits. One is safe at every gain; more pay where one step's condition number is small.
-    - `log_det`: `log_det(params, h, x)`, log|det J_t| known otherwise (see `cell_log_det`), for the sum rule. None: by
-      elimination of every J_t, which about doubles the cost.
-    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
+    - `transient`: how many of the T steps to discard. The tangent vectors are carried through them, so that they are
+      aligned when counting starts.
+    - `count`: how many exponents to compute, from the largest (None: all n). Fewer cost less, but cannot be checked by
+      the sum rule. All are computed nevertheless if one of the vectors has entries far below its largest (2^-40), which
+      might underflow and grow again: parts of the state that no other part reaches.
+    - `every`: the number of steps between eliminations. Directions further apart than 1/eps after that many steps lose
+      their digits. 1 is safe at every gain; larger values pay off if the condition number of one step is small.
+    - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t| (see `cell_log_det`), for the sum rule.
+      None: by elimination of every J_t, which about doubles the cost.
+    - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
+      is computed.
 
-    **Complex states:** of a holomorphic step n exponents, each of which the real and imaginary parts have twice: so the
-    dimension and the entropy count them. Of any other step 2n, those of the real and imaginary parts. Which of the two
-    it is the linearised step tells (see `holomorphic`).
+    **Complex states:** for a holomorphic step, n exponents. Each occurs twice among those of the real and imaginary
+    parts, and counts twice in the dimension and the entropy. For any other step, the 2n exponents of the real and
+    imaginary parts. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
 
-    **Derivatives:** of exponents and standard errors, forward and in reverse, by a QR at every step (see `orthogonal`);
-    NaN of a direction that dies and where rounding leaves no digits.
+    **Derivatives:** of exponents and standard errors, forward and reverse, by a QR at every step (see `orthogonal`);
+    NaN for a direction that dies, and where rounding leaves no digits.
 
-    **Returns:** `LyapunovSpectrum`, in the state's dtype. An exponent is -inf where a step maps its direction
-    exactly to zero (dead ReLU units), or, with `every` = 1, none of its pivots stands above rounding (W of
-    lower rank). A saturated unit whose φ′ underflows in float32 counts as dead. All NaN where a state is not finite.
+    **Returns:** `LyapunovSpectrum`, in the state's dtype. An exponent is -inf if a step maps its direction exactly to
+    zero (dead ReLU units) or if, with `every` = 1, none of its pivots exceeds rounding (W of lower rank). A saturated
+    unit whose φ′ underflows in float32 counts as dead. All NaN if a state is not finite.
 
     **Accuracy:** against a row-sorted QR in float64 along the same tanh Jacobians (N = 64 and 256, g = 0.8 to 10, 200
-    steps) the worst single exponent was off by 1e-10 in float64, and in float32 by 2e-3, at g = 3, N = 256 by 1e-2
-    (over 1000 steps by 3e-3): what neighbours take from each other, well below their standard errors. Such a QR at
+    steps), the worst single exponent was off by 1e-10 in float64. In float32 it was off by 2e-3, and at g = 3, N = 256
+    by 1e-2 (over 1000 steps by 3e-3): errors that neighbours exchange, well below their standard errors. Such a QR at
     every step would leave a tenth of that in float32, at 2 to 4 times the cost.
 
-    The logs are summed in two floats (see `sums`): over 10⁶ steps of float32 each exponent is off by 1e-7 or by the
-    rounding of its own single steps, and so is its standard error.
+    The logs are summed in two floats (see `sums`): over 10⁶ steps of float32 each exponent, and its standard error, is
+    off by 1e-7 or by the rounding of its own single steps.
 
-    A logged warning tells where the sum rule is broken by more than 100 √n eps, which rounding does not explain
-    (not inside a transformation such as `jax.jit`, where values are not known).
+    Logs a warning if the sum rule is violated by more than 100 √n eps, which rounding does not explain (except inside a
+    transformation such as `jax.jit`, where values are not known).
 
     **Raises:** `ValueError` for a setting out of range.
     """
@@ -318,7 +320,7 @@ def _spectrum(
     length = sequence_length(xs, steps)
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     trajectory, layout = system.trajectory, system.layout
-    # of a holomorphic step each exponent comes twice among the real ones, and is given once
+    # each exponent of a holomorphic step occurs twice among the real ones, and is reported once
     times = 2 if system.is_holomorphic else 1
     n, dtype = layout.size, layout.dtype
     count = n // times if count is None else count
@@ -336,7 +338,7 @@ def _spectrum(
         return exponents[order], error[order]
 
     def quick(stretch, window):
-        """Exponents and their errors, and whether they may have lost something."""
+        """Exponents and their errors, and True if something may have been lost."""
         early = jax.tree.map(lambda leaf: leaf[:transient], window)
         counted = jax.tree.map(lambda leaf: leaf[transient:], window)
         basis = jnp.asarray(_start(n, times)[:, :count].T, dtype)
@@ -352,15 +354,15 @@ def _spectrum(
         if blocks * size < length:
             growth, last = grow(growth, rest)
             parts = jax.tree.map(lambda of_blocks, of_rest: jnp.concatenate([of_blocks, of_rest[None]]), gained, last)
-        # where steps are multiplied before elimination, pivots below rounding say that `every` is too large instead
+        # if steps are multiplied before elimination, pivots below rounding mean that `every` is too large instead
         dead = dead | growth.unresolved if every == 1 else dead
         exponents = jnp.where(dead, -jnp.inf, sums.value(sums.total(parts)) / length)
-        # what the blocks have in common is taken away before anything is rounded to one float
+        # subtract what the blocks have in common before rounding anything to one float
         apart = sums.value(sums.join(gained, sums.negative(jax.tree.map(lambda part: part[:1], gained)))) / size
         return outcome(exponents, _standard_error(apart)), growth.lost
 
     def by_orthogonal_route(closed, window):
-        """The same, and where it has a derivative."""
+        """The exponents and their errors, and where they have a derivative."""
         logs, is_sure = log_growth(flat_step, closed, window, jnp.asarray(_start(n, times)[:, :count], dtype))
         logs = logs[transient:]
         exponents = sums.mean(logs)
@@ -368,7 +370,7 @@ def _spectrum(
         order = jnp.argsort(-exponents)
         return (exponents[order], error[order]), lax.cummin(is_sure[order].astype(jnp.int32)) > 0
 
-    # what `params` and the step hold of traced values becomes an argument, `closed`
+    # traced values held by `params` and the step become an argument, `closed`
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     window = system.window
     constant, constants = held((window, closed))
@@ -388,12 +390,12 @@ def _spectrum(
         log_dets = lu.log_abs_product(diagonals, powers)
     with_64_bits = jnp.result_type(float) == jnp.float64
 
-    # Fewer vectors than the state has entries lose what falls below the range of floats in all of them; what one of
-    # n vectors loses another has.
+    # With fewer vectors than the state has entries, what underflows in all of them is lost; with n vectors, what one
+    # loses another still has.
     def careful(closed, window):
         def jacobian(inputs):
             h, x = inputs
-            with jax.enable_x64(with_64_bits):  # as the step is used to
+            with jax.enable_x64(with_64_bits):  # run the step under the caller's setting
                 lifted = lifted_jacobian(lambda h: flat_step(closed, h, x), h)
             return in_float64(lifted)
 
@@ -412,11 +414,11 @@ def _spectrum(
     measured = with_derivative_of(by_orthogonal_route, measured, closed, window)
     exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
     if count == n:
-        # an error is no number to be differentiated
+        # the error is not to be differentiated
         if log_det is not None:
             log_dets = _given_log_dets(layout, held(params), after, log_det, times)
         violation = jnp.abs(jnp.mean(held(exponents)) - sums.mean(log_dets) / n)
-        if every == 1:  # a direction without growth is one of W's or of a dead unit, not one that was lost
+        if every == 1:  # an exponent of -inf is due to W or to a dead unit, not to a lost direction
             violation = jnp.where(jnp.isfinite(violation), violation, jnp.nan)
     else:
         violation = jnp.asarray(jnp.nan, dtype)
@@ -426,12 +428,12 @@ def _spectrum(
 
 
 def _start(n: int, times: int) -> Float[np.ndarray, "n n"]:
-    """An orthonormal basis; of pairs for complex numbers, beside each vector i times it."""
+    """An orthonormal basis; for pairs of complex numbers (`times` = 2), each vector is followed by i times itself."""
     return fixed_orthogonal(n) if times == 1 else np.kron(fixed_orthogonal(n // times), np.eye(times))
 
 
 def _standard_error(means: Float[Array, "blocks k"]) -> Float[Array, " k"]:
-    """Of the mean of the blocks, whose own means these are."""
+    """The standard error of the mean over all blocks, from the `means` of the blocks."""
     blocks = means.shape[0]
     if blocks == 1:
         return jnp.full_like(means[0], jnp.nan)
@@ -443,16 +445,16 @@ def largest_lyapunov_exponent(
 ) -> Scalar:
     """The growth of one tangent vector after `transient` of the steps of `trajectory`, natural log per step.
 
-    `lyapunov_exponents` with `count` = 1 without its errors: one vector needs no elimination, only a power of two a
-    step. If an entry of it falls more than 2^42 (float64: 2^341) below the largest, all is done again with an exponent
-    for each entry (`_largest_by_entry`): what falls far below the rest, in a unit or a block that no other reaches, is
-    there when it grows again. (Of `h0` only the structure is read.) -inf where the vector dies, NaN where a state is
-    not finite.
+    `lyapunov_exponents` with `count` = 1, without its errors: one vector needs no elimination, only a power of two per
+    step. If one of its entries falls more than 2^42 (float64: 2^341) below the largest, the computation is repeated
+    with an exponent for each entry (`_largest_by_entry`), so that a unit or a block that no other reaches can fall far
+    below the rest and still grow again. (Only the structure of `h0` is used.) -inf if the vector dies, NaN if a state
+    is not finite.
     """
     flat_step, params, xs, trajectory, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
     before = trajectory.states[:-1]
     n, dtype = before.shape[1], before.dtype
-    room = bits_of(dtype).bias // 3  # entries of at least 1 times entries of J do not underflow
+    room = bits_of(dtype).bias // 3  # products of entries of at least 1 with entries of J do not underflow
     lift = float(2.0**room)
 
     def advance(carry, inputs):
@@ -475,7 +477,7 @@ def largest_lyapunov_exponent(
 
     raw, gained = jax.tree.map(lambda *parts: jnp.concatenate(parts), early, late)
     smallest = jnp.min(jnp.where(raw == 0, jnp.inf, jnp.abs(raw)), axis=1)
-    # 2^(gained - room) is below the smallest float where the whole vector nearly is, and then nothing is safe
+    # 2^(gained - room) underflows only if the whole vector nearly does, and then nothing is safe
     is_safe = (gained > room // 2) & (smallest >= power_of_two(jnp.maximum(gained - room, -room), dtype))
     is_safe = (is_safe & jnp.all(jnp.isfinite(raw), axis=1)) | jnp.all(raw == 0, axis=1)
     all_finite = jnp.all(trajectory.finite)
@@ -494,7 +496,7 @@ def _log_length(vector: Float[Array, " n"]) -> Scalar:
 
 
 def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, transient: int) -> Scalar:
-    """`largest_lyapunov_exponent` with an exponent for each entry of the vector, for which every J_t is formed."""
+    """`largest_lyapunov_exponent` with an exponent for each entry of the vector, which requires forming every J_t."""
     before, _ = window
     length, n, dtype = len(before), before.shape[1], before.dtype
 
@@ -521,7 +523,7 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
 
 
 def _given_log_dets(layout: Layout, params: PyTree, window: PyTree, log_det: LogDet, times: int) -> Float[Array, " T"]:
-    """log|det J_t| of the real pairs of numbers, where that of the step is known otherwise."""
+    """log|det J_t| of the real pairs, from the user's `log_det`."""
 
     def given(h, x):
         x, carried = x if layout.carries else (x, [])

@@ -1,11 +1,11 @@
-"""What each node of a vanilla step does to the gradient that passes it on its way back in time.
+"""Contributions of each node of a vanilla step to the gradient norm as it propagates back in time.
 
 h_t = φ(a_t), a_t = W h_{t-1} + U x_t + b, so ∂L/∂h_{t-1} = Wᵀ (φ′(a_t) ∂L/∂h_t): first the activation, then the
 sums, which pass the gradient on unchanged, then the matrix.
 
-A gradient is carried as a vector with one exponent, which is right as long as its entries lie close together. Entries
-may grow and decay at different times; if one that is not zero falls more than 2^42 (float64: 2^341) below the largest,
-the whole way back is gone again with an exponent for each entry (see `extended_range`), which loses nothing. Exponents
+The gradient is carried as a vector with one exponent, which is sound as long as its entries are close in size. Entries
+may grow and decay at different times; if a non-zero one falls more than 2^42 (float64: 2^341) below the largest, the
+whole backward pass is repeated with an exponent for each entry (see `extended_range`), which loses nothing. Exponents
 are summed in int32: enough for 4·10⁶ steps (float64: 5·10⁵) that each shrink the gradient by the whole range of floats.
 """
 
@@ -33,14 +33,14 @@ _LOG_2 = 0.6931471805599453
 
 
 def _log_ratio(after: Float[Array, " N"], gained: Int[Array, ""], before: Float[Array, " N"]) -> Scalar:
-    """log(‖`after` 2^`gained`‖ / ‖`before`‖), both vectors normalised; 0 where nothing was left to shrink."""
+    """log(‖`after` 2^`gained`‖ / ‖`before`‖), both vectors normalised; 0 if `before` is already zero."""
     reached, start = (jnp.sqrt(jnp.sum(vector * vector)) for vector in (after, before))
     ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + gained.astype(after.dtype) * _LOG_2
     return jnp.where(start == 0, 0, ratio)
 
 
 def _careful_log_ratio(after: Extended, before: Extended) -> Scalar:
-    """`_log_ratio` of vectors whose entries have an exponent each."""
+    """`_log_ratio` of vectors with an exponent for each entry."""
     (reached, last), (start, first) = extended_range.frobenius_norm(after), extended_range.frobenius_norm(before)
     ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + (last - first).astype(reached.dtype) * _LOG_2
     return jnp.where(start == 0, 0, ratio)
@@ -55,14 +55,14 @@ def log_state_gradient_norms(
     xs: PyTree,
     read: Float[Array, "T n"],
 ) -> Series:
-    """log ‖∂L/∂h_t‖ at h_1 .. h_T, natural logs, shape (T,); -inf where the gradient is exactly zero.
+    """log ‖∂L/∂h_t‖ at h_1 .. h_T, natural logs, shape (T,); -inf if the gradient is exactly zero.
 
-    `read[t - 1]` is what L reads of h_t itself, raveled; the rest comes back through the later steps:
-    ∂L/∂h_t = read_t + J_{t+1}ᵀ ∂L/∂h_{t+1}. The vector is kept as a mantissa and a power of two, so its norm is right
-    where the gradient itself would have underflowed. (Of `h0` only the structure is read.) NaN from the first state on
-    the way back that is not finite.
+    `read[t - 1]`, raveled, is the part of ∂L/∂h_t that is due to L reading h_t directly; the rest comes back through
+    the later steps: ∂L/∂h_t = read_t + J_{t+1}ᵀ ∂L/∂h_{t+1}. The vector is kept as a mantissa and a power of two, so
+    its norm is correct even if the gradient itself would have underflowed. (Only the structure of `h0` is used.) NaN
+    from the first state, going back, that is not finite.
 
-    Derivatives: forward and in reverse; NaN where an exponent for each entry was needed and made a difference.
+    Derivatives: forward and reverse; NaN if an exponent for each entry was needed and made a difference.
     """
     flat_step, params, xs, trajectory, *_ = system_of(step, params, h0, xs, trajectory=trajectory)
     before = trajectory.states[:-1]
@@ -116,23 +116,24 @@ def node_split(
     """How much each node of the step adds to the log norm of ∂L/∂h_t, step by step back in time.
 
     With v = ∂L/∂h_t and u = φ′(a_t) v, the activation adds log(‖u‖ / ‖v‖) and the matrix log(‖Wᵀ u‖ / ‖u‖); the sums
-    add nothing. Summed over the nodes and the first k entries this is log(‖∂L/∂h_{T-k}‖ / ‖∂L/∂h_T‖). The vector is
-    renormalised by exact powers of two, so it neither over- nor underflows.
+    add nothing. Summed over both nodes and the first k entries, this gives log(‖∂L/∂h_{T-k}‖ / ‖∂L/∂h_T‖). The vector
+    is renormalised by exact powers of two, so it neither over- nor underflows.
 
     **Arguments:**
 
-    - `cell`, `params`, `h0`: a vanilla cell without leak, and its network.
+    - `cell`, `params`, `h0`: a vanilla cell without leak, its parameters and its initial state.
     - `xs`: inputs with leading axis T, or None with `steps` = T.
-    - `gradient`: ∂L/∂h_T, shape (N,), not zero; only its direction matters. None: all ones, as in the notes.
-    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
+    - `gradient`: ∂L/∂h_T, shape (N,), not zero; only its direction matters. None: all ones, as in the study notes.
+    - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
+      is computed.
 
     **Returns:** `{"activation": (T,), "matrix": (T,)}`, natural logs; entry k belongs to the step from lag k to lag
-    k + 1, as in `log_jacobian_norms` from the end. The node that makes the vector exactly zero adds -inf, those after
-    it 0. NaN from the first state on the way back that is not finite.
+    k + 1, as in `log_jacobian_norms` from the end. The node that makes the vector exactly zero adds -inf, and all later
+    ones add 0. NaN from the first state, going back, that is not finite.
 
-    **Raises:** `ValueError` for a cell that lets the gradient past its nodes on a second path (a leak, gates): there
-    the contributions add instead of multiplying, and the log norm does not split. Also for a `gradient` of another
-    shape or dtype than the state.
+    **Raises:** `ValueError` for a cell with a second path around its nodes (a leak, gates), for which the contributions
+    add instead of multiplying and the log norm does not split, and for a `gradient` whose shape or dtype differs from
+    the state's.
     """
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         allowed = ", ".join(names.ONE_PATH_CELLS)
@@ -146,7 +147,7 @@ def node_split(
             f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, as the state is"
         )
 
-    dtype = before.dtype  # float32 for a network of 16 bits
+    dtype = before.dtype  # float32 for a 16-bit network
     gradient, recurrent = gradient.astype(dtype), params.recurrent.astype(dtype)
     room = room_of(dtype)
     lift = 2.0**room

@@ -1,24 +1,24 @@
-"""All singular values of a product of step Jacobians, in logs, whatever its condition number.
+"""Logs of all singular values of a product of step Jacobians, whatever its condition number.
 
-A formed product holds σ_i to eps σ_1 only: beyond a condition number of 1/eps its small singular values are noise.
-Here the product is never formed as one matrix of numbers:
+A product formed as a matrix resolves σ_i only to eps σ_1: beyond a condition number of 1/eps its small singular values
+are noise. Here the product is never formed as one matrix of floats:
 
-1. Backwards, pulling an orthogonal matrix through the transposes with a QR at each step, which aligns Q_0 with
-   the right singular vectors (one half of an orthogonal iteration).
-2. Forwards, J_t Q_{t-1} = Q_t R_t by a QR with sorted rows, accumulating R_T ... R_1 = diag(2^e) X with
-   a whole exponent a row: graded, X well conditioned.
-3. One-sided Jacobi on the rows of diag(2^e) X, the exponents kept apart. What the alignment left undone (clusters,
-   neighbours that have not separated) is done here to the last digit.
+1. Backwards: pull an orthogonal matrix through the transposes with a QR at each step, which aligns Q_0 with the right
+   singular vectors (one half of an orthogonal iteration).
+2. Forwards: J_t Q_{t-1} = Q_t R_t by a QR with sorted rows, accumulating R_T ... R_1 = diag(2^e) X with an integer
+   exponent for each row: graded, with X well conditioned.
+3. One-sided Jacobi on the rows of diag(2^e) X, with the exponents kept separate. What the alignment left unresolved
+   (clusters, neighbours that have not separated) is resolved here to the last digit.
 
-All of it in float64, along the Jacobians in the precision of the state. What it cannot find it does not guess:
+Everything runs in float64, on Jacobians in the precision of the state. What cannot be resolved is not guessed:
 
-- A singular value is zero where the zeros of the factors make it so (see `structural_rank`). Where the rank falls on
-  the way, what a pivoted QR leaves below it is rounding, and is left out.
-- Rounding in the middle of a product is not small against what the product ends with, where parts that grow and decay
-  at different times are mixed: of diag(s^m, 1) and then diag(1, s^m) an eps of the first unit in the second is all that
-  is left. So each product is carried twice, the second time with 64 times as much rounding; where that changes log σ_i
-  by 64 times 1e-4 or more, it is NaN, and so are those after it: rounding above a value takes that value's place.
-  Parts that no factor mixes are not mixed here either: the start keeps them apart.
+- A singular value is reported as zero if the zeros of the factors make it so (see `structural_rank`). If the rank drops
+  along the way, whatever a pivoted QR leaves below it is rounding, and is dropped.
+- If parts that grow and decay at different times are mixed, rounding in the middle of a product is not small compared
+  to the final product: after diag(s^m, 1) and then diag(1, s^m), all that is left is an eps of the first unit in the
+  second. Each product is therefore carried twice, the second time with 64 times as much rounding; if that changes
+  log σ_i by 64 times 1e-4 or more, log σ_i is NaN, and so are all later ones, since rounding above a value takes its
+  place. Parts that no factor mixes are not mixed here either: the start keeps them separate.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _NEXT_TO_NOTHING = 1e-8
 _MORE = 64.0
 _EPS = float(np.finfo(np.float64).eps)
 _NUDGE = _MORE * _EPS
-_APART = 1e-6  # in nats: nearer singular values have vectors, and derivatives, that are rounding
-_SURE = 1e-4 * _MORE  # in nats, of what so much more rounding changes: 1e-4 by the rounding that there was, as a rule
+_APART = 1e-6  # in nats: the vectors, and derivatives, of closer singular values are rounding
+_SURE = 1e-4 * _MORE  # in nats: change allowed with `_MORE` times the rounding; without, the error is typically 1e-4
 
 
 def log_singular_values(
@@ -60,29 +60,29 @@ def log_singular_values(
 
     **Arguments:**
 
-    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all (see `states`: complex
-      ones, of 16 bits, and integers and keys beside them too).
+    - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all, including complex and
+      16-bit ones, and may also hold integers and keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
 
-    **Complex states:** of a holomorphic step the n of its complex Jacobian; of any other the 2n of its real and
-    imaginary parts. Which of the two it is the linearised step tells (see `holomorphic`).
+    **Complex states:** for a holomorphic step, the n singular values of its complex Jacobian; for any other, the 2n of
+    its real and imaginary parts. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
 
-    **Derivatives:** forward and in reverse (see `orthogonal`); NaN where two singular values are equal to 1e-6, and
-    where rounding leaves no digits.
+    **Derivatives:** forward and reverse (see `orthogonal`); NaN where two singular values agree to 1e-6, and where
+    rounding leaves no digits.
 
-    **Returns:** (n,), in the state's dtype; -inf where a singular value is exactly zero because entries of the factors
-    are (dead ReLU units, cells that are shifted out, blocks without a way back), NaN throughout where a state is not
-    finite, and from the first value on of which rounding in float64 leaves fewer than three decimals: of parts that
-    grow and decay at different times and are mixed, and of factors that are singular to rounding (W of lower rank).
+    **Returns:** (n,), in the state's dtype. -inf where a singular value is exactly zero because entries of the factors
+    are (dead ReLU units, cells that are shifted out, blocks without a way back). All NaN if a state is not finite. NaN
+    from the first value on that rounding in float64 leaves with fewer than three decimals, which happens if parts that
+    grow and decay at different times are mixed, or if factors are singular to rounding (W of lower rank).
 
-    **Algorithm:** a product QR along an orthogonal iteration's aligned start, then one-sided Jacobi on the graded
-    triangular product (see the module's text; Stewart 1995 and Demmel and Veselić 1992 for the two halves).
+    **Algorithm:** a product QR from the aligned start of an orthogonal iteration, then one-sided Jacobi on the graded
+    triangular product (see the module docstring; Stewart 1995 and Demmel and Veselić 1992 for the two halves).
 
-    **Accuracy:** the singular values are those of factors J_t (I + E_t), ‖E_t‖ of some n eps κ(J_t), κ(J_t) the
-    condition number of one factor after its rows are scaled to equal norms and eps that of float64: log σ_i is off by
-    about that, summed over the steps, whatever the condition number of the product.
+    **Accuracy:** the singular values are those of factors J_t (I + E_t) with ‖E_t‖ about n eps κ(J_t), where κ(J_t) is
+    the condition number of one factor after its rows are scaled to equal norms and eps is that of float64: log σ_i is
+    off by about that, summed over the steps, whatever the condition number of the product.
 
-    **Raises:** `ValueError` for a wrong length or a step that changes its state's shape or dtype.
+    **Raises:** `ValueError` for a wrong length or a step that changes the shape or dtype of its state.
     """
     length = sequence_length(xs, steps)
     return log_singular_values_at_lags(step, params, h0, xs, steps=length, lags=(length,))[0]
@@ -101,34 +101,35 @@ def log_singular_values_at_lags(
 ) -> Float[Array, "lags n"]:
     """Natural logs of all n singular values of ∂h_T/∂h_{T-τ} at each lag τ: `log_singular_values` of the last τ steps.
 
-    The way back from T aligns the starts of all lags at once; each lag has its own way forward. So the work grows with
-    T and the sum of the lags.
+    One backward pass from T aligns the starts of all lags; each lag has its own forward pass. The work therefore grows
+    with T plus the sum of the lags.
 
     **Arguments:** those of `log_singular_values`, and
 
     - `lags`: whole numbers from 1 to T, ascending.
-    - `trajectory`: what `rollout` gave for these, where it is at hand (with `rescale`, say); None: it is computed.
+    - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
+      is computed.
 
     **Returns:** (number of lags, n), in the state's dtype; -inf and NaN as in `log_singular_values`, NaN at every lag
     whose product touches a state that is not finite.
 
-    **Raises:** `ValueError` as `log_singular_values`, and for other lags.
+    **Raises:** `ValueError` as in `log_singular_values`, and for any other `lags`.
     """
     length = sequence_length(xs, steps)
     if not lags or list(lags) != sorted(set(lags)) or lags[0] < 1 or lags[-1] > length:
         raise ValueError(f"lags: {list(lags)}; allowed: whole numbers from 1 to T = {length}, ascending")
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     n, dtype = system.layout.size, system.layout.dtype
-    # of a holomorphic step each singular value comes twice among the real ones, and is given once
+    # each singular value of a holomorphic step occurs twice among the real ones, and is reported once
     times = 2 if system.is_holomorphic else 1
     window = jax.tree.map(jnp.asarray, system.window)
     with_64_bits = jnp.result_type(float) == jnp.float64
-    # what `params` and the step hold of traced values becomes an argument, `closed`
+    # traced values held by `params` and the step become an argument, `closed`
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *window)
     constant, constants = held((window, closed))
 
     def jacobian(time):
-        with jax.enable_x64(with_64_bits):  # as the step is used to
+        with jax.enable_x64(with_64_bits):  # run the step under the caller's setting
             h, x = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, time, keepdims=False), constant)
             lifted = lifted_jacobian(lambda h: flat_step(constants, h, x), h)
         return in_float64(lifted)
@@ -139,8 +140,10 @@ def log_singular_values_at_lags(
     logs, starts = logs.astype(dtype), starts.astype(dtype)
 
     def by_orthogonal_route(closed, window):
-        """log σ_i = Σ log R_t,ii from the right singular vectors, where σ_1 … σ_i is largest: their own derivatives do
-        not matter."""
+        """log σ_i = Σ log R_t,ii from the right singular vectors.
+
+        These maximise σ_1 … σ_i, so their own derivatives do not matter.
+        """
 
         def over(lag, start):
             return log_growth(flat_step, closed, jax.tree.map(lambda leaf: leaf[length - lag :], window), start)
@@ -156,7 +159,7 @@ def log_singular_values_at_lags(
 
 
 def _are_apart(logs: Float[Array, "lags n"], times: int) -> Bool[Array, "lags n"]:
-    """Whether the singular vectors of each are its own: no neighbour is as large, but for what comes `times` times."""
+    """True where the singular vectors are unique: no neighbour is as large, apart from the `times` copies of each."""
     groups = logs.reshape(len(logs), -1, times)
     gaps = groups[:, :-1, -1] - groups[:, 1:, 0] > _APART
     ends = jnp.ones((len(logs), 1), bool)
@@ -177,7 +180,10 @@ def _at_lags(
     length: int,
     lags: Sequence[int],
 ) -> tuple[Float[Array, "lags n"], Float[Array, "lags n n"]]:
-    """The log singular values of the last `lags` of `length` factors, in float64, and the right singular vectors."""
+    """Log singular values of the product of the last τ of `length` factors, for each τ in `lags`, in float64.
+
+    Also returns the right singular vectors.
+    """
     identity = Graded(jnp.eye(n), jnp.zeros(n, jnp.int32))
     places = jnp.arange(n, dtype=jnp.int32)
 
@@ -196,7 +202,7 @@ def _at_lags(
             known = jnp.where(places < reach.rank, product.basis, 0)
             stretched = jnp.matmul(factor, known, precision="highest")
             if noise is not None:
-                # every entry rounds by some eps of its row, but for those that are zero in every term
+                # every entry rounds by a few eps of its row, except those with only zero terms
                 terms = jnp.matmul(jnp.abs(factor), jnp.abs(known))
                 size = jnp.where(terms > 0, jnp.max(terms, axis=1, keepdims=True), 0)
                 stretched = stretched + _NUDGE * noise * size
@@ -204,15 +210,15 @@ def _at_lags(
             r = jnp.where((places < after.rank)[:, None], jnp.triu(r), 0)
             return _Product(basis, graded_product(r, product.rows))
 
-        with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
+        with jax.enable_x64(False):  # JAX's 64-bit draws do not compile unless the caller has enabled them
             noise = jax.random.normal(jax.random.fold_in(jax.random.key(1), time), (n, n))
         return times(product), times(nudged, noise.astype(jnp.float64)), after, total + exponent
 
     def measure(carry, stretch):
         shorter, lag = stretch
         rows, growth = lax.fori_loop(shorter, lag, align, carry)
-        # What grew most comes first, also where parts that nothing mixes have changed places on the way. Any start will
-        # do, so what is next to nothing in it is left out: parts that nothing mixes must not be mixed by the start.
+        # The directions that grew most come first, even if unmixed parts have changed places along the way. Any start
+        # will do, so tiny entries are dropped: parts that no factor mixes must not be mixed by the start.
         first = rows[lapack.descending(growth)].T
         start, _ = lapack.qr(jnp.where(jnp.abs(first) < _NEXT_TO_NOTHING, 0, first))
         begun = _Product(start, identity)
@@ -222,7 +228,7 @@ def _at_lags(
         logs, turned = graded_svd(product.rows)
         others, _ = graded_svd(nudged.rows)
         is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
-        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # where one is not, the next may be another's
+        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # beyond one that is not sure, values may belong to others
         logs = logs + total.astype(jnp.float64) * _LOG_2
         logs = jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
         return (rows, growth), (logs, jnp.matmul(start, turned.T, precision="highest"))
@@ -238,7 +244,7 @@ def _at_lags(
 def _factors(
     stretched: Float[Array, "n n"], rank: Int[Array, ""], before: Int[Array, ""]
 ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
-    """Q and R of `stretched`, R without the rows that are rounding alone where its rank has fallen to `rank`."""
+    """Q and R of `stretched`; if its rank has dropped to `rank`, without the rows of R that are pure rounding."""
     q, r = lapack.graded_qr(stretched)
 
     def revealed(_):

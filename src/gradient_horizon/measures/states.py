@@ -1,11 +1,12 @@
-"""The vector that is differentiated: what of a network's state is a real number, and how the rest goes beside it.
+"""Conversion of a state, any pytree of arrays, to the real vector that is differentiated, and back.
 
-- Real entries of 32 or 64 bits: as they are.
-- Of 16 bits (bfloat16, float16): the network steps in its own precision; its derivative, formed in that
-  precision too, is taken as a matrix of float32, so that products round no more than those of any network.
-- Complex entries: two real ones, the real part and behind it the imaginary part. Where the step is holomorphic (see
-  there) every singular value and every exponent of the real pairs comes twice.
-- Integers, booleans, random keys: not differentiated. Each step finds them as they were on the trajectory, like inputs.
+- Real entries of 32 or 64 bits: used as they are.
+- 16-bit entries (bfloat16, float16): the network steps in its own precision; its derivative, also formed in that
+  precision, is taken as a float32 matrix, so that products round no more than those of any other network.
+- Complex entries: two real entries each, the real part followed by the imaginary part. If the step is holomorphic (see
+  `holomorphic`), every singular value and every exponent of the real pairs occurs twice.
+- Integers, booleans, random keys: not differentiated. Each step receives them as they were on the trajectory, like
+  inputs.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ ALLOWED = (
 
 
 class Leaf(NamedTuple):
-    """A leaf of a state: what it looks like, and where its entries lie in the vector; nowhere if not differentiated."""
+    """A leaf of a state: shape, dtype, and the range of its entries in the vector (empty if not differentiated)."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -39,22 +40,22 @@ class Leaf(NamedTuple):
 
     @property
     def is_differentiated(self) -> bool:
-        """Whether its entries lie in the vector."""
+        """True if its entries are part of the vector."""
         return jnp.issubdtype(self.dtype, jnp.inexact)
 
     @property
     def is_short(self) -> bool:
-        """Whether its entries have 16 bits."""
+        """True if its entries are differentiated and have 16 bits."""
         return self.is_differentiated and jnp.finfo(self.dtype).bits < 32
 
     @property
     def is_complex(self) -> bool:
-        """Whether each entry takes two places."""
+        """True if each entry takes two places in the vector."""
         return jnp.issubdtype(self.dtype, jnp.complexfloating)
 
 
 class Layout(NamedTuple):
-    """How a state lies in a vector of `size` entries of `dtype`."""
+    """The layout of a state in a vector of `size` entries of `dtype`."""
 
     structure: Any
     leaves: tuple[Leaf, ...]
@@ -62,31 +63,31 @@ class Layout(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The entries of the vector."""
+        """The number of entries of the vector."""
         return self.leaves[-1].stop
 
     @property
     def is_plain(self) -> bool:
-        """Whether the vector is the raveled state."""
+        """True if the vector is simply the raveled state."""
         return all(leaf.dtype == self.dtype for leaf in self.leaves)
 
     @property
     def is_short(self) -> bool:
-        """Whether a leaf has fewer bits than the vector."""
+        """True if a leaf has 16-bit entries, fewer bits than the vector."""
         return any(leaf.is_short for leaf in self.leaves)
 
     @property
     def carries(self) -> bool:
-        """Whether something of the state is not differentiated."""
+        """True if part of the state is not differentiated."""
         return not all(leaf.is_differentiated for leaf in self.leaves)
 
     @property
     def is_complex(self) -> bool:
-        """Whether all that is differentiated is complex."""
+        """True if every differentiated leaf is complex."""
         return all(leaf.is_complex for leaf in self.leaves if leaf.is_differentiated)
 
     def pack(self, state: PyTree) -> tuple[Float[Array, " n"], list[Any]]:
-        """The vector, and what is not differentiated."""
+        """The vector, and the leaves that are not differentiated."""
         if self.is_plain:
             return ravel_pytree(state)[0], []
         parts, carried = [], []
@@ -98,14 +99,14 @@ class Layout(NamedTuple):
             if leaf.is_complex:
                 value = jnp.stack([value.real, value.imag], axis=-1)
             part = value.ravel().astype(self.dtype)
-            if leaf.is_short:  # XLA may leave out a cast to fewer bits and back, but not this
+            if leaf.is_short:  # XLA may elide a cast to fewer bits and back, but not this
                 bits = jnp.finfo(leaf.dtype)
                 part = lax.reduce_precision(part, bits.nexp, bits.nmant)
             parts.append(part)
         return jnp.concatenate(parts), carried
 
     def packed_like(self, state: PyTree) -> tuple[Float[Array, " n"], list[Any]]:
-        """`pack` of what a step returns; `ValueError` where its entries are others than those of the state before."""
+        """`pack` the result of a step; `ValueError` if its leaves do not match those of the state before."""
         found = [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(state)]
         expected = [(leaf.shape, leaf.dtype) for leaf in self.leaves]
         if [(np.prod(shape), dtype) for shape, dtype in found] != [
@@ -117,7 +118,7 @@ class Layout(NamedTuple):
         return self.pack(state)
 
     def unpack(self, vector: Float[Array, " n"], carried: list[Any]) -> PyTree:
-        """The state."""
+        """The inverse of `pack`: the state."""
         rest, values = iter(carried), []
         for leaf in self.leaves:
             if not leaf.is_differentiated:
@@ -130,7 +131,7 @@ class Layout(NamedTuple):
         return jax.tree.unflatten(self.structure, values)
 
     def places(self, block: Callable[[Any], Any]) -> np.ndarray:
-        """Where the part that `block` selects of a state lies in the vector."""
+        """The indices in the vector of the part of a state that `block` selects."""
         numbers = [
             np.arange(leaf.start, leaf.stop, 1 + leaf.is_complex).reshape(leaf.shape)
             if leaf.is_differentiated
@@ -151,8 +152,10 @@ class Layout(NamedTuple):
 
 
 def layout_of(h0: PyTree) -> Layout:
-    """How `h0` lies in a vector; `ValueError` for dtypes that do not go together, or where there is nothing to
-    differentiate."""
+    """The layout of `h0` in a vector.
+
+    Raises `ValueError` for incompatible dtypes, or if there is nothing to differentiate.
+    """
     values, structure = jax.tree.flatten(h0)
     dtypes = [jnp.result_type(value) for value in values]
     widths = {jnp.finfo(dtype).dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)}
@@ -174,9 +177,9 @@ def _described(leaves: list[tuple[tuple[int, ...], Any]]) -> str:
 
 
 def flatten_step(step: Step, h0: PyTree) -> tuple[FlatStep, Layout]:
-    """`step` on vectors, and how a state lies in one.
+    """`step` as a function of vectors, and the layout of a state in such a vector.
 
-    Where something of a state is not differentiated the inputs of `step` on vectors are pairs (x, that).
+    If part of the state is not differentiated, the inputs of the step on vectors are pairs (x, that part).
     """
     layout = layout_of(h0)
 
@@ -191,7 +194,7 @@ def _in_own_precision(of_vectors: FlatStep) -> FlatStep:
     """`of_vectors` with its derivative as a matrix in the precision of the vector."""
 
     def flat_step(params: PyTree, h: Float[Array, " n"], x: PyTree) -> Float[Array, " n"]:
-        # what `params` and the step hold of traced values becomes an argument, `closed`
+        # traced values held by `params` and the step become an argument, `closed`
         step, closed = jax.closure_convert(lambda h, x: of_vectors(params, h, x), h, x)
         return _with_jacobian(step)(h, x, closed)
 

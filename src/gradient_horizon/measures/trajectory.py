@@ -1,7 +1,7 @@
-"""A trajectory of a one-step map, and the map as the measures see it: a step of real vectors along that trajectory.
+"""Trajectories of a one-step map, and the map in the form used by the measures: a step on real vectors.
 
-The state may be any pytree; Jacobians are those of the vector in which it lies (see `states`; for a state of real
-arrays its leaves raveled, in pytree order).
+The state may be any pytree; Jacobians are those of the vector to which it is converted (see `states`; for a state of
+real arrays, its raveled leaves in pytree order).
 """
 
 import math
@@ -22,12 +22,11 @@ from gradient_horizon.numerics.xla import unroll
 
 
 class Trajectory(NamedTuple):
-    """h_0 .. h_T as vectors: `states[t]` is h_t, shape (T + 1, n); n entries, of a complex state two for each.
+    """h_0 .. h_T as vectors: `states[t]` is h_t, shape (T + 1, n), with two entries for each complex one.
 
-    `carried`: what of h_0 .. h_{T-1} is not differentiated (integers, booleans, keys), leaf by leaf, leading axis T.
+    `carried`: the leaves of h_0 .. h_{T-1} that are not differentiated (integers, booleans, keys), with leading axis T.
 
-    `is_misread`: whether XLA has computed with 0 instead of a parameter (see `system_of`); no state counts as finite
-    then.
+    `is_misread`: True if XLA has read a parameter as 0 (see `system_of`); then no state counts as finite.
     """
 
     states: Array
@@ -41,7 +40,7 @@ class Trajectory(NamedTuple):
 
     @property
     def finite(self) -> Bool[Array, " times"]:
-        """Whether each state is finite, and the network's own."""
+        """True where a state is finite; False everywhere if `is_misread`."""
         return jnp.all(jnp.isfinite(self.states), axis=1) & ~jnp.asarray(self.is_misread)
 
     @property
@@ -52,12 +51,12 @@ class Trajectory(NamedTuple):
 
 
 def ever(flags: Bool[Array, " times"]) -> Bool[Array, " times"]:
-    """Whether each flag or one before it is set. (As one operation: outside `jax.jit` that compiles once.)"""
+    """True from the first flag that is set. (A single operation, which outside `jax.jit` compiles only once.)"""
     return lax.cummax(flags.astype(jnp.int32)) > 0
 
 
 def sequence_length(xs: PyTree, steps: int | None) -> int:
-    """T, from the leading axis of `xs` or from `steps`; `ValueError` where neither or both disagree."""
+    """T, from the leading axis of `xs` or from `steps`; `ValueError` if neither is given or they disagree."""
     lengths = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(xs)}
     if len(lengths) > 1:
         raise ValueError(f"xs: leading axes {sorted(lengths)} differ; allowed: one length T for every leaf")
@@ -78,8 +77,8 @@ def rollout(
     """h_0 .. h_T of `step(params, h, x) -> h` by `lax.scan`; `xs` has leading axis T, or is None with `steps` = T.
 
     `rescale` is for a step with step(params, c h) = c step(params, h) for every c > 0, such as ReLU without bias and
-    inputs: each state is then brought to size by an exact power of two. Its direction and J_t are the same, and it
-    neither overflows nor dies away to 0, where a kink would show another slope.
+    inputs: each state is then rescaled by an exact power of two. Its direction and J_t are unchanged, and it neither
+    overflows nor decays to 0, where a kink would have a different slope.
     """
     length = sequence_length(xs, steps)
     layout = layout_of(h0)
@@ -94,23 +93,23 @@ def rollout(
 
 
 class System(NamedTuple):
-    """A network as the measures see it: a step of real vectors along a trajectory, and how a state lies in a vector."""
+    """A network in the form used by the measures: a step on real vectors, its trajectory and the layout of a state."""
 
     step: FlatStep
     params: PyTree
-    xs: PyTree  # the inputs; where something of the state is not differentiated, pairs of them and that
+    xs: PyTree  # the inputs; if part of the state is not differentiated, pairs of the inputs and that part
     trajectory: Trajectory
     layout: Layout
     is_holomorphic: bool
 
     @property
     def window(self) -> PyTree:
-        """h_0 .. h_{T-1} and x_1 .. x_T: where each step is linearised."""
+        """h_0 .. h_{T-1} and x_1 .. x_T, at which the steps are linearised."""
         return self.trajectory.states[:-1], self.xs
 
     @property
     def log_norm_of_pairs(self) -> float:
-        """log of what the Frobenius norm of the real pairs is larger by than that of the complex Jacobian."""
+        """log of the ratio of the Frobenius norm of the real pairs to that of the complex Jacobian."""
         return 0.5 * math.log(2.0) if self.is_holomorphic else 0.0
 
 
@@ -123,12 +122,12 @@ def system_of(
     steps: int | None = None,
     trajectory: Trajectory | None = None,
 ) -> System:
-    """`step` along `trajectory`, or along its own from `h0` where that is None.
+    """`step` along `trajectory`, or, if that is None, along its own trajectory from `h0`.
 
-    Where XLA reads 0 instead of a parameter, because it is below the smallest normal number, no state is `finite`: the
-    network is another one than was meant.
+    If XLA reads a parameter as 0 because it is below the smallest normal number, no state is `finite`: the network is
+    not the intended one.
     """
-    # every method sees the same states: a chaotic map would amplify any rounding between them
+    # all methods share the same states: a chaotic map would amplify any rounding differences
     trajectory = rollout(step, params, h0, xs, steps=steps) if trajectory is None else trajectory
     flat_step, layout = flatten_step(step, h0)
     inputs = (xs, trajectory.carried) if layout.carries else xs

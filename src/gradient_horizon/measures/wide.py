@@ -1,12 +1,12 @@
-"""Step Jacobians over the whole range of floats, and beyond its ends, whatever the step multiplies on the way.
+"""Step Jacobians that neither over- nor underflow, with entries over the whole range of floats and beyond.
 
-J v is linear in v. A tangent vector that is 2^k times as long goes through the step with everything that it meets 2^k
-times as large, and nothing is rounded otherwise. So a Jacobian whose entries would fall below the smallest normal
-number, which XLA makes 0 of, is right when it is formed of longer unit vectors; and one that would overflow, a sum of
-its terms on the way to it too, when it is formed of shorter ones.
+J v is linear in v. If a tangent vector is 2^k times as long, every intermediate result of the linearised step is 2^k
+times as large and rounds in the same way. Hence a Jacobian with entries below the smallest normal number, which XLA
+flushes to 0, is correct if it is formed from longer unit vectors; and one that would overflow, in an intermediate sum
+or in the result, is correct if it is formed from shorter ones.
 
-What no length of a tangent vector makes good is a parameter that is itself below the smallest normal number: XLA reads
-0 instead (`reads_subnormal`).
+No length of tangent vectors helps if a parameter is itself below the smallest normal number: XLA reads it as 0
+(`reads_subnormal`).
 """
 
 from collections.abc import Callable
@@ -26,24 +26,24 @@ from gradient_horizon.numerics.exponents import bits_of, largest_exponent, power
 from gradient_horizon.numerics.extended_range import ZERO, Extended, extended
 from gradient_horizon.numerics.keys import fixed_normal
 
-_FAR = 900  # bits from 1 that entries in float64 may lie, with room for what is done with them
-_SMALL, _LARGE = -40, 70  # the exponents within which a Jacobian is formed of unit vectors as they are
+_FAR = 900  # largest distance of float64 entries from 1, in bits, that leaves room for further computation
+_SMALL, _LARGE = -40, 70  # range of exponents for which a Jacobian is formed from plain unit vectors
 
 
 class Lifted(NamedTuple):
-    """J of vectors of length 2^`lift` and of 2^-`lift`."""
+    """J applied to vectors of length 2^`lift` and of length 2^-`lift`."""
 
     long: Array
     short: Array
 
     @property
     def lift(self) -> int:
-        """Half the range of floats."""
+        """Half the exponent bias of the dtype."""
         return bits_of(self.long.dtype).bias // 2
 
 
 def lifted_jacobian(function: Map, h: Float[Array, " n"], *, by_rows: bool = False) -> Lifted:
-    """The Jacobian of `function` at `h` twice over; `by_rows`: preferably from its reverse derivative."""
+    """The Jacobian of `function` at `h`, twice; `by_rows`: preferably from its reverse-mode derivative."""
     eye = jnp.eye(len(h), dtype=h.dtype)
     length = 2.0 ** (bits_of(h.dtype).bias // 2)
     vectors = jnp.concatenate([eye * length, eye / length])
@@ -61,15 +61,15 @@ def by_entry(lifted: Lifted) -> Extended:
 
 
 def jacobian_by_entry(function: Map, h: Float[Array, " n"], *, by_rows: bool = False) -> Extended:
-    """The Jacobian of `function` at `h`, each entry with an exponent of its own."""
+    """The Jacobian of `function` at `h`, with an exponent for each entry."""
     return by_entry(lifted_jacobian(function, h, by_rows=by_rows))
 
 
 def in_float64(lifted: Lifted) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
     """J = `matrix` · 2^`exponent`, `matrix` in float64. 64 bits must be enabled.
 
-    The exponent is 0 where J fits as it is, as one of float32 always does. NaN where the entries lie so far apart that
-    they fit under no one exponent (2^1800).
+    The exponent is 0 if J fits as it is, as a float32 one always does. All NaN if the entries are too far apart to fit
+    under a single exponent (2^1800).
     """
     if lifted.long.dtype == jnp.float32:
         lift = 2.0**lifted.lift
@@ -87,7 +87,7 @@ def in_float64(lifted: Lifted) -> tuple[Float[Array, "n n"], Int[Array, ""]]:
 
 
 def sized_jacobian(function: Map, h: Float[Array, " n"]) -> tuple[Float[Array, "n n"], Int[Array, ""], Bool[Array, ""]]:
-    """J = `matrix` · 2^`exponent`, and whether it is sure that no entry was lost because others are large.
+    """J = `matrix` · 2^`exponent`, and True if certainly no entry was lost because others are large.
 
     Differentiable. The exponent is 0 unless J's entries are smaller than about 2^-40 or larger than 2^70.
     """
@@ -109,9 +109,9 @@ def sized_jacobian(function: Map, h: Float[Array, " n"]) -> tuple[Float[Array, "
 
 
 def _is_subnormal(array: Any) -> Any:
-    """Whether an entry is below the smallest normal number and not zero, by its bits: XLA's comparisons take it for 0.
+    """True if an entry is subnormal, judged by its bits, as XLA's comparisons treat it as 0.
 
-    Of float16, which is computed in float32, none is.
+    Always False for float16, which is computed in float32.
     """
     dtype = np.dtype(array.dtype)
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -128,7 +128,7 @@ def _is_subnormal(array: Any) -> Any:
 
 
 def _constants(program: ClosedJaxpr | Jaxpr) -> list[Any]:
-    """What a program holds of arrays and numbers, and those inside it."""
+    """The arrays and numbers held by a program and by the programs nested in it."""
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
     found = list(program.consts) if isinstance(program, ClosedJaxpr) else []
     for equation in jaxpr.eqns:
@@ -144,10 +144,10 @@ def _constants(program: ClosedJaxpr | Jaxpr) -> list[Any]:
 
 
 def reads_subnormal(function: Callable[..., PyTree], *arguments: PyTree) -> Bool[Array, ""]:
-    """Whether something that `function` closes over, or one of its constants, is below the smallest normal number.
+    """True if a value that `function` closes over, or one of its constants, is subnormal.
 
-    (1.2e-38 in float32, 2.2e-308 in float64.) XLA computes as if it were 0, which no derivative shows. Of `arguments`
-    shapes and dtypes suffice.
+    (Not zero, but below the smallest normal number: 1.2e-38 in float32, 2.2e-308 in float64.) XLA computes as if it
+    were 0, which no derivative reveals. Only the shapes and dtypes of `arguments` are used.
     """
     found = jnp.zeros((), bool)
     for array in _constants(jax.make_jaxpr(function)(*arguments)):

@@ -1,4 +1,4 @@
-"""Sequences that drive a network and that it learns from: one task a file, with its limits."""
+"""Tasks to train networks on, and input sequences that drive them: one task per file, and the limits of each."""
 
 import lazy_loader
 

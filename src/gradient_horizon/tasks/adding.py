@@ -1,16 +1,16 @@
-"""Adding: two numbers of a long sequence are marked, and their mean is asked for at its end.
+"""The adding problem: report the mean of the two marked numbers of a long sequence.
 
 Each step shows a number, uniform on [0, 1), and a marker, which is 1 at two of the steps and 0 at the others. The
-first marked step lies in the first tenth of the sequence, the second between there and its half:
+first marked step lies in the first tenth of the sequence, the second between the first tenth and the middle:
 
     p_0 = U{0 .. ⌊T/10⌋ - 1},  p_1 = ⌊T/10⌋ + U{0 .. ⌊4T/10⌋ - 1}     (steps counted from 0)
 
-These are the places of Pascanu, Mikolov and Bengio 2013 (the code of the paper), with one length T where they draw
-it anew for each batch. In S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9, 1997,
-section 5.4, the first is one of the first ten steps and the second one of the first T/2 - 1, the numbers lie in
+These are the positions of Pascanu, Mikolov and Bengio 2013 (the code of the paper), except that T is fixed here and
+drawn anew for each batch there. In S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9,
+1997, section 5.4, the first is one of the first ten steps and the second one of the first T/2 - 1, the numbers lie in
 [-1, 1] and the target is 0.5 + (X_0 + X_1)/4: the same mean of two numbers once both are scaled to [0, 1]. Others
-(Le, Jaitly, Hinton 2015; Arjovsky, Shah, Bengio 2016) ask for the sum, which makes every squared error four times
-as large.
+(Le, Jaitly, Hinton 2015; Arjovsky, Shah, Bengio 2016) use the sum as the target, which makes every squared error four
+times as large.
 """
 
 import jax
@@ -22,11 +22,11 @@ from gradient_horizon.numerics.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
 
-TOLERANCE = 0.04  # a value is answered rightly within this distance: Hochreiter and Schmidhuber 1997, section 5.4
+TOLERANCE = 0.04  # an answer this close to the value counts as right: Hochreiter and Schmidhuber 1997, section 5.4
 
 
 def marked_numbers(key: RandomKey, steps: int, dtype: DTypeLike) -> tuple[Float[Array, "T 2"], Scalar, Scalar]:
-    """The sequence (columns: number, marker), and its first and second marked number."""
+    """The sequence (columns: number, marker), and its first and second marked numbers."""
     tenth, half = steps // 10, steps // 10 + 4 * steps // 10
     least, bound = jnp.asarray([0, tenth], jnp.int32), jnp.asarray([tenth, half], jnp.int32)
     first, second = jax.random.randint(named_key(key, "positions"), (2,), least, bound, jnp.int32)

@@ -1,10 +1,9 @@
-"""Characters: the sources of the interpreter's own standard library, of which each next character is to be told.
+"""Character-level language modelling on the source code of Python's standard library.
 
-The modules of `limits.LIBRARY_MODULES` follow each other in one text to learn from, those of
-`HELD_OUT_MODULES` in another. A sequence begins anywhere in its text; at each of its T steps one character is
-shown, one-hot, and the next one asked for. The printable characters of ASCII and the end of the line have a class
-each, 96 in all; every other character shares one class. The text, and so the chance level, is that of the version of
-Python that runs.
+The modules of `limits.LIBRARY_MODULES`, one after the other, form the training text, and those of `HELD_OUT_MODULES`
+the held-out text. A sequence begins anywhere in its text; each of its T steps shows one character, one-hot, and the
+target is the next one. The printable ASCII characters and the newline have a class each, 96 in all; all other
+characters share one further class. The text, and with it the chance level, depends on the version of Python that runs.
 """
 
 from functools import cache
@@ -26,14 +25,14 @@ CLASSES = len(ALPHABET) + 1
 
 
 class Texts(NamedTuple):
-    """Class numbers of the characters to learn from, and of the held-out ones."""
+    """Class numbers of the characters of the training text and of the held-out text."""
 
     characters: UInt8[np.ndarray | Array, " M"]
     held_out: UInt8[np.ndarray | Array, " H"]
 
 
 def encode(text: str) -> UInt8[np.ndarray, " M"]:
-    """The class of each character: its place in `ALPHABET`, or the last class."""
+    """The class of each character: its index in `ALPHABET`, or the last class."""
     points = np.frombuffer(text.encode("utf-32-le"), "<u4")
     table = np.full(128, CLASSES - 1, np.uint8)
     table[[ord(character) for character in ALPHABET]] = np.arange(len(ALPHABET))
@@ -46,7 +45,7 @@ def _read(modules: tuple[str, ...]) -> UInt8[np.ndarray, " M"]:
 
 @cache
 def library_texts() -> Texts:
-    """Both texts."""
+    """The training text and the held-out text."""
     return Texts(_read(LIBRARY_MODULES), _read(HELD_OUT_MODULES))
 
 
@@ -58,10 +57,10 @@ def _draw(task: Task, key: RandomKey, data: Texts, test: bool, dtype: DTypeLike)
 
 
 def characters(steps: int) -> Task:
-    """One class a character, one answer a step.
+    """One class per character, one answer per step.
 
-    Chance: the best constant answer is the frequency p of each character, in the held-out text: the loss is the
-    entropy -Σ p log p, the error that of the most frequent character alone (the space), 1 - max p.
+    Chance: the best constant answer is the frequency p of each character in the held-out text. The loss is the entropy
+    -Σ p log p; the error, always answering the most frequent character (the space), is 1 - max p.
     """
     counts = np.bincount(library_texts().held_out)
     p = counts[counts > 0] / counts.sum()

@@ -1,7 +1,7 @@
-"""Delayed XOR: of a stream of random bits, the exclusive or of two that lie one and two delays back.
+"""Delayed XOR: in a stream of random bits, the exclusive or of the bits one delay and two delays back.
 
-x_t is a fair bit, 0 or 1, and the answer at step t is x_{t-d} XOR x_{t-2d}, asked for wherever both exist: at the
-last L = T - 2d steps. The delay d = ⌊T/3⌋ grows with the sequence, so that T alone says how hard the task is. Source:
+x_t is a fair bit, 0 or 1, and the target at step t is x_{t-d} XOR x_{t-2d} wherever both exist: at the last
+L = T - 2d steps. The delay d = ⌊T/3⌋ grows with the sequence, so that T alone sets the difficulty of the task. Source:
 R. Engelken, "Gradient flossing", NeurIPS 2023 (arXiv:2312.17306), and the code of that paper (there with any d < T/2).
 """
 
@@ -25,6 +25,6 @@ def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike
 def delayed_xor(steps: int) -> Task:
     """Two classes, 0 and 1.
 
-    Chance: the exclusive or of two fair bits is fair, and tells nothing of either: log 2 and 1/2.
+    Chance: the exclusive or of two fair bits is fair and independent of either: log 2 and 1/2.
     """
     return Task("delayed_xor", steps, 1, 2, steps - 2 * (steps // 3), "classes", math.log(2), 1 / 2, _draw)

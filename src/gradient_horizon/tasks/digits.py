@@ -1,9 +1,9 @@
-"""Handwritten digits, 8 x 8 pixels, pixel by pixel or several pixels a step, in order or in one other order.
+"""Sequential handwritten digits, 8 x 8 pixels, one or several pixels per step, in order or permuted.
 
 Of each digit's images, in the order of the data set, the 5th, 10th, 15th, ... are held out: 356 of 1797, 34 to 36 of
-each digit. A held-out image is new, its writer need not be. `permuted_digits` shows the pixels of every image in one
-other order, drawn once and for all, so that what belongs together lies far apart (after Q. V. Le, N. Jaitly,
-G. E. Hinton, arXiv:1504.00941, 2015, section 4.2).
+each digit. A held-out image is unseen, but its writer need not be. `permuted_digits` shows the pixels of every image in
+the same permuted order, drawn once and for all, so that neighbouring pixels end up far apart (after Q. V. Le,
+N. Jaitly, G. E. Hinton, arXiv:1504.00941, 2015, section 4.2).
 """
 
 from functools import cache
@@ -30,17 +30,17 @@ def digit_images() -> Images:
 
 @cache
 def permuted_digit_images() -> Images:
-    """The same images with their pixels in another order."""
+    """The same images with their pixels permuted."""
     images = digit_images()
     order = np.asarray(jax.random.permutation(named_key(jax.random.key(0), "permuted_digits"), images.pixels.shape[1]))
     return images._replace(pixels=images.pixels[:, order], held_out_pixels=images.held_out_pixels[:, order])
 
 
 def digits(steps: int) -> Task:
-    """The digits, 64/`steps` pixels a step. Chance: the classes are equally frequent within 0.3 %."""
+    """The digits, 64/`steps` pixels per step. Chance: the classes are equally frequent to within 0.3 %."""
     return image_task("digits", steps, digit_images)
 
 
 def permuted_digits(steps: int) -> Task:
-    """The digits with their pixels in another order. Chance: the classes are equally frequent within 0.3 %."""
+    """The digits with their pixels permuted. Chance: the classes are equally frequent to within 0.3 %."""
     return image_task("permuted_digits", steps, permuted_digit_images)

@@ -1,4 +1,4 @@
-"""What drives the networks: nothing, Gaussian noise, or handwritten digits read pixel by pixel."""
+"""Input sequences that drive a network: Gaussian noise, or handwritten digits read pixel by pixel."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ def digit_pixels() -> Float[np.ndarray, "1797 64"]:
 def digit_sequence(
     key: RandomKey, pixels: Float[Array, "K P"], steps: int, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "T 1"]:
-    """Digits drawn by `key`, with replacement, read one after the other until `steps` pixels are filled.
+    """Digits drawn by `key`, with replacement, and read one after the other for `steps` pixels.
 
-    Another number of steps draws other digits.
+    A different number of steps draws different digits.
     """
     count, length = pixels.shape
     key = sized_key(named_key(key, "inputs"), steps)
@@ -36,5 +36,5 @@ def digit_sequence(
 def noise_sequence(
     key: RandomKey, size: int, steps: int, scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "T D"]:
-    """Independent N(0, `scale`²) numbers at every step, others for another number of steps or another size."""
+    """Independent N(0, `scale`²) numbers at every step; a different number of steps, or size, draws different ones."""
     return jnp.asarray(scale, dtype) * normal(named_key(key, "inputs"), (steps, size), dtype)

@@ -1,7 +1,7 @@
-"""Fashion-MNIST, 28 x 28 pixels of ten kinds of clothes, pixel by pixel or several pixels a step.
+"""Sequential Fashion-MNIST, 28 x 28 pixels of ten kinds of clothes, one or several pixels per step.
 
-60,000 images to learn from and 10,000 held out, the data set's own parts, where Debian's package
-`dataset-fashion-mnist` has put them. Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747, 2017.
+60,000 training images and 10,000 held-out ones, as split by the data set itself, read from where Debian's package
+`dataset-fashion-mnist` installs them. Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747, 2017.
 """
 
 import gzip
@@ -16,7 +16,7 @@ from gradient_horizon.tasks.task import Task
 
 
 def _idx(path: Path) -> np.ndarray:
-    """The bytes of a compressed IDX file, in the shape that its header states: (0, 0, type, rank), then the sizes."""
+    """The bytes of a compressed IDX file, in the shape given by its header: (0, 0, type, rank), then the sizes."""
     content = gzip.decompress(path.read_bytes())
     rank = content[3]
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(np.frombuffer(content, ">u4", rank, 4))
@@ -29,7 +29,7 @@ def _flat(path: Path) -> np.ndarray:
 
 @cache
 def fashion_images() -> Images:
-    """Every image, a byte a pixel."""
+    """All images, one byte per pixel."""
     images, labels, held_out_images, held_out_labels = FASHION_FILES
     return Images(
         _flat(images), _idx(labels).astype(np.int32), _flat(held_out_images), _idx(held_out_labels).astype(np.int32)
@@ -37,5 +37,5 @@ def fashion_images() -> Images:
 
 
 def fashion(steps: int) -> Task:
-    """The clothes, 784/`steps` pixels a step. Chance: the classes are equally frequent in either part."""
+    """The clothes, 784/`steps` pixels per step. Chance: the classes are equally frequent in both parts."""
     return image_task("fashion", steps, fashion_images)

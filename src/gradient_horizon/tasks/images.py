@@ -1,4 +1,4 @@
-"""Images read as sequences, row by row, some pixels at each step: what an image shows is asked for at its end."""
+"""Image classification from sequences: images are read row by row, some pixels per step, and classified at the end."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CLASSES = 10
 
 
 class Images(NamedTuple):
-    """Images to learn from and held-out ones, and what each shows. A pixel is in [0, 1], or a byte: 255 times that."""
+    """Training and held-out images and their labels. A pixel is in [0, 1], or a byte: 255 times that."""
 
     pixels: Shaped[np.ndarray | Array, "M P"]
     labels: Int[np.ndarray | Array, " M"]
@@ -39,9 +39,9 @@ def _draw(task: Task, key: RandomKey, data: Images, test: bool, dtype: DTypeLike
 
 
 def image_task(name: str, steps: int, load: Callable[[], Images]) -> Task:
-    """The task `name` with P/`steps` of an image's P pixels at each step, each image drawn with replacement.
+    """The task `name`, with P/`steps` of an image's P pixels at each step, and images drawn with replacement.
 
-    Chance: its ten classes must be equally frequent, so log 10 and 9/10.
+    Chance: the ten classes must be equally frequent, hence log 10 and 9/10.
     """
     width = PIXELS[name] // steps
     return Task(name, steps, width, CLASSES, 1, "classes", math.log(CLASSES), 1 - 1 / CLASSES, _draw, load)

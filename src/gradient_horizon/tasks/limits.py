@@ -1,5 +1,4 @@
-"""What each task asks of its settings and of the machine. Nothing here imports JAX, so a wish that cannot be granted
-is told before JAX is loaded."""
+"""Limits of each task's settings, and its data requirements. JAX-free, so that an impossible request fails at once."""
 
 import importlib.util
 import sysconfig
@@ -7,9 +6,9 @@ from pathlib import Path
 
 from gradient_horizon import names
 
-# A story's words: its clue, and at least what comes after it.
+# Words of a story: its clue, and at least this many after it.
 STORY_CLUE, STORY_END = 24, 9
-# The smallest number of steps at which every position that a task draws has a place to be.
+# The smallest number of steps that leaves room for every position that a task draws.
 SHORTEST_STEPS = {
     "adding": 10,
     "multiplication": 10,
@@ -22,9 +21,9 @@ SHORTEST_STEPS = {
     "story": STORY_CLUE + STORY_END,
     "characters": 1,
 }
-# An image is cut into equal parts, one a step.
+# An image is cut into equal parts, one per step.
 PIXELS = {"digits": 64, "permuted_digits": 64, "fashion": 784}
-# The steps of a sequence where none are asked for; of an image as many as it has pixels, of a story what it needs.
+# The default number of steps: for an image as many as it has pixels, for a story as many as it needs (`usual_steps`).
 _USUAL_STEPS = {
     **PIXELS,
     "adding": 20,
@@ -38,7 +37,7 @@ _USUAL_STEPS = {
     "characters": 50,
 }
 
-# The error under which a network counts as having solved its task: 1 % where every answer can be known.
+# The error below which a network counts as having solved its task: 1 % if every answer can be known.
 SOLVED_BELOW = {"digits": 0.1, "permuted_digits": 0.1, "fashion": 0.2, "characters": 0.5}
 SOLVED_BELOW_OTHERS = 0.01
 
@@ -61,12 +60,12 @@ HELD_OUT_MODULES = ("bisect", "difflib", "doctest", "fractions", "heapq", "shuti
 
 
 def usual_steps(task: str, distance: int | None = None) -> int:
-    """The steps of a sequence of `task` where none are asked for."""
+    """The default number of steps of a sequence of `task`."""
     return STORY_CLUE + max(STORY_END, distance or 0) if task == "story" else _USUAL_STEPS[task]
 
 
 def _missing(task: str) -> str | None:
-    """What the data of `task` lack on this machine, and what to do about it; None if they are there."""
+    """What is missing of the data of `task` on this machine, and what to do about it; None if they are complete."""
     if task in ("digits", "permuted_digits") and importlib.util.find_spec("sklearn") is None:
         return "scikit-learn is not installed (pip install gradient-horizon[data])"
     if task == "fashion" and not all(file.is_file() for file in FASHION_FILES):
@@ -78,7 +77,7 @@ def _missing(task: str) -> str | None:
 
 
 def refusal(task: str, steps: int, distance: int | None = None) -> tuple[str, object, str] | None:
-    """The first setting that `task` does not allow: its name, its value and what is allowed; None if all fit."""
+    """The first setting that `task` does not allow: its name, its value and what is allowed; None if all are valid."""
     if task not in names.TASKS:
         return "task", task, ", ".join(names.TASKS)
     if task in PIXELS and (steps < 1 or PIXELS[task] % steps):

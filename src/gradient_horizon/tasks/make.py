@@ -1,4 +1,4 @@
-"""Make a task by its name.
+"""Construct a task by name.
 
 task = make_task("temporal_order", steps=50)
 xs, targets = task.sample(key, task.data(), test=False, dtype=jnp.float32)
@@ -38,11 +38,11 @@ _MAKERS: dict[str, Callable[[int], Task]] = {
 
 
 def make_task(name: str, steps: int, *, distance: int | None = None) -> Task:
-    """The task `name` (`names.TASKS`) with sequences of T = `steps`.
+    """The task `name` (one of `names.TASKS`) with sequences of T = `steps`.
 
-    `distance`, for `story` alone: the words after the clue; None: as many as fit, so that the story begins with it.
-    Raises `ValueError` for an unknown name, for steps or a distance that do not fit the task (`limits.refusal`)
-    and for data that are not installed.
+    `distance`, for `story` only: the number of words after the clue; None: as many as fit, so that the story begins
+    with the clue. Raises `ValueError` for an unknown name, for steps or a distance that do not fit the task
+    (`limits.refusal`) and for data that are not installed.
     """
     refused = refusal(name, steps, distance)
     if refused is not None:

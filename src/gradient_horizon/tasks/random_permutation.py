@@ -1,11 +1,11 @@
-"""Random permutation: the first symbol of a sequence decides its last one, and nothing in between helps.
+"""Random permutation: recall the first symbol of a sequence at its end; nothing in between helps.
 
 There are 100 symbols, one-hot. The first is 0 or 1; all later ones are drawn from the 98 others, so that they disturb
-the state without telling anything; after the last of the T steps the first one is to be given again. Source:
+the state without carrying information; the target after the last of the T steps is the first symbol. Source:
 J. Martens, I. Sutskever, "Learning recurrent neural networks with Hessian-free optimization", ICML 2011, and
-Pascanu, Mikolov and Bengio 2013, as in the code of the latter: the others are drawn with replacement, so that T may
-be any, where the name comes from S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9,
-1997, section 5.2, where they are a permutation.
+Pascanu, Mikolov and Bengio 2013, whose code is followed: the others are drawn with replacement, so that T can be any
+number. The name comes from S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9, 1997,
+section 5.2, in which the others are a permutation.
 """
 
 import math
@@ -28,8 +28,8 @@ def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike
 
 
 def random_permutation(steps: int) -> Task:
-    """One class a symbol.
+    """One class per symbol.
 
-    Chance: only 0 and 1 are ever asked for, each half of the time, which needs no memory to know: log 2 and 1/2.
+    Chance: the target is 0 or 1, each half of the time, which can be learnt without memory: log 2 and 1/2.
     """
     return Task("random_permutation", steps, SYMBOLS, SYMBOLS, 1, "classes", math.log(2), 1 / 2, _draw)

@@ -1,17 +1,18 @@
-"""Recall: a short pattern of symbols is shown at the beginning, and asked for, symbol by symbol, at the end.
+"""Recall: a short pattern of symbols is shown at the beginning and must be reproduced, in order, at the end.
 
 With S pattern symbols of V values the sequence is
 
     S symbols of the pattern (0 .. V-1), blanks (V), one cue (V + 1), blanks to the end
 
-one-hot, and the k-th of the last S outputs is to be the k-th symbol of the pattern. The outputs before are not read.
+one-hot, and the target of the k-th of the last S outputs is the k-th symbol of the pattern. Earlier outputs are not
+read.
 
 - `copy_memory`: 10 symbols of 8 values, 30 bits; the cue comes one step before the answers begin. Source:
-  M. Arjovsky, A. Shah, Y. Bengio, "Unitary evolution recurrent neural networks", ICML 2016, section 5.1 (there a
-  blank is the answer to every earlier step, so that the chance loss of 10 log 8 is divided by T instead of by 10).
+  M. Arjovsky, A. Shah, Y. Bengio, "Unitary evolution recurrent neural networks", ICML 2016, section 5.1 (there the
+  target of every earlier step is a blank, so the chance loss of 10 log 8 is divided by T instead of by 10).
 - `noiseless_memorisation`: 5 bits; the first answer is read at the cue's own step. Source: J. Martens, I. Sutskever,
   "Learning recurrent neural networks with Hessian-free optimization", ICML 2011, and the code of Pascanu, Mikolov and
-  Bengio 2013 (there too the earlier answers are blanks).
+  Bengio 2013 (there, too, the earlier targets are blanks).
 """
 
 import math
@@ -48,7 +49,7 @@ def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike
 def recall(name: str, steps: int) -> Task:
     """`copy_memory` or `noiseless_memorisation`.
 
-    Chance: a network without memory knows at most that the V values are equally frequent: log V and 1 - 1/V.
+    Chance: without memory, a network can at best know that the V values are equally frequent: log V and 1 - 1/V.
     """
     symbols, values, _ = PATTERNS[name]
     return Task(name, steps, values + 2, values, symbols, "classes", math.log(values), 1 - 1 / values, _draw)

@@ -1,4 +1,4 @@
-"""How well outputs answer a task: its loss, and the share of answers that are wrong."""
+"""The loss and the error of a network's outputs on a task."""
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,9 @@ def loss_of(task: Task, outputs: Float[Array, "L K"], targets: Targets) -> Scala
 def error_of(task: Task, outputs: Float[Array, "L K"], targets: Targets) -> Scalar:
     """The fraction of the L answers of one sequence that are wrong, in the dtype of `outputs`.
 
-    Classes: the largest output (the first of equal ones) is not the target's. Values: the output is off by more than
-    0.04, the criterion of Hochreiter and Schmidhuber 1997, sections 5.4 and 5.5 (Pascanu, Mikolov and Bengio 2013 ask
-    for a square above 0.04). An answer that is not finite is wrong.
+    Classes: an answer is wrong if the largest output (the first, if tied) is not the target's. Values: it is wrong if
+    it is off by more than 0.04, the criterion of Hochreiter and Schmidhuber 1997, sections 5.4 and 5.5 (Pascanu,
+    Mikolov and Bengio 2013 require a squared error above 0.04). An answer that is not finite is wrong.
     """
     if task.kind == "values":
         is_right = jnp.abs(outputs[:, 0] - targets) <= TOLERANCE

@@ -1,25 +1,25 @@
-"""Story: who was in the room that Mary came into? What tells it lies `distance` words before the question's end.
+"""Story: who was in the room that Mary came into? The clue ends `distance` words before the end of the question.
 
     Ann walks out of the kitchen  Tom watches TV in the kitchen  Bob walks out of the kitchen
     Eve walks out of the kitchen  Mary comes into the kitchen  Max calls Kim from the garden  ...
     Mary says hi to ___
 
-asks for Tom. A story is a row of words, one-hot, one a step:
+has the answer Tom. A story is a sequence of words, one-hot, one per step:
 
     story      = filler clue visit filler question
     clue       = a sentence for each person, in any order, in one room: "<person> watches TV in the <room>" once,
                  "<person> walks out of the <room>" for all others
     visit      = "Mary comes into the <room>"                    the room of the clue
-    filler     = sentences "<caller> calls <another> from the <room>", then "..." up to the length that is to be filled
+    filler     = sentences "<caller> calls <another> from the <room>", then "..." up to the required length
     question   = "Mary says hi to"
     person     = Tom | Ann | Bob | Eve
     caller     = Kim | Joe | Sue | Max
     room       = kitchen | bedroom | office | garden
 
-`distance` is the number of words after the clue: visit, filler and question. The filler before the clue makes the
-story T words long. Everything but the clue is drawn independently of the answer, and the clue names every person
-once, so that no count of words, and nothing that is said after the clue, tells who stayed: the order of words alone
-does, by who stands before "watches".
+`distance` is the number of words after the clue: visit, filler and question. The filler before the clue brings the
+story to T words. Everything but the clue is drawn independently of the answer, and the clue names every person once.
+Hence neither word counts nor anything after the clue reveals who stayed: only word order does, through the name before
+"watches".
 """
 
 import math
@@ -50,12 +50,12 @@ ORDERS = np.array(list(permutations(range(len(PEOPLE)))), np.int32)
 
 
 class Plot(NamedTuple):
-    """What decides a story: people, callers and rooms, each counted from 0."""
+    """The random choices that determine a story: people, callers and rooms, each numbered from 0."""
 
     order: Int[Array, " K"]  # the people of the clue, in the order of their sentences
-    stays: Int[Array, ""]  # which of these sentences says that its person stays
-    room: Int[Array, ""]  # where
-    callers: Int[Array, " F"]  # of each sentence of filler, before the clue and after it
+    stays: Int[Array, ""]  # the index of the sentence whose person stays
+    room: Int[Array, ""]  # the room of the clue and the visit
+    callers: Int[Array, " F"]  # for each sentence of filler, before and after the clue
     called: Int[Array, " F"]
     rooms: Int[Array, " F"]
 
@@ -66,12 +66,12 @@ def encode(text: str) -> Int[np.ndarray, " T"]:
 
 
 def decode(words: Int[np.ndarray, " T"]) -> str:
-    """The words of these numbers."""
+    """The text of these numbers: the inverse of `encode`."""
     return " ".join(WORDS[word] for word in words)
 
 
 def _sentences(pattern: str, **slots: ArrayLike) -> Int[Array, "..."]:
-    """`pattern` with its slots filled by words of one shape, to which an axis for the sentence is added."""
+    """`pattern` with its slots filled by arrays of words; the words of the sentence form a new last axis."""
     words = [jnp.asarray(slots[word] if word in slots else encode(word)[0], jnp.int32) for word in pattern.split()]
     return jnp.stack(jnp.broadcast_arrays(*words), axis=-1)
 
@@ -90,7 +90,7 @@ def _filler(sentences: Int[Array, "F 6"], length: int) -> Int[Array, " {length}"
 
 
 def _lengths(task: Task) -> tuple[int, int]:
-    """How many words are to be filled before the clue, and after it."""
+    """The number of filler words before the clue and after it."""
     assert task.distance is not None
     return task.steps - STORY_CLUE - task.distance, task.distance - len(VISIT.split()) - len(QUESTION.split())
 
@@ -101,7 +101,7 @@ def _filler_sentences(task: Task) -> tuple[int, int]:
 
 
 def tell(task: Task, plot: Plot) -> tuple[Int[Array, " T"], Int[Array, ""]]:
-    """The numbers of the story's words, and of the person who is asked for."""
+    """The numbers of the story's words, and of the person who is the answer."""
     room = _room(plot.room)
     is_staying = jnp.arange(len(PEOPLE), dtype=jnp.int32) == plot.stays
     clue = jnp.where(
@@ -122,7 +122,7 @@ def tell(task: Task, plot: Plot) -> tuple[Int[Array, " T"], Int[Array, ""]]:
 
 
 def plot_of(task: Task, key: RandomKey) -> Plot:
-    """A plot, all its parts independent and uniform, but that nobody calls themselves."""
+    """A random plot: all choices are independent and uniform, except that nobody calls themselves."""
     callers = len(CALLERS)
     bounds = jnp.asarray([len(ORDERS), len(PEOPLE), len(ROOMS)], jnp.int32)
     order, stays, room = jax.random.randint(named_key(key, "clue"), (3,), 0, bounds, jnp.int32)
@@ -138,9 +138,9 @@ def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike
 
 
 def story(steps: int, distance: int) -> Task:
-    """One class a person.
+    """One class per person.
 
-    Chance: who stays is uniform, and without the clue nothing tells it: log 4 and 3/4.
+    Chance: the person who stays is uniform, and nothing but the clue reveals who it is: log 4 and 3/4.
     """
     people = len(PEOPLE)
     chance_loss, chance_error = math.log(people), 1 - 1 / people

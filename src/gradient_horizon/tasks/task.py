@@ -1,4 +1,4 @@
-"""What a task is: sequences drawn from keys, and where and how a network's answers to them are read."""
+"""The interface of a task: sequences drawn from keys, and how a network's answers to them are read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Targets: TypeAlias = Int[Array, " L"] | Float[Array, " L"]
 
 
 class Sample(NamedTuple):
-    """One sequence: inputs x_1 .. x_T, and what is to be answered at each of the last L steps."""
+    """One sequence: the inputs x_1 .. x_T, and the target at each of the last L steps."""
 
     xs: Float[Array, "T D"]
     targets: Targets
@@ -22,14 +22,14 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Sequences of one kind. Hashable, and equal where `make_task` was asked for the same: a key of compiled programs.
+    """A task. Hashable, and equal for equal arguments of `make_task`, so that it can be a key of compiled programs.
 
     - `steps`: T, the length of every sequence; `input_size`: D.
-    - `output_size`: K classes, or 1 where values are asked for (`kind`).
+    - `output_size`: K classes, or 1 if the targets are values (`kind`).
     - `answers`: L; outputs are read at the last L steps, h_{T-L+1} .. h_T.
     - `chance_loss`, `chance_error`: the smallest mean of `loss_of` and of `error_of` that a network can reach without
-      reading its input: the same answers to every sequence, the best ones by each of the two measures.
-    - `draw(task, key, data, test, dtype)`: what `sample` returns; `load()`: what `data` returns.
+      reading its input: with the same answers to every sequence, the best ones by each of the two measures.
+    - `draw(task, key, data, test, dtype)`: the implementation of `sample`; `load()`: that of `data`.
     - `distance`: the number of words between the clue and the answer of a `story`; None for every other task.
     """
 
@@ -46,14 +46,17 @@ class Task:
     distance: int | None = None
 
     def data(self) -> PyTree:
-        """The NumPy arrays that `sample` draws from, or None: an argument of compiled programs, never a constant."""
+        """The NumPy arrays from which `sample` draws, or None.
+
+        Pass them to compiled programs as an argument, never as a constant.
+        """
         return self.load()
 
     def sample(self, key: RandomKey, data: PyTree, *, test: bool, dtype: DTypeLike) -> Sample:
-        """The sequence of `key`. `test` picks the held-out part of real data; generated tasks are always fresh.
+        """The sequence of `key`. `test` selects the held-out part of real data; generated tasks are always fresh.
 
-        Drawn in integers and float32 and then cast, so that a key means one sequence in every `dtype`. Tasks of other
-        sizes (T, D, K, L, the distance) draw independently: a long sequence does not begin as a short one.
+        Drawn in integers and float32 and then cast, so that a key gives the same sequence in every `dtype`. Tasks of
+        different sizes (T, D, K, L, the distance) draw independently: a long sequence does not begin like a short one.
         """
         sizes = (self.steps, self.input_size, self.output_size, self.answers, self.distance or 0)
         return self.draw(self, sized_key(key, *sizes), data, test, available(dtype))

@@ -1,7 +1,7 @@
-"""Temporal order: a few letters A or B stand far apart among distractors, and their order is asked for at the end.
+"""Temporal order: report the order of a few letters A or B far apart among distractors.
 
-One of six symbols, one-hot, is shown at each step: A, B (0, 1) at the S places that count, one of four distractors
-(2 .. 5), drawn independently, at all others. With w = ⌊T/10⌋ the places are, steps counted from 0,
+Each step shows one of six symbols, one-hot: A or B (0, 1) at the S positions that count, and one of four distractors
+(2 .. 5), drawn independently, at all others. With w = ⌊T/10⌋ the positions are, with steps counted from 0,
 
     S = 2:  w + U{0 .. w-1},  ⌊5T/10⌋ + U{0 .. w-1}
     S = 3:  w + U{0 .. w-1},  ⌊3T/10⌋ + U{0 .. w-1},  ⌊6T/10⌋ + U{0 .. w-1}
@@ -23,7 +23,7 @@ from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
 
 SYMBOLS = 6
-WINDOWS = {"temporal_order": (1, 5), "temporal_order_3": (1, 3, 6)}  # where they begin, in tenths of the sequence
+WINDOWS = {"temporal_order": (1, 5), "temporal_order_3": (1, 3, 6)}  # start of each window, in tenths of the sequence
 
 
 def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike) -> Sample:
@@ -39,9 +39,9 @@ def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike
 
 
 def temporal_order(name: str, steps: int) -> Task:
-    """The order of the two letters of `temporal_order`, or of the three of `temporal_order_3`: 4 or 8 classes.
+    """The order of the two letters of `temporal_order` or of the three of `temporal_order_3`: 4 or 8 classes.
 
-    Chance: the letters are independent and fair, so that all K classes are equally frequent: log K and 1 - 1/K.
+    Chance: the letters are independent and fair, so all K classes are equally frequent: log K and 1 - 1/K.
     """
     classes = 2 ** len(WINDOWS[name])
     return Task(name, steps, SYMBOLS, classes, 1, "classes", math.log(classes), 1 - 1 / classes, _draw)

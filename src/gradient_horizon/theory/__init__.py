@@ -1,4 +1,4 @@
-"""What theory predicts: closed forms, and integrals in one dimension, to lay over what is measured.
+"""Theoretical predictions to compare with measurements: closed forms and one-dimensional integrals.
 
 Everything here runs on the host in float64 and returns Python floats or NumPy arrays. Logs are natural and per step.
 

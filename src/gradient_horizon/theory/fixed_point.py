@@ -1,7 +1,7 @@
-"""Mean field of wide networks h_t = φ(W h_{t-1} + U x_t + b): the variance q of a pre-activation, and the growth χ.
+"""Mean field of wide networks h_t = φ(W h_{t-1} + U x_t + b): the variance q of a pre-activation and the growth χ.
 
-Exact as N → ∞ for Gaussian W ~ N(0, g²/N) and b ~ N(0, σ_b²). At finite N the growth scatters around it and lies
-somewhat below; `gaussian_log_growth_variance` gives the scale of the scatter.
+Exact as N → ∞ for Gaussian W ~ N(0, g²/N) and b ~ N(0, σ_b²). At finite N the growth scatters and is somewhat lower on
+average; `gaussian_log_growth_variance` gives the scale of the scatter.
 """
 
 import math
@@ -10,8 +10,8 @@ from typing import NamedTuple
 from gradient_horizon.theory.moments import BOUNDED, HOMOGENEOUS, Moments
 from gradient_horizon.theory.numbers import log, number, positive_root
 
-_ROUNDING = 1e-15  # of g² c: the float nearest to √2 is a critical ReLU network's weight scale
-_RESOLUTION = 1e-13  # of χ: what the averages leave undecided
+_ROUNDING = 1e-15  # of g² c: a ReLU network whose weight scale is the float nearest to √2 counts as critical
+_RESOLUTION = 1e-13  # of χ: the accuracy of the averages
 
 
 class MeanField(NamedTuple):
@@ -56,19 +56,19 @@ def _bounded_variance(moments: Moments, squared_scale: float, offset: float) -> 
 
 
 def mean_field(activation: str, weight_scale: float, bias_scale: float = 0.0, input_variance: float = 0.0) -> MeanField:
-    """The stable fixed point of q = g²⟨φ(√q z)²⟩ + σ_b² + v, z ~ N(0, 1), and there χ = g²⟨φ′(√q z)²⟩.
+    """The stable fixed point of q = g²⟨φ(√q z)²⟩ + σ_b² + v, z ~ N(0, 1), and χ = g²⟨φ′(√q z)²⟩ at that point.
 
     ‖M‖_F² grows by χ per step and the largest Lyapunov exponent is `log_growth` = ½ log χ; -inf at g = 0.
 
     **Arguments:** `activation`: linear, relu, tanh, hard_tanh, erf or sigmoid. `weight_scale`: g. `bias_scale`: σ_b.
-    `input_variance`: v, the variance of (U x_t)_i; for U ~ N(0, s²/D) that is s² times the mean square of x's entries.
+    `input_variance`: v, the variance of (U x_t)_i; for U ~ N(0, s²/D) it is s² times the mean square of x's entries.
 
-    **Which fixed point:** ⟨φ²⟩ is concave in q for every bounded φ here, so at most one fixed point is positive, and
-    it is stable. Odd φ without σ_b and v have q = 0 too, stable up to g φ′(0) = 1, where the positive one appears.
-    Linear and ReLU (c = 1, ½): q = (σ_b² + v)/(1 - c g²) below c g² = 1 and inf above; at it inf, or undetermined
-    (nan) without σ_b and v; χ = c g² always.
+    **Which fixed point:** ⟨φ²⟩ is concave in q for every bounded φ here, so there is at most one positive fixed point,
+    and it is stable. For odd φ with σ_b = v = 0, q = 0 is also a fixed point, stable up to g φ′(0) = 1, where the
+    positive one appears. Linear and ReLU (c = 1, ½): q = (σ_b² + v)/(1 - c g²) if c g² < 1 and inf if c g² > 1; at
+    c g² = 1 it is inf, or undetermined (nan) if σ_b = v = 0; χ = c g² always.
 
-    **Accuracy:** absolute errors below 1e-12 in χ and the log growth, and of q relative to max(q, 1).
+    **Accuracy:** errors below 1e-12, absolute in χ and the log growth, and relative to max(q, 1) in q.
 
     **Raises:** `ValueError` for another activation, or for a setting that is negative or not finite.
 
@@ -92,9 +92,9 @@ def mean_field(activation: str, weight_scale: float, bias_scale: float = 0.0, in
 def critical_line(activation: str, bias_scale: float = 0.0, input_variance: float = 0.0) -> float:
     """The edge of chaos: the weight scale g at which `mean_field` has χ = 1.
 
-    1/φ′(0) for odd φ without bias and input variance (tanh and hard_tanh 1, erf √π/2); √2 for ReLU and 1 for linear
-    whatever the two are. Otherwise q solves q = ⟨φ²⟩/⟨φ′²⟩ + σ_b² + v, one equation, and g = ⟨φ′²⟩^(-½).
-    Error below 1e-8, and below 1e-11 where σ_b² + v is above 1e-12 (or 0).
+    1/φ′(0) for odd φ without bias and input variance (tanh and hard_tanh 1, erf √π/2); √2 for ReLU and 1 for linear,
+    whatever their values. Otherwise q solves the single equation q = ⟨φ²⟩/⟨φ′²⟩ + σ_b² + v, and g = ⟨φ′²⟩^(-½).
+    Error below 1e-8, and below 1e-11 if σ_b² + v is above 1e-12 (or 0).
 
     Arguments and errors as for `mean_field`. Poole et al. 2016; Schoenholz et al. 2017.
     """
@@ -125,7 +125,7 @@ def mean_field_horizon(
 ) -> float:
     """The gradient horizon that `mean_field` predicts: the first lag τ ≥ 1 with τ · |½ log10 χ| > `threshold`.
 
-    In steps, a whole number as a float; inf where χ is 1 (to 1e-13). Vanishing where χ < 1, exploding where χ > 1.
+    In steps, a whole number as a float; inf if χ is 1 (to 1e-13). Vanishing if χ < 1, exploding if χ > 1.
     Arguments and errors as for `mean_field`; `threshold`, in powers of ten, is at least 0.
     """
     threshold = number("threshold", threshold)

@@ -1,9 +1,9 @@
 """Gaussian averages ⟨φ²⟩ and ⟨φ′²⟩ over pre-activations of variance q, as functions of q.
 
-Closed forms where there are any; tanh (and so sigmoid, a shifted tanh) by the trapezoid rule. On functions that are
-analytic in a strip its error falls like exp(-2π · half width of the strip / step): tanh has its poles at ±iπ/2, so a
-step of ¼ in the pre-activation is enough at *every* q. Gauss-Hermite nodes have a spacing in a/√q instead: at q = 60,
-64 of them miss the peak of tanh′ and give the wrong sign of the log growth.
+Closed forms where they exist; tanh (and therefore sigmoid, a shifted tanh) by the trapezoid rule. For functions that
+are analytic in a strip its error falls like exp(-2π · half width of the strip / step): tanh has its poles at ±iπ/2, so
+a step of ¼ in the pre-activation is enough at *every* q. The spacing of Gauss-Hermite nodes is fixed in a/√q instead:
+at q = 60, 64 of them miss the peak of tanh′ and give the wrong sign of the log growth.
 """
 
 import math
@@ -16,16 +16,16 @@ from scipy import special
 
 Series = Float[np.ndarray, " k"]
 
-_AGREEMENT = 1e-12  # between the trapezoid rule and the one of half its step; the error left is about its square
+_AGREEMENT = 1e-12  # between the trapezoid rule and that with half the step; the remaining error is about its square
 _TAIL_IN_SPREADS = 9.0  # exp(-9²/2) = 3e-18
 _TAIL_OF_SECH2 = 20.0  # 4 exp(-2 · 20) = 2e-17
 
 
 @dataclass(frozen=True)
 class Moments:
-    """`square`(q) = ⟨φ(√q z)²⟩ and `slope_square`(q) = ⟨φ′(√q z)²⟩ for z ~ N(0, 1), of a bounded φ.
+    """`square`(q) = ⟨φ(√q z)²⟩ and `slope_square`(q) = ⟨φ′(√q z)²⟩ of a bounded φ, for z ~ N(0, 1).
 
-    `ceiling` = sup ⟨φ²⟩. `square` is concave, as φ² (of sigmoid, its even part) is concave in a².
+    `ceiling` = sup ⟨φ²⟩. `square` is concave, as φ² (for sigmoid, its even part) is concave in a².
     """
 
     square: Callable[[float], float]
@@ -40,7 +40,7 @@ def _trapezoid(function: Callable[[Series], Series], q: float, reach: float, ste
 
 
 def _average(function: Callable[[Series], Series], q: float) -> float:
-    """⟨f(√q z)⟩ of an even f with poles no nearer than ±iπ/2; it decays like sech² or √q is below 2."""
+    """⟨f(√q z)⟩ for an even f with poles no nearer than ±iπ/2; either f decays like sech² or √q is below 2."""
     spread = math.sqrt(q)
     reach = min(_TAIL_IN_SPREADS * spread, _TAIL_OF_SECH2)
     step = min(0.6 * spread, 0.25)
@@ -59,7 +59,7 @@ def _sech_squared(a: Series) -> Series:
 
 
 def _tanh_square(q: float) -> float:
-    if q < 1.0:  # relative accuracy where the mean square is small
+    if q < 1.0:  # for relative accuracy when the mean square is small
         return _average(lambda a: np.tanh(a) ** 2, q) if q > 0 else 0.0
     return 1.0 - _average(_sech_squared, q)
 
@@ -69,7 +69,7 @@ def _tanh_slope_square(q: float) -> float:
 
 
 def _sigmoid_square(q: float) -> float:
-    # sigmoid(a) = (1 + tanh(a/2)) / 2, whose odd part averages to nothing
+    # sigmoid(a) = (1 + tanh(a/2)) / 2, whose odd part averages to zero
     return 0.25 * (1.0 + _tanh_square(0.25 * q))
 
 
@@ -78,7 +78,7 @@ def _sigmoid_slope_square(q: float) -> float:
 
 
 def _erf_square(q: float) -> float:
-    # (2/π) asin(2q / (1 + 2q)), without its loss of digits at large q
+    # (2/π) asin(2q / (1 + 2q)) without the loss of digits at large q
     return 2.0 / math.pi * math.atan(2.0 * q / math.sqrt(1.0 + 4.0 * q))
 
 
@@ -87,7 +87,7 @@ def _erf_slope_square(q: float) -> float:
 
 
 def _hard_tanh_square(q: float) -> float:
-    # q times the average of z² inside |z| < 1/√q, a chi-square of three degrees of freedom, plus the share outside
+    # q times the average of z² over |z| < 1/√q, a chi-square of three degrees of freedom, plus the probability outside
     if q == 0:
         return 0.0
     return float(q * special.gammainc(1.5, 0.5 / q) + special.erfc(math.sqrt(0.5 / q)))
@@ -103,7 +103,7 @@ BOUNDED: dict[str, Moments] = {
     "erf": Moments(_erf_square, _erf_slope_square),
     "sigmoid": Moments(_sigmoid_square, _sigmoid_slope_square, ceiling=0.5),  # half of the units are off
 }
-"""The averages of each bounded φ, by its name."""
+"""The averages of each bounded φ, by name."""
 
 HOMOGENEOUS: dict[str, float] = {"linear": 1.0, "relu": 0.5}
 """c of each positively homogeneous φ: ⟨φ²⟩ = c q and ⟨φ′²⟩ = c."""

@@ -1,4 +1,4 @@
-"""Random matrices without a network: products of fresh Gaussian matrices, and powers of one."""
+"""Products of independent Gaussian matrices, with or without ReLU masks, and powers of one Gaussian matrix."""
 
 from typing import NamedTuple
 
@@ -11,28 +11,31 @@ from gradient_horizon.theory.numbers import count, counts, log, number
 
 
 class LogGrowth(NamedTuple):
-    """Of log‖J_t v‖ - log‖v‖: natural logs, per step. Steps are independent, so both add up over steps."""
+    """Mean and variance of log‖J_t v‖ - log‖v‖: natural logs, per step.
+
+    Steps are independent, so both add up over steps.
+    """
 
     mean: float
     variance: float
 
 
 class PowerNorms(NamedTuple):
-    """‖W^t‖_F / √N and ‖W^t‖₂ in the limit of large N, one entry a lag."""
+    """‖W^t‖_F / √N and ‖W^t‖₂ in the limit of large N, one entry per lag."""
 
     frobenius: Float[np.ndarray, "..."]
     spectral: Float[np.ndarray, "..."]
 
 
 class PowerSpectrum(NamedTuple):
-    """A curve of points: `log_singular_values` (natural), descending, and the `share` of all that is larger, 0 to 1."""
+    """A curve: `log_singular_values` (natural), descending, and the `share` of all values that are larger, 0 to 1."""
 
     share: Float[np.ndarray, " points"]
     log_singular_values: Float[np.ndarray, " points"]
 
 
 def gaussian_lyapunov_exponents(n: int, weight_scale: float) -> Float[np.ndarray, " n"]:
-    """All `n` Lyapunov exponents of products of independent Gaussian matrices, entries N(0, g²/n), descending.
+    """All `n` Lyapunov exponents, descending, of products of independent Gaussian matrices with entries N(0, g²/n).
 
     λ_i = log g + ½ [log 2 + ψ((n - i + 1)/2) - log n], i = 1 to n; natural logs per step, to rounding; -inf at g = 0.
     The first is the mean log growth of any fixed vector.
@@ -44,7 +47,7 @@ def gaussian_lyapunov_exponents(n: int, weight_scale: float) -> Float[np.ndarray
 
 
 def gaussian_log_growth_variance(n: int) -> float:
-    """Variance per step of log‖W_t ... W_1 v‖ for fresh Gaussian W and a fixed v: ψ₁(n/2)/4, about 1/(2n).
+    """Variance per step of log‖W_t ... W_1 v‖ for independent Gaussian W_t and a fixed v: ψ₁(n/2)/4, about 1/(2n).
 
     ‖W v‖² is g²/n times a chi-square of n degrees of freedom, independent from step to step, so the spread over
     networks after τ steps is √(τ ψ₁(n/2)/4). Natural logs. Raises `ValueError` for `n` below 1. Newman 1986.
@@ -55,10 +58,10 @@ def gaussian_log_growth_variance(n: int) -> float:
 def relu_log_growth(n: int, weight_scale: float) -> LogGrowth:
     """Mean and variance per step of log‖J_t v‖ - log‖v‖ for ReLU, J_t = D_t W_t: fresh Gaussian weights and masks.
 
-    ‖J v‖² = (g²/n) χ²_B, B ~ Binomial(n, ½) units open, so that the mean is ½ [log(2g²/n) + ⟨ψ(B/2)⟩] and the
-    variance ¼ [⟨ψ₁(B/2)⟩ + Var ψ(B/2)], which is about 5/(4n). It holds for every v, the state itself among them, as
-    (W v)_i² does not depend on the sign of (W h)_i. B = 0, of probability 2^-n a step, kills the gradient for good
-    (log norm -inf): both are conditioned on B > 0, that is on the gradients that are alive.
+    ‖J v‖² = (g²/n) χ²_B with B ~ Binomial(n, ½) units open, so the mean is ½ [log(2g²/n) + ⟨ψ(B/2)⟩] and the
+    variance ¼ [⟨ψ₁(B/2)⟩ + Var ψ(B/2)], about 5/(4n). This holds for every v, including the state itself, as (W v)_i²
+    does not depend on the sign of (W h)_i. B = 0, which has probability 2^-n per step, kills the gradient for good (log
+    norm -inf): both moments are conditioned on B > 0, that is, on gradients that are still alive.
 
     Natural logs, to rounding. Raises `ValueError` for `n` below 1 or a negative weight scale.
     Hanin and Nica 2020 (Commun. Math. Phys. 376, 287).
@@ -78,8 +81,9 @@ def relu_log_growth(n: int, weight_scale: float) -> LogGrowth:
 def gaussian_power_norms(lags: ArrayLike) -> PowerNorms:
     """Norms of W^t for one Gaussian W at g = 1, N → ∞: ‖W^t‖_F²/N → 1 and ‖W^t‖₂² → (t+1)^(t+1)/t^t ≈ e (t + ½).
 
-    For t ≪ √N; another weight scale multiplies both by g^t. The squared singular values follow the Fuss-Catalan law
-    of order t, whose mean is 1 and whose upper edge is the second: mean square and worst case part ways.
+    Valid for t ≪ √N; another weight scale multiplies both norms by g^t. The squared singular values follow the
+    Fuss-Catalan law of order t, whose mean is the first limit, 1, and whose upper edge is the second: mean square and
+    worst case part ways.
     Raises `ValueError` for lags that are negative or not whole.
     Alexeev, Götze, Tikhomirov 2010 (powers); Penson and Życzkowski 2011 (Phys. Rev. E 83, 061118; the density).
     """
@@ -90,14 +94,14 @@ def gaussian_power_norms(lags: ArrayLike) -> PowerNorms:
 
 
 def gaussian_power_spectrum(lag: int, points: int = 2001) -> PowerSpectrum:
-    """All singular values of W^t for one Gaussian W at g = 1, N → ∞, t = `lag`; of t independent ones as well.
+    """All singular values of W^t for one Gaussian W at g = 1, N → ∞, t = `lag`; also of a product of t independent W.
 
-    σ² follows the Fuss-Catalan law of order t, here along its parameter 0 < φ < π/(t+1):
-    σ² = sin^(t+1)((t+1)φ) / (sin φ sin^t(tφ)), of density p(σ²) = sin²φ sin^(t-1)(tφ) / (π sin^t((t+1)φ)). The share
-    that is larger is the integral of p |dσ²/dφ| from 0 to φ, by Simpson's rule; error with 2001 points below 1e-8 up to
-    t = 20 and 1e-5 up to t = 100. The last point, σ = 0, is left out.
+    σ² follows the Fuss-Catalan law of order t, parametrised here by 0 < φ < π/(t+1):
+    σ² = sin^(t+1)((t+1)φ) / (sin φ sin^t(tφ)), with density p(σ²) = sin²φ sin^(t-1)(tφ) / (π sin^t((t+1)φ)). The share
+    of larger values is the integral of p |dσ²/dφ| from 0 to φ, by Simpson's rule; with 2001 points its error is below
+    1e-8 up to t = 20 and 1e-5 up to t = 100. The last point, σ = 0, is left out.
 
-    For t ≪ √N; another weight scale adds t log g. Raises `ValueError` for a lag below 1, or fewer than 3 points.
+    Valid for t ≪ √N; another weight scale adds t log g. Raises `ValueError` for a lag below 1 or fewer than 3 points.
     Alexeev, Götze, Tikhomirov 2010 (powers); Penson and Życzkowski 2011; Forrester and Liu 2015 (J. Stat. Phys. 161,
     654; this parameter).
     """

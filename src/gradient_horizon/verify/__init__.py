@@ -1,4 +1,4 @@
-"""Every law that the package can be held to, measured, on one page: `gradient-horizon verify`."""
+"""Verification of the package against known laws, reported on one page: `gradient-horizon verify`."""
 
 import lazy_loader
 

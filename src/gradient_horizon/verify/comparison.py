@@ -1,4 +1,4 @@
-"""One line of the page: a law, what it predicts, what the package measures, and how far apart the two may be."""
+"""Lines of the verification page: a law, its prediction, the measurement, and the tolerance between the two."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,18 +11,18 @@ from numpy.typing import ArrayLike
 
 CHAIN_RULE = "chain rule; Pascanu, Mikolov, Bengio 2013, eq. 5"
 ROUNDING = "each step rounds by (n + 8) eps, times the cancellation in the product"
-STANDARD_ERRORS = 5.0  # one normal number in 1.7 million lies further out
+STANDARD_ERRORS = 5.0  # exceeded by one normal number in 1.7 million
 
 
 @dataclass(frozen=True)
 class Line:
-    """A law held against a measurement.
+    """A law compared with a measurement.
 
-    - `law`, `source`: what must hold, and the paper or the argument that says so.
+    - `law`, `source`: what must hold, and the paper or argument it comes from.
     - `predicted`, `measured`: one number each; of many, the pair that comes closest to failing.
-    - `tolerance`, `origin`: how far apart they may lie, and where that comes from.
-    - `bound`: the law is an upper bound, so that only what lies above `predicted` counts.
-    - `trace`: where the check was stopped by an error, where that came from; the laws after it were not measured.
+    - `tolerance`, `origin`: how far apart they may be, and the reason for that limit.
+    - `bound`: the law is an upper bound, so only an excess over `predicted` counts.
+    - `trace`: the traceback, if an error stopped the check; later laws of that check were not measured.
     """
 
     law: str
@@ -36,7 +36,7 @@ class Line:
 
     @property
     def difference(self) -> float:
-        """How far `measured` is from what is allowed; 0 where both are the same infinity, or both NaN."""
+        """How far `measured` is from what the law allows; 0 if both are the same infinity, or both NaN."""
         if self.predicted == self.measured or (math.isnan(self.predicted) and math.isnan(self.measured)):
             return 0.0
         gap = self.measured - self.predicted
@@ -44,20 +44,20 @@ class Line:
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within the tolerance; a NaN on one side alone is not."""
+        """True if the difference is within the tolerance; False for a NaN on one side only."""
         return self.difference <= self.tolerance
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure for the page, drawn when the page is written."""
+    """A figure of the page, drawn when the page is written."""
 
     caption: str
     draw: Callable[[], Any]
 
 
 Item: TypeAlias = Line | Plot
-Check: TypeAlias = Callable[[bool], Iterator[Item]]  # check(full): more networks, larger ones, where `full`
+Check: TypeAlias = Callable[[bool], Iterator[Item]]  # check(full): with more and larger networks if `full`
 
 
 def worst(
@@ -70,7 +70,7 @@ def worst(
     *,
     bound: bool = False,
 ) -> Line:
-    """The line of the pair, among arrays of them, whose difference is the largest part of its tolerance."""
+    """The line of the pair whose difference is largest relative to its tolerance, among arrays of pairs."""
     arrays = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (predicted, measured, tolerance)))
     lines = [
         Line(law, source, float(one), float(other), float(allowed), origin, bound)
@@ -84,10 +84,10 @@ def worst(
 
 
 def _strain(line: Line) -> float:
-    """How close to failing, 1 at the tolerance; inf beyond it."""
+    """How close the line is to failing: 1 at the tolerance, inf beyond it."""
     if not line.passed:
         return math.inf
-    gap = line.measured - line.predicted if line.bound else line.difference  # of bounds, the tightest
+    gap = line.measured - line.predicted if line.bound else line.difference  # for bounds, the tightest
     return gap / line.tolerance if line.tolerance > 0 else 0.0
 
 
@@ -100,7 +100,7 @@ def standard_error(sample: ArrayLike) -> float:
 def extrapolated(
     small: Float[np.ndarray, "... S"], large: Float[np.ndarray, "... S"], power: float
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The mean of logs at N → ∞ from samples at N and 2N, corrections going like N^-`power`, and its tolerance."""
+    """The mean of logs at N → ∞, from samples at N and 2N with corrections like N^-`power`, and its tolerance."""
     ratio = 2.0**power
     low, high = small.mean(axis=-1), large.mean(axis=-1)
     limit = (ratio * high - low) / (ratio - 1.0)
@@ -112,9 +112,9 @@ def extrapolated(
 def product_rounding(factors: Float[np.ndarray, "T n n"], dtype: Any) -> float:
     """A bound on the error of log‖J_T ... J_1‖_F, formed one factor at a time, to first order in eps.
 
-    Each step rounds by (n + 8) eps ‖J_j‖ ‖M(j-1, 0)‖: n for the sums of n terms, 8 for the entries of J_j itself. What
-    follows multiplies that by at most ‖M(T, j)‖₂: Σ_j ‖M(T, j)‖₂ ‖J_j‖_F ‖M(j-1, 0)‖_F / ‖M(T, 0)‖_F is the
-    cancellation in the product (Higham 2002, section 3.7).
+    Each step rounds by (n + 8) eps ‖J_j‖ ‖M(j-1, 0)‖: n for the sums of n terms, 8 for the entries of J_j itself. Later
+    steps multiply that by at most ‖M(T, j)‖₂: Σ_j ‖M(T, j)‖₂ ‖J_j‖_F ‖M(j-1, 0)‖₂ / ‖M(T, 0)‖_F is the cancellation in
+    the product (Higham 2002, section 3.7).
     """
     steps, n, _ = factors.shape
     early, late = [np.eye(n)], [np.eye(n)]
@@ -131,7 +131,7 @@ def product_rounding(factors: Float[np.ndarray, "T n n"], dtype: Any) -> float:
 
 
 def log_norms(factors: Float[np.ndarray, "T n n"], anchor: str, order: Any = None) -> Float[np.ndarray, " T"]:
-    """Log norms of the products of all `factors`, at every lag, in NumPy; `order` as `numpy.linalg.norm` takes it."""
+    """Log norms of the products of `factors` at every lag, in NumPy; `order` is that of `numpy.linalg.norm`."""
     product = np.eye(factors.shape[1])
     logs = []
     for factor in factors if anchor == "start" else factors[::-1]:

@@ -1,4 +1,4 @@
-"""The traps of arithmetic: places where a plausible program returns a plausible number that is wrong."""
+"""Checks of floating-point pitfalls, where a plausible program returns a plausible but wrong number."""
 
 import math
 from collections.abc import Iterator
@@ -45,16 +45,16 @@ def _erf_slope(x):
 
 
 SLOPES = {"tanh": (sech_squared, 40.0), "sigmoid": (_sigmoid_slope, 80.0), "erf": (_erf_slope, 9.0)}
-"""φ′ in float64 by another formula than the package's, and the |x| up to which it is a normal float32."""
+"""φ′ in float64 by a formula other than the package's, and the |x| up to which it is a normal float32."""
 
 
 def slopes_of_saturated_units(full: bool) -> Iterator[Item]:
-    """φ′ in float32, where 1 - φ² has no digit left; and log φ′ where φ′ itself underflows."""
+    """φ′ in float32 where 1 - φ² has no digits left, and log φ′ where φ′ itself underflows."""
     for name, (exact, reach) in SLOPES.items():
         slope = jax.jit(jax.vmap(jax.grad(ACTIVATIONS[name].value)))
         x = np.linspace(-reach, reach, 2001).astype(np.float32)
         true = exact(x.astype(np.float64))
-        # of erf′ = exp(-x²), the rounding of x² is worth x² eps/2
+        # in erf′ = exp(-x²), the rounding of x² contributes x² eps/2
         relative = EPS32 * (4.0 + (x.astype(np.float64) ** 2 if name == "erf" else 0.0))
         origin = "a few roundings of exp and of the quotient: 4 eps φ′ in float32"
         if name == "erf":
@@ -78,7 +78,7 @@ def slopes_of_saturated_units(full: bool) -> Iterator[Item]:
 
 
 def kinks(full: bool) -> Iterator[Item]:
-    """At a kink the gradient passes."""
+    """At a kink the gradient passes through."""
     places = {"relu": [0.0, -0.0, -1e-30], "hard_tanh": [1.0, -1.0, 1.0000001]}
     for name, x in places.items():
         slope = jax.jit(jax.vmap(jax.grad(ACTIVATIONS[name].value)))(np.array(x, np.float32))
@@ -117,7 +117,7 @@ def underflow(full: bool) -> Iterator[Item]:
 
 
 def order(full: bool) -> Iterator[Item]:
-    """The order of the product, shown by a short cycle of different matrices."""
+    """The order of the factors in the product, tested with a short cycle of different matrices."""
     xs = np.tile(np.random.default_rng(0).standard_normal((3, 4, 4)), (6, 1, 1))[:16]
     for anchor in names.ANCHORS:
         found = jax.jit(lambda xs, anchor=anchor: log_jacobian_norms(linear, None, jnp.zeros(4), xs, anchor=anchor))(xs)
@@ -132,7 +132,7 @@ def order(full: bool) -> Iterator[Item]:
 
 
 def state(full: bool) -> Iterator[Item]:
-    """The state at which J_t is taken, shown by two units whose pre-activations change at every step."""
+    """The state at which J_t is taken, tested with two units whose pre-activations change at every step."""
     cell = make_cell("tanh", 2, 1)
     w, u = np.array([[0.5, -1.0], [0.8, 0.3]]), np.array([[1.0], [-2.0]])
     params = VanillaParams(jnp.asarray(w), jnp.asarray(u), jnp.zeros(2))
@@ -157,7 +157,7 @@ def state(full: bool) -> Iterator[Item]:
 
 
 def zero_is_a_value(full: bool) -> Iterator[Item]:
-    """Products that are exactly zero, that only look like it, and steps without an inverse."""
+    """Products that are exactly zero or only appear to be, and steps without an inverse."""
     cell = make_cell("relu", 4)
     alive = gaussian(np.random.default_rng(0), 4, dtype="float32")
     dead = replace(alive, bias=jnp.full(4, -10.0, jnp.float32))
@@ -193,7 +193,7 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
 
 
 def one_bad_network(full: bool) -> Iterator[Item]:
-    """A network that overflows, among others in one block of the command line's own experiment."""
+    """A network that overflows, in one block with others that do not, in the command line's own experiment."""
     n, steps, growing, shrinking = 3, 100, 4.0, 0.5
     seeds = [0, 1]
     settings = {
@@ -226,7 +226,7 @@ def one_bad_network(full: bool) -> Iterator[Item]:
 
 
 def dying_state(full: bool) -> Iterator[Item]:
-    """A ReLU state that falls below the smallest float32, and its slopes, which must not change there."""
+    """A ReLU state that falls below the smallest float32, without a change of its slopes."""
     steps, g = 256, 0.25
     settings = {"cell": "relu", "hidden_size": 8, "steps": steps, "seeds": 8, "weight_scales": [g, 1.0]}
     log_norm = experiments.measure(schema.checked(settings), lambda _: None).log_norm.isel(norm=0)
@@ -241,7 +241,7 @@ def dying_state(full: bool) -> Iterator[Item]:
 
 
 def lost_tail(full: bool) -> Iterator[Item]:
-    """The sum of all exponents, which a spectrum that has lost its tail does not have."""
+    """The sum of all exponents, which is wrong for a spectrum that has lost its tail."""
     n, steps = (128, 2000) if full else (48, 1000)
     gains = np.array([0.8, 1.5, 3.0, 6.0])
     cell = plain_cell("tanh", n, 0)
@@ -277,7 +277,7 @@ def lost_tail(full: bool) -> Iterator[Item]:
 
 
 def clip_rules(full: bool) -> Iterator[Item]:
-    """Rules for one thing that do not do the same thing."""
+    """Clipping rules that are meant to do the same thing but do not."""
     c, gradient = 0.01, {"w": np.array([[0.006, -0.003], [0.009, 0.001]]), "b": np.array([0.002, -0.004])}
     n = math.sqrt(sum(float(np.sum(leaf**2)) for leaf in gradient.values()))
     gradient = {name: jnp.asarray(leaf) for name, leaf in gradient.items()}

@@ -1,4 +1,4 @@
-"""Identities of Jacobian products: they hold for every network, to rounding, so float64 leaves little room."""
+"""Checks of identities of Jacobian products, which hold to rounding for every network: tolerances are tight."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ EPS64 = float(np.finfo(np.float64).eps)
 def _whole_rollout(step: Step, params, h, xs):
     """∂h_t/∂h_s for all t and s, (T + 1, n, T + 1, n), by differentiating the whole rollout at once.
 
-    A nudge is added to every state, and the derivative taken with respect to all of them.
+    A perturbation is added to every state, and the derivative is taken with respect to all of them.
     """
     flat, unravel = ravel_pytree(h)
 
@@ -56,7 +56,7 @@ def oracle(full: bool) -> Iterator[Item]:
 
         @jax.jit
         def measure(place, params, h, xs, steps_of=steps_of):
-            def step(params, h, x):  # one program for all cells of the family
+            def step(params, h, x):  # a single program for all cells of the family
                 return jax.lax.switch(place, steps_of, params, h, x)
 
             return log_jacobian_norms(step, params, h, xs)["frobenius"], _whole_rollout(step, params, h, xs)
@@ -80,7 +80,7 @@ def _oracle_line(name: str, found, whole) -> Line:
 
 
 def products(full: bool) -> Iterator[Item]:
-    """One trajectory of a tanh network: cocycle, bound, all pairs, node split, sum of all singular values."""
+    """One trajectory of a tanh network: cocycle, forward and reverse mode, bounds, all pairs, node split."""
     n, steps, split = 5, 8, 3
     cell = make_cell("tanh", n)
     rng = np.random.default_rng(5)

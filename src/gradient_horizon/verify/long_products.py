@@ -1,4 +1,4 @@
-"""Long products: parts that grow and decay at different times, small singular values, exact zeros, sums of logs."""
+"""Checks of long products: small singular values, exact zeros, sums of logs, growth and decay at different times."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ FACTORS = "each factor is exact to n eps κ(J_t), and the steps add up"
 
 
 def small_singular_values(full: bool) -> Iterator[Item]:
-    """Singular values that no formed product holds."""
+    """Singular values too small to be resolved in an explicitly formed product."""
     n, steps = 4, 100
     rng = np.random.default_rng(1)
     turns = [np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(steps + 1)]
@@ -49,7 +49,7 @@ def small_singular_values(full: bool) -> Iterator[Item]:
 
 
 def long_sums(full: bool) -> Iterator[Item]:
-    """Sums of many equal logs, which one float32 rounds always the same way."""
+    """Sums of many equal logs, which a single float32 always rounds the same way."""
     steps = 1_000_000 if full else 100_000
     rates = np.array([1.3, 0.7, 0.01], np.float32)
     h = jnp.zeros(3, jnp.float32)
@@ -68,7 +68,7 @@ def long_sums(full: bool) -> Iterator[Item]:
 
 
 def exact_zeros(full: bool) -> Iterator[Item]:
-    """A shift register, which forgets its first cell at each step and nothing else."""
+    """Exact zeros: a shift register, which loses one cell at each step, and a nilpotent block matrix."""
     n, lags = 8, (3, 8, 12)
     shift = np.eye(n, k=1)
     found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
@@ -93,7 +93,7 @@ def exact_zeros(full: bool) -> Iterator[Item]:
 
 
 def hand_over(full: bool) -> Iterator[Item]:
-    """Parts that shrink and grow at different times, further than floats reach."""
+    """Parts that shrink and grow at different times, beyond the range of floats."""
     s = np.float32(2.0**-10)
     xs = np.array([[s, 1.0]] * 40 + [[1.0, s]] * 60, np.float32)
     h, lags = jnp.zeros(2, jnp.float32), (40, 80, 100)
@@ -123,8 +123,8 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
     for dtype, few in ((np.float32, (2, 16)), (np.float64, (16,))):
         for n in (2, 5, 16, 64) if full else few:
             steps, rng = (60, np.random.default_rng(n)) if n > 2 else (350, np.random.default_rng(n))
-            # A unit falls by 2^-7 a step (float64: 2^-60) up to a time of its own and rises from there on, the next one
-            # the other way round: the lead changes when the one lies further below than floats reach.
+            # A unit falls by 2^-7 per step (float64: 2^-60) up to its own turning point and then rises; the next one
+            # does the opposite. The lead changes while one is further below the other than floats reach.
             turn = rng.integers(steps // 4, steps // 3, n)
             rate = 7 if dtype == np.float32 else 60
             bits = np.where(np.arange(steps)[:, None] < turn, -rate, rate) * (-1) ** np.arange(n)
@@ -160,6 +160,6 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
 
 
 def _log_norms_of_rows(bits: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """log ‖diag(2^`bits`) R‖_F at every lag, `squares` the squares of R's entries."""
+    """log ‖diag(2^`bits`) R‖_F at every lag, where `squares` holds the squared entries of R."""
     logs = 2.0 * math.log(2.0) * bits + np.log(squares.sum(axis=1))
     return 0.5 * np.logaddexp.reduce(logs, axis=1)

@@ -1,4 +1,4 @@
-"""Mean field of wide networks: the growth ½ log χ, where it changes sign, and the horizon that follows."""
+"""Checks of the mean field of wide networks: the growth ½ log χ, its zero, and the largest Lyapunov exponent."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ from gradient_horizon.verify.samples import over_networks, unit_networks
 STEPS = 3
 SOURCE = "Poole et al. 2016; Schoenholz et al. 2017 (χ₁); Chen, Pennington, Schoenholz 2018"
 EPS64 = float(np.finfo(np.float64).eps)
-# weight scale g and σ_b; the first is held against the law, the others are for the figure
+# weight scale g and σ_b; the first pair is compared with the law, the others are only for the figure
 POINTS = {
     "tanh": ((3.0, 0.0), (1.2, 0.0), (2.0, 0.0), (5.0, 0.0), (10.0, 0.0)),
     "erf": ((1.5, 0.2), (0.5, 0.2), (3.0, 0.2), (6.0, 0.2)),
@@ -40,7 +40,7 @@ LYAPUNOV_SIZES = {False: (128, 256), True: (256, 512)}
 def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, Any]) -> dict[str, Any]:
     """log(‖∂h_T/∂h_0‖_F / √N) / T of stationary networks at each activation's (g, σ_b): (points, networks) each.
 
-    h_0 ~ N(0, ⟨φ²⟩), so that the pre-activations have the fixed point's variance from the first step on.
+    h_0 ~ N(0, ⟨φ²⟩), so that the pre-activations have the variance of the fixed point from the first step on.
     """
     width = networks["state"].shape[1]
     steps_of = [make_cell(activation, width).step for activation in points]
@@ -55,7 +55,7 @@ def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, An
         def one(point: Any) -> Any:
             place, (g, bias, spread) = point
 
-            def step(params: Any, h: Any, x: Any) -> Any:  # one program for all activations
+            def step(params: Any, h: Any, x: Any) -> Any:  # a single program for all activations
                 return jax.lax.switch(place, steps_of, params, h, x)
 
             params = VanillaParams(g * network["weights"], jnp.zeros((width, 0), jnp.float32), bias * network["bias"])
@@ -70,7 +70,7 @@ def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, An
 
 
 def growth(full: bool) -> Iterator[Item]:
-    """The growth per step of stationary networks, against ½ log χ, and where it is 0."""
+    """The growth per step of stationary networks against ½ log χ, and its zero at the predicted edge."""
     seeds, (small, large) = GAUSSIAN[full]
     networks = unit_networks((small, large), seeds)
     origin = ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N")
@@ -99,7 +99,7 @@ def growth(full: bool) -> Iterator[Item]:
 
 
 def largest_exponent(full: bool) -> Iterator[Item]:
-    """The largest Lyapunov exponent of wide chaotic networks, by the command line's own experiment."""
+    """The largest Lyapunov exponent of wide chaotic networks, measured by the command line's own experiment."""
     seeds, g, transient, counted = 16, 3.0, 200, 1200 if full else 600
     samples = []
     for n in LYAPUNOV_SIZES[full]:
@@ -120,9 +120,9 @@ def largest_exponent(full: bool) -> Iterator[Item]:
 
 def averages(full: bool) -> Iterator[Item]:
     """The fixed point and its growth by an independent integral."""
-    for g in (3.0, 10.0):  # at the second, 64 Gauss-Hermite nodes give the wrong sign
+    for g in (3.0, 10.0):  # at the second, 64 Gauss-Hermite nodes yield the wrong sign
         q = g * g
-        for _ in range(40):  # contracts by less than ½ at these gains
+        for _ in range(40):  # contracts by a factor below ½ at these gains
             q = g * g * _average(lambda a: math.tanh(a) ** 2, q)
         chi = g * g * _average(lambda a: math.cosh(min(a, 150.0)) ** -4.0, q)
         yield Line(
@@ -133,7 +133,7 @@ def averages(full: bool) -> Iterator[Item]:
 
 
 def _average(function: Callable[[float], float], q: float) -> float:
-    """⟨f(√q z)⟩ of an even f."""
+    """⟨f(√q z)⟩ for an even f."""
 
     def integrand(a: float) -> float:
         return 2.0 * function(a) * math.exp(-0.5 * a * a / q) / math.sqrt(2.0 * math.pi * q)
@@ -144,7 +144,7 @@ def _average(function: Callable[[float], float], q: float) -> float:
 
 
 def edges(full: bool) -> Iterator[Item]:
-    """Where the growth is zero without bias."""
+    """The weight scale at which the growth is zero, without bias."""
     published = {"tanh": 1.0, "hard_tanh": 1.0, "relu": math.sqrt(2.0), "erf": 0.5 * math.sqrt(math.pi)}
     values = np.array(list(published.values()))
     yield worst(
@@ -155,7 +155,7 @@ def edges(full: bool) -> Iterator[Item]:
 
 
 def below_the_edge(full: bool) -> Iterator[Item]:
-    """Tanh networks at g < 1 fall to 0 and become linear: each one's exponents."""
+    """All exponents of tanh networks at g < 1, which decay to 0 and become linear."""
     n, transient, counted, g, seeds = 20, 200, 1000, 0.7, range(8)
     settings = {
         "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted, "seeds": len(seeds),

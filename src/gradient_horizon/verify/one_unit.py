@@ -1,4 +1,4 @@
-"""One unit and one gate: products that can be written down."""
+"""Checks of networks of one unit or one gate, for which the Jacobian product has a closed form."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ PITCHFORK = "the pitchfork of h = tanh(w h): Strogatz, section 3.4"
 
 
 def one_unit(full: bool) -> Iterator[Item]:
-    """h_t = tanh(w h_{t-1}): exponential below and above w = 1, a power law at it."""
+    """h_t = tanh(w h_{t-1}): exponential below and above w = 1, a power law at w = 1."""
     cell = make_cell("tanh", 1)
     steps, start, half = 20_000, 0.5, 10_000
     weights = np.array([0.6, 1.0, 1.5, -2.5])
@@ -62,7 +62,7 @@ def one_unit(full: bool) -> Iterator[Item]:
 
 
 def forget_gate(full: bool) -> Iterator[Item]:
-    """An LSTM with zero weights forgets by its gate alone; closed gates included."""
+    """An LSTM, and a GRU, with zero weights: the product depends on one gate only, even if that is closed."""
     n, steps = 2, 500
     cell = make_cell("lstm", n)
     still = gaussian(np.random.default_rng(0), n, scale=0.0, dtype="float32")

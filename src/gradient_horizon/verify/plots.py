@@ -1,4 +1,4 @@
-"""The figures of the page, in the package's style."""
+"""Figures of the verification page, in the package's style."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def tanh_derivative() -> Figure:
 def newman(
     predicted: Float[np.ndarray, " n"], measured: Float[np.ndarray, " n"], tolerance: Float[np.ndarray, " n"]
 ) -> Figure:
-    """The spectrum beside its prediction; and what is left between them, in units of the tolerance."""
+    """The spectrum next to its prediction, and the difference between them with the tolerance."""
     index = np.arange(1, len(predicted) + 1)
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 2.5)
@@ -44,7 +44,7 @@ def newman(
 
 
 def growth_against_scale(found: dict[str, tuple[Any, Any, Any]]) -> Figure:
-    """Of each activation: mean-field growth against g as a line, and what networks do as dots with tolerances."""
+    """Growth against g for each activation: mean field as lines, networks as dots with tolerances."""
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 3.2)
         ax = figure.subplots()
@@ -78,7 +78,7 @@ def powers(
     limit: Float[np.ndarray, " t"],
     tolerance: Float[np.ndarray, " t"],
 ) -> Figure:
-    """‖W^t‖_F/√N and ‖W^t‖₂ against t by the size N of W, and the latter's `limit` of large N."""
+    """‖W^t‖_F/√N and ‖W^t‖₂ against t for each size N of W, and the large-N `limit` of the latter."""
     steps = len(next(iter(roots.values())))
     lags = np.arange(steps + 1)
     law = gaussian_power_norms(lags)

@@ -1,4 +1,4 @@
-"""Products of random matrices: exact laws at finite N where the matrices are fresh, large-N laws for powers of one."""
+"""Checks of products of random matrices: exact laws at finite N for fresh matrices, large-N laws for powers of one."""
 
 import math
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ K = f"{STANDARD_ERRORS:g}"
 
 
 def newman_spectrum(full: bool) -> Iterator[Item]:
-    """All exponents of products of fresh Gaussian matrices, at finite N."""
+    """All Lyapunov exponents of products of fresh Gaussian matrices, at finite N."""
     n, steps = (64, 4000) if full else (32, 2000)
     xs = np.random.default_rng(5).standard_normal((steps, n, n)).astype(np.float32) / np.float32(math.sqrt(n))
     found = jax.jit(lambda xs: lyapunov_exponents(lambda _, h, x: x @ h, None, jnp.zeros(n, jnp.float32), xs))(xs)
@@ -55,7 +55,7 @@ def newman_spectrum(full: bool) -> Iterator[Item]:
 
 
 def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray, " S"]]:
-    """Mean log growth per step of h_0 under fresh Gaussian weights, g = 1: h_T = J_T ⋯ J_1 h_0 for both cells."""
+    """Mean log growth per step of h_0 under fresh Gaussian weights, g = 1; for both cells h_T = J_T ⋯ J_1 h_0."""
     weights = np.random.default_rng(7).standard_normal((seeds, steps, n, n), np.float32) / np.float32(math.sqrt(n))
 
     def measure(xs: Any, _: Any) -> Any:
@@ -76,7 +76,7 @@ def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray
 def _mean_and_variance(
     what: str, source: str, growth: Float[np.ndarray, " S"], steps: int, mean: float, variance: float, fourth: float
 ) -> Iterator[Line]:
-    """`fourth`: the excess kurtosis of one step's growth."""
+    """Lines for the mean and the variance; `fourth` is the excess kurtosis of the growth in one step."""
     count = growth.size
     yield Line(
         f"{what}: mean log growth of h_0 per step", source, mean, float(growth.mean()),
@@ -101,7 +101,7 @@ def vector_growth(full: bool) -> Iterator[Item]:
         f"fresh Gaussian W, N = {n}", NEWMAN, growth["linear"], steps,
         float(gaussian_lyapunov_exponents(n, 1.0)[0]), variance, kurtosis,
     )  # fmt: skip
-    alive = growth["relu"][np.isfinite(growth["relu"])]  # with probability 2^-N a step all units shut
+    alive = growth["relu"][np.isfinite(growth["relu"])]  # with probability 2^-N per step all units shut
     law = relu_log_growth(n, 1.0)
     yield from _mean_and_variance(
         f"ReLU with fresh weights and masks, N = {n} (a chi-square with a binomial number of degrees of freedom)",
@@ -110,7 +110,7 @@ def vector_growth(full: bool) -> Iterator[Item]:
 
 
 def _relu_kurtosis(n: int) -> float:
-    """Excess kurtosis of ½ log chi-square of B degrees of freedom, B ~ Binomial(n, ½) and above 0."""
+    """Excess kurtosis of ½ log of a chi-square of B degrees of freedom, B ~ Binomial(n, ½) conditioned on B > 0."""
     alive = np.arange(1, n + 1)
     weights = special.binom(n, alive) / (2.0**n - 1.0)
     first, second, third, fourth = (0.5 ** (k + 1) * special.polygamma(k, 0.5 * alive) for k in range(4))
@@ -165,7 +165,7 @@ def powers(full: bool) -> Iterator[Item]:
 
 
 def norm_and_radius(full: bool) -> Iterator[Item]:
-    """The two numbers of one matrix that are taken for each other, in the command line's own result."""
+    """The norm and the spectral radius of one matrix, which are easily confused, and the median gradient horizon."""
     n, g, seeds = 256 if full else 128, 0.6, 32
     dataset = _small_tanh_networks(n, g, seeds)
     norm, radius = dataset.largest_singular_value / g, dataset.spectral_radius / g
@@ -187,7 +187,7 @@ def norm_and_radius(full: bool) -> Iterator[Item]:
 
 
 def _small_tanh_networks(n: int, g: float, seeds: int) -> Any:
-    """The `jacobian` experiment on tanh networks that start close to 0."""
+    """The `jacobian` experiment for tanh networks that start close to 0."""
     settings = {
         "cell": "tanh", "hidden_size": n, "steps": 20, "seeds": seeds, "weight_scales": [g], "state_scale": 1e-3,
     }  # fmt: skip
@@ -195,7 +195,7 @@ def _small_tanh_networks(n: int, g: float, seeds: int) -> Any:
 
 
 GAUSSIAN = {False: (256, (48, 96)), True: (512, (128, 256))}
-"""How many networks of one Gaussian matrix, and of which two sizes, without and with `--full`."""
+"""Number of networks, each with one Gaussian matrix, and their two sizes, without and with `--full`."""
 
 ORIGIN = (
     "N = {small} and {large} extrapolated to N → ∞ with a correction of order {power}; {k} standard errors of"

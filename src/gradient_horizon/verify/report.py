@@ -1,4 +1,4 @@
-"""The page: one HTML file with its figures inside, and the same as a table for the terminal."""
+"""Output of the verification: one HTML file with embedded figures, and a table for the terminal."""
 
 import base64
 import html
@@ -52,7 +52,7 @@ _COLUMNS = (
 
 
 def number(value: float) -> str:
-    """Six digits; a leading minus as a minus sign."""
+    """`value` to six digits, with typographic minus signs."""
     if math.isinf(value):
         return "−∞" if value < 0 else "∞"
     return f"{value:.6g}".replace("-", "−")
@@ -68,14 +68,14 @@ def _numbers(line: Line) -> tuple[str, str, str, str]:
 
 
 def made(*, full: bool, seconds: float) -> str:
-    """By what, on what and how long."""
+    """One line on how the page was made: the command, the time it took, the versions and the machine."""
     versions = f"gradient_horizon {__version__}, JAX {jax.__version__}, NumPy {np.__version__}"
     machine = f"Python {platform.python_version()} on {platform.machine()}, {jax.devices()[0].device_kind}"
     return f"gradient-horizon verify{' --full' if full else ''}: {seconds:.0f} s. {versions}; {machine}."
 
 
 def verdict(sections: Sequence[Section]) -> tuple[str, list[str]]:
-    """One sentence, and the laws that failed."""
+    """A one-sentence summary, and the laws that failed."""
     lines = [line for section in sections for line in section.lines]
     failed = [line.law for line in lines if not line.passed]
     if not failed:
@@ -86,7 +86,7 @@ def verdict(sections: Sequence[Section]) -> tuple[str, list[str]]:
 
 
 def as_table(sections: Sequence[Section]) -> Table:
-    """Law, numbers and verdict of every line."""
+    """A table of every line: law, numbers and verdict."""
     table = Table(padding=(0, 1), show_edge=False)
     table.add_column("law", ratio=1, overflow="fold")
     for column in ("predicted", "measured", "difference", "tolerance"):
@@ -102,7 +102,7 @@ def as_table(sections: Sequence[Section]) -> Table:
 
 
 def as_html(sections: Sequence[Section], made: str) -> str:
-    """The page. `made`: by what, on what and how long."""
+    """The page as HTML; the argument `made` is the line that the function `made` returns."""
     sentence, failed = verdict(sections)
     laws = "".join(f"<li>{html.escape(law)}</li>" for law in failed)
     body = [
@@ -145,7 +145,7 @@ def _row(line: Line) -> str:
 
 
 def _trace(line: Line) -> str:
-    """Where an error came from, folded away."""
+    """The traceback of an error, collapsed."""
     return f"<details><summary>traceback</summary><pre>{html.escape(line.trace)}</pre></details>" if line.trace else ""
 
 

@@ -1,4 +1,4 @@
-"""Networks and factors for the checks, drawn in NumPy where no draw is under test: nothing to compile."""
+"""Networks and factors for the checks, drawn in NumPy unless the draw itself is tested: nothing to compile."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,7 +14,7 @@ from gradient_horizon.ensembles import blocks
 
 
 def linear(matrix: Any, h: Any, x: Any) -> Any:
-    """The step h ← W h, or h ← x h where the inputs are matrices."""
+    """The step h ← W h, or h ← x h if the inputs are matrices."""
     return (matrix if x is None else x) @ h
 
 
@@ -29,17 +29,17 @@ def gaussian(
 
 
 def over_networks(measure: Callable[[Any, Any], Any], networks: Any, block: int) -> Any:
-    """`measure(network, None)` for each of `networks`, in blocks over the devices as the command line runs them."""
+    """`measure(network, None)` for each of `networks`, in blocks over the devices, as the command line runs them."""
     total = len(jax.tree.leaves(networks)[0])
     return blocks.gather(blocks.map_blocks([blocks.Program(measure)], block, networks), total)
 
 
 @lru_cache(maxsize=1)
 def unit_networks(sizes: tuple[int, ...], seeds: int) -> dict[str, Float[np.ndarray, "..."]]:
-    """W⁰ ~ N(0, 1/N), b⁰ and h⁰ ~ N(0, 1) of Gaussian networks in float32: `seeds` of each size N, one after the other.
+    """W⁰ ~ N(0, 1/N), b⁰ and h⁰ ~ N(0, 1) of Gaussian networks in float32: `seeds` of each size N, size after size.
 
-    All are padded with zeros to the largest size, so that one program measures them: the padding has no weights in
-    or out, and adds nothing to a product's norm. `size` is N.
+    All are padded with zeros to the largest size, so that one program measures them: the padding has no incoming or
+    outgoing weights and adds nothing to the norm of a product. `size` is N.
     """
     rng, most, count = np.random.default_rng(8), max(sizes), len(sizes) * seeds
     size = np.repeat(np.array(sizes), seeds)
@@ -53,5 +53,5 @@ def unit_networks(sizes: tuple[int, ...], seeds: int) -> dict[str, Float[np.ndar
 
 
 def sech_squared(x: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """The slope of tanh by another formula than the package's."""
+    """The slope of tanh, by a formula other than the package's."""
     return 1.0 / np.cosh(x) ** 2

@@ -1,8 +1,8 @@
-"""Every law that the package can be held to, measured, on one page: `gradient-horizon verify`.
+"""The checks of `gradient-horizon verify`, which measures the laws that the package can be tested against.
 
 A check is a generator of lines (and figures); a section is a group of checks. Each line states the law, its source,
-what is predicted and measured, and a tolerance with its origin: rounding, carried through the computation to first
-order, or standard errors of a mean. No measured value is written down anywhere.
+the predicted and measured values, and a tolerance with its origin: rounding, propagated through the computation to
+first order, or standard errors of a mean. No measured value is hard-coded anywhere.
 """
 
 import logging
@@ -53,12 +53,12 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         mean_field.below_the_edge,
     ),
 }
-"""The checks of the page, in its order."""
+"""The checks by section, in the order of the page."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the checks of one section gave."""
+    """The results of the checks of one section."""
 
     title: str
     lines: list[Line]
@@ -71,9 +71,9 @@ def verify(
     sections: Mapping[str, Sequence[Check]] = SECTIONS,
     report: Callable[[str], None] = lambda check: None,
 ) -> list[Section]:
-    """Run the checks of `sections`, one after the other; `report` is told the name of each before it starts.
+    """Run the checks of `sections`, one after the other; `report` is called with the name of each before it starts.
 
-    `full` takes more and larger networks. A check that raises gives a line that fails.
+    `full` uses more and larger networks. A check that raises yields a line that fails.
     """
     found = []
     for title, checks in sections.items():
