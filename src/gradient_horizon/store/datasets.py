@@ -432,7 +432,7 @@ def concatenated(slabs: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = True) -> xr.Dataset:
-    """Join results over the swept settings named in their attributes, seeds, weight scales and lags; an outer join.
+    """Outer join of results over the swept settings that their attributes name, seeds, weight scales and lags.
 
     If `lazy`, large variables are assembled on access. Coordinates are sorted if `ordered`, and otherwise in order of
     first occurrence. A variable with the name of a swept setting, which holds the setting as it was used, is renamed

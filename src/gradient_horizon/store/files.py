@@ -285,7 +285,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool | None]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Exclude other processes for a moment if there are no locks: only one process can create the file `path`.
+    """Briefly exclude other processes when there are no locks: only one process can create the file `path`.
 
     A file older than `PATIENCE` was left behind by a process that died.
     """

@@ -161,7 +161,7 @@ _remembered: dict[Any, Record | None] | None = None  # keyed by the file and its
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Within the context, read a record again only if it was replaced; for code that only looks, many times over."""
+    """Within the context, read a record again only if it was replaced; for repeated reading without writing."""
     global _remembered
     before = _remembered
     _remembered = {} if before is None else before
@@ -250,7 +250,7 @@ def silence(folder: Path) -> float:
 
 
 def is_alive(folder: Path, record: Record) -> bool:
-    """True if the process that wrote the record in `folder` still runs: it wrote recently, and is not known dead."""
+    """True if the process that wrote the record in `folder` is alive: it wrote recently and is not known to be dead."""
     if abs(silence(folder)) > LOST_AFTER:
         return False
     if record.host != socket.gethostname():
@@ -382,7 +382,7 @@ def _is_name(name: str) -> bool:
 
 
 def known_plan(sweep: Path) -> tuple[dict[str, int], str]:
-    """Return the jobs in a sweep's plan and their numbers of networks; if it cannot be read, none and the reason."""
+    """Return the jobs in a sweep's plan with their numbers of networks, and the reason if it cannot be read."""
     try:
         return read_plan(sweep), ""
     except DamagedError as error:
@@ -422,10 +422,10 @@ def is_own(folder: Path, record: Record) -> bool:
 
 
 def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
-    """Return the folders of a sweep's jobs, planned or found; and everything else there, by name.
+    """Return the folders of a sweep's jobs, planned or found; and a dictionary of everything else there, by name.
 
-    What is given with the name is, for a folder that holds a job of another name, that job's name; for a folder without
-    a job's record, an empty string; and for a plan that cannot be read, the reason.
+    Its values are, for a folder that holds a job of another name, that job's name; for a folder without a job's record,
+    an empty string; and for a plan that cannot be read, the reason.
     """
     plan, reason = known_plan(sweep)
     others = {PLAN: reason} if reason else {}

@@ -2,8 +2,8 @@
 
 HDF5 knows from its own header where its data end, and ignores what follows, so the file remains netCDF-4 for every
 reader. When HDF5 writes to the file again it cuts the line off, so a file that was changed on purpose counts as
-unchecked, not as damaged. A file is verified before HDF5 reads a byte of it. To check one by hand: `head -c -128 FILE |
-sha256sum` and `tail -n 1 FILE`.
+unchecked, not as damaged. A file is verified before HDF5 reads a byte of it. To check one by hand:
+`head -c -128 FILE | sha256sum` and `tail -n 1 FILE`.
 """
 
 import hashlib
