@@ -361,7 +361,7 @@ def collect(options: argparse.Namespace) -> int:
             with records.writing(folder):
                 datasets.save(dataset, _output(output))
         else:
-            datasets.save(dataset, _output(output))  # it may have changed meanwhile
+            datasets.save(dataset, _output(output))  # checked again, as it may have changed meanwhile
     except OSError as error:
         raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
     for job in left_out:

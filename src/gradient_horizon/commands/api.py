@@ -1,4 +1,4 @@
-"""Running a sweep from Python or a notebook."""
+"""Run a sweep from Python or a notebook."""
 
 import subprocess
 import sys

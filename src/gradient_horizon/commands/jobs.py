@@ -204,7 +204,7 @@ def write_settings(job: Job) -> None:
 
 
 def leave_to_others(job: Job, memory_budget: float | None) -> None:
-    """Write all that another process needs to compute the job; `memory_budget`, in GiB, unless its settings give one.
+    """Write all that another process needs to compute the job, with `memory_budget` (GiB) unless its settings give one.
 
     The record of earlier attempts is removed, and with `force` so are their measurements. A job that another process is
     computing is left alone, and so, without `force`, is one that has finished since the command was planned. Raises

@@ -33,7 +33,7 @@ from gradient_horizon.store import files, records, standings
 
 FOLDER = "launcher"  # in the sweep's folder, for the launchers' files
 ALIVE = "alive"  # in each command's own folder there; locked as long as the command lives
-SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; for a lost job to be restarted
+SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
 Tell = Callable[[list[standings.Standing]], None]
 
@@ -101,7 +101,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
     error = ""
     if planned.launcher["_target_"] == launchers.SLURM.target:
         importlib.import_module("submitit")
-        # it warns every few seconds if SLURM keeps no accounts
+        # it warns every few seconds if SLURM has no accounting
         logging.getLogger("submitit").setLevel(logging.ERROR)
     try:
         with _following(todo, tell):
@@ -179,9 +179,11 @@ def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
 
 
 def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | None]:
-    """Return the cores and the memory, in GiB, of one task.
+    """Return the cores and the memory, in GiB, of one task; None if unknown.
 
-    Each is None unless tasks share a machine or the launcher's settings determine it.
+    With joblib, the tasks that run at once share this machine equally. With Ray, a task has the cores that its settings
+    give it, or one, and memory in proportion. With SLURM, the cores are None and the memory is 60 % of `mem_gb`, if
+    that is set.
     """
     gibibytes = devices.memory_budget(None) / 2**30
     if launcher["_target_"] == launchers.JOBLIB.target:

@@ -58,7 +58,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             read += OverridesParser.create().parse_overrides([text])
         except SettingError:
             raise
-        except Exception as error:  # the parser raises many kinds for invalid overrides
+        except Exception as error:  # the parser raises errors of many types
             if whole := _cut_by_a_shell(overrides[index : index + 20]):
                 raise SettingError("override", text, f"no space outside quotes: '{whole}'") from None
             raise SettingError(
@@ -163,7 +163,7 @@ def experiments_defaults() -> dict[str, dict[str, Any]]:
 
 
 def _axis(override: Override) -> list[Any]:
-    """Return the values of `key=a,b` or `key=range(..)`, each of the type as which it is written."""
+    """Return the values of `key=a,b` or `key=range(..)`, each typed as it is written."""
     _check_sweep(override)
     key, value = override.key_or_group, override.value()
     if not isinstance(value, ChoiceSweep | RangeSweep):
@@ -244,7 +244,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     _check_read(base.experiment, [*axes, *named], base)
     values = schema.as_dict(base)
     for key in schema.FROM_OTHERS:
-        if settings[key] is None:  # thus the usual value given each job's other settings
+        if settings[key] is None:  # the usual value, which depends on each job's other settings
             values[key] = None
     return _sweep(base, values, axes, launchers.checked(composed.hydra.launcher))
 
@@ -272,7 +272,7 @@ def _composed(fixed: Sequence[Override], name: str, preset: Mapping[str, Any]) -
     try:
         with initialised() as composing:
             return composing(lines)
-    except Exception as error:  # Hydra raises many kinds for incompatible settings
+    except Exception as error:  # Hydra raises errors of many types
         setting, value = ("sweeps", name) if name else ("override", " ".join(lines))
         raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
 

@@ -1,8 +1,8 @@
 """The Hydra launchers that a sweep may use, and their allowed options: none of which can become another command.
 
 The options of a launcher end up in a scheduler's script, in a call of joblib or in a Ray cluster. Each option is
-restricted by name and by the characters of its value. A preset may set harmless options too; lines of shell (`setup`),
-accounts, addresses and folders can only be set on the user's own command line.
+restricted by name and by the characters of its value. Presets may set only harmless options; lines of shell (`setup`),
+accounts, addresses and folders can be set only on the user's own command line.
 """
 
 import importlib.util

@@ -354,7 +354,7 @@ def usual(key: str, settings: Mapping[str, Any]) -> Any:
 
 
 def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> dict[str, list[Any]]:
-    """Return the settings that decide the numbers and yet differ between the `jobs` of a sweep without being its axes.
+    """Return the settings that decide the numbers and differ between the `jobs` of a sweep, although they are no axes.
 
     Each name is mapped to its distinct values. Settings that are lists are left out, since they join along an axis of
     the result. Settings that other settings decide may differ with these, like the usual `steps` of two tasks. A
@@ -432,7 +432,7 @@ def _check_together(config: Config) -> None:
 
 
 def unread(config: Config) -> dict[str, str]:
-    """Return the settings that have no effect, by name, each with the setting that makes it so, as it is written."""
+    """Return the settings that have no effect, by name, each with the setting that causes this, as in `cell=tanh`."""
     found = {}
     if config.cell != "lstm":
         found |= dict.fromkeys(("forget_bias", "block"), f"cell={config.cell}")

@@ -37,8 +37,8 @@ _DIGEST = hashlib.sha256().digest_size
 class Parts:
     """The parts in one folder.
 
-    `made_by` identifies everything that determines their bytes. `seconds` is the time between two writes, and `budget`
-    the memory, in bytes, that may be filled.
+    `made_by` identifies everything that determines their bytes. `seconds` is the minimum time between two writes, and
+    `budget` the memory, in bytes, that may be filled.
     """
 
     def __init__(self, folder: Path, made_by: str, *, seconds: float = 10.0, budget: int = 2**40):

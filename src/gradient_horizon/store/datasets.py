@@ -38,7 +38,7 @@ _ORDERS = (
     *(names.TASKS, names.CLIP_RULES, names.OPTIMIZERS),
 )
 LARGEST_IN_MEMORY = 2**28  # bytes of files; larger results are read on access, piece by piece
-LARGE = 2**24  # bytes; larger variables are written piece by piece, as they are joined in a large result
+LARGE = 2**24  # bytes; larger variables are written piece by piece, and in large results joined piece by piece
 
 
 def _encoded(dataset: xr.Dataset) -> xr.Dataset:
@@ -187,7 +187,7 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
             _check_attributes(dataset)
     except ResultError as error:
         raise ResultError(f"{path}: {error}") from None
-    except Exception as error:  # HDF5, h5netcdf and xarray raise many kinds for a damaged or foreign file
+    except Exception as error:  # HDF5, h5netcdf and xarray raise many types for a damaged or foreign file
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise ResultError(f"{path}: {error.strerror}") from None
         raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.said(error)})") from None

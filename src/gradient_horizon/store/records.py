@@ -39,7 +39,7 @@ class DamagedError(ResultError):
 
 
 def _is_number(value: Any) -> bool:
-    """True if it is a time or a fraction that can be computed with."""
+    """True if it is a number, such as a time or a fraction, that can be computed with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 

@@ -56,7 +56,7 @@ def standing_of(folder: Path, networks: int) -> Standing:
 
 
 def standings(sweep: Path, *, look: bool = False) -> list[Standing]:
-    """Return the standing of every job in a sweep's folder; with `look`, altered results are found `damaged`."""
+    """Return the standing of every job in a sweep's folder; `look` reads results too: altered ones are `damaged`."""
     plan, _ = records.known_plan(sweep)
     found = [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
     return [_looked_at(sweep / job.job, job) for job in found] if look else found
