@@ -354,7 +354,7 @@ def usual(key: str, settings: Mapping[str, Any]) -> Any:
 
 
 def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> dict[str, list[Any]]:
-    """Return the settings that decide the numbers and differ between the `jobs` of a sweep, although they are no axes.
+    """Return the settings that decide the numbers and differ between the `jobs` of a sweep without being axes of it.
 
     Each name is mapped to its distinct values. Settings that are lists are left out, since they join along an axis of
     the result. Settings that other settings decide may differ with these, like the usual `steps` of two tasks. A
