@@ -1,1 +1,1 @@
-"""From a command line to finished jobs: the parser, the actions behind it, sweeps and launchers at work."""
+"""The command line: its parser, the action behind each command, sweeps and launchers."""

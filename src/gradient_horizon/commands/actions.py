@@ -1,6 +1,6 @@
-"""What each command does. Whatever needs no JAX answers before JAX is loaded.
+"""The action behind each command. Whatever needs no JAX answers before JAX is loaded.
 
-Each takes the parsed options and returns the exit status.
+Each action takes the parsed options and returns the exit status.
 """
 
 import argparse
@@ -19,16 +19,16 @@ from gradient_horizon.commands import interrupts
 from gradient_horizon.ensembles import devices, process
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
-_NAMED = 5  # jobs of other processes that the table's last lines name
-_LISTED = 200  # finished jobs that a table lists; more are counted
+_NAMED = 5  # jobs of other processes named below the table
+_LISTED = 200  # finished jobs that a table lists; more are only counted
 
 
 class UsageError(ValueError):
-    """Input that the command line refuses; one line for the user."""
+    """Input that the command line refuses; the message is one line for the user."""
 
 
 def preset_names(prefix: str) -> list[str]:
-    """The presets whose names begin so."""
+    """Return the presets whose names begin with `prefix`."""
     from gradient_horizon.settings import presets
 
     return [name for name in presets.names() if name.startswith(prefix)]
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def figures(options: argparse.Namespace) -> int:
-    """Paper figures into results/figures; of a preset that makes none, its own figures into its folder."""
+    """Draw paper figures into results/figures; for a preset that makes none, its own figures into its folder."""
     from gradient_horizon.figures.paper import NAMES
 
     unknown = [name for name in options.names if name not in preset_names("")]
@@ -60,7 +60,7 @@ def figures(options: argparse.Namespace) -> int:
                 ends.append(_paper_figure(name, quick=options.quick, draw_only=options.draw_only))
             else:
                 ends.append(_run_sweep([f"+sweeps={name}"], redraw=True))
-        except Exception as error:  # of one figure, which the others can do without
+        except Exception as error:  # one failed figure must not stop the others
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             print(f"gradient-horizon: {name}: {why}", file=sys.stderr)
             ends.append(FAILED)
@@ -130,7 +130,7 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
 
 
 def _computed(screen: Any, sweep: Any, todo: list[Any]) -> tuple[int, bool]:
-    """Compute `todo` and say what became of it; the exit status, and whether there is anything to show."""
+    """Compute `todo` and report the outcome; return the exit status, and whether there is anything to show."""
     from gradient_horizon.commands import sweep as sweeps
     from gradient_horizon.store import records
 
@@ -172,18 +172,18 @@ def _compute(screen: Any, sweep: Any, todo: list[Any]) -> Any:
         with terminal.telling(screen, todo) as tell:
             return launch.run(sweep, todo, todo[0].config.pack, tell)
     finally:
-        _prepare()  # for the figures; before, the tasks would inherit its settings
+        _prepare()  # for the figures; earlier, the tasks would inherit its settings
 
 
 def _prepare() -> None:
-    """Set JAX up, unless this process has loaded it."""
+    """Set up JAX, unless this process has already loaded it."""
     if "jax" not in sys.modules:
         process.prepare_own()
         _check_platforms()
 
 
 def _check_platforms() -> None:
-    """Refuse a platform that JAX cannot start, which it does not always say in words."""
+    """Refuse a platform that JAX cannot start, since JAX's own error may lack a message."""
     asked = os.environ.get("JAX_PLATFORMS")
     if asked:
         import jax
@@ -211,7 +211,7 @@ def _jobs(count: int) -> str:
 
 
 def _draw_quick_looks(screen: Any, sweep: Any, computed: list[Any]) -> None:
-    """Draw what is missing of the pictures of jobs that were finished before."""
+    """Draw the missing pictures of jobs that had finished before this command."""
     from gradient_horizon.commands import jobs
 
     owed = [job for job in sweep.jobs if job not in computed and jobs.owes_quick_look(job)]
@@ -225,9 +225,9 @@ def _draw_quick_looks(screen: Any, sweep: Any, computed: list[Any]) -> None:
 
 
 def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
-    """The sweep's table, its figures, drawn where they do not show what is finished, and where everything lies.
+    """Print the sweep's table and the paths of its files, and draw its figures unless they show all finished jobs.
 
-    The exit status: a figure that cannot be drawn is reported, and takes nothing from the results.
+    Returns the exit status: a figure that cannot be drawn is reported, and leaves the results as they are.
     """
     from gradient_horizon.analysis import tables
     from gradient_horizon.commands import drawing
@@ -258,7 +258,7 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
 
 
 def _left_out_lines(dataset: Any, folder: Path) -> list[str]:
-    """Which of the sweep's jobs the table and the figures leave out, what has become of them, and what shows them."""
+    """Return lines on the jobs that the table and the figures leave out: their states, and how to include them."""
     from gradient_horizon.store import records
     from gradient_horizon.store import standings as told
 
@@ -292,9 +292,9 @@ def _folder(path: Path) -> Path:
 
 
 def _output(path: Path) -> Path:
-    """`path`, if a file can be written there in place of nothing, or of a regular file; else `UsageError`.
+    """Return `path` if a file can be written there, in place of nothing or of a regular file; else raise `UsageError`.
 
-    Writing replaces what has the name: a device or a pipe would be gone, and a link not be followed.
+    Writing replaces whatever has that name: a device or a pipe would be lost, and a link would not be followed.
     """
     try:
         mode = path.lstat().st_mode
@@ -314,7 +314,7 @@ def _output(path: Path) -> Path:
 
 
 def status(options: argparse.Namespace) -> int:
-    """What has become of each job of a sweep, wherever it runs."""
+    """Show the state of each job of a sweep, wherever it runs."""
     from gradient_horizon.store import records
     from gradient_horizon.store import standings as told
 
@@ -355,13 +355,13 @@ def _without_warnings() -> Iterator[None]:
 
 
 def collect(options: argparse.Namespace) -> int:
-    """Join what is finished into one file, and say what is missing."""
-    folder = _folder(options.folder)  # before what takes long to load
+    """Join the finished jobs into one file, and list the missing ones."""
+    folder = _folder(options.folder)  # before the slow imports
     from gradient_horizon.store import datasets, records
     from gradient_horizon.store import standings as told
 
     output = _output(options.output or folder / "collected.nc")
-    with records.remembering(), _without_warnings():  # what is missing is reported below
+    with records.remembering(), _without_warnings():  # missing jobs are listed below
         dataset = datasets.load(folder)
         missing = {*json.loads(dataset.attrs["missing_jobs"])}
         left_out = [job for job in told.standings(folder) if job.job in missing] if missing else []
@@ -371,7 +371,7 @@ def collect(options: argparse.Namespace) -> int:
             with records.writing(folder):
                 datasets.save(dataset, _output(output))
         else:
-            datasets.save(dataset, _output(output))  # what stood there may have changed meanwhile
+            datasets.save(dataset, _output(output))  # checked again, as it may have changed meanwhile
     except OSError as error:
         raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
     for job in left_out:
@@ -401,7 +401,7 @@ def verify(options: argparse.Namespace) -> int:
     screen = terminal.console()
     begun = time.monotonic()
     checks = sum(len(checks) for checks in SECTIONS.values())
-    with terminal.counting(screen, checks) as say, _without_warnings():  # some checks provoke them
+    with terminal.counting(screen, checks) as say, _without_warnings():  # some checks provoke warnings
 
         def report(name: str) -> None:
             interrupts.check()

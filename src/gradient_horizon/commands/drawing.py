@@ -1,7 +1,7 @@
-"""A sweep's own figures, beside its jobs: drawn again unless those that stand show just what is finished.
+"""A sweep's own figures, next to its jobs: redrawn unless the existing ones show exactly what is finished.
 
-What they were drawn from stands in `figures.json`, which is written last: a hash of the finished results, and one of
-each file. So whatever ends a process while it draws, the next command finds that the figures are still owed.
+`figures.json` records what the figures were drawn from: a hash of the finished results, and a hash of each file. It is
+written last, so that if a process ends while drawing, for whatever reason, the next command draws the figures again.
 """
 
 import hashlib
@@ -19,7 +19,10 @@ ENDINGS = (".pdf", ".png")
 
 
 def shown_by(folder: Path) -> str:
-    """A hash of what the figures of a sweep's folder are to show: its finished results, by name and checksum."""
+    """Return a hash of what the figures of a sweep's folder should show.
+
+    This covers the names and checksums of its finished results, and the version of the package.
+    """
     found = {}
     for job in records.job_folders(folder):
         record = records.readable_record(job)
@@ -29,7 +32,7 @@ def shown_by(folder: Path) -> str:
 
 
 def _drawn(folder: Path) -> tuple[str, dict[str, str]]:
-    """What the figures there were drawn from, and their files by name with a hash of each; both empty if unknown."""
+    """Return what the figures there were drawn from, and a hash of each of their files; both empty if unknown."""
     try:
         drawn = json.loads(files.read_regular(folder / DRAWN))
         return drawn["shows"], {name: drawn["files"][name] for name in drawn["files"] if _is_figure(name)}
@@ -42,7 +45,7 @@ def _is_figure(name: str) -> bool:
 
 
 def standing(folder: Path, shows: str) -> list[Path] | None:
-    """The files of the figures that stand there, if they show what they are to; None where they are owed."""
+    """Return the files of the existing figures if they show what they should; None if they have to be drawn."""
     drawn_from, checksums = _drawn(folder)
     if drawn_from != shows:
         return None
@@ -55,9 +58,9 @@ def standing(folder: Path, shows: str) -> list[Path] | None:
 
 
 def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None] = lambda: None) -> list[Path]:
-    """Draw every figure of `dataset`, which is what `shows` is the hash of, and return the files.
+    """Draw every figure of `dataset`, of which `shows` is the hash, and return the files.
 
-    A figure that an earlier drawing has left and this one does not make is removed. `check` is called before each.
+    Figures of an earlier drawing that are no longer made are removed. `check` is called before each figure.
     """
     with records.writing(folder):
         return _draw(folder, dataset, shows, check)

@@ -1,8 +1,8 @@
-"""Ctrl-C is honoured at every moment, also where the exception that it raises is lost.
+"""Reliable Ctrl-C: the process stops even if the exception raised by the signal is lost.
 
 Python turns SIGINT into a `KeyboardInterrupt` wherever the interpreter happens to be. In a callback of the garbage
-collector (JAX registers one), in `__del__` or in a weak reference's callback it is printed and dropped, and the work
-would go on. The handler here also remembers the signal; long work asks for it between its steps.
+collector (JAX registers one), in `__del__` or in a weak reference's callback, the exception is printed and dropped, and
+the work would go on. The handler here also records the signal, and long-running work checks for it between its steps.
 """
 
 import _thread
@@ -16,7 +16,7 @@ _asked = False
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """A signal's handler: raises `KeyboardInterrupt`, which `check` raises again where it was lost."""
+    """Signal handler: raise `KeyboardInterrupt`, which `check` raises again if it was lost."""
     global _asked
     _asked = True
     raise KeyboardInterrupt
@@ -24,9 +24,9 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def honoured() -> Iterator[None]:
-    """Let SIGTERM and SIGINT `stop` this process meanwhile; for its main thread.
+    """Let SIGTERM and SIGINT `stop` this process within the context; for the main thread only.
 
-    SIGINT stays ignored where it is, as in the background of a script.
+    SIGINT remains ignored if it already is, as in a script's background jobs.
     """
     forget()
     numbers = [signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else [])]
@@ -43,19 +43,21 @@ def honoured() -> Iterator[None]:
 
 
 def stop_main() -> None:
-    """Raise `KeyboardInterrupt` in the main thread, from another: also where SIGINT is ignored, as in the background of
-    a script, and Python's own way does nothing."""
+    """Raise `KeyboardInterrupt` in the main thread, from another thread.
+
+    This also works if SIGINT is ignored, as in a script's background jobs, where Python's own way does nothing.
+    """
     handled = [number for number in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(number))]
     _thread.interrupt_main(handled[0] if handled else signal.SIGINT)
 
 
 def check() -> None:
-    """Raises `KeyboardInterrupt` where a signal has asked to stop."""
+    """Raise `KeyboardInterrupt` if a signal has asked the process to stop."""
     if _asked:
         raise KeyboardInterrupt
 
 
 def forget() -> None:
-    """Forget that a signal asked to stop, as it has been dealt with."""
+    """Clear the request to stop, once it has been dealt with."""
     global _asked
     _asked = False

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LOG, SETTINGS, QUICK_LOOK, PARTS, LOCK = "run.log", "config.yaml", "quick_look", "parts", "lock"
-CLAIM = ".alone"  # of the one process that may claim the job at a moment, where there are no locks
+CLAIM = ".alone"  # held while a process claims the job, if there are no locks
 INTERRUPTED = "interrupted"  # the error of a job that was stopped
 _log = logging.getLogger("gradient_horizon")
 
 
 class TakenError(Exception):
-    """Another process has taken the job over; what it has written stays."""
+    """Another process has taken over the job; what that process has written is kept."""
 
     def __init__(self, folder: Path):
         other = records.readable_record(folder)
@@ -68,7 +68,7 @@ class Job:
         return networks_of(self.config)
 
     def record(self) -> records.Record:
-        """What says that this process, from now on, computes the job."""
+        """Return a record which states that this process computes the job from now on."""
         return records.Record(
             *(records.RUNNING, self.hash, spelt_short(deciding(self.config)), self.swept),
             networks=self.networks,
@@ -78,12 +78,12 @@ class Job:
         )
 
     def conflict(self) -> list[str]:
-        """How a job in this folder that is finished or runs differs in its settings: `steps: 100 there, 200 here`."""
+        """Return how the settings of a finished or running job in this folder differ: `steps: 100 there, 200 here`."""
         record = records.readable_record(self.folder)
         if not self.occupied() or record is None or record.hash == self.hash:
             return []
         here = spelt_short(deciding(self.config))
-        there = {**({"draws": 1} if "draws" in here else {}), **record.settings}  # version 1 did not name itself
+        there = {**({"draws": 1} if "draws" in here else {}), **record.settings}  # version 1 did not record itself
         return [
             f"{'version of the draws' if key == 'draws' else key}: {there.get(key)!r} there, {here.get(key)!r} here"
             for key in dict.fromkeys([*here, *there])
@@ -91,14 +91,14 @@ class Job:
         ]
 
     def occupied(self) -> str:
-        """`finished` or `running` if some job in this folder is, whatever its settings; else empty."""
+        """Return `finished` or `running` if some job in this folder is, whatever its settings; else an empty string."""
         record = records.readable_record(self.folder)
         if record is None:
             return ""
         return record.state if record.state == records.FINISHED or records.is_running(self.folder, record) else ""
 
     def is_finished(self) -> bool:
-        """Whether its result stands, made with these settings, in its own folder, and unaltered since."""
+        """True if the result is in the job's own folder, was made with these settings, and is unaltered."""
         record = records.readable_record(self.folder)
         if record is not None and not records.is_own(self.folder, record):
             return False
@@ -124,11 +124,12 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed(job: Job) -> Iterator[bool]:
-    """Whether the job is this process's to compute, for as long as the context lasts.
+    """Claim the job for this process within the context; yields whether that succeeded.
 
-    A lock of the operating system on a file in the job's folder: a process that dies, however, lets go of it. Where
-    machines share a folder but no locks, the heartbeat in the job's record tells of a process on another one; where
-    there are no locks at all, of one on this machine too. Raises `ResultError` for a record that must not be replaced.
+    The claim is a lock of the operating system on a file in the job's folder, which is released however the process
+    ends. If machines share the folder but not the locks, the heartbeat in the job's record reveals a process on another
+    machine; if there are no locks at all, it also reveals one on this machine. Raises `ResultError` for a record that
+    must not be replaced.
     """
     files.make_folder(job.folder)
     with files.locked(job.folder / LOCK, wait=False) as held:
@@ -143,7 +144,7 @@ def claimed(job: Job) -> Iterator[bool]:
 
 @contextmanager
 def _announced(job: Job) -> Iterator[bool]:
-    """`claimed` without locks: the record says that this process is at the job, from before it is computed."""
+    """As `claimed`, without locks: the record announces that this process has the job, before it is computed."""
     own = None
     with files.alone(job.folder / CLAIM):
         before = records.read_record(job.folder)
@@ -162,9 +163,9 @@ def _announced(job: Job) -> Iterator[bool]:
 
 @contextmanager
 def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[Callable[[], None]]:
-    """Say in the job's record, again and again, that it runs and how far it is, unless another process has taken it.
+    """Regularly update the job's record to show that it runs and how far it is, unless another process has taken it.
 
-    Yields a function that raises `TakenError` once that has been noticed.
+    Yields a function that raises `TakenError` once this has been noticed.
     """
     ended, taken = threading.Event(), threading.Event()
 
@@ -173,7 +174,7 @@ def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[C
             if not records.is_held(folder, record):
                 taken.set()
                 return
-            with suppress(OSError):  # a full disk: the job itself will say so
+            with suppress(OSError):  # a full disk: the job itself will report it
                 records.write_record(folder, _now(record, tally))
 
     def check() -> None:
@@ -190,7 +191,7 @@ def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[C
 
 
 def _now(record: records.Record, tally: Tally) -> records.Record:
-    """The record as of now."""
+    """Return the record with the current time and progress."""
     return replace(record, changed=time.time(), done=tally.done, left=tally.left)
 
 
@@ -203,11 +204,11 @@ def write_settings(job: Job) -> None:
 
 
 def leave_to_others(job: Job, memory_budget: float | None) -> None:
-    """Write down all that another process needs to compute the job, unless its settings say `memory_budget` GiB.
+    """Write all that another process needs to compute the job, with `memory_budget` (GiB) unless its settings give one.
 
-    What is known of earlier tries is forgotten, and with `force` what they have measured. A job that another process
-    is at, or has finished since the command was planned, stays as it is. Raises `ResultError` for a record that must
-    not be replaced.
+    The record of earlier attempts is removed, and with `force` so are their measurements. A job that another process is
+    computing is left alone, and so, without `force`, is one that has finished since the command was planned. Raises
+    `ResultError` for a record that must not be replaced.
     """
     files.make_folder(job.folder)
     with files.locked(job.folder / LOCK, wait=False) as held:
@@ -222,9 +223,9 @@ def leave_to_others(job: Job, memory_budget: float | None) -> None:
 
 
 def read_job(folder: Path, keys: Sequence[str]) -> Job:
-    """The job whose settings `write_settings` wrote there; `keys` are those that the sweep sweeps.
+    """Return the job whose settings `write_settings` wrote to `folder`; `keys` are the settings that the sweep sweeps.
 
-    Raises `ResultError` for a file that it did not write, `SettingError` for settings that are not allowed.
+    Raises `ResultError` for a file that it did not write, and `SettingError` for settings that are not allowed.
     """
     path = folder / SETTINGS
     try:
@@ -239,9 +240,9 @@ def read_job(folder: Path, keys: Sequence[str]) -> Job:
 
 
 def execute(job: Job, report: Callable[[float], None]) -> None:
-    """Compute `job` and write its folder; whatever goes wrong is recorded there before it is raised again.
+    """Compute `job` and write its folder; any error is recorded there before it is raised again.
 
-    Raises `TakenError` where another process, which took this one for dead, has the job now: it replaces nothing then.
+    Raises `TakenError` if another process, which presumed this one dead, now has the job; then nothing is replaced.
     """
     files.make_folder(job.folder)
     files.clear_unfinished(job.folder)
@@ -283,21 +284,21 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
 
 
 def _record_failure(folder: Path, record: records.Record) -> None:
-    """Write why the job has failed, and into its log where."""
+    """Write the traceback into the job's log, and the reason for the failure into its record."""
     for write in (
         lambda: files.append(folder / LOG, traceback.format_exc()),
         lambda: records.write_record(folder, record),
     ):
         try:
             write()
-        except OSError:  # a full disk: the record stays at `running`, which reads as lost once this process ends
+        except OSError:  # a full disk: the record remains `running`, which counts as lost once this process ends
             _log.warning("%s: could not record the failure", folder)
 
 
 def _compute(job: Job, report: Callable[[float], None], begun: float, check: Callable[[], None]) -> tuple[str, str]:
-    """Measure, and write the result; its checksum, and why there is no quick look although there should be one.
+    """Measure and write the result; return its checksum, and the reason if a requested quick look is missing.
 
-    `check` raises where the result must not be written any more.
+    `check` raises if the result must no longer be written.
     """
     from gradient_horizon.store import datasets
 
@@ -317,7 +318,7 @@ def _compute(job: Job, report: Callable[[float], None], begun: float, check: Cal
 
 
 def owes_quick_look(job: Job) -> bool:
-    """Whether the job is finished and asks for a picture that is not there."""
+    """True if the job is finished and a picture was requested but is missing."""
     if not job.config.quick_look or (job.folder / f"{QUICK_LOOK}.png").exists():
         return False
     record = records.readable_record(job.folder)
@@ -325,12 +326,12 @@ def owes_quick_look(job: Job) -> bool:
 
 
 def draw_quick_look(job: Job) -> str:
-    """Draw the picture of a finished job from its result; why that failed, or an empty text."""
+    """Draw the picture of a finished job from its result; return the reason if that failed, else an empty string."""
     from gradient_horizon.store import datasets
 
     with claimed(job) as mine:
         record = records.readable_record(job.folder)
-        if not mine or record is None:  # whoever is at it draws
+        if not mine or record is None:  # the process that has the job draws
             return ""
         picture = _draw_quick_look(datasets.open_job(job.folder), job.folder)
         if picture != record.picture:
@@ -339,7 +340,10 @@ def draw_quick_look(job: Job) -> str:
 
 
 def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
-    """Draw the result beside it; why that failed, or an empty text. The measurement stands without its picture."""
+    """Draw the result next to it; return the reason if that failed, else an empty string.
+
+    A missing picture does not invalidate the measurement.
+    """
     (folder / f"{QUICK_LOOK}.png").unlink(missing_ok=True)  # of an earlier result
     try:
         from gradient_horizon import figures
@@ -352,10 +356,10 @@ def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
 
 
 def _measured(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
-    """The result, from what `folder` holds of it on.
+    """Return the result, resuming from what `folder` already holds of it.
 
-    More networks than should be held at once are measured in slabs, each a result of its own in `folder` until the
-    whole is written from them.
+    If there are more networks than should be held at once, they are measured in slabs, each stored as a result of its
+    own in `folder` until the whole is written from them.
     """
     from gradient_horizon import experiments
     from gradient_horizon.store import datasets

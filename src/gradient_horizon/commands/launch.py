@@ -1,7 +1,7 @@
-"""Jobs in other processes and on other machines, by Hydra's launchers: joblib, submitit (SLURM) and Ray.
+"""Jobs in other processes and on other machines, through Hydra's launchers: joblib, submitit (SLURM) and Ray.
 
-The settings of every job stand in its folder before anything is launched; a task is told the sweep's folder and the
-names of its jobs, and needs no more than a shared file system. What became of a job is read from its record.
+The settings of every job are written to its folder before anything is launched. A task receives the sweep's folder and
+the names of its jobs, and needs nothing else but a shared file system. The outcome of a job is read from its record.
 """
 
 import importlib
@@ -31,21 +31,21 @@ from gradient_horizon.ensembles import devices, process
 from gradient_horizon.settings import launchers
 from gradient_horizon.store import files, records, standings
 
-FOLDER = "launcher"  # of what the launcher keeps, in the sweep's
-ALIVE = "alive"  # the file in each command's own folder there that is locked as long as the command lives
-SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; for a lost job to be started again
+FOLDER = "launcher"  # in the sweep's folder, for the launchers' files
+ALIVE = "alive"  # in each command's own folder there; locked as long as the command lives
+SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
 Tell = Callable[[list[standings.Standing]], None]
 
 
 class _LostError(Exception):
-    """Jobs are lost, and nobody starts them again."""
+    """Jobs are lost, and no process is restarting them."""
 
 
 def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig) -> None:
-    """Compute the jobs that `task.jobs` names, one after the other: what a launcher runs in a process of its own.
+    """Compute the jobs that `task.jobs` names, one after the other; a launcher runs this in a separate process.
 
-    Ends without an error whatever becomes of them, since that is in their records.
+    Returns normally even if jobs fail, since their records report it.
     """
     if "jax" not in sys.modules:  # the first task of this process
         process.prepare_own(devices=cores)
@@ -53,7 +53,7 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupts.stop)
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # an engine's own handler stays
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # keep a launcher's own handler
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     todo = []
     for name in task.jobs:
@@ -65,9 +65,9 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
 
 
 def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outcome:
-    """Launch `todo`, `pack` jobs a task, and wait for them; `tell` hears of their standings again and again.
+    """Launch `todo`, `pack` jobs per task, and wait for them; `tell` is called regularly with their standings.
 
-    Jobs that the tasks of another command compute are waited for as well.
+    Jobs that are being computed by the tasks of another command are waited for as well.
     """
     assert planned.launcher is not None
     cores, memory = _share(planned.launcher, math.ceil(len(todo) / pack))
@@ -84,7 +84,7 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     todo = fit
     folder = planned.folder.resolve()
     files.make_folder(folder / FOLDER)
-    own = folder / FOLDER / os.urandom(8).hex()  # of this command alone, and nobody has put links there
+    own = folder / FOLDER / os.urandom(8).hex()  # for this command alone; nobody can have put links there
     files.make_folder(own)
     with files.locked(own / ALIVE, wait=True):
         outcome = _launched(planned, todo, pack, tell, own, cores)
@@ -94,14 +94,14 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
 
 
 def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, own: Path, cores: int | None) -> Outcome:
-    """Launch `todo` from the folder `own`, and wait until every job has ended somewhere."""
+    """Launch `todo` from the folder `own`, and wait until every job has ended, wherever it ran."""
     assert planned.launcher is not None
     names = [job.name for job in todo]
     tasks = [names[start : start + pack] for start in range(0, len(names), pack)]
     error = ""
     if planned.launcher["_target_"] == launchers.SLURM.target:
         importlib.import_module("submitit")
-        # it warns every few seconds where SLURM keeps no accounts
+        # it warns every few seconds if SLURM has no accounting
         logging.getLogger("submitit").setLevel(logging.ERROR)
     try:
         with _following(todo, tell):
@@ -110,7 +110,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
             launcher.launch([[f"+jobs={json.dumps(task)}"] for task in tasks], 0)
     except _LostError:
         pass
-    except Exception as raised:  # of the engine; the jobs' own are in their records
+    except Exception as raised:  # an error of the launcher; those of jobs are in their records
         error = f"{type(raised).__name__}: {raised}".splitlines()[0]
     while (outcome := _outcome(todo, error)).elsewhere:
         interrupts.check()
@@ -120,9 +120,9 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
 
 
 def clear(folder: Path) -> None:
-    """Remove what the launchers of commands that have ended keep in a sweep's folder, once all its jobs are finished.
+    """Remove launcher files of commands that have ended from a sweep's folder, once all its jobs are finished.
 
-    Until then they hold what its tasks wrote, and what tasks that still wait are to do.
+    Until then these files hold the output of tasks, and the instructions for tasks that are still waiting.
     """
     kept = folder / FOLDER
     if not kept.is_dir() or kept.is_symlink():
@@ -142,9 +142,9 @@ def clear(folder: Path) -> None:
 
 @contextmanager
 def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
-    """`tell` the standing of the jobs, meanwhile; raises `_LostError` when nobody is at the lost ones for long.
+    """Call `tell` regularly with the standings of the jobs; raise `_LostError` if some are lost and none runs for long.
 
-    An engine may not notice that a task of its own was killed.
+    A launcher may not notice that one of its own tasks was killed.
     """
     ended, gave_up = threading.Event(), threading.Event()
 
@@ -179,7 +179,12 @@ def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
 
 
 def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | None]:
-    """The cores and the GiB of memory of one task where several share a machine, or where the engine is told them."""
+    """Return the cores and the memory, in GiB, of one task; None if unknown.
+
+    With joblib, the tasks that run at once share this machine equally. With Ray, a task has the cores that its settings
+    give it, or one, and memory in proportion. With SLURM, the cores are None and the memory is 60 % of `mem_gb`, if
+    that is set.
+    """
     gibibytes = devices.memory_budget(None) / 2**30
     if launcher["_target_"] == launchers.JOBLIB.target:
         asked = launcher["n_jobs"]
@@ -197,7 +202,7 @@ def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig
         with open_dict(master):
             kept = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}
             master.hydra.launcher = OmegaConf.create({**settings, **kept})
-        # a callback that does nothing has what a job asks of all callbacks together
+        # a do-nothing callback has the methods that a job calls on the group of all callbacks
         context = HydraContext(GlobalHydra.instance().config_loader(), cast(Any, Callback()))
         return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
 

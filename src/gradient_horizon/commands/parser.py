@@ -1,8 +1,8 @@
 """The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
 
-Exit status: 0 done, 1 some job failed, some law does not hold or something could not be written, 2 wrong input, 130
-interrupted. What is wrong with the input is one line; any other error is a fault of the package, and has a traceback.
-With `--debug`, or GRADIENT_HORIZON_DEBUG in the environment, every error has one.
+Exit status: 0 success; 1 a job failed, a law does not hold, or something could not be written; 2 wrong input; 130
+interrupted. Wrong input is reported in one line; any other error is a fault of the package and shows a traceback. With
+`--debug`, or GRADIENT_HORIZON_DEBUG in the environment, every error shows one.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from gradient_horizon.store.records import ResultError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. What files hold commands no terminal: it is printed `harmless`."""
+    """Run one command and return its exit status. Output is `harmless`: file contents cannot control the terminal."""
     if sys.stdout is None:
         _complain("standard output: is closed; allowed: a file, a pipe or a terminal")
         return FAILED
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 output.flush()
                 if output.failed:
                     raise output.failed
-        except BrokenPipeError:  # the reader of a pipe has left
+        except BrokenPipeError:  # the reader has closed the pipe
             _drop(output)
             return DONE
         except OSError as error:  # a full disk, a folder that cannot be written
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _debug(arguments: Sequence[str] | None) -> bool:
-    """Whether errors are to be shown with their tracebacks."""
+    """True if errors are to be shown with their tracebacks."""
     return bool(os.environ.get("GRADIENT_HORIZON_DEBUG")) or "--debug" in (arguments or sys.argv[1:])
 
 
@@ -63,8 +63,8 @@ def _complain(line: str) -> None:
 
 
 def _drop(output: Harmless) -> None:
-    """Nothing can be written there: what waits to be is dropped, or Python would complain of it at the very end."""
-    with contextlib.suppress(OSError):  # captured by a test, it is no file
+    """Discard pending output that cannot be written, of which Python would otherwise complain as it exits."""
+    with contextlib.suppress(OSError):  # not a file when captured by a test
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
@@ -96,7 +96,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"gradient-horizon: {one_line(message)} (see {self.prog} --help)\n")

@@ -1,4 +1,4 @@
-"""How much of a job is done, and how long the rest takes at the pace of the last seconds."""
+"""Progress of a job: the networks done, and the time left at the pace of the last seconds."""
 
 import math
 import time
@@ -7,7 +7,7 @@ WINDOW = 10.0  # seconds over which the pace is measured
 
 
 class Tally:
-    """Counts finished networks, of `total`. The pace counts from the first ones on: compiling comes before them."""
+    """Count finished networks, of `total`. The pace is measured from the first ones on, after compilation."""
 
     def __init__(self, total: int):
         self.total, self.done = total, 0.0
@@ -15,7 +15,7 @@ class Tally:
         self._pace: float | None = None
 
     def add(self, networks: float) -> bool:
-        """Count more networks; whether that gave a new pace."""
+        """Count more networks; return True if that updated the pace."""
         self.done += networks
         if self._since == math.inf:
             self._since, self._before = time.monotonic(), self.done
@@ -28,5 +28,5 @@ class Tally:
 
     @property
     def left(self) -> float | None:
-        """Seconds; None where no pace is known yet."""
+        """The seconds left; None if no pace is known yet."""
         return (self.total - self.done) / self._pace if self._pace else None

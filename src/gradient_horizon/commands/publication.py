@@ -1,8 +1,8 @@
-"""Paper figures on disk: each as PDF, PNG, its numbers as CSV and a caption, built again where something changed.
+"""Paper figures on disk: each as PDF, PNG, CSV of its numbers and a caption, rebuilt if anything has changed.
 
-What a figure was built from stands beside it as three hashes: of its data, of the package's code, and of how
-matplotlib draws; and one of each file, so that a file that was altered is built again. No file holds a time, so that
-the same three give the same bytes.
+Next to each figure, a file stores three hashes of what it was built from (its data, the package's code, and how
+matplotlib draws) and a hash of each of its files, so that a figure with an altered file is rebuilt. No file contains a
+time, so that the same three hashes give the same bytes.
 """
 
 import hashlib
@@ -30,35 +30,35 @@ _ALWAYS_TOLD = ("experiment", "cell", "weights", "hidden_size", "steps", "precis
 
 
 def overrides_of(name: str, *, quick: bool) -> list[str]:
-    """What makes a figure's data: its preset, and for its small version what makes that small."""
+    """Return the overrides that make a figure's data: its preset, and with `quick` those that make it small."""
     small = (*paper_figure(name).QUICK, "output=results/quick", "quick_look=false") if quick else ()
     return [f"+sweeps={name}", *small]
 
 
 def command_of(name: str, *, quick: bool, force: bool = False) -> str:
-    """The command that makes a figure's data."""
+    """Return the command that makes a figure's data."""
     several = ["-m"] if quick else []
     forced = ["force=true"] if force else []
     return shlex.join(["gradient-horizon", "run", *several, *overrides_of(name, quick=quick), *forced])
 
 
 def stem_of(name: str, sweep: Sweep) -> Path:
-    """A figure's files, but for their endings."""
+    """Return the path of a figure's files without their endings."""
     return sweep.folder.parent / "figures" / name
 
 
 def opened(sweep: Sweep) -> list[xr.Dataset]:
-    """The result of every job of the sweep, without whatever else its folder holds. Raises `ResultError`."""
+    """Open the result of every job of the sweep, and nothing else in its folder. Raises `ResultError`."""
     return [datasets.open_job(job.folder) for job in sweep.jobs]
 
 
 def fingerprint(jobs: Iterable[xr.Dataset]) -> dict[str, str]:
-    """Hashes of all that a figure depends on: `data`, `code` and `style`."""
+    """Return hashes of everything that a figure depends on: `data`, `code` and `style`."""
     return {"data": _data_hash(jobs), "code": provenance.code_hash(), "style": style_hash()}
 
 
 def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
-    """Of values, labels and attributes, but not of how long they took to compute."""
+    """Hash values, labels and attributes, except the time and memory that it took to compute them."""
     digest = hashlib.sha256()
     for data in jobs:
         attributes = {key: np.asarray(value).tolist() for key, value in data.attrs.items() if key not in _MEASURED_ANEW}
@@ -71,14 +71,14 @@ def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
 
 
 def style_hash() -> str:
-    """Of the style sheet and the version of matplotlib."""
+    """Hash the style sheet and the version of matplotlib."""
     return hashlib.sha256(version("matplotlib").encode() + style.SHEET.read_bytes()).hexdigest()
 
 
 def changed(stem: Path, now: dict[str, str]) -> list[str]:
-    """Which of `data`, `code` and `style` differ from those of the figure that stands there; all where it does not.
+    """Return which of `data`, `code` and `style` differ from those of the existing figure; all if there is none.
 
-    `files` where they are all the same, but a file is missing or not the one that was built.
+    Returns `files` if all three are the same, but a file is missing or is not the one that was built.
     """
     try:
         before = json.loads(files.read_regular(stem.with_name(f"{stem.name}.json")))
@@ -89,7 +89,7 @@ def changed(stem: Path, now: dict[str, str]) -> list[str]:
 
 
 def _checksums(stem: Path) -> dict[str, str]:
-    """Of the files that stand there, by their endings."""
+    """Return the checksums of the existing files, by their endings."""
     paths = {ending: stem.with_name(f"{stem.name}.{ending}") for ending in ENDINGS}
     return {ending: records.file_checksum(path) for ending, path in paths.items() if path.is_file()}
 
@@ -107,13 +107,13 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
 
     write("csv", figure.numbers(dataset).to_csv(index=False, lineterminator="\n"))
     write("md", caption(name, sweep, jobs))
-    # last: it says that the others stand
+    # last: its presence means that the others are complete
     write("json", json.dumps({**now, "files": _checksums(stem)}, indent=1) + "\n")
     return paths
 
 
 def caption(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset]) -> str:
-    """What the figure shows, the settings of its networks, how many there are, and how they were made; Markdown."""
+    """Return the caption in Markdown: what the figure shows, and the settings, number and origin of its networks."""
     figure = paper_figure(name)
     made = [data.attrs for data in jobs]
     networks = sum(job.networks for job in sweep.jobs)
@@ -137,7 +137,7 @@ def _all(made: Sequence[dict[str, Any]], key: str) -> str:
 
 
 def _setting_rows(jobs: Sequence[Job]) -> list[str]:
-    """What is swept, from job to job, and what is fixed to another value than the default's or decides everything."""
+    """Return a row for each setting that differs between jobs or from its default, or that is always shown."""
     told = [spelt_short(as_dict(job.config)) for job in jobs]
     defaults, rows = as_dict(Config()), []
     for key in settings_of(jobs[0].config.experiment):

@@ -1,7 +1,7 @@
-"""From a command line to jobs, by Hydra: defaults, presets, overrides and their sweeps; and the jobs one by one.
+"""Sweeps: Hydra composes defaults, presets and overrides into jobs, which are then computed one by one.
 
-Hydra composes the settings once; each job then differs in its swept settings alone, which are plain values, so a job
-costs no composition of its own (Hydra's own sweeper composes every job twice, some 0.15 s).
+Hydra composes the settings once. The jobs differ only in their swept settings, which are plain values, so no job needs
+a composition of its own (Hydra's own sweeper composes every job twice, which takes some 0.15 s).
 """
 
 import itertools
@@ -30,22 +30,22 @@ from gradient_horizon.store import files, records
 
 _log = logging.getLogger(__name__)
 MOST_JOBS = 100_000
-LONGEST_OVERRIDE = 20_000  # characters, which Hydra reads in two seconds; what is longer takes it minutes
-LONGEST_CUT = 1000  # of an override that a shell may have cut
-DEEPEST = 20  # brackets inside each other
+LONGEST_OVERRIDE = 20_000  # characters, which Hydra parses in two seconds; longer ones take it minutes
+LONGEST_CUT = 1000  # characters of an override that a shell may have split
+DEEPEST = 20  # nested brackets
 LOOK_AGAIN = 1.0  # seconds between two looks at a job that another process computes
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of one command, all settings checked."""
+    """The jobs of one command, with all settings checked."""
 
     folder: Path
     jobs: list[jobs.Job]
     axes: dict[str, list[Any]]
-    shared: dict[str, Any]  # what decides the numbers and is the same in every job
-    launcher: dict[str, Any] | None = None  # settings of one of Hydra's; None: this process
-    notices: list[str] = field(default_factory=list)  # of what the command asks for and need not
+    shared: dict[str, Any]  # settings that decide the numbers and are the same in every job
+    launcher: dict[str, Any] | None = None  # settings of one of Hydra's launchers; None: this process
+    notices: list[str] = field(default_factory=list)  # about settings that have no effect
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -58,7 +58,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             read += OverridesParser.create().parse_overrides([text])
         except SettingError:
             raise
-        except Exception as error:  # whatever the parser makes of a text that is no override
+        except Exception as error:  # the parser raises errors of many types
             if whole := _cut_by_a_shell(overrides[index : index + 20]):
                 raise SettingError("override", text, f"no space outside quotes: '{whole}'") from None
             raise SettingError(
@@ -68,13 +68,13 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _depth(text: str) -> int:
-    """How deep brackets are nested, those in quotes counted too."""
+    """Return how deep brackets are nested, including those in quotes."""
     steps = ((c in "([{") - (c in ")]}") for c in text)
     return max(itertools.accumulate(steps), default=0)
 
 
 def _cut_by_a_shell(pieces: Sequence[str]) -> str:
-    """The override that a shell has cut at its spaces, if the first of these are the pieces of one."""
+    """Return the override that a shell has split at its spaces, if `pieces` begins with its parts; else empty."""
     for last in range(2, len(pieces) + 1):
         whole = " ".join(pieces[:last])
         if "=" in pieces[0] and len(whole) <= LONGEST_CUT and not _unreadable(whole):
@@ -95,7 +95,7 @@ def _line(error: BaseException) -> str:
 
 
 def _check_override(override: Override) -> None:
-    """`SettingError` for an override that is wrong whatever the others are."""
+    """Raise `SettingError` for an override that is wrong regardless of the others."""
     key, value = override.key_or_group, override.value()
     if not key:
         raise SettingError("override", override.input_line, "NAME=VALUE")
@@ -132,7 +132,7 @@ def _check_hydras(override: Override) -> None:
 
 
 def _check_sweep(override: Override) -> None:
-    """`SettingError` for one of Hydra's sweeps that names no values, or not in the same order each time."""
+    """Raise `SettingError` for a Hydra sweep that names no values, or gives them in a different order each time."""
     value, text = override.value(), (override.input_line or "").partition("=")[2]
     is_named = isinstance(value, ChoiceSweep | RangeSweep) or not override.is_sweep_override()
     if not is_named or ("shuffle(" in text.replace(" ", "") and not isinstance(value, str)):
@@ -141,10 +141,10 @@ def _check_sweep(override: Override) -> None:
 
 @contextmanager
 def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
-    """A function that composes the settings of these overrides, with Hydra's own.
+    """Yield a function that composes the settings of given overrides, together with Hydra's own.
 
-    From the package's `conf/` and what is registered in this process alone: a folder that happens to lie in the working
-    folder must not stand for a launcher's settings.
+    Only the package's `conf/` and what is registered in this process are used, so that a folder that happens to be in
+    the working directory is not mistaken for a launcher's settings.
     """
     ConfigStore.instance().store(name="settings", node=schema.Config)
     with initialize_config_dir(str(presets.root() / "conf"), version_base="1.3", job_name="gradient-horizon"):
@@ -152,7 +152,7 @@ def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
 
 
 def experiments_defaults() -> dict[str, dict[str, Any]]:
-    """The settings to which an experiment gives a default of its own, by `conf/experiment/`."""
+    """Return, for each experiment, the settings for which it has its own default, from `conf/experiment/`."""
     found = {}
     for name in names.EXPERIMENTS:
         values = OmegaConf.to_container(OmegaConf.load(presets.root() / "conf" / "experiment" / f"{name}.yaml"))
@@ -163,7 +163,7 @@ def experiments_defaults() -> dict[str, dict[str, Any]]:
 
 
 def _axis(override: Override) -> list[Any]:
-    """The values of `key=a,b` or `key=range(..)`, each as the type it is written as."""
+    """Return the values of `key=a,b` or `key=range(..)`, each typed as it is written."""
     _check_sweep(override)
     key, value = override.key_or_group, override.value()
     if not isinstance(value, ChoiceSweep | RangeSweep):
@@ -177,7 +177,7 @@ def _axis(override: Override) -> list[Any]:
         if key in schema.FROM_OTHERS and written is None:
             raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
         checked = schema.check_value(key, written)
-        # 1 and 1.0 are one setting and so one job; lists keep the spelling, which is shorter in a job's name.
+        # 1 and 1.0 are the same setting, hence the same job; lists keep their spelling, which makes shorter job names.
         values.append(written if key in schema.JOINED else checked)
     if not values:
         raise SettingError(key, (override.input_line or "").partition("=")[2], "at least one value")
@@ -185,16 +185,16 @@ def _axis(override: Override) -> list[Any]:
 
 
 def _is_long(value: RangeSweep) -> bool:
-    """Whether it has too many values for a sweep; without any of them, since they take long."""
+    """True if the range has too many values for a sweep; decided without generating them, which would take long."""
     start, stop, step = value.start, value.stop, value.step
     try:
         return start is not None and stop is not None and (stop - start) / step > MOST_JOBS
-    except ArithmeticError:  # a step of 0, whole numbers beyond all floats: see `_written`
+    except ArithmeticError:  # a step of 0, or integers too large for a float: see `_written`
         return False
 
 
 def _written(override: Override) -> Iterator[Any]:
-    """The values of a sweep, one by one."""
+    """Yield the values of a sweep, one by one."""
     value = override.value()
     try:
         if isinstance(value, RangeSweep):
@@ -210,7 +210,7 @@ def _written(override: Override) -> Iterator[Any]:
 
 
 def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
-    """Every job of `overrides`, or `SettingError` for the first setting that is wrong. Writes nothing."""
+    """Return every job of `overrides`, or raise `SettingError` for the first wrong setting. Writes nothing."""
     given = _parse(overrides)
     for override in given:
         _check_override(override)
@@ -244,13 +244,13 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     _check_read(base.experiment, [*axes, *named], base)
     values = schema.as_dict(base)
     for key in schema.FROM_OTHERS:
-        if settings[key] is None:  # and so whatever each job's other settings make usual
+        if settings[key] is None:  # the usual value, which depends on each job's other settings
             values[key] = None
     return _sweep(base, values, axes, launchers.checked(composed.hydra.launcher))
 
 
 def _swept_by(preset: Mapping[str, Any], *, on_line: Collection[str]) -> list[Override]:
-    """What a checked preset sweeps, but for what the command line says."""
+    """Return what a checked preset sweeps, except for settings given on the command line."""
     params = ((preset.get("hydra") or {}).get("sweeper") or {}).get("params") or {}
     return _parse([f"{key}={text}" for key, text in params.items() if key not in on_line])
 
@@ -264,15 +264,15 @@ def _axes(swept: Sequence[Override]) -> dict[str, list[Any]]:
 
 
 def _composed(fixed: Sequence[Override], name: str, preset: Mapping[str, Any]) -> DictConfig:
-    """What Hydra makes of the defaults, a preset of this name and the overrides that have one value."""
+    """Return Hydra's composition of the defaults, a preset of this name, and the overrides with a single value."""
     if name:
         ConfigStore.instance().store(group="sweeps", name=name, node=dict(preset), package="_global_")
-    # Lists and ranges replace each other in `plan`; OmegaConf merges a list with a list alone.
+    # Lists and ranges replace each other in `plan`; OmegaConf merges a list only with a list.
     lines = [override.input_line or "" for override in fixed if override.key_or_group not in schema.AXES]
     try:
         with initialised() as composing:
             return composing(lines)
-    except Exception as error:  # whatever Hydra makes of settings that do not fit each other
+    except Exception as error:  # Hydra raises errors of many types
         setting, value = ("sweeps", name) if name else ("override", " ".join(lines))
         raise SettingError(setting, value, f"what Hydra can compose ({' '.join(str(error).split())})") from None
 
@@ -292,7 +292,7 @@ def _sweep(
     deciding = schema.deciding(base)
     for key, others in (("steps", {"task", "distance"}), ("transient", {"steps"})):
         if key in deciding and values[key] is None and others & set(axes):
-            deciding[key] = None  # as every job's own
+            deciding[key] = None  # each job has its own
     name = base.name or f"{base.experiment}-{schema.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     if launcher is not None and not (whole := str(folder.resolve())).isprintable():
@@ -329,13 +329,14 @@ def _sweep(
 
 
 def conflicts(sweep: Sweep) -> list[str]:
-    """Why the command must not run, one line each; nothing is written.
+    """Return why the command must not run, one line for each reason; writes nothing.
 
-    Jobs of one sweep differ along its axes alone, so other values of what all its jobs share are refused. If every job
-    there is one of this command's, they are replaced instead, the finished ones with `force` only.
+    Jobs of one sweep differ only along its axes, so other values for settings that all its jobs share are refused. If
+    every job in the folder is also a job of this command, the jobs are replaced instead, and finished ones only with
+    `force`.
     """
     try:
-        files.check_folder(sweep.folder)  # what `output` names may be a link, not what lies below it
+        files.check_folder(sweep.folder)  # the folder that `output` names may be a link, but nothing below it
     except files.PlaceError as error:
         return [str(error)]
     if line := _shared_conflict(sweep):
@@ -355,7 +356,7 @@ def _shared_conflict(sweep: Sweep) -> str:
     there = _known(sweep.folder, others)
     found: dict[str, list[Any]] = {}
     for known in there:
-        # what one side does not share it sweeps, or swept
+        # a setting that one side does not share is, or was, swept there
         found |= schema.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
     if not found:
         return ""
@@ -368,7 +369,7 @@ def _shared_conflict(sweep: Sweep) -> str:
 
 
 def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
-    """The settings that the jobs of a sweep's folder share: as its plan says, or else by the record of each job."""
+    """Return the settings that the jobs of a sweep's folder share, from its plan or else from each job's record."""
     shared = records.shared_settings(folder)
     if shared is not None:
         return [shared]
@@ -381,14 +382,14 @@ def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
 
 
 def unfinished(sweep: Sweep) -> list[jobs.Job]:
-    """The jobs that have yet to be computed: all of them with `force`."""
+    """Return the jobs that have yet to be computed; all of them with `force`."""
     return [job for job in sweep.jobs if job.config.force or not job.is_finished()]
 
 
 def prepare_folder(sweep: Sweep) -> None:
-    """Make the sweep's folder and write its plan.
+    """Create the sweep's folder and write its plan.
 
-    `SettingError` where that cannot be done, or where another command has just planned jobs of other settings there.
+    Raises `SettingError` if this fails, or if another command has just planned jobs with other settings there.
     """
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -403,10 +404,10 @@ def prepare_folder(sweep: Sweep) -> None:
 
 
 def _merged(sweep: Sweep, others: Collection[str]) -> dict[str, Any]:
-    """What all jobs share, those of earlier commands among them: what either command sweeps is an axis of both."""
+    """Return what all jobs share, including earlier jobs: what either command sweeps is an axis of both."""
     shared = dict(sweep.shared)
     for known in _known(sweep.folder, others) if others else ():
-        # of two usual values, null stands for that of each job
+        # if two usual values differ, null stands for each job's own
         shared = {
             key: value if value == known[key] else None if key in schema.FROM_OTHERS else value
             for key, value in shared.items()
@@ -417,7 +418,7 @@ def _merged(sweep: Sweep, others: Collection[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The jobs that failed, each with why, and those that another process is computing."""
+    """The jobs that failed, each with the reason, and those that another process is computing."""
 
     failed: list[tuple[jobs.Job, str]]
     elsewhere: list[jobs.Job]
@@ -427,9 +428,9 @@ Watch = Callable[[jobs.Job], Callable[[float], None]]
 
 
 def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
-    """Compute `todo` one after the other in this process. A failure stops no other job.
+    """Compute `todo` one after the other in this process. A failed job does not stop the others.
 
-    A job that another process has claimed is left to it, and not computed again when it has just finished there.
+    A job that another process has claimed is left to it, and one that has just finished there is not computed again.
     """
     outcome = Outcome([], [])
     for job in todo:
@@ -454,7 +455,7 @@ def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
 
 
 def check_still_wanted(job: jobs.Job) -> None:
-    """`SettingError` where another command has taken the job's folder, or its sweep, for other settings meanwhile."""
+    """Raise `SettingError` if another command has meanwhile taken the job's folder or sweep for other settings."""
     if not job.config.force and (differences := job.conflict()):
         raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
     shared = records.shared_settings(job.folder.parent)
@@ -467,10 +468,10 @@ def check_still_wanted(job: jobs.Job) -> None:
 
 
 def wait(outcome: Outcome, watch: Watch) -> Outcome:
-    """Wait until no job of `outcome` is left to another process, and compute here what that leaves unfinished.
+    """Wait until no job of `outcome` is left to another process, and compute here whatever that leaves unfinished.
 
-    A job that finishes there while this waits is not computed again, with `force` neither; one that fails there has
-    failed.
+    A job that finishes elsewhere in the meantime is not computed again, even with `force`; one that fails there counts
+    as failed.
     """
     failed, left = list(outcome.failed), list(outcome.elsewhere)
     before = {job.folder: records.readable_record(job.folder) for job in left}

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a bar with the time left on a terminal, plain lines elsewhere."""
+"""Display of a running sweep: a bar with the time left on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 
 class _Screen(Console):
-    """A console whose own commands reach the terminal, but none in the text that it shows."""
+    """A console that can itself control the terminal, but escapes control characters in the text that it shows."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for text, style, control in super().render(renderable, options):
@@ -36,25 +36,28 @@ class _Screen(Console):
 
 
 def console() -> Console:
-    """The standard output; as wide as its lines where it is no terminal, so that nothing is broken across lines."""
+    """Return a console on standard output; 160 columns wide if that is not a terminal, so that lines are not broken."""
     stream = getattr(sys.stdout, "screen", sys.stdout)
     screen = _Screen(file=stream, highlight=False)
     return screen if screen.is_terminal else _Screen(file=stream, highlight=False, width=160)
 
 
 def duration(seconds: float) -> str:
-    """About how long that is: "50 s", "12 min", "3.5 h", "2.1 d"."""
+    """Format a duration roughly: "50 s", "12 min", "3.5 h", "2.1 d"."""
     for unit, length, digits in (("s", 1, 0), ("min", 60, 0), ("h", 3600, 1)):
         if seconds < {"s": 100, "min": 6000, "h": 172_800}[unit]:
             return f"{seconds / length:.{digits}f} {unit}"
     return f"{seconds / 86_400:.1f} d"
 
 
-NARROW = 60  # columns of characters
+NARROW = 60  # columns
 
 
 def status_table(title: str, jobs: list[Standing], width: int = 160) -> Table:
-    """One row a job; what stands in records is shown as it is. In a narrow terminal the reason stands under the job."""
+    """Return a table with one row per job; text from records is shown verbatim.
+
+    In a narrow terminal the reason is shown under the job.
+    """
     if width < NARROW:
         table = Table("job", "state", title=title, width=width)
         for job in jobs:
@@ -76,7 +79,7 @@ def status_table(title: str, jobs: list[Standing], width: int = 160) -> Table:
 
 @contextmanager
 def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
-    """A `watch(job)` that gives each job the function to tell its finished networks to."""
+    """Yield a `watch(job)` that returns the function to which each job reports its finished networks."""
     total = sum(job.networks for job in jobs)
     if not screen.is_terminal:
         yield _lines(screen, len(jobs))
@@ -93,7 +96,7 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
 
 @contextmanager
 def telling(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[Standing]], None]]:
-    """A function to tell the standings of `jobs` to, which other processes compute."""
+    """Yield a function that takes the standings of `jobs`, which other processes compute, and displays them."""
     if not screen.is_terminal:
         yield _news(screen, len(jobs))
         return
@@ -124,7 +127,7 @@ def _news(screen: Console, count: int) -> Callable[[list[Standing]], None]:
 
 @contextmanager
 def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
-    """A function to tell the name of each of `total` pieces of work to, before it starts."""
+    """Yield a function to be called with the name of each of `total` pieces of work, before it starts."""
     begun = 0
 
     if not screen.is_terminal:

@@ -1,1 +1,1 @@
-"""From words to a checked `Config`: the schema, its rules, presets and launchers."""
+"""The settings of a job: their schema and rules, presets, and launchers."""

@@ -1,8 +1,8 @@
-"""Which of Hydra's launchers a sweep may use, and what each may be asked for: nothing that becomes another command.
+"""The Hydra launchers that a sweep may use, and their allowed options: none of which can become another command.
 
-What a launcher is asked for ends up in a scheduler's script, in a call of joblib or in a cluster of Ray. Every option
-is allowed by its name and by its characters. What is harmless, a preset may choose too; lines of shell (`setup`),
-accounts, addresses and folders come from a person's own command line alone.
+The options of a launcher end up in a scheduler's script, in a call of joblib or in a Ray cluster. Each option is
+restricted by name and by the characters of its value. Presets may set only harmless options; lines of shell (`setup`),
+accounts, addresses and folders can be set only on the user's own command line.
 """
 
 import importlib.util
@@ -21,19 +21,19 @@ from gradient_horizon.settings.rules import Rule, SettingError
 
 @dataclass(frozen=True)
 class Option:
-    """What one option of a launcher allows, and whether a preset may choose it."""
+    """What one option of a launcher allows, and whether a preset may set it."""
 
     rule: Rule
     by_preset: bool = True
 
 
 def _own(rule: Rule) -> Option:
-    """An option that a person's own command line may set, and no preset."""
+    """Return an option that may be set on the user's own command line, but not by a preset."""
     return Option(rule, by_preset=False)
 
 
 def _text(pattern: str, allowed: str) -> Rule:
-    """A text or number of these characters from its first to its last, or null."""
+    """Return a rule for a string or number that matches `pattern` as a whole, or null."""
     whole = re.compile(pattern, re.ASCII)
     return Rule(
         f"{allowed}, or null", lambda value: value is None or (_is_scalar(value) and bool(whole.fullmatch(f"{value}")))
@@ -147,8 +147,8 @@ OF_RAY = {
     "ray.init.log_to_driver": _own(rules.SWITCH),
 }
 OPTIONS = {**OF_SLURM, **OF_JOBLIB, **OF_RAY}
-_BRANCHES = ("ray", "ray.init", "ray.remote")  # options of options
-_NAMED = "additional_parameters"  # whose parts have names of their own
+_BRANCHES = ("ray", "ray.init", "ray.remote")  # options that contain options
+_NAMED = "additional_parameters"  # an option whose entries may have any name
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Launcher:
 
     @property
     def target(self) -> str:
-        """What the plugin's own settings name."""
+        """The `_target_` in the plugin's own settings."""
         return f"hydra_plugins.{self.module}.{self.name}"
 
 
@@ -174,7 +174,7 @@ NAMES = {"joblib": JOBLIB, "slurm": SLURM, "submitit_slurm": SLURM, "ray": RAY}
 
 
 def check_name(name: Any) -> None:
-    """Raise `SettingError` where there is no such launcher, or it is not installed."""
+    """Raise `SettingError` if there is no such launcher, or if it is not installed."""
     if name == "basic":
         return
     if not isinstance(name, str) or name not in NAMES:
@@ -191,18 +191,18 @@ def _is_installed(launcher: Launcher) -> bool:
 
 
 def check_option(name: str, value: Any) -> None:
-    """`SettingError` where no launcher has this option of a person's own command line, or not with this value."""
+    """Raise `SettingError` if no launcher has this command-line option, or if the value is not allowed."""
     for option, part in _flat({name: value}):
         if option.startswith(f"{_NAMED}."):
             option, part = _NAMED, {option.removeprefix(f"{_NAMED}."): part}
         if option not in OPTIONS:
             raise SettingError(f"hydra.launcher.{option}", value, f"the options {', '.join(OPTIONS)}")
-        if "${" not in str(part):  # that is known once it is composed
+        if "${" not in str(part):  # an interpolation can only be checked once it is composed
             _check_value(option, part)
 
 
 def check_preset(settings: Any) -> None:
-    """`SettingError` for the first option that no preset may choose, or not so."""
+    """Raise `SettingError` for the first option that a preset may not set, or not to this value."""
     chosen = [name for name, option in OPTIONS.items() if option.by_preset]
     if not isinstance(settings, Mapping):
         raise SettingError("hydra.launcher", settings, f"NAME: VALUE for {', '.join(chosen)}")
@@ -222,7 +222,7 @@ def _check_value(name: str, value: Any) -> None:
 
 
 def _flat(settings: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option with its dotted name."""
+    """Yield every option by its dotted name, with its value."""
     for key, value in settings.items():
         name = f"{before}{key}"
         if name in _BRANCHES and isinstance(value, Mapping):
@@ -232,7 +232,7 @@ def _flat(settings: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def checked(settings: DictConfig) -> dict[str, Any] | None:
-    """The settings of a launcher other than this process, or None; `SettingError` where one of them is not allowed.
+    """Return the settings of a launcher, or None for this process; raise `SettingError` if one of them is not allowed.
 
     An option that is not in the lists above must have the plugin's own value.
     """
@@ -260,7 +260,7 @@ def checked(settings: DictConfig) -> dict[str, Any] | None:
 
 
 def _stored(name: str) -> dict[str, Any]:
-    """The settings that a launcher brings along."""
+    """Return the settings that a launcher comes with."""
     plain = OmegaConf.to_container(ConfigStore.instance().load(f"hydra/launcher/{name}.yaml").node)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

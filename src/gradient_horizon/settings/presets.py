@@ -1,8 +1,8 @@
-"""The presets that `+sweeps=NAME` takes: small files of plain settings, read and checked here before Hydra sees them.
+"""Presets for `+sweeps=NAME`: small files of plain settings, read and checked here before Hydra sees them.
 
-A preset may come from anybody, so that nothing in one becomes a command, reads the environment, names code, or takes
-long: it sets settings, chooses an experiment and a launcher by name, asks for resources, and says what is swept. All
-else is refused in one line that names the file.
+A preset may come from anybody, so nothing in it can become a command, read the environment, name code, or take long to
+process. It may set settings, choose an experiment and a launcher by name, request resources, and define what is swept.
+Anything else is refused with one line that names the file.
 """
 
 import itertools
@@ -22,24 +22,24 @@ from gradient_horizon.settings.rules import SettingError
 
 LARGEST_FILE = 2**16  # bytes
 DEEPEST = 10  # nested lists and mappings
-MOST_VALUES = 3000  # of a file; parsing takes a second for some 4000
+MOST_VALUES = 3000  # in one file; parsing some 4000 takes a second
 MODES = ("RUN", "MULTIRUN", None)
 _PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)\s*$", re.MULTILINE)
 
 
 def root() -> Path:
-    """Where `conf/` and `sweeps/` lie: inside the installed package, or at the root of the checkout."""
+    """Return the folder that holds `conf/` and `sweeps/`: the installed package, or the root of the checkout."""
     package = Path(__file__).parents[1]
     return package if (package / "conf").is_dir() else package.parents[1]
 
 
 def names() -> list[str]:
-    """The names that `+sweeps=` takes: those that ship, and those under `sweeps/` of the working folder."""
+    """Return the names that `+sweeps=` accepts: shipped presets, and those in `sweeps/` of the working directory."""
     return sorted({path.stem for place in (root(), Path.cwd()) for path in (place / "sweeps").glob("*.yaml")})
 
 
 def read(name: str) -> dict[str, Any]:
-    """What the preset holds, checked. `SettingError`, which names the file, for the first thing that is wrong."""
+    """Return the checked contents of a preset. Raises `SettingError`, which names the file, for the first error."""
     places = [place / "sweeps" / f"{name}.yaml" for place in (root(), Path.cwd())]
     path = next((path for path in places if os.path.lexists(path)), places[-1])
     told = f"sweeps/{name}.yaml"
@@ -57,7 +57,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def _text(path: Path, told: str) -> str:
-    """The text of a small plain file; a pipe or a device is not waited for."""
+    """Return the text of a small plain file; never wait for a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
@@ -75,7 +75,7 @@ def _text(path: Path, told: str) -> str:
 
 
 def _plain(text: str, told: str) -> dict[str, Any]:
-    """The mapping that the text spells: one document without aliases and tags, not deep, every key there once."""
+    """Return the mapping in the text: one document, not too deep, without aliases and tags, each key only once."""
     try:
         _check_events(text)
         values = OmegaConf.to_container(OmegaConf.create(text))
@@ -92,13 +92,13 @@ def _plain(text: str, told: str) -> dict[str, Any]:
 
 
 def _check_events(text: str) -> None:
-    """Refuse, before anything is built of it, what would grow, name code or stand for something else."""
+    """Before anything is built from the text, refuse what would expand, name code, or stand for something else."""
     for number, written in enumerate(text.split("\n"), 1):
         # the parser looks ahead through a whole line, bracket by bracket
         steps = ((c in "[{") - (c in "]}") for c in written.partition("#")[0])
         if max(itertools.accumulate(steps), default=0) > DEEPEST:
             raise SettingError(f"line {number}", "one more level", f"lists and mappings at most {DEEPEST} deep")
-    depth, key, is_key = 0, "", True  # of the outermost mapping: the last key, and whether another one is next
+    depth, key, is_key = 0, "", True  # in the outermost mapping: the last key, and whether a key comes next
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
         line = f"line {event.start_mark.line + 1}" if event.start_mark else "the file"
         place = f"{line}: {key}" if key else line
@@ -130,7 +130,7 @@ def _check_events(text: str) -> None:
 
 
 def _check(values: Mapping[str, Any]) -> None:
-    """`SettingError` for the first thing in a preset that is wrong by itself."""
+    """Raise `SettingError` for the first thing in a preset that is wrong by itself."""
     for key, value in values.items():
         if key == "defaults":
             _check_defaults(value)

@@ -1,4 +1,4 @@
-"""What a setting may be: rules in words and as tests, and the error of a value that breaks one. Loads no JAX."""
+"""Rules for the values of settings, in words and as tests, and the error for a value that breaks one. Loads no JAX."""
 
 import os
 import sys
@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 LARGEST_SEED = 2**32 - 1
-LARGEST_WHOLE = 2**31 - 1  # what an index of 32 bits counts
+LARGEST_WHOLE = 2**31 - 1  # the largest index of 32 bits
 LARGEST_MEMORY = 1_000_000  # GiB
-MOST_VALUES = 10**7  # of one list
-LONGEST_NAME = 200  # bytes; file systems take 255
-LONGEST_SHOWN = 300  # characters of a wrong value, or of a name
+MOST_VALUES = 10**7  # in one list
+LONGEST_NAME = 200  # bytes; file systems allow 255
+LONGEST_SHOWN = 300  # characters of a wrong value or a name in a message
 LONGEST_MESSAGE = 4000
 
 
 class SettingError(ValueError):
     """A setting with a value that is not allowed; the message is one line for the user.
 
-    It names the values that are `allowed`, or says why (`because`) where no value of this setting is.
+    It lists the values that are `allowed`, or gives the reason (`because`) if no value of this setting is.
     """
 
     def __init__(self, setting: str, value: Any, allowed: str = "", *, because: str = ""):
@@ -27,33 +27,33 @@ class SettingError(ValueError):
         super().__init__(one_line(f"{cut(setting)}: {shown(value)} is not allowed{rest}"[:LONGEST_MESSAGE]))
 
     def within(self, place: str) -> "SettingError":
-        """The same refusal of a setting that stands in the file `place`."""
+        """Return the same error, for a setting in the file `place`."""
         self.args = (f"{one_line(place)}: {self}",)
         return self
 
 
 def one_line(text: str) -> str:
-    """`text` with line breaks as spaces, and whatever else is not printable as escapes."""
+    """Return `text` with line breaks replaced by spaces, and other unprintable characters escaped."""
     return "".join(c if c.isprintable() else " " if c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def shown(value: Any) -> str:
-    """How a message spells a value: as Python does, cut where it is long."""
+    """Return a value as messages show it: as Python prints it, shortened if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # more digits than Python spells out
+    except ValueError:  # more digits than Python converts to text
         text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "..."
     return cut(text)
 
 
 def cut(text: str) -> str:
-    """The beginning of a text that is too long to be shown, and how long it is."""
+    """Return `text`; if it is too long to be shown, only its beginning and its length."""
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 30]}... ({len(text)} characters)"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting allows: in words, as a test, and as the words that a shell may complete."""
+    """What a setting allows: in words, as a test, and as the words offered by shell completion."""
 
     allowed: str
     accepts: Callable[[Any], bool]
@@ -61,12 +61,12 @@ class Rule:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number that a float can hold."""
+    """True if it is a finite number that a float can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number; true and false are none."""
+    """True if it is an integer; booleans do not count."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -81,7 +81,7 @@ def one_of_or_null(options: Sequence[str]) -> Rule:
 
 
 def some_of(options: Sequence[str]) -> Rule:
-    """A list of these words."""
+    """One or more of these words, each once."""
     return Rule(
         f"one or more of {', '.join(options)}, each once",
         lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(options),
@@ -90,7 +90,7 @@ def some_of(options: Sequence[str]) -> Rule:
 
 
 def whole(least: int, most: int = LARGEST_WHOLE) -> Rule:
-    """A whole number that is neither too small nor too large."""
+    """A whole number from `least` to `most`."""
     return Rule(
         f"a whole number of at least {least} and at most {most}",
         lambda value: is_whole(value) and least <= value <= most,
@@ -98,7 +98,7 @@ def whole(least: int, most: int = LARGEST_WHOLE) -> Rule:
 
 
 def whole_or_null(least: int, most: int = LARGEST_WHOLE) -> Rule:
-    """The same, or null."""
+    """A whole number from `least` to `most`, or null."""
     rule = whole(least, most)
     return Rule(f"{rule.allowed}, or null", lambda value: value is None or rule.accepts(value))
 
@@ -160,12 +160,12 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_missing(text: str) -> bool:
-    """Whether Hydra takes it for no value at all, and so would leave the default in its place."""
+    """True if Hydra takes the text for a missing value, and would leave the default in its place."""
     return text == "???"
 
 
 NAME = Rule(f"a folder's name of at most {LONGEST_NAME} bytes, without slashes, or null", _is_name)
-# Without line breaks: a scheduler's script names the folder.
+# Without line breaks, since the folder's name enters a scheduler's script.
 FOLDER = Rule(
     "a folder that can be written, of printable characters, and no number",
     lambda value: (
@@ -179,7 +179,7 @@ FOLDER = Rule(
 
 
 def _is_other(text: str) -> bool:
-    """Whether this was a number or a switch before it was made a text."""
+    """True if the text was a number, a switch or null before it became a string."""
     try:
         float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The settings of one job: schema, what each one allows, and the hash of what decides the numbers.
+"""The settings of one job: their schema, what each allows, and the hash of those that decide the numbers.
 
-`Config` is the schema that Hydra composes into. `checked` turns what was composed into a `Config` whose lists are
-spelt out, or raises `SettingError` with one line that names the setting, the value and what is allowed. Nothing here
+`Config` is the schema of what Hydra composes. `checked` turns the composed settings into a `Config` in which lists are
+expanded, or raises `SettingError` with one line that names the setting, the value and what is allowed. Nothing here
 loads JAX.
 """
 
@@ -24,7 +24,7 @@ from gradient_horizon.settings.rules import SettingError
 from gradient_horizon.tasks import limits
 from gradient_horizon.training.initialisations import PUBLISHED
 
-# The schema allows null, which `checked` spells out: whoever reads a checked setting finds a number.
+# The schema allows null, which `checked` replaces: in checked settings these are always numbers.
 if TYPE_CHECKING:
     Steps: TypeAlias = int
     Transient: TypeAlias = int
@@ -128,17 +128,17 @@ class Config:
 
 FIELDS = {entry.name: entry for entry in dataclasses.fields(Config)}
 
-STEPS = 100  # where none are asked for, but in training
-TRANSIENT = 300  # at most, where none is asked for
+STEPS = 100  # the default, except in training
+TRANSIENT = 300  # upper limit of the default
 
-# What does not decide the numbers and so stays out of the hash.
+# Settings that do not decide the numbers and are therefore left out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
 
-# What a seed draws is version DRAWS of it; it enters the hash, so that networks of two versions never join. Version 1
-# (package 0.1.0) gave the first entries of a large array to a small one of the same seed; 2 draws every size by itself.
+# The version of what seeds draw. It enters the hash, so that networks of two versions are never joined. In version 1
+# (package 0.1.0) a small array had the first entries of a large one of the same seed; 2 draws every size separately.
 DRAWS = 2
 
-# Settings whose values run side by side in one compiled program; a job that is too large is cut along the first first.
+# Settings whose values run side by side in one compiled program; too large a job is cut along the first axis first.
 AXES = ("seeds", "weight_scales", "learning_rates", "clip_thresholds")
 
 # Coordinates of every result: a sweep over one of these joins along it instead of adding a dimension.
@@ -152,10 +152,10 @@ JOINED = {
     "lags": "lag",
 }
 
-# Null means what other settings make usual, and is spelt out job by job.
+# Null means the usual value given the other settings, which is filled in job by job.
 FROM_OTHERS = ("steps", "transient")
 
-# What decides the networks of every experiment but the notes'.
+# Settings that decide the networks of every experiment except the notes and training.
 _DRAWN = (
     *("experiment", "cell", "leak", "forget_bias", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
     *("bias_scale", "input_scale", "state_scale", "inputs", "input_size", "noise_scale", "precision"),
@@ -178,19 +178,20 @@ _READ_BY = {
 
 
 def settings_of(experiment: str) -> tuple[str, ...]:
-    """The settings that decide the numbers of `experiment`."""
+    """Return the settings that decide the numbers of `experiment`."""
     return _READ_BY[experiment]
 
 
 def draws_of(experiment: str) -> int | None:
-    """`DRAWS`; None for the notes, whose seeds are NumPy's."""
+    """Return `DRAWS`; None for the notes, whose seeds are NumPy's."""
     return None if experiment == "notes" else DRAWS
 
 
 def describe_settings(experiment: str | None = None, defaults: Mapping[str, Any] | None = None) -> str:
-    """Two lines a setting: name and default; meaning and what is allowed.
+    """Describe each setting in two lines: name and default; meaning and allowed values.
 
-    With an `experiment`: what it reads, at what it has where nothing is asked for, `defaults` being its own.
+    With an `experiment`, only the settings that it reads and `HOUSEKEEPING` are listed, with the values that they have
+    there by default; `defaults` are the experiment's own.
     """
     values = as_dict(Config())
     shown = list(FIELDS)
@@ -205,19 +206,19 @@ def describe_settings(experiment: str | None = None, defaults: Mapping[str, Any]
 
 
 def check_key(key: str, value: Any) -> None:
-    """Raise `SettingError` for a setting that does not exist, with the nearest one that does."""
+    """Raise `SettingError` for a setting that does not exist, and suggest the nearest one that does."""
     if key not in FIELDS:
         raise SettingError(key, value, f"the settings {', '.join(FIELDS)}{did_you_mean(key, FIELDS)}")
 
 
 def did_you_mean(word: Any, known: Collection[str]) -> str:
-    """The nearest of the `known` words in brackets, if one is near."""
+    """Return a suggestion, in brackets, of the nearest of the `known` words; empty if none is near."""
     near = difflib.get_close_matches(str(word).lower(), known, 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _missing_of_range(given: Any) -> str:
-    """What a range of numbers lacks, or has too much."""
+    """Return which keys of a range of numbers are missing or unknown, in brackets."""
     if not isinstance(given, Mapping):
         return ""
     missing = [part for part in ("start", "stop", "num") if part not in given]
@@ -261,7 +262,7 @@ def _expanded_numbers(value: Any) -> Any:
 
 
 def _unsigned_zero(value: float) -> float:
-    """The same number; of -0.0, which has a name and a hash of its own, 0.0."""
+    """Return the same number, but 0.0 for -0.0, which would have a name and a hash of its own."""
     return value + 0.0
 
 
@@ -293,14 +294,14 @@ def _accepts(rule: rules.Rule, value: Any) -> bool:
 
 
 def check_value(key: str, given: Any) -> Any:
-    """`given` with lists spelt out, if the setting `key` allows it; else `SettingError`."""
+    """Return `given`, with lists expanded, if the setting `key` allows it; else raise `SettingError`."""
     entry = FIELDS[key]
     if entry.type in (float, float | None) and rules.is_number(given):
         given = _unsigned_zero(float(given))
     rule: rules.Rule = entry.metadata["rule"]
     expand = _EXPAND.get(key, lambda value: value)
     value, accepted = [], False
-    # of a long range the two ends come first: where they are wrong, nothing needs to be spelt out
+    # check the two ends of a long range first: if they are wrong, it need not be expanded
     if not (isinstance(given, Mapping) and given.get("num") not in (1, 2)) or _accepts(
         rule, expand({**given, "num": 2})
     ):
@@ -314,7 +315,7 @@ def check_value(key: str, given: Any) -> Any:
 
 
 def checked(values: Mapping[str, Any]) -> Config:
-    """The `Config` of these settings, lists spelt out; missing ones take their defaults.
+    """Return the `Config` of these settings, with lists expanded and defaults for missing settings.
 
     Raises `SettingError` naming the first setting that is wrong.
     """
@@ -333,9 +334,10 @@ def checked(values: Mapping[str, Any]) -> Config:
 
 
 def usual(key: str, settings: Mapping[str, Any]) -> Any:
-    """The value of the setting `key` where none is asked for, beside the other `settings`; `KeyError` if they lack one.
+    """Return the value that the setting `key` has by default, given the other `settings`; `KeyError` if one is missing.
 
-    The default, but for what other settings decide: `steps` and `transient`, and what a published initialisation fixes.
+    This is the schema's default, except for settings that others decide: `steps` and `transient`, and those that a
+    published initialisation fixes.
     """
     if key == "steps":
         if settings["experiment"] == "training":
@@ -352,10 +354,11 @@ def usual(key: str, settings: Mapping[str, Any]) -> Any:
 
 
 def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> dict[str, list[Any]]:
-    """The settings, by name, that decide the numbers and are no axis of a sweep, and yet differ between its `jobs`.
+    """Return the settings that decide the numbers and differ between the `jobs` of a sweep without being axes of it.
 
-    Each with its values, each value once. Settings that are lists join along an axis of the result. What other settings
-    decide may differ with them: the usual `steps` of two tasks. A setting that a job does not name has its default.
+    Each name is mapped to its distinct values. Settings that are lists are left out, since they join along an axis of
+    the result. Settings that other settings decide may differ with these, like the usual `steps` of two tasks. A
+    setting that a job does not name has its default.
     """
     keys = dict.fromkeys(key for job in jobs for key in job if key not in axes and key not in JOINED)
     read = {key for job in jobs for key in _READ_BY.get(job.get("experiment", ""), FIELDS)}
@@ -369,24 +372,24 @@ def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> d
 
 
 def _is_usual(key: str, value: Any, settings: Mapping[str, Any]) -> bool:
-    """Whether `value` is what `key` has where none is asked for; null stands for that of each job."""
+    """True if `value` is the default of `key` given the other settings, or the null that stands for it."""
     if key in FROM_OTHERS and value is None:
         return True
     try:
         return value == usual(key, settings)
-    except (KeyError, TypeError, AttributeError):  # decided by what the settings do not say
+    except (KeyError, TypeError, AttributeError):  # depends on something that the settings lack
         return False
 
 
 def _fixed_by(initialisation: str) -> dict[str, tuple[Any, ...]]:
-    """What a published initialisation allows for the settings that it decides, its own choice first."""
+    """Return the values that a published initialisation allows for the settings it decides, its own choice first."""
     chosen = PUBLISHED[initialisation]
     fixed = {"cell": (chosen.cell,), "weights": chosen.weights, "bias_scale": (0.0,)}
     return fixed | {"input_scale": (1.0,), "output_scale": (1.0,)}  # not read: the entries have `chosen.std`
 
 
 def _initialised(config: Config, values: Mapping[str, Any]) -> Config:
-    """`config` with what its published initialisation fixes; other values of the same settings are refused."""
+    """Return `config` with what its published initialisation fixes; refuse other values of these settings."""
     for name, allowed in _fixed_by(config.initialisation or "").items():
         value = getattr(config, name)
         if value not in (FIELDS[name].default, *allowed):
@@ -429,7 +432,7 @@ def _check_together(config: Config) -> None:
 
 
 def unread(config: Config) -> dict[str, str]:
-    """The settings that change nothing because of another one, by name; each with that other one as it is written."""
+    """Return the settings that have no effect, by name, each with the setting that causes this, as in `cell=tanh`."""
     found = {}
     if config.cell != "lstm":
         found |= dict.fromkeys(("forget_bias", "block"), f"cell={config.cell}")
@@ -466,9 +469,10 @@ def _check_training(config: Config) -> None:
 
 
 def from_node(node: Any, replaced: Mapping[str, Any]) -> Config:
-    """`checked`, from a composed OmegaConf node, merged into the schema once more, which refuses `+typo=1`.
+    """Return the `checked` settings of a composed OmegaConf node.
 
-    `replaced` are values that take the place of the node's own.
+    The node is merged into the schema once more, which refuses `+typo=1`. `replaced` holds values that take the place
+    of the node's own.
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), node)
@@ -488,31 +492,31 @@ def _value_at(node: Any, key: str) -> Any:
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """Plain values, in the schema's order."""
+    """Return the settings as plain values, in the schema's order."""
     return dataclasses.asdict(config)
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """The settings that decide the numbers, and `draws`, the version of what seeds draw where it decides them too."""
+    """Return the settings that decide the numbers, and `draws`, the version of what seeds draw, if it matters."""
     settings = {key: getattr(config, key) for key in settings_of(config.experiment)}
     draws = draws_of(config.experiment)
     return settings if draws is None else {**settings, "draws": draws}
 
 
 def spelt_short(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings, to be read by a person: seeds 0 to 7 are 8."""
+    """Return the same settings in a form for people: seeds 0 to 7 become 8."""
     seeds = values.get("seeds")
     short = {"seeds": len(seeds)} if seeds and seeds == list(range(len(seeds))) else {}
     return {**values, **short}
 
 
 def networks_of(config: Config) -> int:
-    """How many networks a job has."""
+    """Return the number of networks in a job."""
     return math.prod(len(getattr(config, axis)) for axis in AXES)
 
 
 def cut(config: Config, most: int, axes: Sequence[str] = AXES) -> list[Config]:
-    """Settings of at most `most` networks each, which together have every network of `config` once."""
+    """Split `config` into configs of at most `most` networks each, which together contain every network once."""
     axis, *inner = axes
     values = getattr(config, axis)
     each = math.prod(len(getattr(config, other)) for other in inner)
@@ -523,5 +527,5 @@ def cut(config: Config, most: int, axes: Sequence[str] = AXES) -> list[Config]:
 
 
 def content_hash(values: Mapping[str, Any]) -> str:
-    """64 hexadecimal digits that stand for these settings, whatever their order."""
+    """Return 64 hexadecimal digits that identify these settings, whatever their order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""A sweep's files: datasets, records of jobs, checkpoints, checksums and locks."""
+"""The files of a sweep: datasets, job records, checkpoints, checksums and locks."""

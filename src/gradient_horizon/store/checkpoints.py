@@ -1,9 +1,10 @@
-"""What an unfinished job has measured so far: files of consecutive networks, from which it goes on after any end.
+"""Checkpoints of unfinished jobs: results of the networks measured so far, from which an interrupted job resumes.
 
-(And of work on networks that are unfinished, the last state that was kept.)
+They also hold the last saved state of work on networks that are still unfinished.
 
-A part is an .npz of plain arrays behind a SHA-256 of its bytes, written under a temporary name and renamed. What was
-written by other settings or other versions, cut short or altered, is not read but computed again.
+A part is an .npz of plain arrays, preceded by a SHA-256 of its bytes, written under a temporary name and renamed. It
+holds consecutive networks. A part that was written with other settings or by another version, or that is truncated or
+altered, is ignored, and its networks are computed again.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from gradient_horizon.store import files
 
 
 class TooManyNetworksError(Exception):
-    """More networks than should be held at once, which is `most`."""
+    """More networks than should be held at once; the limit is `most`."""
 
     def __init__(self, most: int):
         super().__init__(f"more than {most} networks at once")
@@ -28,15 +29,16 @@ class TooManyNetworksError(Exception):
 
 
 Leaves: TypeAlias = list[np.ndarray[Any, Any]]
-Rows: TypeAlias = tuple[slice, Leaves]  # which networks, and what each leaf holds of them
+Rows: TypeAlias = tuple[slice, Leaves]  # which networks, and their entries in each leaf
 CHECKPOINT = "unfinished"
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Parts:
-    """The parts in one folder. `made_by` names all that decides their bytes; `seconds` pass between two writes.
+    """The parts in one folder.
 
-    `budget` is how many bytes of memory there are to fill.
+    `made_by` identifies everything that determines their bytes. `seconds` is the minimum time between two writes, and
+    `budget` the memory, in bytes, that may be filled.
     """
 
     def __init__(self, folder: Path, made_by: str, *, seconds: float = 10.0, budget: int = 2**40):
@@ -45,7 +47,7 @@ class Parts:
         self._written = self._kept = time.monotonic()
 
     def stored(self) -> Iterator[Rows]:
-        """Consecutive networks from the first one on, as far as parts stand."""
+        """Yield the stored networks in order from the first, up to the first missing or invalid part."""
         start = 0
         for path in sorted(self.folder.glob("*.part")):
             read = self._read(path)
@@ -61,7 +63,7 @@ class Parts:
         return slice(*arrays[0].tolist()), arrays[1:]
 
     def _arrays(self, path: Path, label: str) -> Leaves | None:
-        """The array called `label` in a file, then the leaves; None where it is not whole, or made otherwise."""
+        """Return a file's array `label` and then its leaves; None if the file is not intact or `made_by` differs."""
         try:
             with files.open_regular(path) as stream:
                 content = stream.read()
@@ -74,7 +76,7 @@ class Parts:
                 if str(arrays["made_by"]) != self.made_by:
                     return None
                 return [arrays[label], *(arrays[f"leaf_{index}"] for index in range(len(arrays.files) - 2))]
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):  # the digest of something else
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile):  # intact, but not one of ours
             return None
 
     def _write(self, path: Path, leaves: Leaves, **label: np.ndarray[Any, Any]) -> None:
@@ -86,24 +88,24 @@ class Parts:
         files.write_atomically(path, hashlib.sha256(content).digest() + content)
 
     def checkpoint(self, work: str, leaves: Callable[[], Leaves]) -> None:
-        """Keep the state of unfinished `work` in place of the last one, once `seconds` have passed since."""
+        """Replace the saved state by that of unfinished `work`, if `seconds` have passed since the last save."""
         if time.monotonic() - self._kept >= self.seconds:
             self._write(self.folder / CHECKPOINT, leaves(), work=np.array(work))
             self._kept = time.monotonic()
 
     def checkpointed(self, work: str) -> Leaves | None:
-        """The state that was kept of this work; None where there is none."""
+        """Return the saved state of this work; None if there is none."""
         arrays = self._arrays(self.folder / CHECKPOINT, "work")
         return arrays[1:] if arrays and str(arrays[0]) == work else None
 
     def add(self, rows: slice, leaves: Leaves) -> None:
-        """Keep these networks, which follow the ones before; they are written once `seconds` have passed."""
+        """Add the results of the networks that follow the previous ones; written once `seconds` have passed."""
         self._waiting.append((rows, leaves))
         if time.monotonic() - self._written >= self.seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write all pending results."""
         self._written = time.monotonic()
         if not self._waiting:
             return

@@ -1,7 +1,7 @@
-"""Labelled results: one netCDF-4 file a job, written atomically, checked at load, joined over a sweep.
+"""Labelled results: one netCDF-4 file per job, written atomically, checked on loading, and joined over a sweep.
 
-`horizon_kind` is a word in memory and a CF flag on disk. Nothing is ever pickled. Every file ends in its own checksum
-(`seal`), and is read as `netcdf` says: once, and what was checked is what is read.
+`horizon_kind` is a word in memory and a CF flag on disk. Nothing is ever pickled. Every file ends with its own checksum
+(see `seal`) and is read through `netcdf`: only once, so that the bytes parsed are the bytes checked.
 """
 
 import errno
@@ -37,8 +37,8 @@ _ORDERS = (
     *(names.CELLS, names.WEIGHTS, names.NORMS, names.INPUTS, names.PRECISIONS),
     *(names.TASKS, names.CLIP_RULES, names.OPTIMIZERS),
 )
-LARGEST_IN_MEMORY = 2**28  # bytes of files: more are read when they are asked for, piece by piece
-LARGE = 2**24  # bytes of a variable that is written, or in a large result joined, piece by piece
+LARGEST_IN_MEMORY = 2**28  # bytes of files; larger results are read on access, piece by piece
+LARGE = 2**24  # bytes; larger variables are written piece by piece, and in large results joined piece by piece
 
 
 def _encoded(dataset: xr.Dataset) -> xr.Dataset:
@@ -57,9 +57,9 @@ def _encoded(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _words(flags: xr.Variable) -> xr.Variable:
-    """The words that flags stand for; those that stand there as words, as they are.
+    """Return the words that flags stand for; words are returned as they are.
 
-    Raises `ResultError` for others than `_encoded` writes.
+    Raises `ResultError` for flags or words that `_encoded` does not write.
     """
     values = flags.values
     if values.dtype.kind not in "iu":
@@ -79,7 +79,7 @@ def _words(flags: xr.Variable) -> xr.Variable:
 
 
 class _Remembering(h5py.File):
-    """A file without groups that opens each dataset once: h5netcdf asks for every one by its path dozens of times."""
+    """A file without groups that opens each dataset once: h5netcdf looks each one up by its path dozens of times."""
 
     def __init__(self, *arguments: Any, **settings: Any):
         self._opened: dict[str, Any] = {}
@@ -101,7 +101,7 @@ class _Remembering(h5py.File):
 
 
 def _file_of(dataset: xr.Dataset) -> bytes:
-    """The bytes that `Dataset.to_netcdf` gives with h5netcdf, in half the time."""
+    """Return the bytes that `Dataset.to_netcdf` would write with h5netcdf, in half the time."""
     stream = io.BytesIO()
     with _Remembering(stream, "w", track_order=True) as opened, h5netcdf.File(opened, "w") as file:
         dataset.dump_to_store(H5NetCDFStore(file))
@@ -109,10 +109,10 @@ def _file_of(dataset: xr.Dataset) -> bytes:
 
 
 def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = None) -> str:
-    """Write `dataset` and its checksum to `path` under a temporary name, flush, rename; returns the file's SHA-256.
+    """Write `dataset` and its checksum to `path` under a temporary name, flush and rename; return the file's SHA-256.
 
-    `check` is called just before the renaming, which its error prevents.
-    What fits is made in memory first: HDF5 does not survive a disk that fills up while it writes.
+    `check` is called just before the renaming, and can prevent it by raising. Everything but large variables is
+    assembled in memory first, because HDF5 does not survive a disk that fills up while it writes.
     """
     large = [name for name, array in dataset.data_vars.items() if array.nbytes > LARGE and array.dtype.kind in "fi"]
     encoded = _encoded(dataset)
@@ -137,7 +137,7 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
 
 
 def _ended(stream: BinaryIO, dataset: xr.Dataset, file: h5py.h5f.FileID) -> str:
-    """Write behind a file's bytes what they hold, and their checksum; returns that of the whole."""
+    """Append to a file a table of its contents and a checksum; return the SHA-256 of the whole file."""
     try:
         contents = netcdf.contents(dataset, file)
     finally:
@@ -148,7 +148,7 @@ def _ended(stream: BinaryIO, dataset: xr.Dataset, file: h5py.h5f.FileID) -> str:
 
 
 def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
-    """Add a large variable of numbers, a piece at a time, as xarray would write it whole."""
+    """Write a large numerical variable piece by piece, with the same result as if xarray wrote it whole."""
     for dim, length in variable.sizes.items():
         if dim not in file.dimensions:
             file.dimensions[str(dim)] = length
@@ -157,7 +157,7 @@ def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
         tuple(map(str, variable.dims)),
         variable.dtype,
         fillvalue=np.nan if variable.dtype.kind == "f" else None,
-        fill_time="never",  # every place is written below
+        fill_time="never",  # every element is written below
     )
     written.attrs.update(variable.attrs)
     for box in boxes(variable.shape, LARGE // variable.dtype.itemsize):
@@ -165,14 +165,13 @@ def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
 
 
 def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.Dataset:
-    """A file's content, read once: the bytes that are checked are those that are parsed.
+    """Read a file once, so that the bytes parsed are the bytes checked.
 
-    `checksum` is what a record says of it; the line at the file's own end is checked in any case, and a file that has
-    neither is read with a warning. `lazy`: variables of more than `small` bytes are read when they are asked for.
-    Raises `ResultError`.
+    `checksum` is the one in the job's record. The last line of the file is checked in any case, and a file with neither
+    is read with a warning. If `lazy`, variables of more than `small` bytes are read on access. Raises `ResultError`.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # a pipe must not keep it waiting
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # do not wait for a pipe
             found = os.fstat(stream.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise ResultError("no file; allowed: a netCDF-4 file")
@@ -191,7 +190,7 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
             _check_attributes(dataset)
     except ResultError as error:
         raise ResultError(f"{path}: {error}") from None
-    except Exception as error:  # HDF5, h5netcdf and xarray have many for a file that is none, or damaged
+    except Exception as error:  # HDF5, h5netcdf and xarray raise many types for a damaged or foreign file
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise ResultError(f"{path}: {error.strerror}") from None
         raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.said(error)})") from None
@@ -204,7 +203,7 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-# What the attributes that are JSON must hold, and how to call it.
+# For each attribute that is JSON: a test of its value, and a description for the error message.
 _JSON: dict[str, tuple[Callable[[Any], bool], str]] = {
     "swept": (_is_object, "an object"),
     "config": (_is_object, "an object"),
@@ -235,7 +234,7 @@ _JSON: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def _check_attributes(dataset: xr.Dataset) -> None:
-    """Raise `ResultError` for an attribute that this package reads and that does not hold what it writes there."""
+    """Raise `ResultError` if an attribute that this package reads holds something that it does not write there."""
     for key, (allowed, called) in _JSON.items():
         if key not in dataset.attrs:
             continue
@@ -258,7 +257,7 @@ def _short(value: Any) -> str:
 
 
 def _with_draws(dataset: xr.Dataset) -> xr.Dataset:
-    """`dataset` with the version of its draws among the attributes; version 1 did not name itself."""
+    """Return `dataset` with the version of its draws as an attribute; version 1 did not record itself."""
     experiment = dataset.attrs.get("experiment")
     if experiment is None or draws_of(experiment) is None:
         return dataset
@@ -267,7 +266,7 @@ def _with_draws(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
-    """`dataset`, after a warning where its seeds draw other networks than this version of the package would."""
+    """Return `dataset`; warn if its seeds would draw other networks with this version of the package."""
     draws = dataset.attrs.get("draws")
     if draws is not None and draws != draws_of(dataset.attrs["experiment"]):
         _log.warning(
@@ -279,7 +278,7 @@ def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
-    """Raise `ResultError` where different versions drew the networks."""
+    """Raise `ResultError` if different versions drew the networks."""
     first: dict[int, xr.Dataset] = {}
     for dataset in datasets:
         if "draws" in dataset.attrs:
@@ -302,9 +301,9 @@ def _is_large(paths: Iterable[Path]) -> bool:
 
 
 def open_job(folder: Path, *, lazy: bool = False, small: int = 0) -> xr.Dataset:
-    """The result of one finished job, its checksum verified; `lazy`: read when it is asked for, if not `small`.
+    """Return the result of a finished job, its checksum verified; if `lazy`, only small variables are read at once.
 
-    Raises `ResultError`.
+    Small variables have at most `small` bytes; all others are read on access. Raises `ResultError`.
     """
     record = records.read_record(folder)
     if record is None or record.state != records.FINISHED:
@@ -313,7 +312,7 @@ def open_job(folder: Path, *, lazy: bool = False, small: int = 0) -> xr.Dataset:
 
 
 def _open_file(path: Path) -> xr.Dataset:
-    """One file, by the record of the job in whose folder it lies, or by the checksum at its own end."""
+    """Open one file, checked against the record of the job in its folder, or against the checksum at its own end."""
     record = records.read_record(path.parent) if path.name == records.RESULT else None
     known = record.checksum if record is not None and record.state == records.FINISHED else ""
     return _read(path, known, lazy=_is_large([path]))
@@ -321,17 +320,17 @@ def _open_file(path: Path) -> xr.Dataset:
 
 @records.remembering()
 def load(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Every finished job of a sweep's folder, joined; or one job's folder; or one file.
+    """Load a sweep's folder, with all its finished jobs joined; or the folder of one job; or a single file.
 
-    The dimensions are the swept settings, then the result's own (`norm`, `weight_scale`, `seed`, `lag`). It is an
-    outer join: NaN where a job is missing (`missing_jobs` in the attributes names them), `lag` padded with NaN to
-    the longest. Null is NaN along a dimension of numbers. A folder that holds the copy of a job under another name is
-    ignored, with a warning. More than 256 MiB are not read into memory but when they are asked for. The attribute
+    The dimensions are the swept settings, followed by those of the result (`norm`, `weight_scale`, `seed`, `lag`). The
+    join is an outer join: missing jobs, which the attribute `missing_jobs` lists, are NaN, and `lag` is padded with NaN
+    to the longest. Null becomes NaN along a numerical dimension. A folder that holds a copy of a job under another name
+    is ignored with a warning. Results of more than 256 MiB are not loaded into memory but read on access. The attribute
     `draws` is the version of what seeds draw; a warning is logged if it is not this package's.
 
-    Every file that this package writes is checked against its checksum. Another netCDF-4 file is read with a warning,
-    unless its data lie in other files or would fill more memory than 64 times its size and 64 MiB. Raises
-    `ResultError`, also for jobs that differ in a setting that is no dimension.
+    Every file that this package writes is checked against its checksum. Any other netCDF-4 file is read with a warning,
+    but refused if its data are stored in other files or would take more memory than 64 times its size plus 64 MiB.
+    Raises `ResultError`, also if jobs differ in a setting that is not a dimension.
     """
     folder = Path(path)
     if folder.is_file():
@@ -355,7 +354,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         _log.warning("%s: %d of %d jobs missing: %s", folder, len(missing), len(jobs), ", ".join(missing))
     lazy = _is_large(job / records.RESULT for job in finished)
     try:
-        # what is small in all jobs together is read at once: joined, it would be anyway
+        # variables that are small over all jobs together are read at once, as joining them would do anyway
         joined = join([open_job(job, lazy=lazy, small=LARGE // len(finished)) for job in finished], lazy=lazy)
     except DifferentJobsError as error:
         raise DifferentJobsError(f"{folder}: {error}") from None
@@ -364,7 +363,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 class DifferentJobsError(ResultError):
-    """Jobs that are no parts of one result: they differ in a setting along which they do not join."""
+    """Jobs that are not parts of one result: they differ in a setting along which they cannot be joined."""
 
 
 def _settings(dataset: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -372,13 +371,13 @@ def _settings(dataset: xr.Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _value(key: str, swept: dict[str, Any], settings: dict[str, Any]) -> Any:
-    """A job's value of a setting that it, or another job, sweeps; one that its version did not know has its default."""
+    """Return a job's value of a setting swept by it or another job; the default if its version lacked the setting."""
     default = schema.FIELDS[key].default if key in schema.FIELDS else None
     return swept.get(key, settings.get(key, default))
 
 
 def _labels(key: str, values: Sequence[Any]) -> list[Any]:
-    """Values of a swept setting as a coordinate: null, which files do not know, is NaN among numbers, else a word."""
+    """Return swept values as a coordinate: null, which files cannot store, becomes NaN among numbers, else a word."""
     if None not in values:
         return list(values)
     kind = str(schema.FIELDS[key].type) if key in schema.FIELDS else ""
@@ -388,9 +387,9 @@ def _labels(key: str, values: Sequence[Any]) -> list[Any]:
 
 
 def is_label_of(label: Any, value: Any) -> bool:
-    """Whether a coordinate's `label` stands for this value of a swept setting.
+    """True if the coordinate `label` stands for this value of a swept setting.
 
-    (Where null was swept, version 0.1.0 made words of numbers.)
+    (Version 0.1.0 turned numbers into words if null was among the swept values.)
     """
     if value is None:
         return label == "null" or (isinstance(label, float) and math.isnan(label))
@@ -398,9 +397,9 @@ def is_label_of(label: Any, value: Any) -> bool:
 
 
 def _coordinate(values: Iterable[Any], *, ordered: bool) -> list[Any]:
-    """Numbers ascending, and names in the order in which `names` lists them, null last.
+    """Return the distinct values: numbers in ascending order, names in the order in which `names` lists them.
 
-    As they come where `ordered` is false.
+    Null comes last. If `ordered` is false, the values are in order of first occurrence.
     """
     different = list(dict.fromkeys(values))
     if not ordered:
@@ -416,7 +415,7 @@ def _coordinate(values: Iterable[Any], *, ordered: bool) -> list[Any]:
 
 
 def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Piece]) -> tuple[np.dtype[Any], Any]:
-    """The type of a variable whose pieces have `dtype`, and what stands where there is no piece."""
+    """Return the type of a variable whose pieces have `dtype`, and the value to use where there is no piece."""
     if dtype.kind in "US":
         return dtype, ""
     if dtype.kind == "f":
@@ -425,7 +424,7 @@ def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Piece]) -
 
 
 def concatenated(slabs: Sequence[xr.Dataset]) -> xr.Dataset:
-    """The result of one job from those of its networks, measured slab after slab; large variables are read later."""
+    """Join the results of one job that was measured in slabs of networks; large variables are read on access."""
     attributes = dict(slabs[0].attrs)
     for name, combine in (("recheck_difference", max), ("recheck_networks", sum), ("products_with_exponents", sum)):
         if name in attributes:
@@ -436,12 +435,12 @@ def concatenated(slabs: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = True) -> xr.Dataset:
-    """An outer join over the swept settings that the attributes name, seeds, weight scales and lags.
+    """Outer join of results over the swept settings that their attributes name, seeds, weight scales and lags.
 
-    `lazy`: a large variable is put together when it is asked for. Coordinates are in order, or else as they come.
-    A variable with the name of a swept setting, which is that setting as it was used, is called NAME_used. Raises
-    `DifferentJobsError` for jobs that differ in a setting that none of them sweeps, `ResultError` for jobs whose seeds
-    drew different networks.
+    If `lazy`, large variables are assembled on access. Coordinates are sorted if `ordered`, and otherwise in order of
+    first occurrence. A variable with the name of a swept setting, which holds the setting as it was used, is renamed
+    NAME_used. Raises `DifferentJobsError` if jobs differ in a setting that none of them sweeps, and `ResultError` if
+    their seeds drew different networks.
     """
     _check_draws(datasets)
     described = [_settings(dataset) for dataset in datasets]
@@ -520,7 +519,7 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
 def _check_joinable(
     described: Sequence[tuple[dict[str, Any], dict[str, Any]]], keys: Sequence[str], own: Sequence[str]
 ) -> None:
-    """`DifferentJobsError`, in one line, for jobs of these swept settings and settings that make no one result."""
+    """Raise `DifferentJobsError`, with a one-line message, if jobs with these settings do not form one result."""
     if both := [key for key in keys if key in own]:
         raise DifferentJobsError(
             f"{', '.join(both)}: a swept setting, and a dimension of the result; allowed: one of them"
@@ -546,9 +545,9 @@ def _check_joinable(
 
 
 def settings_of(dataset: xr.Dataset) -> dict[str, Any]:
-    """The settings that every job behind `dataset` had, and those that its place in a sweep fixes.
+    """Return the settings shared by every job behind `dataset`, and those fixed by its place in a sweep.
 
-    (`load(folder).sel(cell="relu")` has the scalar coordinate `cell`.) Empty where the attributes name none.
+    (`load(folder).sel(cell="relu")` has the scalar coordinate `cell`.) Empty if the attributes name none.
     """
     if "config" in dataset.attrs:
         return json.loads(dataset.attrs["config"])

@@ -1,7 +1,7 @@
-"""Reading and writing in folders that others may have filled.
+"""Safe reading and writing in folders whose contents may come from someone else.
 
-No link leads a write or a deletion out of them, no pipe blocks, no file is ever half written, and no text from them
-commands the terminal.
+Writes and deletions never follow a link out of the folder, pipes never block, files are never left half written, and
+text from these files cannot control the terminal.
 """
 
 import errno
@@ -20,17 +20,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-MOST = 2**26  # bytes of a record or a plan; 100,000 jobs with the longest names take a fifth
-PATIENCE = 30.0  # seconds after which whoever is `alone` is taken for dead
+MOST = 2**26  # bytes of a record or a plan; 100,000 jobs with the longest names take a fifth of it
+PATIENCE = 30.0  # seconds after which the process that is `alone` is presumed dead
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
-_LEFT = re.compile(r"\..+\.([0-9]+|[0-9a-f]{16})")  # a temporary name; version 0.1.0 took the process's number
-# C0 and C1, what changes the direction of text or ends a line, and halves of characters, which cannot be printed
+_LEFT = re.compile(r"\..+\.([0-9]+|[0-9a-f]{16})")  # a temporary name; version 0.1.0 used the process ID
+# C0 and C1, characters that change the direction of text or end a line, and unprintable lone surrogates
 _COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _log = logging.getLogger(__name__)
 
 
 class PlaceError(OSError):
-    """Something else stands where a file or a folder of the package belongs; the message is one line."""
+    """Something else occupies the path of one of the package's files or folders; the message is one line."""
 
     def __init__(self, path: Path, found: str, allowed: str):
         super().__init__(errno.EINVAL, harmless(f"{path} {found}; allowed: {allowed}"))
@@ -40,7 +40,7 @@ class PlaceError(OSError):
 
 
 def harmless(text: str, keep: str = "") -> str:
-    r"""`text` in which what a terminal would obey is shown as it is spelt: `\x1b`; but for the characters to `keep`."""
+    r"""Return `text` with characters that would control a terminal escaped, as in `\x1b`, except those in `keep`."""
 
     def spelt(found: re.Match[str]) -> str:
         return found[0] if found[0] in keep else ascii(found[0])[1:-1]
@@ -49,7 +49,7 @@ def harmless(text: str, keep: str = "") -> str:
 
 
 class Output:
-    """A stream to print to, whose errors name it; the first stays in `failed`, as not everybody who prints heeds it."""
+    """An output stream whose errors name it; the first is kept in `failed`, since not every caller handles it."""
 
     def __init__(self, bare: TextIO, name: str):
         self._bare, self._name = bare, name
@@ -77,7 +77,7 @@ class Output:
 
 
 class Harmless(Output):
-    """An output on which all text is `harmless`; `screen` is the same for one who commands the terminal itself."""
+    """An output that makes all text `harmless`; `screen` passes it on as it is, for code that controls the terminal."""
 
     def __init__(self, bare: TextIO, name: str):
         super().__init__(bare, name)
@@ -100,7 +100,7 @@ def _kind(mode: int) -> str:
 
 
 def _mode(path: Path) -> int | None:
-    """What stands there, links not followed; None: nothing."""
+    """Return the mode of whatever is at `path`, without following links; None if there is nothing."""
     try:
         return os.lstat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -108,7 +108,7 @@ def _mode(path: Path) -> int | None:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a file stands there, by a link or not."""
+    """True if there is a regular file at `path`, directly or through a link."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError):
@@ -116,21 +116,21 @@ def is_regular(path: Path) -> bool:
 
 
 def check_place(path: Path) -> None:
-    """`PlaceError` where something else stands than a file of its own, which may be replaced."""
+    """Raise `PlaceError` unless `path` is free or a regular file (not a link), which may be replaced."""
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
         raise PlaceError(path, _kind(mode), "a file of its own, or nothing")
 
 
 def check_folder(path: Path) -> None:
-    """`PlaceError` where something else stands than a folder of its own: a link would lead elsewhere."""
+    """Raise `PlaceError` unless `path` is free or a folder; a link is refused, as it would lead elsewhere."""
     mode = _mode(path)
     if mode is not None and not stat.S_ISDIR(mode):
         raise PlaceError(path, _kind(mode), "a folder of its own, or nothing")
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it that are missing; `PlaceError` where something else stands there."""
+    """Create a folder and any missing parents; raise `PlaceError` if something else is there."""
     try:
         path.mkdir(parents=True)
     except FileExistsError:
@@ -138,13 +138,13 @@ def make_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all that it holds, if it is there; `PlaceError` where something else stands there."""
+    """Remove a folder and everything in it, if it exists; raise `PlaceError` if something else is there."""
     check_folder(path)
-    shutil.rmtree(path, ignore_errors=True)  # follows no link
+    shutil.rmtree(path, ignore_errors=True)  # does not follow links
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """A file to read, by a link or not; `PlaceError` where something else stands there, which is not opened."""
+    """Open a file for reading, directly or through a link; anything else raises `PlaceError` and is not opened."""
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
         stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
@@ -156,7 +156,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_regular(path: Path, most: int = MOST) -> bytes:
-    """The bytes of a file; `PlaceError` where there are more than `most`, or no file stands there."""
+    """Return the bytes of a file; raise `PlaceError` if there are more than `most`, or if it is not a file."""
     with open_regular(path) as stream:
         content = stream.read(most + 1)
     if len(content) > most:
@@ -165,21 +165,21 @@ def read_regular(path: Path, most: int = MOST) -> bytes:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path` that nobody can guess."""
+    """Return an unguessable name in the same folder as `path`."""
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}")
 
 
 def _create(path: Path) -> int:
-    """A descriptor of a file that was not there, to write to."""
+    """Create a file, which must not exist yet, and return a descriptor for writing to it."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, check: Callable[[], None] | None = None) -> Iterator[Path]:
-    """An empty file under a temporary name, to write to; it is `path` once the context has ended without an error.
+    """Yield an empty temporary file to write to; it becomes `path` if the context ends without an error.
 
-    It is flushed to the disk first if `durable`. `check` is called just before the renaming, which its error prevents.
-    Raises `PlaceError` where `path` is no file of its own.
+    If `durable`, it is flushed to disk first. `check` is called just before the renaming, and can prevent it by
+    raising. Raises `PlaceError` if `path` exists and is not a regular file.
     """
     check_place(path)
     temporary = _temporary(path)
@@ -199,19 +199,19 @@ def replacing(path: Path, *, durable: bool = True, check: Callable[[], None] | N
 def write_atomically(
     path: Path, content: bytes, *, durable: bool = True, check: Callable[[], None] | None = None
 ) -> None:
-    """Write under a temporary name, flush to the disk, rename: `path` is the old file or the new one, never a part."""
+    """Write a temporary file, flush it to disk and rename it: `path` is the old file or the new one, never a part."""
     with replacing(path, durable=durable, check=check) as temporary, temporary.open("r+b") as stream:
         stream.write(content)
 
 
 def open_log(path: Path) -> TextIO:
-    """A new file in the place of an old one, to write text to as it comes."""
+    """Open a new file, in place of any old one, for text that is written as it comes."""
     with replacing(path, durable=False) as temporary:
         return temporary.open("a", encoding="utf-8")
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to a file of its own, or make it."""
+    """Append text to a regular file that has no other name, or create it."""
     check_place(path)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", errors="backslashreplace") as stream:
@@ -221,7 +221,7 @@ def append(path: Path, text: str) -> None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left; for the one process that may write there."""
+    """Remove temporary files of processes that were killed while writing; only for a folder's sole writer."""
     for path in folder.glob(".*.*"):
         if _LEFT.fullmatch(path.name):
             with suppress(OSError):
@@ -229,9 +229,10 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def clock(folder: Path) -> float:
-    """The time of the file system that holds `folder`, in seconds: what a file that is written now is stamped with.
+    """Return the time in seconds by the clock of the file system that holds `folder`, which stamps newly written files.
 
-    All machines that share it have this one clock. Where nothing can be written there it is this machine's.
+    All machines that share the file system share this clock. If nothing can be written there, this machine's clock is
+    used.
     """
     temporary = _temporary(folder / "clock")
     try:
@@ -253,10 +254,10 @@ def _say_without_locks(reason: str) -> None:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool | None]:
-    """Whether this process holds a lock on the file at `path`, as long as the context lasts; None: there are no locks.
+    """Hold a lock on the file at `path` within the context, and yield True; yield None if there are no locks.
 
-    False, without `wait`: another process holds it. The operating system takes it from a process that ends, however.
-    The file is neither written nor truncated. Warns, once a process, of a file system without locks.
+    Without `wait`, yields False if another process holds the lock. The operating system releases it however the process
+    ends. The file is neither written nor truncated. Warns, once per process, if the file system has no locks.
     """
     check_place(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -277,16 +278,16 @@ def locked(path: Path, *, wait: bool) -> Iterator[bool | None]:
             yield held
         finally:
             if held:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)  # for processes that were forked meanwhile, too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for processes forked in the meantime
     finally:
         os.close(descriptor)
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """For a moment the only process here, where there are no locks: `path` is a file that only one of them can make.
+    """Briefly exclude other processes when there are no locks: only one process can create the file `path`.
 
-    One that is older than `PATIENCE` was left by a process that died.
+    A file older than `PATIENCE` was left behind by a process that died.
     """
     while True:
         with suppress(FileExistsError):
@@ -298,7 +299,7 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(FileNotFoundError):
-            if os.lstat(path).st_ino == os.fstat(descriptor).st_ino:  # unless taken for dead
+            if os.lstat(path).st_ino == os.fstat(descriptor).st_ino:  # unless this process was presumed dead
                 path.unlink()
         os.close(descriptor)
 
@@ -312,7 +313,7 @@ def _take_from_the_dead(path: Path) -> None:
 
 
 def set_aside(path: Path, is_meant: Callable[[Path], bool]) -> None:
-    """Remove a file that others may replace at this moment; it is put back if it is not the one that `is_meant`."""
+    """Remove a file that others may replace at this very moment; put it back unless `is_meant` accepts it."""
     aside, meant = _temporary(path), False
     path.rename(aside)
     try:

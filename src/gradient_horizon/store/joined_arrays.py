@@ -1,4 +1,4 @@
-"""Arrays that are put together as they are read: results larger than memory."""
+"""Lazily joined arrays, assembled as they are read, for results larger than memory."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from xarray.core import indexing
 
 
 class Piece(NamedTuple):
-    """A variable and, for each dimension of the whole, the places that it fills there.
+    """A variable, and the indices that it fills along each dimension of the joined array.
 
-    Its own dimensions are the last ones; along those before it has one place.
+    Its own dimensions come last; along each dimension before those it has a single index.
     """
 
     places: list[np.ndarray[Any, Any]]
@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
 
 class Joined(BackendArray):
-    """An array of `pieces`, `fill` where there is none; what is asked for is read, and no more."""
+    """An array assembled from `pieces`, equal to `fill` elsewhere; only the requested values are read."""
 
     def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: Any, pieces: Sequence[Piece]):
         self.shape, self.dtype, self.fill, self.pieces = tuple(shape), dtype, fill, pieces
@@ -29,14 +29,14 @@ class Joined(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
 
     def whole(self) -> np.ndarray[Any, Any]:
-        """All values, in time proportional to the pieces, however long the whole is."""
+        """Return all values, placing each piece in time proportional to its size, however long the whole array is."""
         found = np.full(self.shape, self.fill, self.dtype)
         for piece in self.pieces:
             found[_grid(piece.places)] = piece.variable.values
         return found
 
     def read(self, key: Sequence[Any]) -> np.ndarray[Any, Any]:
-        """The values at `key`: an index, a slice or an array of indices for each dimension."""
+        """Return the values at `key`, which holds an index, a slice or an array of indices for each dimension."""
         asked = [np.arange(length)[at] for length, at in zip(self.shape, key, strict=True)]
         found = np.full([at.size for at in asked], self.fill, self.dtype)
         for piece in self.pieces:
@@ -54,7 +54,7 @@ class Joined(BackendArray):
 
 
 def _as_slice(places: np.ndarray[Any, Any]) -> Any:
-    """A slice where the places follow each other: files are read faster so."""
+    """Return a slice if the indices are consecutive, since files are read faster by slices."""
     if not len(places):
         return slice(0, 0)
     first, last = int(places[0]), int(places[-1])
@@ -68,7 +68,7 @@ def _grid(places: Sequence[np.ndarray[Any, Any]]) -> Any:
 
 
 def is_covered(shape: Sequence[int], pieces: Sequence[Piece]) -> bool:
-    """Whether the pieces leave no place of an array of this shape empty."""
+    """True if the pieces leave no element of an array of this shape empty."""
     covered = np.zeros(shape, bool)
     for piece in pieces:
         covered[_grid(piece.places)] = True
@@ -76,7 +76,7 @@ def is_covered(shape: Sequence[int], pieces: Sequence[Piece]) -> bool:
 
 
 def boxes(shape: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
-    """Consecutive boxes of at most `most` elements that together fill an array of this shape, in C order."""
+    """Yield consecutive boxes of at most `most` elements that together fill an array of this shape, in C order."""
     if not shape:
         yield ()
         return

@@ -1,4 +1,4 @@
-"""How a result was made: settings, versions, commit, device, time and memory, as attributes of its Dataset."""
+"""Provenance of results: settings, versions, commit, device, time and memory, as attributes of the Dataset."""
 
 import hashlib
 import json
@@ -16,23 +16,24 @@ from gradient_horizon import __version__
 from gradient_horizon.settings.schema import HOUSEKEEPING, Config, as_dict, draws_of, spelt_short
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-CALCULATING = ("jax", "jaxlib", "numpy", "optax", "pandas", "scipy", "xarray")  # versions that may change a number
-_SECONDS = 10.0  # at most, for an answer of git
-# A repository's own settings must not start programs, nor a question change its index.
+CALCULATING = ("jax", "jaxlib", "numpy", "optax", "pandas", "scipy", "xarray")  # versions that may affect the numbers
+_SECONDS = 10.0  # timeout of a git command
+# The repository's own settings must not start programs, and a query must not change its index.
 _QUIET = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 
 
 @cache
 def _git_commit() -> str:
-    """The commit of the repository that holds the package's source, or an empty text.
+    """Return the commit of the repository that holds the package's source, or an empty string.
 
-    No other repository's: neither one that an installed package lies below, nor one that the environment names.
+    No other repository is considered: neither one that happens to contain an installed package, nor one that the
+    environment names.
     """
     return _commit_of(_PACKAGE)
 
 
 def _commit_of(package: Path) -> str:
-    """The commit of the checkout whose `src/` holds this package under version control, "-dirty" where it differs."""
+    """Return the commit of the checkout that tracks this package in its `src/`, with "-dirty" if it was modified."""
     checkout = package.parents[1]
     if package.parent.name != "src" or not (checkout / ".git").exists():
         return ""
@@ -44,7 +45,7 @@ def _commit_of(package: Path) -> str:
 
 
 def _git(checkout: Path, *words: str) -> str:
-    """What git answers about the repository at `checkout`, whatever the environment says; empty where it does not."""
+    """Return the output of git for the repository at `checkout`, whatever the environment; empty if git fails."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(checkout.parent), "GIT_NO_LAZY_FETCH": "1"}
     command = ["git", *_QUIET, "-C", str(checkout), *words]
@@ -56,7 +57,7 @@ def _git(checkout: Path, *words: str) -> str:
 
 
 def code_hash() -> str:
-    """Of the package's own source as this process first found it, and of the versions of what it calculates with."""
+    """Return a hash of the package's source, as first read by this process, and of the versions in `CALCULATING`."""
     return _code_hash(_PACKAGE)
 
 
@@ -70,15 +71,15 @@ def _code_hash(package: Path) -> str:
 
 
 def made_by(settings: str) -> str:
-    """All that decides the bytes of a part, beside the machine: the settings, by their hash, and the code.
+    """Return all that determines the bytes of a part, apart from the machine: the hash of the settings, and the code.
 
-    Not the commit: what else is committed beside the package's source changes no number.
+    The commit is not included, since other changes committed along with the package's source do not affect the numbers.
     """
     return json.dumps([settings, code_hash()])
 
 
 def _peak_memory() -> int:
-    """Bytes; `ru_maxrss` counts KiB on Linux and bytes on macOS."""
+    """Return the peak memory in bytes; `ru_maxrss` counts KiB on Linux and bytes on macOS."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -88,7 +89,7 @@ def _told(config: Config) -> dict[str, Any]:
 
 
 def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: float) -> dict[str, Any]:
-    """The attributes of a result; `settings` is their hash, `wall_time` in seconds."""
+    """Return the attributes of a result; `settings` is the hash of its settings, and `wall_time` is in seconds."""
     import jax
 
     draws = draws_of(config.experiment)

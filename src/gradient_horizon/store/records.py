@@ -1,6 +1,6 @@
-"""What is known of each job without opening its result: `status.json` in its folder, `sweep.json` above.
+"""Records of jobs and sweeps, readable without opening results: `status.json` for each job, `sweep.json` for the sweep.
 
-A job's fate is read from its record alone, whatever launcher ran it.
+The state of a job is read from its record alone, whatever launcher ran it.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from gradient_horizon.store.files import harmless, write_atomically
 RECORD, RESULT, PLAN = "status.json", "result.nc", "sweep.json"
 PLAN_LOCK, PLANNER = ".sweep.lock", ".sweep.alone"
 RUNNING, FINISHED, FAILED, MISSING, LOST, DAMAGED = "running", "finished", "failed", "missing", "lost", "damaged"
-HEARTBEAT, LOST_AFTER = 10.0, 90.0  # seconds; other machines see a file's change late (NFS: up to 60)
+HEARTBEAT, LOST_AFTER = 10.0, 90.0  # seconds; other machines see changes to a file late (NFS: by up to 60)
 LONGEST_JOB_NAME = 120
 SINGLE = "single"  # the job of a command that sweeps nothing
 
@@ -35,11 +35,11 @@ class ResultError(ValueError):
 
 
 class DamagedError(ResultError):
-    """A record or a plan that this package did not write so; what stands beside it can be read nevertheless."""
+    """A record or a plan that this package did not write in this form; files next to it can still be read."""
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a time or a share that can be calculated with."""
+    """True if it is a number, such as a time or a fraction, that can be computed with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
@@ -47,7 +47,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and _is_number(value) and value >= 0
 
 
-# What the fields of a record may be that are no text; those of a plan, where a job has so many networks.
+# Tests of the fields of a record that are not text, and of those of a plan, which lists each job's networks.
 _RECORDED: dict[str, Callable[[Any], bool]] = {
     "state": lambda value: value in (RUNNING, FINISHED, FAILED),
     "settings": lambda value: isinstance(value, dict),
@@ -64,7 +64,7 @@ _PLANNED: dict[str, Callable[[Any], bool]] = {
 
 
 def job_name(swept: Mapping[str, Any]) -> str:
-    """A folder's name from the swept settings, readable and the same whatever their order: `cell=tanh,steps=100`."""
+    """Return a folder name for the swept settings, readable and independent of their order: `cell=tanh,steps=100`."""
     if not swept:
         return SINGLE
     text = ",".join(
@@ -81,9 +81,9 @@ def job_name(swept: Mapping[str, Any]) -> str:
 class Record:
     """The state of one job: `running`, `finished` or `failed`.
 
-    While it runs, `changed` is touched every `HEARTBEAT` seconds, with how many networks are `done` and how many
-    seconds are `left`. `job` is the name of the folder that its settings give it, and `picture` why a finished job
-    has no quick look. `token` is drawn at random by the process that computes the job, for this once.
+    While the job runs, `changed` is updated every `HEARTBEAT` seconds, together with the number of networks `done` and
+    the seconds `left`. `job` is the folder name that its settings give it, and `picture` the reason why a finished job
+    has no quick look. `token` is drawn at random each time a process starts to compute the job.
     """
 
     state: str
@@ -107,13 +107,13 @@ class Record:
 
 
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with files.open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Write values as text, with a checksum of their own; `ResultError` for more than would be read again."""
+    """Write values as JSON with their own checksum; raise `ResultError` if they are too large to be read back."""
     content = json.dumps({**values, "seal": _seal(values)}, indent=1).encode()
     if len(content) > files.MOST:
         raise ResultError(f"{path}: {len(content)} bytes of settings; allowed: {files.MOST} (shorter lists)")
@@ -121,9 +121,9 @@ def _write_sealed(path: Path, values: dict[str, Any]) -> None:
 
 
 def _read_sealed(path: Path) -> dict[str, Any]:
-    """What `_write_sealed` wrote; empty where that is missing, cut short or altered.
+    """Return what `_write_sealed` wrote; empty if it is missing, truncated or altered.
 
-    Raises `DamagedError` where no file stands there, or one that is too large or cannot be opened.
+    Raises `DamagedError` if something other than a file is there, or a file that is too large or cannot be opened.
     """
     try:
         values = json.loads(files.read_regular(path))
@@ -148,20 +148,20 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a job's folder; None where there is none, or it is cut short or altered.
+    """Return the record in a job's folder; None if there is none, or if it is truncated or altered.
 
-    Raises `ResultError` for a record that is intact but has other fields, as another version wrote it; `DamagedError`
-    for fields of other types, and for what is no file. Texts are `harmless`.
+    Raises `ResultError` for an intact record with other fields, as written by another version, and `DamagedError` for
+    fields of other types or something that is not a file. Strings are made `harmless`.
     """
     return _record_of(folder / RECORD)
 
 
-_remembered: dict[Any, Record | None] | None = None  # by the file, and by which state of it
+_remembered: dict[Any, Record | None] | None = None  # keyed by the file and its state
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Read no record twice meanwhile that was not replaced: for what only looks, many times over."""
+    """Within the context, read a record again only if it was replaced; for repeated reading without writing."""
     global _remembered
     before = _remembered
     _remembered = {} if before is None else before
@@ -197,7 +197,7 @@ def _fresh_record_of(path: Path) -> Record | None:
 
 
 def readable_record(folder: Path) -> Record | None:
-    """The record of a job's folder; None where there is none, or it is damaged. `ResultError`: of another version."""
+    """As `read_record`, but None if the record is damaged. Raises `ResultError` if another version wrote it."""
     try:
         return read_record(folder)
     except DamagedError:
@@ -205,14 +205,14 @@ def readable_record(folder: Path) -> Record | None:
 
 
 def _check_types(path: Path, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:
-    """`ResultError` for values that this package does not write; those without a rule are texts."""
+    """Raise `DamagedError` for values that this package does not write; those without a rule must be strings."""
     for key, value in values.items():
         if not rules.get(key, lambda found: isinstance(found, str))(value):
             raise DamagedError(harmless(f"{path}: {key} is {value!r:.40}; allowed: what gradient-horizon wrote"))
 
 
 def _check_version(path: Path, values: Mapping[str, Any], required: Collection[str], known: Collection[str]) -> None:
-    """`ResultError` for values that another version of the package wrote: with fields unknown here, or without some."""
+    """Raise `ResultError` if another version of the package wrote the values, with unknown or missing fields."""
     odd = [*sorted(set(values) - set(known)), *(f"no {name}" for name in sorted(set(required) - set(values)))]
     if odd:
         version = values.get("version")
@@ -224,13 +224,13 @@ def _check_version(path: Path, values: Mapping[str, Any], required: Collection[s
 
 
 def is_finished(folder: Path, settings: str) -> bool:
-    """Whether a result stands there, made with the settings of this hash and unaltered since."""
+    """True if the folder holds a result that was made with the settings of this hash and is unaltered."""
     record = readable_record(folder)
     return record is not None and record.state == FINISHED and record.hash == settings and is_intact(folder, record)
 
 
 def is_intact(folder: Path, record: Record) -> bool:
-    """Whether the result of a finished job is what was written."""
+    """True if the result of a finished job is what was written."""
     try:
         return file_checksum(folder / RESULT) == record.checksum
     except OSError:
@@ -238,9 +238,9 @@ def is_intact(folder: Path, record: Record) -> bool:
 
 
 def silence(folder: Path) -> float:
-    """Seconds since a job's record was written, by the clock of the file system, which all its machines share.
+    """Return the seconds since a job's record was written, by the clock of the file system, which all machines share.
 
-    Infinite where there is none. (What the writer took for the time, `changed`, may be minutes off.)
+    Infinite if there is no record. (`changed`, by the writer's own clock, may be minutes off.)
     """
     try:
         written = (folder / RECORD).stat().st_mtime
@@ -250,7 +250,7 @@ def silence(folder: Path) -> float:
 
 
 def is_alive(folder: Path, record: Record) -> bool:
-    """Whether the process that wrote the record in `folder` still runs: it is heard of, and not known to have ended."""
+    """True if the process that wrote the record in `folder` is alive: it wrote recently and is not known to be dead."""
     if abs(silence(folder)) > LOST_AFTER:
         return False
     if record.host != socket.gethostname():
@@ -265,14 +265,15 @@ def is_alive(folder: Path, record: Record) -> bool:
 
 
 def is_running(folder: Path, record: Record | None) -> bool:
-    """Whether some process is at the job whose record this is."""
+    """True if some process is computing the job that has this record."""
     return record is not None and record.state == RUNNING and is_alive(folder, record)
 
 
 def is_computed_elsewhere(folder: Path, *, here: bool = False) -> bool:
-    """Whether a process on another machine is at the job; waits until it is heard of again, or taken for dead.
+    """True if a process on another machine is computing the job.
 
-    `here`: one on this machine counts too, as no lock tells.
+    Waits until that process is heard from again, or presumed dead. With `here`, a process on this machine counts too,
+    as there is no lock that would show it.
     """
     first = record = read_record(folder)
     while record is not None and is_running(folder, record):
@@ -286,7 +287,7 @@ def is_computed_elsewhere(folder: Path, *, here: bool = False) -> bool:
 
 
 def is_held(folder: Path, record: Record) -> bool:
-    """Whether the job is still that of the process which wrote `record`: no other has written one since."""
+    """True if the job still belongs to the process that wrote `record`: no other has written a record since."""
     try:
         found = read_record(folder)
     except ResultError:
@@ -299,16 +300,16 @@ def _writer(record: Record) -> tuple[str, int, float, str]:
 
 
 def forget(folder: Path, record: Record | None) -> None:
-    """Remove the record that was read from `folder`; one that another process has written since stays."""
+    """Remove the record that was read from `folder`, unless another process has written a new one since."""
     if record is not None or files.is_regular(folder / RECORD):
         with suppress(FileNotFoundError):
             files.set_aside(folder / RECORD, lambda path: _record_of(path) == record)
 
 
 def state_of(folder: Path) -> str:
-    """`finished`, `running`, `failed`, `lost` (started, neither ended nor alive), `damaged` or `missing`.
+    """Return `finished`, `running`, `failed`, `lost` (started, neither ended nor alive), `damaged` or `missing`.
 
-    The copy of a job of another name is no job: `missing`.
+    A copy of a job under another name does not count as a job: `missing`.
     """
     try:
         record = read_record(folder)
@@ -325,9 +326,9 @@ def state_of(folder: Path) -> str:
 
 @contextmanager
 def planning(sweep: Path) -> Iterator[None]:
-    """Keep the plan of a sweep's folder from other processes meanwhile: what is read there stays true until written.
+    """Lock the plan of a sweep's folder within the context, so that what is read from it stays valid until written.
 
-    Raises `PlaceError` where the folder is a link: what `output` names may be one, what lies below may not.
+    Raises `PlaceError` if the folder is a link: the folder that `output` names may be one, but nothing below it.
     """
     files.check_folder(sweep)
     with files.locked(sweep / PLAN_LOCK, wait=True) as held, nullcontext() if held else files.alone(sweep / PLANNER):
@@ -336,16 +337,16 @@ def planning(sweep: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(sweep: Path) -> Iterator[None]:
-    """`planning`, and what processes that were killed while they wrote have left in the sweep's folder is removed."""
+    """As `planning`, and remove what processes that were killed while writing have left in the sweep's folder."""
     with planning(sweep):
         files.clear_unfinished(sweep)
         yield
 
 
 def write_plan(sweep: Path, jobs: Mapping[str, int], settings: Mapping[str, Any] | None = None) -> None:
-    """Remember that these jobs, each of so many networks, belong to the sweep, beside those of earlier commands.
+    """Record that these jobs, with their numbers of networks, belong to the sweep, in addition to any earlier jobs.
 
-    `settings` are those that all jobs of the sweep share; None: what is known of them stays.
+    `settings` are those that all jobs of the sweep share; None keeps the ones already recorded.
     """
     plan = _read_plan(sweep)
     known = {"jobs": plan.get("jobs", {}), "settings": plan.get("settings")}
@@ -366,21 +367,22 @@ def _read_plan(sweep: Path) -> dict[str, Any]:
 
 
 def read_plan(sweep: Path) -> dict[str, int]:
-    """The jobs that belong to a sweep's folder, in the order in which they were asked for, and their networks.
+    """Return the jobs that belong to a sweep's folder, in the order of request, and their numbers of networks.
 
-    Raises `ResultError` for a plan of another version, `DamagedError` for values of other types and what is no file.
+    Raises `ResultError` for a plan of another version, and `DamagedError` for values of other types or something that
+    is not a file.
     """
     jobs = _read_plan(sweep).get("jobs", {})
     return {name: networks for name, networks in jobs.items() if _is_name(name)}
 
 
 def _is_name(name: str) -> bool:
-    """Whether a job's folder may be called so: a folder from somebody else must not lead out of itself."""
+    """True if a job's folder may have this name: a plan from someone else must not point outside the sweep's folder."""
     return Path(name).name == name not in ("", "..") and harmless(name) == name
 
 
 def known_plan(sweep: Path) -> tuple[dict[str, int], str]:
-    """The jobs that a sweep's plan names, and their networks; and why there are none, where it cannot be read."""
+    """Return the jobs in a sweep's plan with their numbers of networks, and the reason if it cannot be read."""
     try:
         return read_plan(sweep), ""
     except DamagedError as error:
@@ -388,7 +390,7 @@ def known_plan(sweep: Path) -> tuple[dict[str, int], str]:
 
 
 def shared_settings(sweep: Path) -> dict[str, Any] | None:
-    """The settings that all jobs of a sweep share, by its plan; None where that names none (version 0.1.0)."""
+    """Return the settings that all jobs of a sweep share, from its plan; None if it lists none (version 0.1.0)."""
     try:
         stat = (sweep / PLAN).stat()
     except OSError:
@@ -398,21 +400,21 @@ def shared_settings(sweep: Path) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=16)
 def _shared_settings(sweep: Path, *_: int) -> dict[str, Any] | None:
-    """Read once for each version of the file: it may name 100,000 jobs, each of which asks."""
+    """Read the plan once per version of the file: it may list 100,000 jobs, each of which needs it."""
     return _read_plan(sweep).get("settings")
 
 
 def is_own(folder: Path, record: Record) -> bool:
-    """Whether a job's folder is the one that its settings name, and no copy under another name.
+    """True if a job's folder is the one that its settings name, and not a copy under another name.
 
-    Version 0.1.0 did not record the name: it is made again from the swept settings, to which lists such as seeds and
-    weight scales, which join along an axis of the result, add parts of their own.
+    Version 0.1.0 did not record the name, which is then rebuilt from the swept settings. Lists such as seeds and weight
+    scales, which join along an axis of the result, may add parts of their own to it.
     """
     if record.job:
         return folder.name == record.job
     if not record.swept and not record.settings:  # one slab of a job
         return True
-    if re.search(r"-[0-9a-f]{8}$", folder.name):  # a name that was too long, which cannot be made again
+    if re.search(r"-[0-9a-f]{8}$", folder.name):  # a name that was too long, and cannot be rebuilt
         return True
     parts, wanted = (set(re.split(r",(?=[a-z_]+=)", name)) - {SINGLE} for name in (folder.name, job_name(record.swept)))
     lists = {part.partition("=")[0] for part in parts - wanted}
@@ -420,10 +422,10 @@ def is_own(folder: Path, record: Record) -> bool:
 
 
 def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
-    """The folders of a sweep's jobs, planned or found; and by its name, what else stands there.
+    """Return the folders of a sweep's jobs, planned or found; and a dictionary of everything else there, by name.
 
-    Of a folder that holds a job of another name, that name; of one that holds no job's record an empty text; of a plan
-    that cannot be read the reason.
+    Its values are, for a folder that holds a job of another name, that job's name; for a folder without a job's record,
+    an empty string; and for a plan that cannot be read, the reason.
     """
     plan, reason = known_plan(sweep)
     others = {PLAN: reason} if reason else {}
@@ -447,12 +449,12 @@ def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def job_folders(sweep: Path) -> list[Path]:
-    """The folders of a sweep's jobs, planned or found."""
+    """Return the folders of a sweep's jobs, planned or found."""
     return found_folders(sweep)[0]
 
 
 def ignored_lines(others: Mapping[str, str]) -> list[str]:
-    """What to say of what else stands in a sweep's folder, by `found_folders`."""
+    """Return the lines that report what else is in a sweep's folder, from the result of `found_folders`."""
     return [f"ignored: {harmless(_said_of(name, found))}" for name, found in others.items()]
 
 

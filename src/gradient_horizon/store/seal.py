@@ -1,8 +1,8 @@
-"""The checksum that a file carries itself: SHA-256 of all its bytes, in a last line behind them.
+"""A checksum at the end of each file: the SHA-256 of all preceding bytes, as its last line.
 
-HDF5 knows from its own header where its part ends and ignores what follows, so that the file stays netCDF-4 for every
-reader, and it cuts the line off when it writes to the file again: what was changed on purpose counts as unchecked, not
-as damaged. Whether a file is whole is known before HDF5 reads a byte of it. By hand:
+HDF5 knows from its own header where its data end, and ignores what follows, so the file remains netCDF-4 for every
+reader. When HDF5 writes to the file again it cuts the line off, so a file that was changed on purpose counts as
+unchecked, not as damaged. A file is verified before HDF5 reads a byte of it. To check one by hand:
 `head -c -128 FILE | sha256sum` and `tail -n 1 FILE`.
 """
 
@@ -12,13 +12,13 @@ from typing import BinaryIO, NamedTuple
 _BEFORE, _AFTER = b"\nSHA-256 of the bytes before is ", b" (this line is not part of it).\n"
 _DIGEST = 2 * hashlib.sha256().digest_size
 LENGTH = len(_BEFORE) + _DIGEST + len(_AFTER)
-_PIECE = 2**20  # bytes that are read at a time
+_PIECE = 2**20  # bytes read at a time
 
 
 class Seal(NamedTuple):
-    """What a file's bytes say: the SHA-256 of all of them, and whether its last line is that of those before it.
+    """The SHA-256 of all bytes of a file, and whether its last line matches the bytes before it.
 
-    `intact` is None where there is no such line, and false where there is but a part of one.
+    `intact` is None if there is no such line, and False if the line is incomplete or does not match.
     """
 
     checksum: str
@@ -26,12 +26,12 @@ class Seal(NamedTuple):
 
 
 def line(digest: "hashlib._Hash") -> bytes:
-    """The last line of a file whose other bytes have this digest."""
+    """Return the last line of a file whose other bytes have this digest."""
     return _BEFORE + digest.hexdigest().encode() + _AFTER
 
 
 def write(stream: BinaryIO) -> str:
-    """Write the last line of a file that is open to be read and written; the SHA-256 of the whole."""
+    """Append the last line to a file that is open for reading and writing; return the SHA-256 of the whole file."""
     stream.seek(0)
     digest = _digest(stream, stream.seek(0, 2))
     last = line(digest)
@@ -41,7 +41,7 @@ def write(stream: BinaryIO) -> str:
 
 
 def examine(stream: BinaryIO) -> Seal:
-    """Read a file once, from its start to its end."""
+    """Read a file once from start to end, and return its `Seal`."""
     size = stream.seek(0, 2)
     digest = _digest(stream, max(size - LENGTH, 0))
     last = stream.read()
@@ -54,7 +54,7 @@ def examine(stream: BinaryIO) -> Seal:
 
 
 def _digest(stream: BinaryIO, count: int) -> "hashlib._Hash":
-    """The digest of a file's first `count` bytes."""
+    """Return the digest of the first `count` bytes of a file."""
     stream.seek(0)
     digest = hashlib.sha256()
     while count > 0 and (piece := stream.read(min(count, _PIECE))):

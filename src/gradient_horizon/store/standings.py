@@ -1,4 +1,4 @@
-"""What there is to tell of a sweep while it runs, anywhere, and after: read from its records alone."""
+"""The progress of a sweep during and after its run, wherever it runs, read from its records alone."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISS
 
 @dataclass(frozen=True)
 class Standing:
-    """One job: its state, its networks and how many are done, seconds taken and left, and what went wrong."""
+    """One job: its state, its networks and how many are done, the seconds taken and left, and what went wrong."""
 
     job: str
     state: str
@@ -24,7 +24,7 @@ class Standing:
 
 
 def standing_of(folder: Path, networks: int) -> Standing:
-    """The standing of the job in `folder`, which was planned to have so many networks."""
+    """Return the standing of the job in `folder`, which was planned to have this many networks."""
     try:
         record, state = records.read_record(folder), records.state_of(folder)
     except records.DamagedError as error:
@@ -37,7 +37,7 @@ def standing_of(folder: Path, networks: int) -> Standing:
     if state == FINISHED:
         why = f"no quick look: {record.picture}" if record.picture else ""
         return Standing(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
-    # by the one clock of all machines, where `began` and `changed` are by the writer's
+    # by the clock that all machines share, whereas `began` and `changed` are by the writer's clock
     silence = 0.0 if state == FAILED else records.silence(folder)
     since = silence if state == RUNNING and math.isfinite(silence) else 0.0
     seconds = max(0.0, record.changed - record.began + since)
@@ -56,7 +56,7 @@ def standing_of(folder: Path, networks: int) -> Standing:
 
 
 def standings(sweep: Path, *, look: bool = False) -> list[Standing]:
-    """Every job of a sweep's folder; `look`: results are read too, so that one that was altered is `damaged`."""
+    """Return the standing of every job in a sweep's folder; `look` reads results too: altered ones are `damaged`."""
     plan, _ = records.known_plan(sweep)
     found = [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
     return [_looked_at(sweep / job.job, job) for job in found] if look else found
@@ -70,7 +70,7 @@ def _looked_at(folder: Path, job: Standing) -> Standing:
 
 
 def counts(jobs: list[Standing]) -> dict[str, int]:
-    """How many jobs there are in each state that some job is in."""
+    """Return the number of jobs in each state that occurs."""
     states = [job.state for job in jobs]
     return {
         state: states.count(state) for state in (FINISHED, RUNNING, FAILED, LOST, DAMAGED, MISSING) if state in states
@@ -78,9 +78,9 @@ def counts(jobs: list[Standing]) -> dict[str, int]:
 
 
 def seconds_left(jobs: list[Standing]) -> float | None:
-    """About how long the whole sweep still takes, at the pace so far and with as many jobs side by side as run now.
+    """Estimate the time left for the whole sweep, at the pace so far and with as many jobs in parallel as run now.
 
-    None where no pace is known, or nothing runs.
+    None if no pace is known, or if nothing is running.
     """
     running = [job for job in jobs if job.state == RUNNING]
     known = [job for job in jobs if job.state in (FINISHED, RUNNING) and job.seconds and job.done]
