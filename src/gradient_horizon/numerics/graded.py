@@ -17,7 +17,7 @@ _SWEEPS = 40  # about 5 to 8 are needed
 
 
 class Graded(NamedTuple):
-    """diag(2^`exponents`) `rows`: the largest entry of each row is in [1, 2), or the row is 0 and its exponent `ZERO`."""
+    """diag(2^`exponents`) `rows`, with the largest entry of each row in [1, 2); a row of zeros has exponent `ZERO`."""
 
     rows: Array
     exponents: Array

@@ -53,7 +53,7 @@ def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
         column = computed_once(lax.dynamic_index_in_dim(rest, j, keepdims=False))
         size = jnp.where(free, lax.bitcast_convert_type(jnp.abs(column), ordered), -1)
         place = jnp.min(jnp.where(size == jnp.max(size), numbers, n))
-        index = place.astype(jnp.uint32)  # unsigned: for a signed index XLA adds a check for negative ones
+        index = place.astype(jnp.uint32)  # unsigned: a signed index would also be tested for being negative
         pivot = lax.dynamic_index_in_dim(column, index, keepdims=False)
         row = computed_once(lax.dynamic_index_in_dim(rest, index, axis=1, keepdims=False))
         is_pivot = numbers == place
