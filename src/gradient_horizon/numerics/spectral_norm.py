@@ -3,7 +3,7 @@
 From lag to lag a product changes by one factor, M' = M J, so its leading left singular vector is a good start for the
 next one. The search is a conjugate gradient method on the Rayleigh quotient of M Mᵀ: each step takes the best vector in
 the span of the current one, the residual and the last direction (Knyazev 2001, LOBPCG with one vector and no
-preconditioner). LAPACK's SVD takes as long as 6 to 100 matrix products, this search as long as a fraction of one to two.
+preconditioner). LAPACK's SVD takes as long as 6 to 100 matrix products, this search between a fraction of one and two.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,10 @@
 """Compensated sums of up to millions of logarithms: the total is held in two floats and does not drift.
 
 A single float32 that holds a sum of 10⁵ rounds every term by up to 4e-3, and always in the same direction if the terms
-are equal. Here s + e = a + b exactly (Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B), and only e is
-rounded, so the error of T additions is about T eps² of the total. A logarithm is added as a multiple of log 2, which is
-exact, plus the log of a mantissa between √½ and √2: a term rounds by less than eps/4, however large the number.
+are equal. Here s + e = a + b exactly (Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B), and only the
+second float is rounded, so the error of T additions is about T eps² of the total. A logarithm is added as a multiple of
+log 2, which is exact, plus the log of a mantissa between √½ and √2: a term rounds by less than eps/4, however large the
+number.
 """
 
 from typing import NamedTuple

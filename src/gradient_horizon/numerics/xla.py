@@ -21,5 +21,5 @@ def computed_once(array: Array) -> Array:
 
 
 def unroll(n: int) -> int:
-    """How many steps of a scan to unroll into one loop body: saves up to 30 % if steps are short, nothing above N = 64."""
+    """How many steps of a scan form one loop body: gains up to 30 % if steps are short, nothing beyond N = 64."""
     return 4 if n <= 64 else 1
