@@ -32,7 +32,7 @@ def _exponent(number: Float[Array, "..."]) -> Int[Array, "..."]:
 
 @jax.jit
 def smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
-    """The absolute value of the smallest nonzero entry; NaN if there is none."""
+    """The absolute value of the smallest nonzero entry; -0.0 if there is none."""
     bits = bits_of(matrix.dtype)
     one = jnp.ones((), bits.unsigned)
     # Without the sign, the bits of floats are ordered as unsigned integers, of which 0 - 1 is the largest. Halves are
