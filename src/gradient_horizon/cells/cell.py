@@ -54,7 +54,7 @@ class Cell(Protocol):
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> Any:
-        """Draw the parameters; their `recurrent` is W: a vanilla cell's only matrix, in a gated cell the candidate's."""
+        """Draw the parameters; their `recurrent` is W: the only matrix of a vanilla cell, or a gated cell's candidate's."""
         ...
 
     def initial_state(
@@ -68,7 +68,7 @@ class Cell(Protocol):
         ...
 
     # The same step in parts, for many sequences at once (leading axes): a = W v + U x_t + b, with W, U, b from stacked
-    # and v = operand; h_t = respond(a, h_{t-1}). What a second matrix multiplies may depend on the first pre-activation.
+    # and v = operand; h_t = respond(a, h_{t-1}). The operand of a second matrix may depend on the first pre-activation.
 
     def stacked(self, params: Any) -> tuple[Affine, ...]:
         """W, U and b of each pre-activation, in the order in which the step uses them."""

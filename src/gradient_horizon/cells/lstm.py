@@ -48,9 +48,9 @@ class LSTMCell:
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), products elementwise; the state is the pair (h, c), n = 2N.
 
     i, f, o = σ(W_* h_{t-1} + U_* x_t + b_*) are the input, forget and output gates, g = tanh(W h_{t-1} + U x_t + b)
-    the candidate (cell input); there are no peepholes. `forget_bias` is added to b_f. It is the only leaf of the cell as
-    a pytree, so that programs that take the cell as an argument are the same for every bias. Hochreiter and Schmidhuber
-    1997; the forget gate: Gers, Schmidhuber and Cummins 2000.
+    the candidate (cell input); there are no peepholes. `forget_bias` is added to b_f. It is the only leaf of the cell
+    as a pytree, so that programs that take the cell as an argument are the same for every bias. Hochreiter and
+    Schmidhuber 1997; the forget gate: Gers, Schmidhuber and Cummins 2000.
     """
 
     hidden_size: int
