@@ -54,7 +54,7 @@ class Cell(Protocol):
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> Any:
-        """Draw the parameters; their `recurrent` is W: the only matrix of a vanilla cell, or a gated cell's candidate's."""
+        """Draw the parameters; their `recurrent` is W: a vanilla cell's only matrix, or that of a gated candidate."""
         ...
 
     def initial_state(

@@ -123,7 +123,7 @@ def _with_entries(arrays: Sequence[Any]) -> list[Any]:
 
 
 def _put_back(held: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
-    """Arrays of these `shapes` and dtypes: the nonempty ones taken from `held` in order, the empty ones created anew."""
+    """Arrays of these `shapes` and dtypes: the nonempty ones taken from `held` in order, the empty ones recreated."""
     given = iter(held)
     return [next(given) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
 

@@ -51,10 +51,11 @@ def _flags() -> str:
 def prepare(*, devices: int | None = None) -> dict[str, str]:
     """Prepare this process for ensembles: one CPU device per core, no threads inside a product, one BLAS thread.
 
-    Small matrix products do not gain from threads, so an ensemble is spread over devices instead. LAPACK's own threads
-    compete with XLA's (with them an SVD of 128 × 128 takes 50 times as long). Nothing else changes, neither the
-    precision that JAX computes in nor the place where it keeps compiled programs. Variables that the environment
-    already sets are kept. (More threads than devices, set by NPROC, would spin for work and halve the speed.)
+    Threads do not speed up small matrix products, but they do speed up an ensemble, which is spread over the devices.
+    LAPACK's own threads compete with XLA's (with them an SVD of 128 × 128 takes 50 times as long). Nothing else
+    changes, neither the precision that JAX computes in nor the place where it keeps compiled programs. Variables that
+    the environment already sets are kept. (More threads than devices, set by NPROC, would spin for work and halve the
+    speed.)
 
     **Arguments:** `devices`: the number of CPU devices; None: one for each core that this process may use.
 
