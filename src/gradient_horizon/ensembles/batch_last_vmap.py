@@ -245,7 +245,7 @@ def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_
 
 
 def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[PyTree, PyTree], PyTree]:
-    """`jax.vmap(function, in_axes=(0, None))`, with `width` networks (a divisor of their number) at a time side by side.
+    """`jax.vmap(function, in_axes=(0, None))`, with `width` networks at a time side by side (a divisor of the batch).
 
     Gives the same numbers up to the order in which products are summed. Not differentiable in reverse mode.
     """

@@ -15,7 +15,7 @@ def cpu_count() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: the machine's available memory, or what its control groups leave if less."""
+    """Bytes that this process may still take: the machine's available memory, or less if its control group has less."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux: the machine's total memory

@@ -57,7 +57,7 @@ def _product(a: _Size, b: _Size) -> _Size:
 
 
 def _quotient(a: _Size, b: _Size) -> _Size:
-    """a/b; above, at or below 1 exactly if `a` is above, at or below `b`, since no quotient of floats rounds across 1."""
+    """a/b; it is above, at or below 1 exactly if `a` is above, at or below `b`: quotients never round across 1."""
     mantissa, gained = normalise(a.mantissa / b.mantissa)
     return _Size(mantissa, a.exponent - b.exponent + gained)
 
@@ -74,7 +74,7 @@ def _number(size: _Size) -> Scalar:
 def _shortened(gradient: Float[Array, "..."], rate: _Size) -> Float[Array, "..."]:
     """`gradient` times `rate` ≤ 1, rounded once, and 0 only if the product is below the normal numbers.
 
-    (In three factors, because the smallest threshold and the norm of the largest entries are two exponent ranges apart.)
+    (In three factors, as the smallest threshold and the norm of the largest entries are two exponent ranges apart.)
     """
     dtype, left = rate.mantissa.dtype, rate.exponent
     shortened, factor = gradient.astype(dtype), rate.mantissa

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Initialisation:
-    """The cell, the allowed ensembles of W (the published one first), the factor on W⁰, and the std of other weights."""
+    """The cell, the allowed ensembles of W (its own first), the factor on W⁰, and the std of the other weights."""
 
     cell: str
     weights: tuple[str, ...]

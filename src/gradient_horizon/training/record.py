@@ -142,7 +142,7 @@ def _saturation(spec: TrainSpec, params: Params, probes: Sample) -> Scalar:
 
 
 def _extremes(matrix: Float[Array, "N N"]) -> tuple[Scalar, Scalar]:
-    """The spectral radius and the largest singular value; NaN if the matrix is not finite and LAPACK must not see it."""
+    """The spectral radius and the largest singular value; NaN if the matrix is not finite (LAPACK must not see it)."""
     is_finite = jnp.all(jnp.isfinite(matrix))
     safe = jnp.where(is_finite, matrix, 0)
     found = lapack.spectral_radius(safe), lapack.singular_values(safe)[0]

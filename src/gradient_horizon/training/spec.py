@@ -1,4 +1,4 @@
-"""The specification of a training run, shared by all networks of one compiled program, and the numbers of each network."""
+"""The specification of a training run, and the numbers in which networks of one compiled program may differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Member(NamedTuple):
 @partial(jax.tree_util.register_dataclass, data_fields=["weight"], meta_fields=["squared"])
 @dataclass(frozen=True)
 class Omega:
-    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (the paper's code) or of norms."""
+    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (equation 10 and code) or of norms (equation 9)."""
 
     weight: Number
     squared: bool = True

@@ -39,7 +39,10 @@ def solved_at(spec: TrainSpec, error: Float[np.ndarray, "... records"]) -> Int[n
 
 
 def make_train(spec: TrainSpec) -> Callable[[Member, PyTree], History]:
-    """Return `train(member, data) -> History`, to be jitted and vmapped over any leaf of `member`; `data` is the task's."""
+    """Return `train(member, data) -> History`, to be jitted, and vmapped over any leaf of `member`.
+
+    `data` is the task's.
+    """
 
     def train(member: Member, data: PyTree) -> History:
         learner = begin(spec, member, data)
