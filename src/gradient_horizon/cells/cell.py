@@ -54,7 +54,7 @@ class Cell(Protocol):
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> Any:
-        """Draw the parameters; their `recurrent` is W: a vanilla cell's only matrix, or that of a gated candidate."""
+        """Draw the parameters; `recurrent` among them is W: a vanilla cell's one matrix, a gated cell's candidate W."""
         ...
 
     def initial_state(

@@ -95,7 +95,7 @@ def _is_known(name: str, params: dict[str, Any]) -> bool:
 
 
 def _is_divided(sharding: Any) -> bool:
-    """True if a result is sharded over devices; inside `jax.shard_map` some results have a sharding that is not."""
+    """True if a result is sharded over devices; inside `jax.shard_map` some have a sharding that names no axis."""
     return sharding is not None and any(axis is not None for axis in getattr(sharding, "spec", ("unknown",)))
 
 
@@ -245,9 +245,10 @@ def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_
 
 
 def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[PyTree, PyTree], PyTree]:
-    """`jax.vmap(function, in_axes=(0, None))`, with `width` networks at a time side by side (a divisor of the batch).
+    """`jax.vmap(function, in_axes=(0, None))`, with `width` networks side by side at a time.
 
-    Gives the same numbers up to the order in which products are summed. Not differentiable in reverse mode.
+    `width` must divide the number of networks. Gives the same numbers up to the order in which products are summed.
+    Not differentiable in reverse mode.
     """
 
     def mapped(networks: PyTree, constants: PyTree) -> PyTree:

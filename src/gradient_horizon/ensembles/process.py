@@ -24,7 +24,7 @@ _FLAGS = {
     "xla_backend_extra_options": "xla_cpu_disable_loop_unrolling,xla_cpu_small_while_loop_byte_threshold=1048576",
 }
 _X86 = ("x86_64", "AMD64")
-_TRIED = ("0.10.", "0.11.", "0.12.")  # versions of jaxlib that know all flags on Linux and x86-64
+_TRIED = ("0.10.", "0.11.", "0.12.")  # versions of jaxlib that know all the flags, on Linux and x86-64
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def prepare(*, devices: int | None = None) -> dict[str, str]:
     **Returns:** the environment variables that were set, by name.
 
     **Raises:** `RuntimeError` if JAX has already started its devices (which it does at the first array), as they cannot
-    be changed afterwards. JAX may have been imported.
+    be changed afterwards. It does not matter whether JAX has been imported.
     """
     devices = devices or int(os.environ.get("JAX_NUM_CPU_DEVICES", cpu_count()))
     if "jax" in sys.modules:

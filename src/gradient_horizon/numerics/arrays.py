@@ -15,7 +15,7 @@ RandomKey: TypeAlias = Key[Array, ""]
 # One array for each matrix of a cell's step, in the order in which the step uses them: one, or two for a GRU.
 Factors: TypeAlias = tuple[Array, ...]
 Number: TypeAlias = (
-    Any  # may be traced; as a leaf of a pytree it may also be replaced by JAX with an object that is no number
+    Any  # may be traced; as it is a leaf of a pytree, JAX may also put an object in its place that is not a number
 )
 Scalar: TypeAlias = Float[Array, ""]
 Vector: TypeAlias = Float[Array, " N"]

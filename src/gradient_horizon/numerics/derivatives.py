@@ -1,8 +1,8 @@
-"""Derivatives of steps that support only one mode of differentiation, and of searches that support neither.
+"""Derivatives of steps that support only one mode of differentiation, and of searches, by another route.
 
 A step with a `jax.custom_vjp` (the surrogate gradients of spiking units) has only a reverse-mode derivative, a step
 with a `lax.while_loop` only a forward-mode one. If the requested mode does not exist, the whole Jacobian is formed by
-the other one. A search takes its derivative from another route to the same result.
+the other one. A search takes its derivative from a differentiable route to the same result.
 """
 
 from collections.abc import Callable
@@ -95,7 +95,7 @@ def pull(
 
 
 def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
-    """Return `value`, differentiated as `route(*arguments)`, which computes the same quantity and whether it is sure.
+    """Return `value` with the derivative of `route(*arguments)`, which returns the same value and whether it is sure.
 
     The derivative is NaN where `route` is not sure, and where its result differs from `value` by more than
     eps^⅓ (1 + |`value`|).

@@ -32,7 +32,7 @@ class Extended(NamedTuple):
 
 
 def extended(values: Float[Array, "..."]) -> Extended:
-    """Convert floats exactly."""
+    """Convert floats to extended range, exactly."""
     bits = bits_of(values.dtype)
     pattern = lax.bitcast_convert_type(values, bits.integer)
     of_exponent = (2 * bits.bias + 1) << bits.mantissa

@@ -19,7 +19,7 @@ _suspicions: ContextVar[list[Any] | None] = ContextVar("suspicions", default=Non
 
 @contextmanager
 def postponed() -> Iterator[list[Any]]:
-    """Let `with_care` return quick results and collect in the yielded list, for the caller to check, which are suspect.
+    """Let `with_care` return quick results; the yielded list collects flags that show whether any of them is suspect.
 
     Only for a program whose results are not transformed, and in which `with_care` is not called inside a loop.
     """

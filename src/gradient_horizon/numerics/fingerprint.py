@@ -48,7 +48,7 @@ _JITTED = type(jax.jit(len))
 
 
 class NotComparableError(Exception):
-    """Raised for a value of which it cannot be decided whether it has changed."""
+    """Raised if it cannot be decided whether a value has changed."""
 
 
 class _Same:

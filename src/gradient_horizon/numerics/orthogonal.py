@@ -20,7 +20,7 @@ _LOG_2 = 0.6931471805599453
 
 
 def orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, " k"]]:
-    """Q and log R_ii of `matrix` = Q R by Gram-Schmidt applied twice, and R_ii as a share of its column's length."""
+    """Q and log R_ii of `matrix` = Q R by Gram-Schmidt applied twice, and R_ii as a fraction of its column's length."""
 
     def column(q, inputs):
         vector, place = inputs

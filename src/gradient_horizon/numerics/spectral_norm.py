@@ -1,9 +1,10 @@
-"""The largest singular value of a matrix, by a few matrix-vector products from a singular vector of a similar matrix.
+"""The largest singular value of a matrix by iterative search, starting from a singular vector of a similar matrix.
 
 From lag to lag a product changes by one factor, M' = M J, so its leading left singular vector is a good start for the
-next one. The search is a conjugate gradient method on the Rayleigh quotient of M Mᵀ: each step takes the best vector in
-the span of the current one, the residual and the last direction (Knyazev 2001, LOBPCG with one vector and no
-preconditioner). LAPACK's SVD takes as long as 6 to 100 matrix products, this search between a fraction of one and two.
+next one. The search takes only some matrix-vector products. It is a conjugate gradient method on the Rayleigh quotient
+of M Mᵀ: each step finds the best vector in the span of the current one, the residual and the last direction (Knyazev
+2001, LOBPCG with one vector and no preconditioner). LAPACK's SVD takes as long as 6 to 100 matrix products, this search
+between a fraction of one and two.
 """
 
 from typing import NamedTuple
@@ -86,8 +87,8 @@ def largest_singular_value(
     """σ_1 of `matrix`, by a search from `start` (the left singular vector of a similar matrix) mixed with `fresh`.
 
     **Accuracy:** the search ends when r = ‖M Mᵀ x - θ x‖, with θ = ‖Mᵀ x‖², is below 16 eps θ (√n eps θ from n = 256
-    on); θ is then within r of some σ_i². If 2 θ > ‖M‖_F², so that no other σ_i² can be as large, it also ends when
-    r² ≤ 16 eps θ (2 θ - ‖M‖_F²), which fixes θ to 16 eps. Thus log σ_1 is accurate to 1e-6 in float32 and 1e-14 in
+    on); θ is then within r of some σ_i². If 2 θ - ‖M‖_F² > θ/100, so that no other σ_i² can be as large, it also ends
+    when r² ≤ 16 eps θ (2 θ - ‖M‖_F²), which fixes θ to 16 eps. Thus log σ_1 is accurate to 1e-6 in float32 and 1e-14 in
     float64, unless the search ends in another singular vector. For that, σ_1 would have to exceed that vector's
     singular value by less than r / (σ_1 c²), with c the share of the true vector in the start; `fresh` keeps c at about
     `FRESH`/√n even if `start` has no such share. If `MOST_STEPS` do not suffice, LAPACK is used. 0 for a matrix of

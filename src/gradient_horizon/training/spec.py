@@ -28,7 +28,7 @@ class Member(NamedTuple):
 @partial(jax.tree_util.register_dataclass, data_fields=["weight"], meta_fields=["squared"])
 @dataclass(frozen=True)
 class Omega:
-    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (equation 10 and code) or of norms (equation 9)."""
+    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (equation 10 and the code) or of norms (9)."""
 
     weight: Number
     squared: bool = True
