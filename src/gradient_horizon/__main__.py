@@ -1,4 +1,4 @@
-"""`python -m gradient_horizon` is `gradient-horizon`."""
+"""Run the command line: `python -m gradient_horizon` is the same as `gradient-horizon`."""
 
 import sys
 

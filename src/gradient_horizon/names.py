@@ -1,17 +1,21 @@
-"""The names a setting may take. Nothing here imports JAX, so a wrong name is told before JAX is loaded."""
+"""The names that each setting accepts. JAX-free, so that a wrong name is reported before JAX is loaded."""
 
 from enum import IntEnum
 
 VANILLA_CELLS = ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid", "leaky_tanh")
 CELLS = (*VANILLA_CELLS, "gru", "lstm")
-# Cells of one family have the same parameters, so one network can be measured under each of them.
+# Cells of one family share their parameters, so the same network can be measured under each of them.
 FAMILY_OF_CELL = {**dict.fromkeys(VANILLA_CELLS, "linear"), "gru": "gru", "lstm": "lstm"}
-# A vanilla step without a leak lets the gradient back on a single path, through its nodes one after the other.
+# In a vanilla step without a leak the gradient flows back along a single path, through one node after another.
 ONE_PATH_CELLS = tuple(cell for cell in VANILLA_CELLS if cell != "leaky_tanh")
-# step(c h) = c step(h) for c > 0, without bias and inputs
+# step(c h) = c step(h) for c > 0, in the absence of bias and inputs
 HOMOGENEOUS_CELLS = ("linear", "relu")
-STATES_OF_CELL = {"lstm": 2}  # vectors of hidden_size in a state, where there are several
-BLOCKS = ("state", "hidden", "cell")  # the part of the state that is derived by itself; of an lstm h or c
+STATES_OF_CELL = {"lstm": 2}  # number of vectors of length hidden_size in the state, if more than one
+BLOCKS = (
+    "state",
+    "hidden",
+    "cell",
+)  # the part of the state that is differentiated with respect to itself; for an LSTM h or c
 WEIGHTS = ("gaussian", "orthogonal", "identity", "unit_normal", "np_rnn", "sparse", "sparse_outgoing")
 NORMS = ("frobenius", "spectral")
 ANCHORS = ("end", "start")
@@ -29,7 +33,7 @@ EXPERIMENTS = ("jacobian", "singular_values", "lyapunov", "pairs", "nodes", "not
 
 
 class HorizonKind(IntEnum):
-    """What ends a gradient at its horizon; `BEYOND`: the sequence ends first; `NONFINITE`: a state is not finite."""
+    """How a gradient ends at its horizon; `BEYOND`: the sequence ends first; `NONFINITE`: a state is not finite."""
 
     VANISHED = 0
     EXPLODED = 1
@@ -39,5 +43,5 @@ class HorizonKind(IntEnum):
 
 HORIZON_KINDS = tuple(kind.name.lower() for kind in HorizonKind)
 
-# The method that carries the product outward from each anchor, at one matrix product a step.
+# The method that extends the product outward from each anchor, at one matrix product per step.
 METHOD_OF_ANCHOR = {"end": "pullback", "start": "pushforward"}

@@ -1,4 +1,4 @@
-"""Recurrent cells as one-step maps: activations, ensembles of weights, vanilla, GRU, LSTM."""
+"""Recurrent cells as one-step maps: activations, weight ensembles, and vanilla, GRU and LSTM cells."""
 
 import lazy_loader
 

@@ -1,11 +1,11 @@
-"""Activations φ with derivatives that stay accurate where φ saturates.
+"""Activations φ with derivatives that remain accurate where φ saturates.
 
 `1 - tanh²` and JAX's own derivative of `tanh` lose every digit in float32 from |x| = 8 on, where the true
-derivative is 4.5e-7. Each φ here differentiates (forward and reverse) by its own accurate φ′, and log φ′ never
-underflows.
+derivative is 4.5e-7. Each φ here is differentiated (in forward and reverse mode) by its own accurate φ′, and log φ′
+never underflows.
 
-Kinks: a unit *at* a kink passes the gradient: relu′(0) = 1 and hard_tanh′(±1) = 1. (The notes that this project
-starts from say that x ≥ 0 passes.)
+Kinks: a unit *at* a kink passes the gradient: relu′(0) = 1 and hard_tanh′(±1) = 1. (In the study notes that prompted
+this project, too, the gradient passes for x ≥ 0.)
 """
 
 from collections.abc import Callable
@@ -99,4 +99,4 @@ ACTIVATIONS: dict[str, Activation] = {
     "erf": _activation(jax.lax.erf, _erf_derivative, _log_erf_derivative, _TWO_OVER_ROOT_PI),
     "sigmoid": _activation(jax.nn.sigmoid, _sigmoid_derivative, _log_sigmoid_derivative, 0.25),
 }
-"""Each activation by its name."""
+"""The activations by name."""

@@ -23,11 +23,11 @@ from gradient_horizon.numerics.arrays import Factors, Number, PyTree, RandomKey
 
 @runtime_checkable
 class Cell(Protocol):
-    """What every cell offers; the state is a vector, or a pytree of them."""
+    """The interface of every cell; the state is a vector, or a pytree of vectors."""
 
     @property
     def name(self) -> str:
-        """The cell's name, as `make_cell` takes it."""
+        """The cell's name, as passed to `make_cell`."""
         ...
 
     @property
@@ -54,21 +54,21 @@ class Cell(Protocol):
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> Any:
-        """The parameters; `recurrent` among them is W, the one matrix of a vanilla cell, the candidate's of a gated."""
+        """Draw the parameters; `recurrent` among them is W: a vanilla cell's one matrix, a gated cell's candidate W."""
         ...
 
     def initial_state(
         self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
     ) -> Any:
-        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        """h_0 ~ N(0, `state_scale`²), or zeros if `key` is None."""
         ...
 
     def step(self, params: Any, h: Any, x: PyTree = None) -> Any:
         """h_t from h_{t-1} and x_t (None: no input)."""
         ...
 
-    # The same step taken apart, for many sequences at once (leading axes): a = W v + U x_t + b, with W, U, b of stacked
-    # and v = operand; h_t = respond(a, h_{t-1}). A second matrix may multiply what the first pre-activation decides.
+    # The same step in parts, for many sequences at once (leading axes): a = W v + U x_t + b, with W, U, b from stacked
+    # and v = operand; h_t = respond(a, h_{t-1}). The operand of a second matrix may depend on the first pre-activation.
 
     def stacked(self, params: Any) -> tuple[Affine, ...]:
         """W, U and b of each pre-activation, in the order in which the step uses them."""
@@ -76,11 +76,11 @@ class Cell(Protocol):
 
     @property
     def forgets(self) -> bool:
-        """Whether `respond` reads a alone, and of h not even its shape."""
+        """True if `respond` depends only on the pre-activations a, not on h, not even on its shape."""
         ...
 
     def operand(self, place: int, a: Factors, h: Any) -> Array:
-        """What the matrix at `place` multiplies, given the pre-activations before it; elementwise."""
+        """The vector that the matrix at `place` multiplies, given the pre-activations before it; elementwise."""
         ...
 
     def respond(self, a: Factors, h: Any) -> Any:
@@ -88,21 +88,21 @@ class Cell(Protocol):
         ...
 
     def output(self, h: Any) -> Array:
-        """What is read from the state."""
+        """The part of the state that a readout sees."""
         ...
 
     def slopes(self, a: Factors) -> Array:
-        """φ′ at every pre-activation as a share of its largest value."""
+        """φ′ at every pre-activation, as a fraction of its maximum."""
         ...
 
 
 def make_cell(
     name: str, hidden_size: int, input_size: int = 0, *, leak: Number = 0.5, forget_bias: Number = 0.0
 ) -> Cell:
-    """The cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid, leaky_tanh, gru or lstm.
+    """Return the cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid, leaky_tanh, gru or lstm.
 
-    `leak`, in (0, 1], is read by leaky_tanh alone; `forget_bias`, any finite number, by lstm alone; both may be traced.
-    Raises `ValueError` for an unknown name, an impossible size, leak or bias.
+    `leak`, in (0, 1], is used only by leaky_tanh; `forget_bias`, any finite number, only by lstm; both may be traced.
+    Raises `ValueError` for an unknown name, or an invalid size, leak or bias.
     """
     if name not in names.CELLS:
         raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")

@@ -15,7 +15,7 @@ from gradient_horizon.numerics.keys import named_key
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GRUParams:
-    """W, U and b of each of the three."""
+    """W, U and b of both gates and the candidate."""
 
     update_gate: VanillaParams
     reset_gate: VanillaParams
@@ -68,7 +68,7 @@ class GRUCell:
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> GRUParams:
-        """Each gate and the candidate as a vanilla cell of its own, all from one ensemble, its key folded in by name.
+        """Draw the gates and the candidate as vanilla cells from the same ensemble, each with a key derived by name.
 
         W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²).
         """
@@ -81,7 +81,7 @@ class GRUCell:
     def initial_state(
         self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
     ) -> Vector:
-        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        """h_0 ~ N(0, `state_scale`²), or zeros if `key` is None."""
         return self._candidate.initial_state(key, state_scale, dtype)
 
     def step(self, params: GRUParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
@@ -94,32 +94,32 @@ class GRUCell:
         )
 
     def stacked(self, params: GRUParams) -> tuple[Affine, Affine]:
-        """Those of z and r one above the other, W of shape (2N, N), and the candidate's."""
+        """W, U and b of z and r stacked vertically, with W of shape (2N, N), and those of the candidate."""
         return stack([params.update_gate, params.reset_gate]), stack([params.candidate])
 
     @property
     def forgets(self) -> bool:
-        """False: gates keep some of the state."""
+        """False: the update gate keeps part of the state."""
         return False
 
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
-        """What the gates' matrices multiply (`place` 0), h; what the candidate's multiplies (1), r h."""
+        """The vector that the matrices multiply: h for the gates (`place` 0), r h for the candidate (`place` 1)."""
         if place == 0:
             return h
         _, reset = jnp.split(a[0], 2, axis=-1)
         return self._gate.activation.value(reset) * h
 
     def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
-        """h_t from the pre-activations of z and r, (..., 2N), that of the candidate, and h_{t-1}, elementwise."""
+        """h_t from the pre-activations of z and r, (..., 2N), and of the candidate, and from h_{t-1}, elementwise."""
         update, _ = jnp.split(a[0], 2, axis=-1)
         sigmoid = self._gate.activation.value
-        # σ(-a) is 1 - z with all its digits; where z is nearly 1 the difference would have lost them
+        # σ(-a) is 1 - z to full precision; the difference would lose digits if z is close to 1
         return sigmoid(-update) * h + sigmoid(update) * self._candidate.activation.value(a[1])
 
     def output(self, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
-        """What is read from the state: all of it."""
+        """The part of the state that a readout sees: all of it."""
         return h
 
     def slopes(self, a: Factors) -> Float[Array, "..."]:
-        """The derivatives at the pre-activations of z, r and the candidate, each as a share of its largest value."""
+        """The derivatives at the pre-activations of z, r and the candidate, each as a fraction of its maximum."""
         return jnp.concatenate([self._gate.slopes((a[0],)), self._candidate.slopes((a[1],))], axis=-1)

@@ -25,7 +25,7 @@ class LSTMState(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LSTMParams:
-    """W, U and b of each of the four."""
+    """W, U and b of the three gates and the candidate."""
 
     input_gate: VanillaParams
     forget_gate: VanillaParams
@@ -48,9 +48,9 @@ class LSTMCell:
     """c_t = f c_{t-1} + i g, h_t = o tanh(c_t), products elementwise; the state is the pair (h, c), n = 2N.
 
     i, f, o = σ(W_* h_{t-1} + U_* x_t + b_*) are the input, forget and output gates, g = tanh(W h_{t-1} + U x_t + b)
-    the candidate (cell input); no peepholes. `forget_bias` is added to b_f; it is the one leaf of the cell as a pytree:
-    programs that take the cell as an argument are the same for every bias. Hochreiter and Schmidhuber 1997; the forget
-    gate: Gers, Schmidhuber and Cummins 2000.
+    the candidate (cell input); there are no peepholes. `forget_bias` is added to b_f. It is the only leaf of the cell
+    as a pytree, so that programs that take the cell as an argument are the same for every bias. Hochreiter and
+    Schmidhuber 1997; the forget gate: Gers, Schmidhuber and Cummins 2000.
     """
 
     hidden_size: int
@@ -84,10 +84,10 @@ class LSTMCell:
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> LSTMParams:
-        """Each gate and the candidate as a vanilla cell of its own, all from one ensemble, its key folded in by name.
+        """Draw the gates and the candidate as vanilla cells from the same ensemble, each with a key derived by name.
 
-        W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²), to which the
-        forget gate adds `forget_bias`.
+        W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²); in the forget
+        gate `forget_bias` is added to b.
         """
 
         def drawn(part: str) -> VanillaParams:
@@ -100,7 +100,7 @@ class LSTMCell:
     def initial_state(
         self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
     ) -> LSTMState:
-        """h_0 and c_0 ~ N(0, `state_scale`²), independent, or zeros where `key` is None."""
+        """h_0 and c_0 ~ N(0, `state_scale`²), independent, or zeros if `key` is None."""
         key_of_c = None if key is None else named_key(key, "cell")
         h, c = (self._candidate.initial_state(k, state_scale, dtype) for k in (key, key_of_c))
         return LSTMState(h, c)
@@ -111,31 +111,31 @@ class LSTMCell:
         return self.respond((a,), h)
 
     def stacked(self, params: LSTMParams) -> tuple[Affine]:
-        """Those of i, f, o and g one above the other, W of shape (4N, N)."""
+        """W, U and b of i, f, o and g stacked vertically, with W of shape (4N, N)."""
         return (stack(_in_order(params)),)
 
     @property
     def forgets(self) -> bool:
-        """False: gates keep some of the state."""
+        """False: the forget gate keeps part of the state."""
         return False
 
     def operand(self, place: int, a: Factors, h: LSTMState) -> Float[Array, "... N"]:
-        """What the matrices multiply: the hidden state."""
+        """The vector that the matrices multiply: the hidden state."""
         return h.h
 
     def respond(self, a: Factors, h: LSTMState) -> LSTMState:
-        """(h_t, c_t) from the pre-activations of i, f, o and g, (..., 4N), and the cell state, elementwise."""
+        """(h_t, c_t) from the pre-activations of i, f, o and g, (..., 4N), and c_{t-1}, elementwise."""
         i, f, o, g = jnp.split(a[0], 4, axis=-1)
         sigmoid, tanh = ACTIVATIONS["sigmoid"].value, ACTIVATIONS["tanh"].value
         c = sigmoid(f) * h.c + sigmoid(i) * tanh(g)
         return LSTMState(sigmoid(o) * tanh(c), c)
 
     def output(self, h: LSTMState) -> Float[Array, "... N"]:
-        """What is read from the state: the hidden state."""
+        """The part of the state that a readout sees: the hidden state."""
         return h.h
 
     def slopes(self, a: Factors) -> Float[Array, "..."]:
-        """The derivatives at the pre-activations of i, f, o and g, each as a share of its largest value."""
+        """The derivatives at the pre-activations of i, f, o and g, each as a fraction of its maximum."""
         i, f, o, g = jnp.split(a[0], 4, axis=-1)
         gates = [self._gate.slopes((gate,)) for gate in (i, f, o)]
         return jnp.concatenate([*gates, self._candidate.slopes((g,))], axis=-1)

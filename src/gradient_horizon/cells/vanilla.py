@@ -1,4 +1,4 @@
-"""Vanilla cells: one matrix and one activation a step."""
+"""Vanilla cells: one matrix and one activation per step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,8 +38,8 @@ class Affine(NamedTuple):
 class VanillaCell:
     """h_t = (1 - leak) h_{t-1} + leak φ(a_t), a_t = W h_{t-1} + U x_t + b; `leak` = 1 is the plain cell.
 
-    J_t = (1 - leak) I + leak diag(φ′(a_t)) W. A leak below 1 is the one leaf of the cell as a pytree: programs that
-    take the cell as an argument are the same for every leak.
+    J_t = (1 - leak) I + leak diag(φ′(a_t)) W. A leak below 1 is the only leaf of the cell as a pytree, so that programs
+    that take the cell as an argument are the same for every leak.
     """
 
     name: str
@@ -62,10 +62,10 @@ class VanillaCell:
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> VanillaParams:
-        """W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²).
+        """Draw W = `weight_scale` · W⁰ (see `weights`), U ~ N(0, `input_scale`²/D), b ~ N(0, `bias_scale`²).
 
-        Each of the three has its own key, folded in by name and shape: the same W⁰ at every scale, and numbers of
-        their own at every size.
+        Each of the three has its own key, derived by name and shape: W⁰ is the same at every scale, and different sizes
+        have independent numbers.
         """
         n, d = self.hidden_size, self.input_size
         recurrent = unit_weights(weights, named_key(key, "weights"), n, dtype)
@@ -80,7 +80,7 @@ class VanillaCell:
     def initial_state(
         self, key: RandomKey | None = None, state_scale: ArrayLike = 1.0, dtype: DTypeLike = jnp.float32
     ) -> Vector:
-        """h_0 ~ N(0, `state_scale`²), or zeros where `key` is None."""
+        """h_0 ~ N(0, `state_scale`²), or zeros if `key` is None."""
         if key is None:
             return jnp.zeros(self.hidden_size, available(dtype))
         return jnp.asarray(state_scale, dtype) * normal(named_key(key, "state"), (self.hidden_size,), dtype)
@@ -95,16 +95,16 @@ class VanillaCell:
         return self.respond((self.preactivation(params, h, x),), h)
 
     def stacked(self, params: VanillaParams) -> tuple[Affine]:
-        """W, U and b, as they are."""
+        """W, U and b, unchanged."""
         return (stack([params]),)
 
     @property
     def forgets(self) -> bool:
-        """Whether h_t is φ(a_t)."""
+        """True if h_t = φ(a_t), that is, if the leak is 1 (and not traced)."""
         return not isinstance(self.leak, Tracer) and bool(self.leak == 1.0)
 
     def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
-        """What W multiplies: the state."""
+        """The vector that W multiplies: the state."""
         return h
 
     def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
@@ -116,11 +116,11 @@ class VanillaCell:
         return kept * h + replaced * response
 
     def output(self, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
-        """What is read from the state: all of it."""
+        """The part of the state that a readout sees: all of it."""
         return h
 
     def slopes(self, a: Factors) -> Float[Array, "... N"]:
-        """φ′(a_t) as a share of its largest value."""
+        """φ′(a_t) as a fraction of its maximum."""
         return self.activation.derivative(a[0]) / self.activation.steepest
 
 
@@ -138,15 +138,15 @@ jax.tree_util.register_pytree_node(VanillaCell, _leaves, _cell)
 def affine(
     xs: Float[Array, "*many D"], matrix: Float[Array, "N D"], bias: Float[Array, " N"]
 ) -> Float[Array, "*many N"]:
-    """`matrix` x + `bias` of many x at once."""
+    """`matrix` x + `bias` for many x at once."""
     return jnp.matmul(xs, matrix.T) + jnp.expand_dims(bias, tuple(range(xs.ndim - 1)))
 
 
 def stack(parts: Sequence[VanillaParams]) -> Affine:
-    """Their matrices and biases one above the other."""
+    """Stack the matrices and biases of `parts` vertically."""
     return Affine(*(jnp.concatenate(leaves) for leaves in zip(*map(jax.tree.leaves, parts), strict=True)))
 
 
 def plain_cell(activation: str, hidden_size: int, input_size: int) -> VanillaCell:
-    """h_t = φ(W h_{t-1} + U x_t + b); each gate of a gated cell is one of these too."""
+    """The cell h_t = φ(W h_{t-1} + U x_t + b); each gate of a gated cell is one of these, too."""
     return VanillaCell(activation, ACTIVATIONS[activation], hidden_size, input_size)

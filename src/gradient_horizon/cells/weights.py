@@ -1,4 +1,4 @@
-"""Ensembles of recurrent matrices: W = g W⁰, one W⁰ a key and N, the same at every weight scale g.
+"""Ensembles of recurrent matrices: W = g W⁰, with one W⁰ for each key and N, the same at every weight scale g.
 
 | name | W⁰ |
 |---|---|
@@ -7,8 +7,8 @@
 | identity | I (Le, Jaitly, Hinton 2015) |
 | unit_normal | N(0, 1) entries |
 | np_rnn | (RᵀR/N + I) / its largest eigenvalue, R standard normal (Talathi, Vartak 2015) |
-| sparse | min(15, N) Gaussian entries a row, rescaled to spectral radius 1: after Pascanu, Mikolov, Bengio 2013 |
-| sparse_outgoing | as many a column: each unit's outgoing weights, as the code of that paper has it |
+| sparse | min(15, N) Gaussian entries per row, rescaled to spectral radius 1: after Pascanu, Mikolov, Bengio 2013 |
+| sparse_outgoing | as many per column: each unit's outgoing weights, as in the code of that paper |
 """
 
 from collections.abc import Callable
@@ -73,9 +73,9 @@ _ENSEMBLES: dict[str, Callable[[RandomKey, int, DTypeLike], Matrix]] = {
 
 
 def unit_weights(name: str, key: RandomKey, n: int, dtype: DTypeLike = jnp.float32) -> Matrix:
-    """W⁰ of shape (`n`, `n`) from the ensemble `name` (see the table above).
+    """Draw W⁰ of shape (`n`, `n`) from the ensemble `name` (see the table above).
 
-    Raises `ValueError` for an unknown ensemble, and for float64 where JAX's 64-bit numbers are off.
+    Raises `ValueError` for an unknown ensemble, and for float64 if JAX's 64-bit numbers are disabled.
     """
     if name not in _ENSEMBLES:
         raise ValueError(f"weights: {name!r} is unknown; allowed: {', '.join(_ENSEMBLES)}")

@@ -1,1 +1,1 @@
-"""Thousands of networks on this machine: devices, blocks of networks, and vmap with the batch axis last."""
+"""Running thousands of networks on one machine: devices, blocks of networks, and vmap with the batch axis last."""

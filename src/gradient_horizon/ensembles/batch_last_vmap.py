@@ -1,12 +1,12 @@
 """`jax.vmap` with the batch along the last axis: small networks side by side in a processor's vector lanes.
 
-`jax.vmap` puts the batch first and leaves each small product to a call of its own, which a matrix of some 20 rows is
-not worth: most of the time goes into the call. With the batch last every operation, a matrix product too, is one loop
-over neighbouring numbers of different networks, at two or three times the speed.
+`jax.vmap` puts the batch first and makes a separate call for each small matrix product. For matrices of about 20 rows
+most of the time is then call overhead. With the batch last, every operation, matrix products included, is one loop over
+adjacent numbers of different networks, two or three times as fast.
 
-A function is traced once for one network; its operations are then carried out with one more axis at the end. An
-operation that is not known here, or has a parameter that is not, is left to `jax.vmap`; so is the whole function where
-JAX writes programs in a way that is not (a warning is logged then).
+A function is traced once for a single network, and its operations are then carried out with an additional last axis.
+An operation that is unknown here, or has an unknown parameter, is left to `jax.vmap`. So is the whole function if JAX
+represents the program in an unknown way; a warning is then logged.
 """
 
 import logging
@@ -23,14 +23,14 @@ from gradient_horizon.numerics.arrays import PyTree
 from gradient_horizon.numerics.xla import computed_once
 
 _log = logging.getLogger(__name__)
-_LONGEST_SUM = 32  # terms of a product that are written out; a longer one is left to `jax.vmap`
+_LONGEST_SUM = 32  # longest matrix product, in terms, that is written out; longer ones are left to `jax.vmap`
 _ARITHMETIC = {"add", "sub", "mul", "div", "rem", "pow", "atan2", "nextafter", "max", "min"}
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "select_n"}
 _BITS = {"and", "or", "xor", "shift_left", "shift_right_arithmetic", "shift_right_logical"}
 _ELEMENTWISE = _ARITHMETIC | _COMPARISONS | _BITS  # of several operands
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-# What is known of the other operations that are carried out here. (The numbers of a scan's operands come from their
-# shapes: JAX 0.10 names them `num_consts` and `num_carry`, 0.11 otherwise.)
+# The known parameters of the other operations that are carried out here. (How many operands of a scan are constants or
+# carried is inferred from their shapes: JAX 0.10 calls these numbers `num_consts` and `num_carry`, 0.11 does not.)
 _KNOWN = {
     **dict.fromkeys(_ELEMENTWISE, frozenset({"out_dtype"})),
     "broadcast_in_dim": {"shape", "broadcast_dimensions", "sharding"},
@@ -43,7 +43,7 @@ _KNOWN = {
 
 
 class _Value(NamedTuple):
-    """An array; `each`: it has one entry for each network along a last axis of its own."""
+    """An array; if `each` is true, its last axis runs over the networks, otherwise all networks share it."""
 
     array: Array
     each: bool
@@ -54,7 +54,7 @@ def _for_each(value: _Value, size: int) -> Array:
 
 
 def _evaluated(program: ClosedJaxpr, values: Sequence[_Value], size: int) -> list[_Value]:
-    """The outputs of `program`, written for one network, for `size` of them."""
+    """Evaluate `program`, which was traced for one network, for `size` networks."""
     jaxpr: Jaxpr = program.jaxpr
     known = dict(zip(jaxpr.constvars, (_Value(jnp.asarray(const), False) for const in program.consts), strict=True))
     known |= dict(zip(jaxpr.invars, values, strict=True))
@@ -69,7 +69,7 @@ def _evaluated(program: ClosedJaxpr, values: Sequence[_Value], size: int) -> lis
 
 
 def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value]:
-    """One operation."""
+    """Carry out one operation."""
     name, params = equation.primitive.name, equation.params
     program = params.get(_CALLS.get(name, ""))
     if program is not None:
@@ -89,13 +89,13 @@ def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
 
 
 def _is_known(name: str, params: dict[str, Any]) -> bool:
-    """Whether the operation and all its parameters mean what they meant when this was written."""
+    """True if the operation and all its parameters are known, with the meaning they had when this was written."""
     is_placed = any(map(_is_divided, (params.get("sharding"), params.get("out_sharding"))))
     return name in _KNOWN and params.keys() <= _KNOWN[name] and not is_placed
 
 
 def _is_divided(sharding: Any) -> bool:
-    """Whether a result is spread over devices; inside `jax.shard_map` some say that they are not."""
+    """True if a result is sharded over devices; inside `jax.shard_map` some have a sharding that names no axis."""
     return sharding is not None and any(axis is not None for axis in getattr(sharding, "spec", ("unknown",)))
 
 
@@ -127,7 +127,7 @@ def _short_product(equation: JaxprEqn, inputs: list[_Value], size: int) -> Array
     return _product(equation.params, *inputs).astype(_shaped(equation.outvars[0]).dtype)
 
 
-# Each gives its result with the networks along a last axis, or None where `jax.vmap` has to.
+# Each returns its result with the networks along the last axis, or None to leave the operation to `jax.vmap`.
 _SIMPLE: dict[str, Callable[[JaxprEqn, list[_Value], int], Array | None]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     "broadcast_in_dim": _broadcast,
@@ -138,12 +138,12 @@ _SIMPLE: dict[str, Callable[[JaxprEqn, list[_Value], int], Array | None]] = {
 
 
 def _shaped(atom: Any) -> Any:
-    """What an operand or a result is like for one network: its `shape` and `dtype`."""
+    """The `shape` and `dtype` of an operand or result for one network."""
     return atom.aval
 
 
 def _alone(equation: JaxprEqn) -> Callable[..., list[Array]]:
-    """The operation as a function of the values of its operands."""
+    """The operation as a function of its operands."""
 
     def operation(*operands: Array) -> list[Array]:
         found = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
@@ -157,20 +157,20 @@ def _closed(program: Any) -> ClosedJaxpr:
 
 
 def _spread(value: _Value, shape: tuple[int, ...]) -> Array:
-    """An operand of an elementwise operation: of the full shape, or a scalar."""
+    """Broadcast an operand of an elementwise operation, which has the full shape or is a scalar, to `shape`."""
     if value.array.ndim == len(shape):
         return value.array
     return jnp.broadcast_to(value.array if value.each else value.array[..., None], shape)
 
 
 def _is_short(dimensions: Any, left: tuple[int, ...]) -> bool:
-    """Whether a product sums over one axis of few terms."""
+    """True if a product sums over a single axis of few terms and has no batch axis."""
     (contracted, _), (together, _) = dimensions
     return len(contracted) == 1 and not together and 0 < left[contracted[0]] <= _LONGEST_SUM
 
 
 def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
-    """A product of matrices or vectors, term by term: each term is a loop over all its entries and networks."""
+    """A product of matrices or vectors, summed term by term: each term is one loop over all entries and networks."""
     ((first,), (second,)), _ = params["dimension_numbers"]
     terms = left.array.shape[first]
     others = right.array.ndim - right.each - 1  # the axes of `right` that are not summed over
@@ -192,7 +192,7 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
 
 
 def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value] | None:
-    """`lax.scan`; whatever is carried or given out is so for each network. None if its operands are not understood."""
+    """`lax.scan`, with carries and outputs for each network. None if the roles of its operands cannot be inferred."""
     params = equation.params
     program = _closed(params["jaxpr"])
     outer = [_shaped(atom) for atom in (*equation.invars, *equation.outvars)]
@@ -227,7 +227,7 @@ def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
 
 
 def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_Value]:
-    """`lax.while_loop`, until no network goes on; those that have ended keep what they had."""
+    """`lax.while_loop`, run until every network has finished; networks that have finished keep their values."""
     of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
     asked, fixed = inputs[:of_condition], inputs[of_condition : of_condition + of_body]
 
@@ -245,14 +245,15 @@ def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_
 
 
 def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[PyTree, PyTree], PyTree]:
-    """`jax.vmap(function, in_axes=(0, None))`, `width` networks at a time (a divisor of their number) side by side.
+    """`jax.vmap(function, in_axes=(0, None))`, with `width` networks side by side at a time.
 
-    The same numbers but for the order in which a product is summed. Not differentiable in reverse.
+    `width` must divide the number of networks. Gives the same numbers up to the order in which products are summed.
+    Not differentiable in reverse mode.
     """
 
     def mapped(networks: PyTree, constants: PyTree) -> PyTree:
         leaves, tree = jax.tree.flatten(networks)
-        given: list[Any] = []  # the structure of what `function` gives
+        given: list[Any] = []  # the structure of the result of `function`
 
         def flat(leaves: list[Array], constants: PyTree) -> list[Array]:
             found, structure = jax.tree.flatten(function(jax.tree.unflatten(tree, leaves), constants))
@@ -270,7 +271,7 @@ def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[
         groups = [leaf.reshape(len(leaf) // width, width, *leaf.shape[1:]) for leaf in leaves]
         try:
             found = lax.map(side_by_side, groups)
-        except Exception as error:  # whatever it is, it is not the function's: that has just been traced
+        except Exception as error:  # not an error of the function itself, which has just been traced
             _log.warning("%s cannot be run in vector lanes with jax %s: %r", function, jax.__version__, error)
             return jax.vmap(function, in_axes=(0, None))(networks, constants)
         found = [array.reshape(len(array) * width, *array.shape[2:]) for array in found]

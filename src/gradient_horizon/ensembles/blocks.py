@@ -1,6 +1,6 @@
-"""Thousands of networks in fixed-size padded blocks, one block a device at a time.
+"""Thousands of networks in padded blocks of a fixed size, one block per device at a time.
 
-A block always holds the same number of networks, so every network goes through the same compiled code and its
+A block always holds the same number of networks. Every network therefore goes through the same compiled code, and its
 result is bit for bit the same whatever else is in the sweep and however many devices there are.
 """
 
@@ -20,20 +20,20 @@ Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, fo
 
 
 class Shapes(NamedTuple):
-    """A tree of arrays without their values, flat: some trees take nothing else than arrays."""
+    """The structure, shapes and dtypes of a tree of arrays; flat, because some trees accept only arrays as leaves."""
 
     structure: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
 
 
 def shapes_of(tree: PyTree) -> Shapes:
-    """The shapes of a tree of arrays."""
+    """The `Shapes` of a tree of arrays."""
     leaves, structure = jax.tree.flatten(tree)
     return Shapes(structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves))
 
 
 def together(*parts: Shapes) -> Shapes:
-    """The shapes of a tuple of trees."""
+    """The `Shapes` of a tuple of trees, from those of its parts."""
     structure = jax.tree_util.treedef_tuple([part.structure for part in parts])
     return Shapes(structure, tuple(leaf for part in parts for leaf in part.leaves))
 
@@ -50,15 +50,16 @@ class Stage(Protocol):
 
 
 class Program:
-    """`measure` over one block of networks on each device: leaves of shape (devices · block, ...) in and out.
+    """`measure` applied to one block of networks on each device; all leaves have shape (devices · block, ...).
 
-    `width` networks of a block, a divisor of it, share the processor's vector lanes (`batch_last_vmap`); 1: none do.
+    `width`, a divisor of the block, is the number of networks that share the processor's vector lanes
+    (`batch_last_vmap`); with 1 there is no sharing.
     """
 
     def __init__(self, measure: Measure, width: int = 1):
         mesh = jax.make_mesh((jax.device_count(),), ("networks",), axis_types=(AxisType.Auto,))
         split, whole = PartitionSpec("networks"), PartitionSpec()
-        # check_vma: a scan whose carry starts from a constant is refused with it (jax 0.10)
+        # check_vma=False, because the check rejects a scan whose carry starts from a constant (jax 0.10)
         block = jax.vmap(measure, in_axes=(0, None)) if width == 1 else batch_last_vmap.vmap(measure, width)
 
         def unflattened(tree: Any, leaves: list[Any], constants: PyTree) -> PyTree:
@@ -79,12 +80,12 @@ class Program:
         self._shapes: dict[Hashable, Shapes] = {}
 
     def __call__(self, networks: PyTree, constants: PyTree) -> PyTree:
-        """What `measure` gives for each of the networks."""
+        """The result of `measure` for each of the networks."""
         leaves, tree = jax.tree.flatten(networks)
         return self._compiled(tree, leaves, constants)
 
     def shapes(self, networks: Shapes, constants: PyTree) -> Shapes:
-        """What a call gives, without its values."""
+        """The shapes of the result of a call, which is not run."""
         key = networks, shapes_of(constants)
         if key not in self._shapes:
             structure = None
@@ -99,11 +100,11 @@ class Program:
         return self._shapes[key]
 
     def known_memory(self, networks: Shapes, constants: PyTree) -> int | None:
-        """What `memory` gave for networks of these shapes; None: not yet asked."""
+        """The result of `memory` for networks of these shapes; None if it has not been computed yet."""
         return self._memory.get((networks, shapes_of(constants)))
 
     def memory(self, networks: PyTree, constants: PyTree) -> int:
-        """Bytes that a call takes on all devices; 0 where unknown. What is compiled for that, the call then uses."""
+        """Bytes that a call takes on all devices; 0 if unknown. The call reuses what is compiled here."""
         key = shapes_of(networks), shapes_of(constants)
         if key not in self._memory:
             leaves, tree = jax.tree.flatten(networks)
@@ -115,15 +116,15 @@ class Program:
 
 
 def _with_entries(arrays: Sequence[Any]) -> list[Any]:
-    """The arrays that hold a number at all; U of a network without inputs does not.
+    """Drop empty arrays, such as U of a network without inputs.
 
-    Not every jaxlib takes one without as an argument of a program on several devices.
+    Not every jaxlib accepts an empty array as an argument of a program on several devices.
     """
     return [array for array in arrays if array.size]
 
 
 def _put_back(held: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
-    """Arrays of these `shapes` and dtypes: those that hold a number from `held`, in order, the others made anew."""
+    """Arrays of these `shapes` and dtypes: the nonempty ones taken from `held` in order, the empty ones recreated."""
     given = iter(held)
     return [next(given) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
 
@@ -137,9 +138,10 @@ def map_blocks(
 ) -> Iterator[tuple[slice, PyTree]]:
     """Run `stages` over `networks` (leaves with one leading axis), yielding finished chunks in order.
 
-    Each stage works on what the one before gave, when that is ready: CPU devices share one pool of threads, in which
-    a program must not wait for another one. The last chunk is padded with its own last network; the padding is cut
-    off again. `check` is told the bytes that each stage takes before it runs for the first time, and may raise.
+    Each stage takes the result of the one before, and starts only once that is ready: CPU devices share one pool of
+    threads, in which a program must not wait for another one. The last chunk is padded with its own last network, and
+    the padding is cut off again. Before a stage runs for the first time, `check` is called with the bytes it takes, and
+    may raise.
     """
     chunk = block * jax.device_count()
     total = len(jax.tree.leaves(networks)[0])
@@ -156,7 +158,7 @@ def map_blocks(
 
 
 def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[[float], None] | None = None) -> PyTree:
-    """The chunks of `map_blocks` put together; `report` is told how many networks each one finished."""
+    """Join the chunks of `map_blocks`; `report` is called for each one with the number of networks that it finished."""
     result = None
     for rows, values in chunks:
         if result is None:

@@ -1,4 +1,4 @@
-"""This process's devices, threads and compiler: what JAX and BLAS read when they start."""
+"""Settings of this process's devices, threads and compiler, which JAX and BLAS read when they start."""
 
 import functools
 import importlib.metadata
@@ -12,24 +12,24 @@ from gradient_horizon.ensembles.devices import cpu_count
 
 _FLAGS = {
     "xla_cpu_multi_thread_eigen": "false",
-    # The other scheduler spreads one network's small operations over threads, at half the speed.
+    # The other scheduler spreads the small operations of one network over threads, at half the speed.
     "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-    # XLA's own choice is 256 bits; where a processor has 512, training gains a twentieth.
+    # XLA's default is 256 bits; on a processor with 512, training gains a twentieth.
     "xla_cpu_prefer_vector_width": "512",
-    # XLA splits loops over all cores' threads, which then wait for each other at every step.
+    # XLA would split loops over the threads of all cores, which then wait for each other at every step.
     "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
-    # A loop over 32 numbers is unrolled into 32 operations before it could become two of 16 numbers each. A loop
-    # of small operations that touches up to a mebibyte becomes one function, where XLA's own limit is a kibibyte:
-    # to start an operation of its own takes 0.07 µs, as long as one on hundreds of numbers.
+    # Unrolling would turn a loop over 32 numbers into 32 operations before it could become two of 16 numbers each. A
+    # loop of small operations that touches up to a mebibyte (XLA's default: a kibibyte) becomes one function, because
+    # launching a separate operation takes 0.07 µs, as long as computing on hundreds of numbers.
     "xla_backend_extra_options": "xla_cpu_disable_loop_unrolling,xla_cpu_small_while_loop_byte_threshold=1048576",
 }
 _X86 = ("x86_64", "AMD64")
-_TRIED = ("0.10.", "0.11.", "0.12.")  # of jaxlib, on Linux and x86-64: all flags are known there
+_TRIED = ("0.10.", "0.11.", "0.12.")  # versions of jaxlib that know all the flags, on Linux and x86-64
 
 
 @functools.cache
 def _are_known(flags: tuple[str, ...]) -> bool:
-    """Whether this jaxlib knows these flags; one that it does not know ends the process, so another one tries them."""
+    """True if this jaxlib knows these flags. An unknown flag ends the process, so they are tried in another one."""
     version = importlib.metadata.version("jaxlib")
     if sys.platform == "linux" and platform.machine() in _X86 and version.startswith(_TRIED):
         return True
@@ -39,7 +39,7 @@ def _are_known(flags: tuple[str, ...]) -> bool:
 
 
 def _flags() -> str:
-    """XLA_FLAGS: what the environment has, and what of `_FLAGS` it does not mention."""
+    """XLA_FLAGS as set in the environment, plus those of `_FLAGS` that it does not mention, if jaxlib knows them."""
     given = os.environ.get("XLA_FLAGS", "")
     is_x86 = platform.machine() in _X86
     own = {name: value for name, value in _FLAGS.items() if name not in given}
@@ -49,19 +49,20 @@ def _flags() -> str:
 
 
 def prepare(*, devices: int | None = None) -> dict[str, str]:
-    """Make this process ready for ensembles: one CPU device a core, no threads inside a product, one BLAS thread.
+    """Prepare this process for ensembles: one CPU device per core, no threads inside a product, one BLAS thread.
 
-    Small matrix products do not gain from threads, networks do: an ensemble is spread over the devices instead.
-    LAPACK's own threads fight XLA's (an SVD of 128 × 128 takes 50 times as long with them). Nothing else changes: not
-    the precision that JAX computes in, nor where it keeps compiled programs. What the environment already sets is
-    kept. (More threads than devices, by NPROC, would spin for work and halve the speed.)
+    Threads do not speed up small matrix products, but they do speed up an ensemble, which is spread over the devices.
+    LAPACK's own threads compete with XLA's (with them an SVD of 128 × 128 takes 50 times as long). Nothing else
+    changes, neither the precision that JAX computes in nor the place where it keeps compiled programs. Variables that
+    the environment already sets are kept. (More threads than devices, set by NPROC, would spin for work and halve the
+    speed.)
 
-    **Arguments:** `devices`: how many CPU devices; None: one for each core that this process may use.
+    **Arguments:** `devices`: the number of CPU devices; None: one for each core that this process may use.
 
-    **Returns:** what it set, by the names of the environment's variables.
+    **Returns:** the environment variables that were set, by name.
 
-    **Raises:** `RuntimeError` where JAX has started its devices already (it does at the first array), which cannot be
-    changed then. That JAX has been imported does not matter.
+    **Raises:** `RuntimeError` if JAX has already started its devices (which it does at the first array), as they cannot
+    be changed afterwards. It does not matter whether JAX has been imported.
     """
     devices = devices or int(os.environ.get("JAX_NUM_CPU_DEVICES", cpu_count()))
     if "jax" in sys.modules:
@@ -79,7 +80,7 @@ def prepare(*, devices: int | None = None) -> dict[str, str]:
     if flags != os.environ.get("XLA_FLAGS", ""):
         found["XLA_FLAGS"] = flags
     os.environ.update(found)
-    if "numpy" in sys.modules and os.environ["OPENBLAS_NUM_THREADS"] == "1":  # it has read the environment already
+    if "numpy" in sys.modules and os.environ["OPENBLAS_NUM_THREADS"] == "1":  # NumPy has already read the environment
         import threadpoolctl
 
         threadpoolctl.threadpool_limits(1, user_api="blas")
@@ -87,9 +88,9 @@ def prepare(*, devices: int | None = None) -> dict[str, str]:
 
 
 def prepare_own(*, devices: int | None = None, compile_cache: bool = True) -> None:
-    """`prepare` a process of this package's own: float64 allowed, and compiled programs kept from run to run.
+    """`prepare` one of the package's own processes: float64 is enabled, and compiled programs are kept between runs.
 
-    Raises `RuntimeError` when JAX has been imported already, which would not take all of it.
+    Raises `RuntimeError` if JAX has already been imported, because some of the settings would then have no effect.
     """
     if "jax" in sys.modules:
         raise RuntimeError("prepare_own must be called before JAX is imported")

@@ -1,1 +1,1 @@
-"""Arithmetic that neither overflows nor recompiles, and LAPACK, keys and XLA as the package uses them."""
+"""Arithmetic that does not overflow, programs that compile once, and the package's use of LAPACK, keys and XLA."""

@@ -1,4 +1,4 @@
-"""Shaped array types: N hidden units, D inputs, T steps; and whether JAX has numbers of a type."""
+"""Shaped array types (N hidden units, D inputs, T steps), and a check that JAX supports a dtype."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, Int, Key
 PyTree: TypeAlias = Any
 Step: TypeAlias = Callable[[Any, Any, Any], Any]  # step(params, h, x) -> h
 RandomKey: TypeAlias = Key[Array, ""]
-# What belongs to each matrix of a cell's step, in the order in which the step uses them: one, or two for a GRU.
+# One array for each matrix of a cell's step, in the order in which the step uses them: one, or two for a GRU.
 Factors: TypeAlias = tuple[Array, ...]
-Number: TypeAlias = Any  # which may be traced; a leaf of a pytree, in whose place JAX also puts what is no number
+Number: TypeAlias = (
+    Any  # may be traced; as it is a leaf of a pytree, JAX may also put an object in its place that is not a number
+)
 Scalar: TypeAlias = Float[Array, ""]
 Vector: TypeAlias = Float[Array, " N"]
 Matrix: TypeAlias = Float[Array, "N N"]
@@ -23,9 +25,9 @@ IntSeries: TypeAlias = Int[Array, " T"]
 
 
 def available(dtype: DTypeLike) -> np.dtype[Any]:
-    """`dtype`, where JAX computes in it; `ValueError` where it would take shorter numbers instead.
+    """Return `dtype` if JAX computes in it; raise `ValueError` if JAX would silently use a narrower type.
 
-    Unless its 64-bit numbers are turned on, JAX makes float32 of float64.
+    Unless its 64-bit numbers are enabled, JAX turns float64 into float32.
     """
     asked = jnp.dtype(dtype)
     if jax.dtypes.canonicalize_dtype(asked) != asked:

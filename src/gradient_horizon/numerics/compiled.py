@@ -1,4 +1,4 @@
-"""Calls that compile once: a measure called outside `jax.jit` goes through a compiled program that is kept."""
+"""A cache of compiled programs, so that a measure called outside `jax.jit` is compiled only once."""
 
 import functools
 import threading
@@ -23,7 +23,7 @@ _R = TypeVar("_R")
 
 
 class _Arguments(NamedTuple):
-    """A call's arguments: what stays the same with a program, around the places of the arrays."""
+    """The arguments of a call without its arrays: the part that is fixed for a program."""
 
     structure: Any
     fixed: list[Any]
@@ -35,7 +35,7 @@ class _Arguments(NamedTuple):
 
 
 class _Program(NamedTuple):
-    """One measure for one set of functions and settings: in a hurry, and with all the care there is."""
+    """One measure for one set of functions and settings, as a quick and as a careful program."""
 
     quick: Callable[[list[Any]], tuple[PyTree, list[Any]]]
     careful: Callable[[list[Any]], PyTree]
@@ -47,7 +47,7 @@ _lock = threading.Lock()
 
 
 def _program(measure: Callable[..., Any]) -> _Program:
-    # Both read the arguments of the call that is being made: JAX may write a program anew, for other shapes.
+    # Both read the arguments of the current call, because JAX may trace a program again for other shapes.
     def quick(arrays: list[Any]) -> tuple[PyTree, list[Any]]:
         args, kwargs = _given.get().filled(arrays)
         with fallback.postponed() as suspicions:
@@ -71,18 +71,19 @@ def _kept(key: Hashable, measure: Callable[..., Any]) -> _Program:
 
 
 def forget() -> None:
-    """Keep no program that has been compiled so far."""
+    """Drop every program compiled so far."""
     with _lock:
         _programs.clear()
 
 
 def compiled_once(measure: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`measure`, compiled at its first call and only then looked up, for every call outside a transformation.
+    """Return `measure`, compiled at its first call outside a transformation and looked up from then on.
 
-    A program is kept for each set of functions and settings (whatever is no array among the arguments, Python's numbers
-    included), with all that the functions read: what they close over, globals, attributes of their object (see
-    `fingerprint`). A function that reads something else, or holds what cannot be compared, is traced anew at every
-    call. Inside a transformation, or where a step asks for the values of its arguments, it is `measure` itself.
+    One program is kept for each set of functions and settings (every argument that is not an array, including Python
+    numbers). The set includes everything that the functions read: closures, globals, attributes of their object (see
+    `fingerprint`). If a function reads anything else, or holds a value that cannot be compared, it is traced again at
+    every call. Inside a transformation, or if a step needs the concrete values of its arguments, `measure` itself is
+    called.
     """
 
     @functools.wraps(measure)
@@ -102,7 +103,7 @@ def compiled_once(measure: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             found, suspicions = program.quick(arrays)
             return program.careful(arrays) if any(map(bool, suspicions)) else found
-        except Exception:  # a step that asks for values does without; any other error is told as if nothing were kept
+        except Exception:  # the step needs concrete values; any other error is raised again as without the cache
             return measure(*args, **kwargs)
         finally:
             _given.reset(token)

@@ -1,8 +1,8 @@
-"""Derivatives from where they can be had: of a step by whichever direction it has, of a search by another route.
+"""Derivatives of steps that support only one mode of differentiation, and of searches, by another route.
 
-A step with a `jax.custom_vjp` (the surrogate gradients of spiking units) has a reverse derivative alone, one with a
-`lax.while_loop` inside a forward one alone. Where the direction that is asked for does not exist the whole Jacobian
-is formed by the other one.
+A step with a `jax.custom_vjp` (the surrogate gradients of spiking units) has only a reverse-mode derivative, a step
+with a `lax.while_loop` only a forward-mode one. If the requested mode does not exist, the whole Jacobian is formed by
+the other one. A search takes its derivative from a differentiable route to the same result.
 """
 
 from collections.abc import Callable
@@ -21,29 +21,31 @@ Map = Callable[[Float[Array, " n"]], Float[Array, " n"]]
 def _one_of(function: Map, h: Float[Array, " n"], direction: Callable[[], Any], other: Callable[[], Any]) -> Any:
     try:
         return direction()
-    except Exception as error:  # JAX tells what it cannot differentiate by TypeError, ValueError, NotImplementedError
+    except Exception as error:  # if it cannot differentiate, JAX raises TypeError, ValueError or NotImplementedError
         try:
             return other()
         except Exception:
-            jax.eval_shape(function, h)  # raises what is the step's own fault
+            jax.eval_shape(function, h)  # raises any error of the step's own
             raise TypeError(f"step: has neither a forward nor a reverse derivative: {error}") from error
 
 
 def jacobian(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"]:
-    """The Jacobian of `function` at `h`, column by column, or row by row."""
+    """The Jacobian of `function` at `h`, by columns if possible, otherwise by rows."""
     return _one_of(function, h, lambda: jax.jacfwd(function)(h), lambda: jax.jacrev(function)(h))
 
 
 def jacobian_by_rows(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"]:
-    """The Jacobian of `function` at `h`, row by row, or column by column."""
+    """The Jacobian of `function` at `h`, by rows if possible, otherwise by columns."""
     return _one_of(function, h, lambda: jax.jacrev(function)(h), lambda: jax.jacfwd(function)(h))
 
 
 def jacobian_by(
     function: Map, h: Float[Array, " n"], formed: Callable[[Callable[[Array], Array]], Any], *, by_rows: bool = False
 ) -> Any:
-    """What `formed` makes of the map from a vector v to J v, or, preferably where `by_rows`, to Jᵀ v; and whether it is
-    the latter."""
+    """Apply `formed` to the map v ↦ J v or to v ↦ Jᵀ v; return its result, and True if the map was the latter.
+
+    `by_rows` selects which of the two is preferred: Jᵀ v if true, J v otherwise.
+    """
 
     def forwards() -> Any:
         return formed(jax.linearize(function, h)[1]), False
@@ -58,7 +60,7 @@ def jacobian_by(
 def push_rows(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:
-    """J v for every row v, J the Jacobian of the step taken at `h`."""
+    """J v for every row v of `rows`, with J the Jacobian of the step at `h`."""
 
     def function(state: Array) -> Array:
         return flat_step(params, state, x)
@@ -73,14 +75,14 @@ def push_rows(
 def push(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "n k"]
 ) -> Float[Array, "n k"]:
-    """J M for the columns of `matrix` M, J the Jacobian of the step taken at `h`."""
+    """J M for `matrix` M, applied column by column, with J the Jacobian of the step at `h`."""
     return push_rows(flat_step, params, h, x, matrix.T).T
 
 
 def pull(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:
-    """M J for the rows of `matrix` M, J the Jacobian of the step taken at `h`."""
+    """M J for `matrix` M, applied row by row, with J the Jacobian of the step at `h`."""
 
     def function(state: Array) -> Array:
         return flat_step(params, state, x)
@@ -93,9 +95,10 @@ def pull(
 
 
 def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
-    """`value`, with the derivative of `route(*arguments)`, which finds the same and says where it is sure.
+    """Return `value` with the derivative of `route(*arguments)`, which returns the same value and whether it is sure.
 
-    The derivative is NaN where `route` is not sure, and where it finds something else, by more than eps^⅓.
+    The derivative is NaN where `route` is not sure, and where its result differs from `value` by more than
+    eps^⅓ (1 + |`value`|).
     """
 
     @jax.custom_jvp

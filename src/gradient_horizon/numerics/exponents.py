@@ -1,7 +1,8 @@
-"""Exact powers of two: the product of thousands of Jacobians as a matrix of moderate size and an int32 exponent.
+"""Scaling by exact powers of two, with the exponent kept as an int32.
 
-`jnp.exp2` of an integer is not exact in float32 and `jnp.ldexp` is slow on whole matrices; both
-are avoided by writing the exponent's bits.
+It represents the product of thousands of Jacobians as a matrix of moderate size and an exponent. `jnp.exp2` of an
+integer is not exact in float32 and `jnp.ldexp` is slow on whole matrices, so the bits of the exponent are written
+directly.
 """
 
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from gradient_horizon.numerics.arrays import Scalar
 
 
 class Bits(NamedTuple):
-    """How floats of one dtype are written: the integers of their size, bits of the mantissa, bias of the exponent."""
+    """Layout of a float dtype: the integer types of its size, bits of the mantissa, bias of the exponent."""
 
     integer: type
     unsigned: type
@@ -26,7 +27,7 @@ class Bits(NamedTuple):
 
 
 def bits_of(dtype: DTypeLike) -> Bits:
-    """How float32 or float64 is written; `ValueError` for another dtype."""
+    """Return the layout of float32 or float64; raise `ValueError` for any other dtype."""
     match jnp.dtype(dtype).name:
         case "float32":
             return Bits(jnp.int32, jnp.uint32, 23, 127)
@@ -44,7 +45,7 @@ def power_of_two(exponent: Int[Array, "*shape"], dtype: DTypeLike) -> Float[Arra
 
 
 def largest_exponent(matrix: Float[Array, "..."]) -> Int[Array, ""]:
-    """The e with 2^e ≤ max|entry| < 2^(e+1), within the exponents of normal numbers; 0 for zero and non-finite ones."""
+    """The e with 2^e ≤ max|entry| < 2^(e+1), clipped to exponents of normal numbers; 0 if that is 0 or not finite."""
     bits = bits_of(matrix.dtype)
     largest = jnp.max(jnp.abs(matrix))
     pattern = lax.bitcast_convert_type(largest, bits.integer)
@@ -54,27 +55,27 @@ def largest_exponent(matrix: Float[Array, "..."]) -> Int[Array, ""]:
 
 
 def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, ""]]:
-    """`matrix` = `scaled` · 2^`exponent` with the largest entry of `scaled` in [1, 2), the scaling exact.
+    """Return (`scaled`, `exponent`): `matrix` = `scaled` · 2^`exponent`, the largest entry of `scaled` in [1, 2).
 
-    Exact as long as the entries lie within 2^126 (float64: 2^1022) of each other; smaller ones flush to zero.
+    Exact as long as all entries lie within 2^126 (float64: 2^1022) of each other; smaller ones are flushed to zero.
     """
     exponent = largest_exponent(matrix)
     return matrix * power_of_two(-exponent, matrix.dtype), exponent
 
 
 def room_of(dtype: DTypeLike) -> int:
-    """The bits below the largest entry within which all others are kept: 2^-42 of it, in float64 2^-341.
+    """How many bits below the largest entry the others may lie and still be kept: 42, in float64 341.
 
-    Entries brought to 2^`room_of` stay at least 1, and a term of the next product, an entry of a Jacobian times such
-    an entry, does not underflow.
+    If the largest entry is scaled to 2^`room_of`, such entries are at least 1, and a term of the next product (an entry
+    of a Jacobian times such an entry) does not underflow.
     """
     return bits_of(dtype).bias // 3
 
 
 def is_kept(matrix: Float[Array, "..."], scaled: Float[Array, "..."], room: int) -> Bool[Array, ""]:
-    """Whether `scaled`, which `normalise` made of `matrix`, has all its entries but zeros within 2^`room` of 1.
+    """True if the sizes of all nonzero entries of `scaled`, `matrix` after `normalise`, lie in [2^-`room`, 4].
 
-    Not so for what is not finite.
+    False if an entry is not finite.
     """
     size = jnp.abs(scaled)
     return jnp.all((matrix == 0) | ((size >= 2.0**-room) & (size <= 4)))
@@ -82,28 +83,28 @@ def is_kept(matrix: Float[Array, "..."], scaled: Float[Array, "..."], room: int)
 
 @jax.custom_jvp
 def frobenius_norm(matrix: Float[Array, "..."]) -> tuple[Scalar, Int[Array, ""]]:
-    """A mantissa in [1, 2) and an exponent, ‖`matrix`‖_F = `mantissa` · 2^`exponent`, that neither over- nor underflow.
+    """Return a mantissa in [1, 2) and an exponent with ‖`matrix`‖_F = `mantissa` · 2^`exponent`.
 
-    One pass over the matrix finds both. Only where squares under- or overflow, or all entries are zero, it is brought
-    to size by its largest entry first. 0 and 0 for a matrix of zeros; the mantissa is what floats make of one that is
-    not finite.
+    Neither over- nor underflows. One pass over the matrix yields both; only if squares under- or overflow, or all
+    entries are zero, is the matrix first scaled by its largest entry. A matrix of zeros gives 0 and 0; for a matrix
+    that is not finite the mantissa is infinite or NaN, as in float arithmetic.
     """
     bits = bits_of(matrix.dtype)
     square = jnp.sum(matrix * matrix)
     pattern = lax.bitcast_convert_type(square, bits.integer)
     exponent = ((pattern >> bits.mantissa).astype(jnp.int32) - bits.bias) >> 1
-    # so far from the ends of the floats that the squares that are lost add nothing to the sum's last digit
+    # far enough from both ends of the float range that squares lost to underflow do not change the sum's last digit
     plain = (exponent > -bits.bias // 4) & (exponent < bits.bias // 2)
     exponent = jnp.where(plain, exponent, 0)
     mantissa = jnp.sqrt(square) * power_of_two(-exponent, matrix.dtype)
 
     def by_largest_entry(carry):
-        # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
+        # the barrier adds a dependence on the carry: otherwise XLA hoists this out of the loop and always computes it
         scaled, exponent = normalise(lax.optimization_barrier((matrix, carry))[0])
         mantissa, gained = normalise(jnp.sqrt(jnp.sum(scaled * scaled)))
         return jnp.zeros((), bool), exponent + gained, mantissa
 
-    # A loop of at most one turn: under `jax.vmap` of none where no network needs it, while `lax.cond` takes both sides.
+    # At most one iteration: under `jax.vmap` none if no network needs it, whereas `lax.cond` would run both branches.
     needs_it = ~(plain | jnp.isnan(square))
     _, exponent, mantissa = lax.while_loop(lambda carry: carry[0], by_largest_entry, (needs_it, exponent, mantissa))
     return mantissa, exponent
@@ -122,9 +123,9 @@ def _(primals: Any, tangents: Any) -> Any:
 def add(
     a: Float[Array, " n"], exponent: Int[Array, ""], b: Float[Array, " n"], other: Int[Array, ""]
 ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
-    """`a` 2^`exponent` + `b` 2^`other`, both normalised (or zero), as a normalised vector and its exponent.
+    """Return `a` 2^`exponent` + `b` 2^`other`, both normalised (or zero), as a normalised vector and its exponent.
 
-    Rounded once, as the sum of two floats is; what lies below 2^-126 (float64: 2^-1022) of the larger one is lost.
+    Rounded once, like the sum of two floats; anything below 2^-126 (float64: 2^-1022) of the larger vector is lost.
     """
     least = 1 - bits_of(a.dtype).bias
     is_zero = ~jnp.any(a != 0), ~jnp.any(b != 0)

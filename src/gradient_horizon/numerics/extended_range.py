@@ -1,11 +1,11 @@
-"""Extended-range arithmetic: matrices in which every entry has an exponent of its own.
+"""Extended-range arithmetic: matrices in which every entry has its own exponent.
 
-An entry is `mantissa` · 2^`exponent` with |mantissa| in [1, 2) and an int32 exponent, so that no product of thousands
-of Jacobians loses an entry that is not zero, however far below the others it lies. Sums and products are rounded as
-those of floats are (each term to eps of the largest), and exact zeros stay exact.
+An entry is `mantissa` · 2^`exponent` with |mantissa| in [1, 2) and an int32 exponent, so that a product of thousands
+of Jacobians never loses a nonzero entry, however far below the others it lies. Sums and products round as in float
+arithmetic (each term to eps of the largest), and exact zeros remain exact.
 
-A product costs some ten ordinary ones where the entries of a column lie within 2^40 of each other, and one more for
-each further 2^40: a fallback for the few networks that need it (see `measures.jacobian_norms`).
+A product costs about ten ordinary ones if the entries of a column lie within 2^40 of each other, and one more for each
+further 2^40: a fallback for the few networks that need it (see `measures.jacobian_norms`).
 
 **Source:** the representation is that of Smith, Olver and Lozier, ACM Trans. Math. Softw. 7, 93 (1981).
 """
@@ -21,24 +21,24 @@ from gradient_horizon.numerics.arrays import Scalar
 from gradient_horizon.numerics.exponents import bits_of, power_of_two
 
 ZERO = -(2**29)  # the exponent of an entry that is exactly zero
-BAND = 40  # bits: factors within a band have products that neither over- nor underflow, in float32 too
+BAND = 40  # bits: products of factors within a band neither over- nor underflow, even in float32
 
 
 class Extended(NamedTuple):
-    """`mantissa` · 2^`exponent`, entry by entry; (0, `ZERO`) is zero. What is not finite has the exponent 0."""
+    """`mantissa` · 2^`exponent`, entry by entry; (0, `ZERO`) is zero. Non-finite entries have exponent 0."""
 
     mantissa: Array
     exponent: Array
 
 
 def extended(values: Float[Array, "..."]) -> Extended:
-    """Floats, exactly."""
+    """Convert floats to extended range, exactly."""
     bits = bits_of(values.dtype)
     pattern = lax.bitcast_convert_type(values, bits.integer)
     of_exponent = (2 * bits.bias + 1) << bits.mantissa
     exponent = ((pattern & of_exponent) >> bits.mantissa).astype(jnp.int32) - bits.bias
     mantissa = lax.bitcast_convert_type((pattern & ~of_exponent) | (bits.bias << bits.mantissa), values.dtype)
-    is_zero, is_finite = exponent == -bits.bias, exponent <= bits.bias  # devices take subnormal numbers for zero
+    is_zero, is_finite = exponent == -bits.bias, exponent <= bits.bias  # devices treat subnormal numbers as zero
     mantissa = jnp.where(is_zero, 0, jnp.where(is_finite, mantissa, values))
     return Extended(mantissa, jnp.where(is_zero, ZERO, jnp.where(is_finite, exponent, 0)))
 
@@ -60,7 +60,7 @@ def shifted(values: Extended, exponent: Int[Array, "..."]) -> Extended:
 
 
 def relative_to(values: Extended, exponent: Int[Array, "..."]) -> Float[Array, "..."]:
-    """`values` / 2^`exponent` as floats, for exponents of which no entry's is larger; what underflows is 0."""
+    """`values` / 2^`exponent` as floats, for an `exponent` at least as large as every entry's; underflow gives 0."""
     dtype = values.mantissa.dtype
     least = 1 - bits_of(dtype).bias
     gap = jnp.minimum(values.exponent - exponent, 0)
@@ -75,17 +75,19 @@ def add(a: Extended, b: Extended) -> Extended:
 
 
 def _band(values: Extended, left: Bool[Array, "m n"], axis: int) -> tuple[Array, Array, Array]:
-    """Of the entries that are `left`, those within 2^`BAND` of the largest along `axis`: as floats below 2, the
-    exponent of the largest, and what is left after them."""
+    """Take the next band of the entries marked by `left`: those within 2^`BAND` of the largest along `axis`.
+
+    Returns the band as floats below 2, the exponent of the largest entry, and the mask of the entries still left.
+    """
     largest = jnp.max(jnp.where(left, values.exponent, ZERO), axis=axis, keepdims=True)
     chosen = left & (values.exponent > largest - BAND)
     return jnp.where(chosen, relative_to(values, largest), 0), largest, left & ~chosen
 
 
 def product(left: Float[Array, "m n"] | Extended, right: Extended) -> Extended:
-    """`left` @ `right`, `left` of floats or of entries with exponents.
+    """`left` @ `right`, with `left` an array of floats or `Extended`.
 
-    No term over- or underflows: rows of `left` and columns of `right` go band by band.
+    No term over- or underflows: rows of `left` and columns of `right` are multiplied band by band.
     """
     factor = left if isinstance(left, Extended) else extended(left)
 
@@ -108,7 +110,7 @@ def product(left: Float[Array, "m n"] | Extended, right: Extended) -> Extended:
 
 
 def frobenius_norm(values: Extended) -> tuple[Scalar, Int[Array, ""]]:
-    """A mantissa and an exponent, ‖`values`‖_F = `mantissa` · 2^`exponent`; 0 and 0 for a matrix of zeros."""
+    """Return a mantissa and an exponent with ‖`values`‖_F = `mantissa` · 2^`exponent`; 0 and 0 for a zero matrix."""
     largest = jnp.max(values.exponent)
     floats = relative_to(values, largest)
     return jnp.sqrt(jnp.sum(floats * floats)), jnp.where(largest == ZERO, 0, largest)

@@ -1,4 +1,4 @@
-"""What is computed again, with more care, only if it has to be; the quick result keeps its derivatives."""
+"""Careful recomputation of quick results, only if they are suspect; derivatives are those of the quick result."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.numerics.arrays import PyTree
 
-# What the program that is being written will have to be asked for when it has run; None: it takes care of itself.
+# The suspicions of the program being traced, which its caller checks after the run; None: the program checks itself.
 _suspicions: ContextVar[list[Any] | None] = ContextVar("suspicions", default=None)
 
 
 @contextmanager
 def postponed() -> Iterator[list[Any]]:
-    """`with_care` leaves the care to its caller, who looks at the list whether any result was suspect.
+    """Let `with_care` return quick results; the yielded list collects flags that show whether any of them is suspect.
 
-    For a program whose results are not transformed, and without loops around `with_care`.
+    Only for a program whose results are not transformed, and in which `with_care` is not called inside a loop.
     """
     suspicions: list[Any] = []
     token = _suspicions.set(suspicions)
@@ -32,7 +32,7 @@ def postponed() -> Iterator[list[Any]]:
 
 
 def is_postponed() -> bool:
-    """Whether somebody else takes care."""
+    """True if the caller of the program does the careful recomputation (see `postponed`)."""
     return _suspicions.get() is not None
 
 
@@ -40,7 +40,7 @@ def is_postponed() -> bool:
 def corrected(
     carried: Float[Array, "*shape"], careful: Float[Array, "*shape"], is_suspect: Bool[Array, ""]
 ) -> Float[Array, "*shape"]:
-    """`careful` where `carried` may be wrong.
+    """Return `careful` if `carried` may be wrong, otherwise `carried`.
 
     The derivative is that of `carried`, which is right where the two agree, and NaN where they do not.
     """
@@ -57,15 +57,15 @@ def _(primals: Any, tangents: Any) -> Any:
 
 
 def held(tree: PyTree) -> PyTree:
-    """The arrays of `tree` as constants of differentiation; what is no array stays as it is."""
+    """Stop gradients through the arrays of `tree`; other leaves are returned unchanged."""
     return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
 def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
-    """`found`; if it `is_suspect`, `compute(*arrays)` instead, of the same shapes and dtypes (see `corrected`).
+    """Return `found` or, if it `is_suspect`, `compute(*arrays)`, of the same shapes and dtypes (see `corrected`).
 
-    What is not needed is not computed, in a transformation neither. `compute` closes over nothing that is traced for
-    a derivative (see `step_of_arrays`).
+    `compute` runs only if it is needed, even inside a transformation. It must not close over values traced for a
+    derivative (see `step_of_arrays`).
     """
     suspicions = _suspicions.get()
     if suspicions is not None and isinstance(is_suspect, Tracer):
@@ -77,10 +77,10 @@ def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[...,
     else:
 
         def once(carry):
-            # the barrier makes it depend on the carry: XLA would take it out of the loop and do it always
+            # the barrier adds a dependence on the carry: otherwise XLA hoists this out of the loop and always runs it
             return jnp.zeros((), bool), compute(*lax.optimization_barrier((arrays, carry[0]))[0])
 
-        # At most one turn: under `jax.vmap` none if no network needs it, while `lax.cond` would take both sides.
+        # At most one iteration: under `jax.vmap` none if no network needs it; `lax.cond` would run both branches.
         start = (is_suspect, jax.tree.map(jnp.zeros_like, held(found)))
         careful = lax.while_loop(lambda carry: carry[0], once, start)[1]
     return jax.tree.map(lambda quick, slow: corrected(quick, slow, is_suspect), found, careful)
@@ -89,8 +89,10 @@ def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[...,
 def step_of_arrays(
     function: Callable[[Array, PyTree], Array], states: Float[Array, "T n"], xs: PyTree
 ) -> tuple[Callable[..., Array], list[Any]]:
-    """`function(h, x)` of one state and one input as `step(closed, h, x)`, and the `closed` that it holds of traced
-    values: an argument for `with_care`."""
+    """Convert `function(h, x)`, of one state and one input, to `step(closed, h, x)`.
+
+    Returns the step and `closed`, the traced values that `function` closes over, to be passed to `with_care`.
+    """
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), (states, xs))
     step, closed = jax.closure_convert(function, *one)
     return (lambda closed, h, x: step(h, x, *closed)), closed

@@ -1,9 +1,9 @@
-"""What a value is and what a function reads, as a key: equal keys, equal results.
+"""Hashable keys for values and functions, such that equal keys imply equal results.
 
-A function is its code and everything that the code can reach: the values that it closes over, its defaults, the
-globals that it names, the attributes that it asks of modules, the object that it is bound to, and what these reach in
-turn. Numbers, strings and arrays count by value, containers and objects by their contents, functions and classes of
-the libraries in `TRUSTED` by name alone, since nobody changes their globals.
+The key of a function covers its code and everything that the code can reach: the values that it closes over, its
+defaults, the globals that it names, the attributes that it reads from modules, the object that it is bound to, and
+whatever these reach in turn. Numbers, strings and arrays are compared by value, containers and objects by their
+contents, and functions and classes of the libraries in `TRUSTED` by name alone, since nobody changes their globals.
 """
 
 import dis
@@ -31,28 +31,28 @@ TRUSTED = frozenset(
 )
 _MOST_PARTS = 20_000
 _MOST_BYTES = 2**26  # of one array: hashing more takes as long as tracing again
-# Whoever uses these may read anything, which nobody sees in the code.
+# Code that uses these may read anything, without naming it.
 _READING_ANYTHING = frozenset({"globals", "eval", "exec", "__import__", "open", "input"})
 _READING_ANY_ATTRIBUTE = frozenset({"getattr", "vars", "dir", "__dict__", "attrgetter"})
 _HOLDING_STATE = frozenset({"os", "sys", "io", "pathlib", "random", "time", "datetime", "secrets", "uuid", "importlib"})
-_OF_CHECKS = frozenset({"__beartype_getrandbits"})  # draws what is checked
+_OF_CHECKS = frozenset({"__beartype_getrandbits"})  # chooses at random which items are checked
 _PLACES = {
     **dict.fromkeys(("LOAD_GLOBAL", "LOAD_NAME"), "read"),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"), "asked"),
     "IMPORT_NAME": "imported",
 }
 _COUNTED_BY_VALUE = (str, bytes, int, bool, type(None), type(Ellipsis), type(NotImplemented), range)
-_HINTS = (types.UnionType, types.GenericAlias, inspect.Signature)  # what checks of types keep
+_HINTS = (types.UnionType, types.GenericAlias, inspect.Signature)  # attached by run-time type checkers
 _ONE_OF_A_KIND = (types.BuiltinFunctionType, np.ufunc, np.dtype)
 _JITTED = type(jax.jit(len))
 
 
 class NotComparableError(Exception):
-    """A value of which nobody can say whether it is what it was."""
+    """Raised if it cannot be decided whether a value has changed."""
 
 
 class _Same:
-    """An object that nothing but itself is equal to; it lives as long as a key that holds it."""
+    """An object compared by identity; it lives as long as a key that holds it."""
 
     def __init__(self, value: object):
         self.value = value
@@ -65,7 +65,7 @@ class _Same:
 
 
 class _Names(NamedTuple):
-    """What a code, and the functions written inside it, name."""
+    """The names used by a code object and by the functions defined inside it."""
 
     read: frozenset[str]  # globals and builtins
     asked: frozenset[str]  # attributes
@@ -91,11 +91,11 @@ def _is_trusted(module: str | None) -> bool:
 
 
 class _Reader:
-    """One key in the making: what has been met already is not read again."""
+    """Builds one key; a value that was met before is not read again."""
 
     def __init__(self):
         self.met: dict[Hashable, int] = {}
-        self.kept: list[Any] = []  # so that no id is given anew meanwhile
+        self.kept: list[Any] = []  # so that no id is reused meanwhile
 
     def read(self, value: Any) -> Hashable:
         if isinstance(value, _COUNTED_BY_VALUE) and type(value).__module__ == "builtins":
@@ -152,9 +152,9 @@ class _Reader:
         if isinstance(value, weakref.ReferenceType):
             return "weak", self.read(value())
         if isinstance(value, _JITTED):
-            return "jit", self.read(vars(value)["__wrapped__"])  # not what that may wrap in turn
+            return "jit", self.read(vars(value)["__wrapped__"])  # one level only, not what that may wrap in turn
         if isinstance(value, jax.tree_util.PyTreeDef):
-            # not by its own equality, which of an object that JAX holds for static may be identity
+            # not by its own equality, which for objects registered as static may be identity
             node = value.node_data()
             return "tree", None if node is None else self.read(node), *map(self.read, value.children())
         return self._object(value)
@@ -170,7 +170,7 @@ class _Reader:
         for cell in function.__closure__ or ():
             try:
                 parts.append(self.read(cell.cell_contents))
-            except ValueError:  # not yet given a value
+            except ValueError:  # not yet assigned
                 parts.append("empty")
         named = {name: value for name, value in (function.__kwdefaults__ or {}).items() if name not in _OF_CHECKS}
         parts += [self.read(function.__defaults__), self.read(named)]
@@ -181,18 +181,18 @@ class _Reader:
             for name in sorted(names.read & function.__globals__.keys()):
                 parts.append((name, self._global(function.__globals__[name], names)))
             for name in sorted(names.imported):
-                if name not in sys.modules:  # written relative to its package, or never imported yet
+                if name not in sys.modules:  # a relative import, or not imported yet
                     raise NotComparableError
                 parts.append((name, self._global(sys.modules[name], names)))
             parts.append(self.read(vars(function)) if vars(function) else None)
         return "function", *parts
 
     def _global(self, value: Any, names: _Names) -> Hashable:
-        """A global of a function that has these `names`."""
+        """A global of a function that uses these `names`."""
         return self._module(value, names) if isinstance(value, types.ModuleType) else self.read(value)
 
     def _module(self, module: types.ModuleType, names: _Names) -> Hashable:
-        """What a function that has these `names` may ask of a module."""
+        """The part of a module that a function with these `names` may read."""
         name, known = module.__name__, vars(module)
         if name in _HOLDING_STATE or (name == "numpy" and "random" in names.asked):
             raise NotComparableError
@@ -220,14 +220,14 @@ class _Reader:
         return type(value), value.dtype.str, value.shape, contents
 
     def _jax_array(self, value: jax.Array) -> Hashable:
-        """By its numbers where they are few, else by what it is: nobody can change it."""
+        """By value if it is small, otherwise by identity, since it is immutable."""
         is_near = value.is_fully_addressable and value.nbytes <= 2**16
         if is_near and not jnp.issubdtype(value.dtype, jax.dtypes.extended):
             return "jax", value.aval.weak_type, value.dtype.name, self._array(np.asarray(value))
         return _Same(value)
 
     def _attributes(self, value: Any) -> tuple[Hashable, ...]:
-        """What an object holds, with that of its class where that is the user's."""
+        """The attributes of an object, and those of its class unless that is from a trusted library."""
         slots = [
             name
             for kind in type(value).__mro__
@@ -243,12 +243,12 @@ class _Reader:
         if type(value) is object:
             return _Same(value)
         if not has_slots and not hasattr(value, "__dict__"):
-            raise NotComparableError  # its contents are out of sight
+            raise NotComparableError  # its contents cannot be seen
         return type(value).__qualname__, *self._attributes(value)
 
 
 def _is_plumbing(entry: Any) -> bool:
-    """Whether a class made this for itself: descriptors of slots, and what `abc` keeps."""
+    """True for entries that Python creates in a class by itself: descriptors of slots, and the data of `abc`."""
     kinds = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
     return isinstance(entry, kinds) or type(entry).__name__ == "_abc_data"
 
@@ -258,10 +258,10 @@ def _listed(slots: Any) -> tuple[str, ...]:
 
 
 def fingerprint(value: Any) -> Hashable:
-    """A key that equals another one's only if `value` is, or does, the same; `NotComparableError` if that is unknown.
+    """Return a key that equals that of another value only if both are, or do, the same.
 
-    What a function reads from elsewhere than its code, objects and globals (a file, the environment, an attribute
-    that another library computes) is not seen.
+    Raises `NotComparableError` if that cannot be decided. Whatever a function reads from outside its code, objects and
+    globals (a file, the environment, an attribute that another library computes) is not seen.
     """
     try:
         return _Reader().read(value)

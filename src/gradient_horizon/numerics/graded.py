@@ -1,4 +1,4 @@
-"""Matrices whose rows have an exponent each: their products and singular values, however far apart the rows are."""
+"""Matrices with one exponent per row: their products and singular values, however much the rows differ in size."""
 
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ from gradient_horizon.numerics.extended_range import Extended
 
 _LOG_2 = 0.6931471805599453
 ZERO = -(2**30)  # the exponent of a row of zeros
-_SWEEPS = 40  # some 5 to 8 are needed
+_SWEEPS = 40  # about 5 to 8 are needed
 
 
 class Graded(NamedTuple):
-    """diag(2^`exponents`) `rows`, the largest entry of each row in [1, 2), or the row zero and its exponent `ZERO`."""
+    """diag(2^`exponents`) `rows`, with the largest entry of each row in [1, 2); a row of zeros has exponent `ZERO`."""
 
     rows: Array
     exponents: Array
 
 
 def _power(exponent: Int[Array, "..."], dtype) -> Float[Array, "..."]:
-    """2^`exponent`, with 0 for what is too small to be told from it; the exponent at most some tens."""
+    """2^`exponent`, or 0 below the normal numbers; the exponent must be at most a few tens."""
     lowest = int(jnp.finfo(dtype).minexp)
     power = jnp.vectorize(lambda e: power_of_two(e, dtype))(jnp.maximum(exponent, lowest))
     return jnp.where(exponent < lowest, 0, power)
@@ -37,12 +37,12 @@ def _regrade(rows: Float[Array, "m n"], exponents: Int[Array, " m"]) -> Graded:
 
 
 def graded(rows: Float[Array, "m n"]) -> Graded:
-    """`rows`, each with its exponent."""
+    """Return `rows` as a graded matrix, each row with its own exponent."""
     return _regrade(rows, jnp.zeros(len(rows), jnp.int32))
 
 
 def log_norm(matrix: Graded) -> Float[Array, ""]:
-    """log ‖·‖_F, exponents of moderate size in front; -inf for zero."""
+    """log ‖·‖_F, for exponents of moderate size; -inf for a matrix of zeros."""
     largest = jnp.max(matrix.exponents)
     largest = jnp.where(largest == ZERO, 0, largest)
     scaled = matrix.rows * _power(matrix.exponents - largest, matrix.rows.dtype)[:, None]
@@ -50,7 +50,7 @@ def log_norm(matrix: Graded) -> Float[Array, ""]:
 
 
 def graded_product(left: Float[Array, "n n"] | Extended, right: Graded) -> Graded:
-    """`left` times a graded matrix, each entry's own exponent taken into account: nothing over- or underflows."""
+    """`left` times a graded matrix, with the exponent of each entry taken into account: nothing over- or underflows."""
     mantissa, exponent = left if isinstance(left, Extended) else jax.vmap(jax.vmap(normalise))(left)
     total = exponent + right.exponents[None, :]
     total = jnp.where((mantissa == 0) | (right.exponents == ZERO)[None, :], ZERO, total)
@@ -61,7 +61,7 @@ def graded_product(left: Float[Array, "n n"] | Extended, right: Graded) -> Grade
 
 
 def _tournament(n: int) -> np.ndarray:
-    """Rounds of disjoint pairs of 0 .. n - 1 (n even) that meet every pair once: (n - 1, 2, n / 2)."""
+    """Rounds of disjoint pairs of 0 .. n - 1 (n even) that contain every pair once: shape (n - 1, 2, n / 2)."""
     circle = list(range(1, n))
     rounds = []
     for _ in range(n - 1):
@@ -72,7 +72,7 @@ def _tournament(n: int) -> np.ndarray:
 
 
 def _rotate(graded: Graded, pairs: Int[Array, "2 m"]) -> tuple[Graded, Float[Array, ""]]:
-    """The rows of each pair made orthogonal; and the largest |cosine| between two before."""
+    """Make the rows of each pair orthogonal; also return the largest |cosine| between the two before."""
     dtype = graded.rows.dtype
     rows, exponents = graded.rows[pairs], graded.exponents[pairs]
     squares = jnp.sum(rows * rows, axis=2)
@@ -85,7 +85,7 @@ def _rotate(graded: Graded, pairs: Int[Array, "2 m"]) -> tuple[Graded, Float[Arr
     ratio = _power(f - e, dtype)
     gap = jnp.maximum(a - ratio * ratio * b, 0)
     root = gap + jnp.sqrt(gap * gap + 4 * ratio * ratio * inner * inner)
-    # tan θ / ratio: finite where the ratio underflows, when it is Gram and Schmidt's coefficient
+    # tan θ / ratio: finite even if the ratio underflows, in which case it is the Gram-Schmidt coefficient
     slope = jnp.where(inner == 0, 0, 2 * inner / jnp.where(inner == 0, 1, root))
     tangent = ratio * slope
     cosine = (1 / jnp.sqrt(1 + tangent * tangent))[:, None]
@@ -101,8 +101,8 @@ def _rotate(graded: Graded, pairs: Int[Array, "2 m"]) -> tuple[Graded, Float[Arr
 def graded_svd(graded: Graded) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
     """Log singular values of diag(2^e) X, descending, and the right singular vectors as rows.
 
-    By one-sided Jacobi on the rows (Demmel and Veselić 1992). Each σ_i has a relative error of some eps κ(X), whatever
-    e. -inf for exact zeros.
+    Computed by one-sided Jacobi on the rows (Demmel and Veselić 1992). The relative error of each σ_i is about
+    eps κ(X), whatever e. -inf for exact zeros.
     """
     n, columns = graded.rows.shape
     dtype = graded.rows.dtype
@@ -110,7 +110,7 @@ def graded_svd(graded: Graded) -> tuple[Float[Array, " n"], Float[Array, "n n"]]
         rows = jnp.concatenate([graded.rows, jnp.zeros((1, columns), dtype)])
         graded = Graded(rows, jnp.concatenate([graded.exponents, jnp.full(1, ZERO, graded.exponents.dtype)]))
     rounds = jnp.asarray(_tournament(n + n % 2))
-    # rows are orthogonal as far as their inner products can be told from 0
+    # below this cosine, inner products cannot be distinguished from 0
     tolerance = float(jnp.finfo(dtype).eps) * max(columns, 4)
 
     def sweep(carry):

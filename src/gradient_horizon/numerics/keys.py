@@ -1,6 +1,6 @@
-"""Keys by name and by size, and draws that do not depend on the precision of the computation.
+"""Keys derived from names and sizes, and random draws that do not depend on the precision of the computation.
 
-Whatever changes the numbers that a seed draws raises `schema.DRAWS`.
+Any change to the numbers that a seed draws must increase `schema.DRAWS`.
 """
 
 import zlib
@@ -15,18 +15,18 @@ from gradient_horizon.numerics.arrays import RandomKey, available
 
 
 def named_key(key: RandomKey, name: str) -> RandomKey:
-    """The key of one source of randomness (`"weights"`, `"state"`, ...), folded in by its name.
+    """The key of one source of randomness (`"weights"`, `"state"`, ...): its name folded into `key`.
 
-    Sources stay independent of each other and of the order in which they are drawn.
+    Sources are independent of each other and of the order in which they are drawn.
     """
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def sized_key(key: RandomKey, *sizes: int) -> RandomKey:
-    """The key of a draw of these sizes, folded in one after the other.
+    """The key of a draw of these sizes, which are folded into `key` one after another.
 
-    JAX draws the entries of a short array and the first entries of a long one from the same bits, so that one key
-    would give networks of two sizes that share their numbers.
+    JAX draws a short array and the first entries of a long one from the same bits, so that without this, networks of
+    two sizes would share their numbers.
     """
     for size in sizes:
         key = jax.random.fold_in(key, size)
@@ -34,16 +34,16 @@ def sized_key(key: RandomKey, *sizes: int) -> RandomKey:
 
 
 def normal(key: RandomKey, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Standard normal numbers, drawn in float32 and cast; those of two shapes are independent.
+    """Standard normal numbers, drawn in float32 and cast; draws of different shapes are independent.
 
-    JAX draws different numbers in float32 and in float64; one seed must mean one network in both. Raises `ValueError`
-    for float64 where JAX's 64-bit numbers are off.
+    JAX draws different numbers in float32 and in float64, but one seed must mean the same network in both. Raises
+    `ValueError` for float64 if JAX's 64-bit numbers are disabled.
     """
     return jax.random.normal(sized_key(key, *shape), shape, jnp.float32).astype(available(dtype))
 
 
 def fixed_normal(*shape: int) -> Float[np.ndarray, "..."]:
-    """Standard normal numbers, always the same: where a search may start. Drawn on the host: nothing to compile."""
+    """Standard normal numbers, always the same, to start a search from. Drawn on the host: nothing to compile."""
     return np.random.default_rng(0).standard_normal(shape)
 
 

@@ -1,7 +1,7 @@
-"""LAPACK, one matrix at a time.
+"""LAPACK decompositions, one matrix at a time.
 
-A LAPACK call on a batch splits it over the pool of threads that it runs in itself, and waits there: with two CPU
-devices both threads wait, for ever (jax 0.10.2: `ParallelBatchMap` inside `lapack_*_ffi`). Under `jax.vmap` these
+A LAPACK call on a batch splits it over the thread pool that the call itself runs in, and waits there: with two CPU
+devices both threads wait for ever (jax 0.10.2: `ParallelBatchMap` inside `lapack_*_ffi`). Under `jax.vmap` these
 functions loop over the batch instead. Nothing else in the package may call LAPACK inside a compiled program.
 """
 
@@ -20,15 +20,15 @@ def qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, "
 
 
 def descending(values: Float[Array, " n"]) -> Int[Array, " n"]:
-    """The order in which `values` descend; in 32 bits, for all that 64 may be enabled around it."""
+    """The order that sorts `values` in descending order, as 32-bit integers even if 64 bits are enabled."""
     return lax.sort((-values, jnp.arange(len(values), dtype=jnp.int32)), num_keys=1)[1]
 
 
 def graded_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, "k k"]]:
-    """The reduced QR factors, the rows sorted by decreasing norm meanwhile.
+    """The reduced QR factors, computed with the rows sorted by decreasing size.
 
-    So each row of `matrix` is kept to its own relative accuracy, however far the norms of the rows lie apart (Cox and
-    Higham 1998); a plain QR loses the small ones in the rounding of the large ones.
+    Each row of `matrix` thus keeps its own relative accuracy, however much the norms of the rows differ (Cox and
+    Higham 1998); a plain QR loses the small rows in the rounding of the large ones.
     """
     order = descending(jnp.max(jnp.abs(matrix), axis=1))
     q, r = qr(matrix[order])
@@ -37,9 +37,9 @@ def graded_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[A
 
 @sequential_vmap
 def rank_revealing_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n n"], Float[Array, "n k"]]:
-    """Q and R with Q R = `matrix`, the rows of R by decreasing size: of a matrix of rank r all but r are rounding.
+    """Q and R with Q R = `matrix` and the rows of R by decreasing size: for rank r, all but r rows are rounding errors.
 
-    R is triangular but for the order of its columns (Businger and Golub 1965). Rows sorted as in `graded_qr`.
+    R is triangular up to the order of its columns (Businger and Golub 1965). Rows are sorted as in `graded_qr`.
     """
     order = descending(jnp.max(jnp.abs(matrix), axis=1))
     q, r, columns = jax.scipy.linalg.qr(matrix[order], pivoting=True)  # type: ignore[misc]
@@ -48,7 +48,7 @@ def rank_revealing_qr(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n n"],
 
 @sequential_vmap
 def triangular_factor(matrix: Float[Array, "n k"]) -> Float[Array, "k k"]:
-    """R of the reduced QR factors alone, at half the work."""
+    """Only R of the reduced QR factors, at half the work."""
     return jnp.linalg.qr(matrix, mode="r")
 
 
@@ -66,7 +66,7 @@ def _svd(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Float[Array,
 
 @jax.custom_jvp
 def _leading_vectors(matrix: Float[Array, "n k"]) -> tuple[Float[Array, " n"], Float[Array, " k"]]:
-    """The singular vectors to the largest singular value; they have no derivatives here, which is NaN."""
+    """The singular vectors of the largest singular value; their derivatives are not implemented and give NaN."""
     u, _, v = _svd(lax.stop_gradient(matrix))
     return u[:, 0], v[0]
 
@@ -90,7 +90,10 @@ def _(primals, tangents):
 
 
 def largest_stands_alone(matrix: Float[Array, "n k"]) -> Bool[Array, ""]:
-    """Whether no other singular value is as large to √eps: only then has the largest a derivative."""
+    """True if the largest singular value is separated from the next by more than √eps of itself.
+
+    Only then is it differentiable.
+    """
     values = singular_values(lax.stop_gradient(matrix))[:2]
     limit = float(jnp.finfo(matrix.dtype).eps) ** 0.5 * values[0]
     return values[0] - values[1] > limit if len(values) > 1 else values[0] > 0
@@ -100,7 +103,7 @@ def largest_stands_alone(matrix: Float[Array, "n k"]) -> Bool[Array, ""]:
 def largest_singular_value_where(
     needed: Bool[Array, ""], matrix: Float[Array, "n k"], otherwise: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The largest singular value where `needed`, else `otherwise`; under `jax.vmap` too, only where needed."""
+    """The largest singular value if `needed`, otherwise `otherwise`; under `jax.vmap` too, computed only if needed."""
     return lax.cond(needed, lambda: singular_values(matrix)[0], lambda: otherwise)
 
 
@@ -119,7 +122,7 @@ def _(size, batched, *arguments):
 
 @sequential_vmap
 def eigenvalues(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:
-    """All eigenvalues of a general matrix, in no order; on the CPU alone."""
+    """All eigenvalues of a general matrix, in no particular order; only on the CPU."""
     return jnp.linalg.eigvals(matrix)
 
 

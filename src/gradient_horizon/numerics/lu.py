@@ -1,9 +1,9 @@
 """Gaussian elimination with partial pivoting, for a whole block of networks at once.
 
-LAPACK's takes one matrix at a time (see `lapack`), on a CPU twice as long at 64 × 64, and tells of the rows' order as
-exchanges that have yet to be carried out. Here rows stay where they are. The columns are halved until there are few,
-which are eliminated one by one; what lies between halves is products (Toledo, SIAM J. Matrix Anal. Appl. 18, 1065
-(1997)).
+LAPACK's routine takes one matrix at a time (see `lapack`), is half as fast on a CPU at 64 × 64, and returns the order
+of the rows as a list of exchanges that have yet to be carried out. Here rows are not moved. The columns are halved
+recursively until few are left, which are eliminated one by one; the rest of the work is matrix products (Toledo, SIAM
+J. Matrix Anal. Appl. 18, 1065 (1997)).
 """
 
 from functools import partial
@@ -20,12 +20,15 @@ from gradient_horizon.numerics.exponents import normalise
 from gradient_horizon.numerics.xla import computed_once
 
 _LOG_2 = 0.6931471805599453
-_FEW = 32  # columns, that are eliminated one by one
+_FEW = 32  # columns that are eliminated one by one
 
 
 class LU(NamedTuple):
-    """`lower` (k, n), unit lower triangular but for the order within its columns; U's `diagonal` (k,); each pivot's
-    place in a column of the matrix, (k,).
+    """The factors of a matrix whose k columns of length n are stored as rows.
+
+    - `lower`: (k, n), unit lower triangular up to the order of the entries within its columns.
+    - `diagonal`: (k,), of U.
+    - `places`: (k,), the place of each pivot in its column of the matrix.
     """
 
     lower: Array
@@ -34,23 +37,23 @@ class LU(NamedTuple):
 
 
 def _middle(k: int) -> int:
-    """Half of k columns, in whole multiples of the few."""
+    """About half of k columns, as a multiple of `_FEW`."""
     return _FEW * ((k // _FEW + 1) // 2)
 
 
 def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[LU, Bool[Array, " n"]]:
-    """The factors where only the rows that are `free` may have pivots, and the rows that remain so."""
+    """The factors with pivots only in rows that are `free`, and the rows that are free afterwards."""
     k, n = columns.shape
     after, numbers = jnp.arange(k), jnp.arange(n, dtype=jnp.int32)
-    ordered = f"int{8 * columns.dtype.itemsize}"  # the bits of positive floats, whose order is theirs, NaN above all
+    ordered = f"int{8 * columns.dtype.itemsize}"  # read as integers, floats ≥ 0 keep their order, NaN above all
 
     def eliminate(j, state):
-        # What is computed once are the factors of the one operation on all entries, which has nothing else to do then.
+        # Materialise the row and the multipliers first, so that the update of all entries is one fused multiply-add.
         rest, free, factors = state
         column = computed_once(lax.dynamic_index_in_dim(rest, j, keepdims=False))
         size = jnp.where(free, lax.bitcast_convert_type(jnp.abs(column), ordered), -1)
         place = jnp.min(jnp.where(size == jnp.max(size), numbers, n))
-        index = place.astype(jnp.uint32)  # unsigned: an index that may be negative is looked at twice
+        index = place.astype(jnp.uint32)  # unsigned: a signed index would also be tested for being negative
         pivot = lax.dynamic_index_in_dim(column, index, keepdims=False)
         row = computed_once(lax.dynamic_index_in_dim(rest, index, axis=1, keepdims=False))
         is_pivot = numbers == place
@@ -67,7 +70,7 @@ def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
 
 
 def _solved(unit: Float[Array, "k k"], rows: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """The X with X `unit` = `rows`, `unit` upper triangular with ones on its diagonal."""
+    """Solve X `unit` = `rows` for X, where `unit` is upper triangular with ones on its diagonal."""
     k = len(unit)
     if k > _FEW:
         half = _middle(k)
@@ -98,26 +101,26 @@ def _eliminated(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
 
 
 def lu(columns: Float[Array, "k n"]) -> LU:
-    """The matrix (n, k) with these `columns`, k ≤ n, as `lower` U, by elimination with partial pivoting.
+    """Factorise the matrix (n, k) with these `columns`, k ≤ n, as `lower` U, by elimination with partial pivoting.
 
-    Columns are rows here, so that each lies in one piece of memory. Those of `lower` have entries of at most 1, in the
-    order of those of `columns`. A column without a pivot gives a 0 on U's diagonal and a unit column in `lower`, which
-    therefore always has full rank.
+    Columns are stored as rows, so that each is contiguous in memory. The columns of `lower` have entries of at most 1,
+    in the order of those of `columns`. A column without a pivot gives a 0 on U's diagonal and a unit column in `lower`,
+    which therefore always has full rank.
     """
     return _eliminated(columns, jnp.ones(columns.shape[1], bool))[0]
 
 
 def log_abs_product(factors: Float[Array, "... n"], power: Int[Array, "..."] | int = 0) -> Float[Array, "..."]:
-    """log|product| of the n `factors` 2^`power`, exponents of two summed as such; -inf where one is 0."""
+    """log|product| of the n `factors` 2^`power`, with exponents of two summed as integers; -inf if a factor is 0."""
     mantissas, exponents = sums.split(factors)
     total = jnp.sum(exponents, axis=-1, dtype=jnp.int32) + factors.shape[-1] * power
     return jnp.sum(jnp.log(jnp.abs(mantissas)), axis=-1) + total.astype(factors.dtype) * _LOG_2
 
 
 def log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:
-    """log|det|, -inf where elimination meets a column of exact zeros.
+    """log|det|; -inf if elimination meets a column of exact zeros.
 
-    The matrix is brought to size first, so that no term of its elimination is lost.
+    The matrix is normalised first, so that no term of the elimination is lost.
     """
     scaled, power = normalise(matrix)
     return log_abs_product(lu(scaled).diagonal, power)

@@ -1,7 +1,8 @@
-"""The orthogonal route: tangent vectors carried along a trajectory and orthonormalised at every step.
+"""The orthogonal route: tangent vectors propagated along a trajectory and orthonormalised at every step.
 
-Slower than elimination (see `lyapunov`) and less exact far below the leading directions, but without loops of unknown
-length or LAPACK: it can be differentiated, forward and in reverse. The measures take their derivatives from it.
+It is slower than elimination (see `lyapunov`) and less accurate far below the leading directions. But as it uses
+neither loops of unknown length nor LAPACK, it can be differentiated in forward and reverse mode, and the measures take
+their derivatives from it.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ _LOG_2 = 0.6931471805599453
 
 
 def orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, " k"]]:
-    """Q and log R_ii of `matrix` = Q R, by Gram-Schmidt twice over, and R_ii beside the length of its column."""
+    """Q and log R_ii of `matrix` = Q R by Gram-Schmidt applied twice, and R_ii as a fraction of its column's length."""
 
     def column(q, inputs):
         vector, place = inputs
@@ -40,14 +41,14 @@ def log_growth(
 ) -> tuple[Float[Array, "T k"], Bool[Array, " k"]]:
     """log R_t,ii of J_t Q_{t-1} = Q_t R_t from the orthonormal Q_0 = `basis`, and which directions have a derivative.
 
-    The derivative of log R_t,ii rounds by eps times what its column was longer than R_t,ii, or an earlier one's was:
-    it is sure where that is √eps or less throughout.
+    The rounding error of the derivative of log R_t,ii is eps times the ratio of its column's length to R_t,ii, or the
+    same for an earlier column if that is larger. A derivative is accepted if this is below √eps at every step.
     """
 
     @jax.checkpoint
     def advance(basis, inputs):
         h, x = inputs
-        # the squares of what is very short or long are no floats
+        # the squares of very short or long vectors would under- or overflow
         stretched, exponent = normalise(push(flat_step, params, h, x, basis))
         basis, logs, share = orthonormalised(stretched)
         return basis, (logs + exponent.astype(logs.dtype) * _LOG_2, share)

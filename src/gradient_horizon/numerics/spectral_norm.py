@@ -1,9 +1,10 @@
-"""The largest singular value of a matrix, from a vector that a similar matrix had, for some matrix-vector products.
+"""The largest singular value of a matrix by iterative search, starting from a singular vector of a similar matrix.
 
-Along the lags a product changes by one factor at a time, M' = M J, so its leading left singular vector is a good
-start for the next one. From there: conjugate gradients on the Rayleigh quotient of M Mᵀ, the best vector in the span
-of the present one, the residual and the last direction (Knyazev 2001, LOBPCG with one vector and no preconditioner).
-LAPACK's SVD takes 6 to 100 matrix products; this a fraction of one to two.
+From lag to lag a product changes by one factor, M' = M J, so its leading left singular vector is a good start for the
+next one. The search takes only some matrix-vector products. It is a conjugate gradient method on the Rayleigh quotient
+of M Mᵀ: each step finds the best vector in the span of the current one, the residual and the last direction (Knyazev
+2001, LOBPCG with one vector and no preconditioner). LAPACK's SVD takes as long as 6 to 100 matrix products, this search
+between a fraction of one and two.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from gradient_horizon.numerics.arrays import Scalar
 from gradient_horizon.numerics.derivatives import with_derivative_of
 from gradient_horizon.numerics.keys import fixed_normal
 
-MOST_STEPS = 200  # then LAPACK: some 5 are needed, the first lags of a wide network take up to 80
+MOST_STEPS = 200  # then LAPACK: about 5 are needed, up to 80 at the first lags of a wide network
 FRESH = 0.3  # how much of each start is a new random direction
 _FRESH_DIRECTIONS = 64
 
@@ -48,14 +49,14 @@ def _unit(vector: Array) -> Array:
 
 
 def fresh_directions(n: int, dtype) -> Float[Array, "k n"]:
-    """Random directions of about unit length, always the same ones; to be taken in turn."""
+    """Random directions of about unit length, always the same ones, to be used in turn."""
     return jnp.asarray(fixed_normal(_FRESH_DIRECTIONS, n) / n**0.5, dtype)
 
 
 def _leading_of_three(gram: list[list[Scalar]]) -> list[Scalar]:
-    """The eigenvector to the largest eigenvalue of a symmetric 3 × 3 matrix, by five Jacobi rotations.
+    """The eigenvector of the largest eigenvalue of a symmetric 3 × 3 matrix, by five Jacobi rotations.
 
-    Four more save the search one step in 800: where it is about to end the matrix is nearly diagonal.
+    Four more would save the search one step in 800: near its end the matrix is nearly diagonal.
     """
     entry = [list(row) for row in gram]
     one, zero = jnp.ones_like(entry[0][0]), jnp.zeros_like(entry[0][0])
@@ -83,17 +84,17 @@ def _leading_of_three(gram: list[list[Scalar]]) -> list[Scalar]:
 def largest_singular_value(
     matrix: Float[Array, "n m"], start: Float[Array, " n"], fresh: Float[Array, " n"]
 ) -> Leading:
-    """σ_1 of `matrix`, searched from `start` (the left singular vector of a similar matrix) mixed with `fresh`.
+    """σ_1 of `matrix`, by a search from `start` (the left singular vector of a similar matrix) mixed with `fresh`.
 
-    **Accuracy:** the search ends when r = ‖M Mᵀ x - θ x‖, θ = ‖Mᵀ x‖², is below 16 eps θ (√n eps θ from n = 256 on):
-    then θ is within r of some σ_i². Or, where 2 θ > ‖M‖_F², so that no other σ_i² can be as large, when
-    r² ≤ 16 eps θ (2 θ - ‖M‖_F²), which holds θ to 16 eps. So log σ_1 is right to 1e-6 in float32 and 1e-14 in float64,
-    unless the search ends in another singular vector: for that σ_1 would have to stand above it by less than
-    r / (σ_1 c²) with c the start's share in the true one, which `fresh` keeps at some `FRESH`/√n even
-    where `start` has none. Where `MOST_STEPS` do not suffice, LAPACK decides. 0 for a matrix of zeros, NaN for one
-    that is not finite.
+    **Accuracy:** the search ends when r = ‖M Mᵀ x - θ x‖, with θ = ‖Mᵀ x‖², is below 16 eps θ (√n eps θ from n = 256
+    on); θ is then within r of some σ_i². If 2 θ - ‖M‖_F² > θ/100, so that no other σ_i² can be as large, it also ends
+    when r² ≤ 16 eps θ (2 θ - ‖M‖_F²), which fixes θ to 16 eps. Thus log σ_1 is accurate to 1e-6 in float32 and 1e-14 in
+    float64, unless the search ends in another singular vector. For that, σ_1 would have to exceed that vector's
+    singular value by less than r / (σ_1 c²), with c the share of the true vector in the start; `fresh` keeps c at about
+    `FRESH`/√n even if `start` has no such share. If `MOST_STEPS` do not suffice, LAPACK is used. 0 for a matrix of
+    zeros, NaN for one that is not finite.
 
-    **Derivatives:** dσ = uᵀ dM v, u and v LAPACK's; NaN where another singular value is as large.
+    **Derivatives:** dσ = uᵀ dM v, with u and v from LAPACK; NaN if another singular value is as large.
 
     **Source:** Knyazev, SIAM J. Sci. Comput. 23, 517 (2001); the bounds are Temple's and the residual's own
     (Parlett 1998, chapters 4 and 10).
@@ -114,7 +115,7 @@ def largest_singular_value(
         return (length > tolerance * square) & ~alone & (search.steps < MOST_STEPS)  # NaN ends it
 
     def improve(search: _Search) -> _Search:
-        """Each vector goes with its image behind it, so that both take the same step in one operation."""
+        """Each vector is concatenated with its image, so that one operation updates both."""
         present, last = search.present, search.last
         x = present[:n]
         r = _unit(search.residual - _dot(x, search.residual) * x)

@@ -1,12 +1,13 @@
-"""The rank that a product of matrices has because of where their zeros are, whatever the other entries.
+"""The structural rank of a product of matrices: the rank that the pattern of zeros allows, whatever the other entries.
 
-It is the largest number of paths from the first to the last layer that share no node, layer t being the entries of
-h_t and an entry of J_t that is not zero an arrow (Lindström 1973): no minor of the product that is larger has a term.
-The same rank is that of the product with every other entry drawn at random from a large field, here the integers
-modulo the prime 2³¹ - 1, where nothing is rounded. A draw says too little with a probability of n T / 2³¹ (Schwartz
-1980), never too much.
+It is the largest number of paths from the first to the last layer that share no node, where the nodes of layer t are
+the entries of h_t and every nonzero entry of J_t is an arrow (Lindström 1973): a larger minor of the product has no
+terms. The product has the same rank if every nonzero entry is drawn at random from a large field, here the integers
+modulo the prime 2³¹ - 1, in which nothing is rounded. A draw underestimates the rank with a probability of n T / 2³¹
+(Schwartz 1980) and never overestimates it.
 
-Most networks need none of this: dense weights behind units of which some are shut give min_t of the live units.
+Most networks need none of this: with dense weights and some units shut, the rank is the smallest number of live units
+in any layer.
 """
 
 from collections.abc import Callable
@@ -21,11 +22,12 @@ _PRIME = 2**31 - 1
 
 
 class Reach(NamedTuple):
-    """The images of the first layer in a later one.
+    """The image of the first layer in a later one.
 
-    - `rank`: how many independent ones.
-    - `alive`: (n,), where they lie, if `is_generic`: in general position there.
-    - `basis`: (n, n), its columns span them modulo the prime, if not.
+    - `rank`: its dimension.
+    - `is_generic`: True if the image is in general position within the entries that are `alive`.
+    - `alive`: (n,), the entries that the image occupies, if `is_generic`.
+    - `basis`: (n, n), whose columns span the image modulo the prime, if not `is_generic`.
     """
 
     rank: Array
@@ -35,7 +37,7 @@ class Reach(NamedTuple):
 
 
 def everything(n: int) -> Reach:
-    """Of no factor at all."""
+    """The image under the empty product: the whole space."""
     return Reach(jnp.int32(n), jnp.ones(n, bool), jnp.ones((), bool), jnp.zeros((n, n), jnp.uint32))
 
 
@@ -43,7 +45,7 @@ def through(reach: Reach, pattern: Bool[Array, "n n"], time: Int[Array, ""]) -> 
     """`reach` after one more factor, whose entries are zero where `pattern` is False. 64 bits must be enabled."""
     n = len(pattern)
     rows, columns = jnp.any(pattern, axis=1), jnp.any(pattern, axis=0)
-    is_full = jnp.all(pattern == (rows[:, None] & columns[None, :]))  # but for rows and columns of zeros
+    is_full = jnp.all(pattern == (rows[:, None] & columns[None, :]))  # apart from rows and columns of zeros
     keeps_all = (reach.rank == n) & jnp.all(jnp.diagonal(pattern))
     generic_rank = jnp.minimum(reach.rank, jnp.minimum(_count(columns & reach.alive), _count(rows)))
     full_rank = jnp.where(reach.is_generic, generic_rank, jnp.minimum(reach.rank, _count(rows)))
@@ -57,7 +59,7 @@ def through(reach: Reach, pattern: Bool[Array, "n n"], time: Int[Array, ""]) -> 
         basis = _eliminated(_product(jnp.where(pattern, _random(2 * now + 1, n), 0), basis))
         return jnp.zeros((), bool), _count(jnp.any(basis != 0, axis=0)), basis.astype(jnp.uint32)
 
-    # a loop of at most one turn: under `jax.vmap` of none where no network needs it
+    # a loop of at most one iteration: under `jax.vmap` none if no network needs it
     start = (~known, jnp.where(keeps_all, reach.rank, full_rank), reach.basis)
     _, rank, basis = lax.while_loop(lambda carry: carry[0], draw, start)
     return Reach(rank, jnp.where(keeps_all, reach.alive, rows), known, basis)
@@ -66,9 +68,10 @@ def through(reach: Reach, pattern: Bool[Array, "n n"], time: Int[Array, ""]) -> 
 def parts_of_last_layer(
     pattern_at: Callable[[Int[Array, ""]], Bool[Array, "n n"]], n: int, first: Int[Array, ""], length: int
 ) -> Bool[Array, "n n"]:
-    """Which entries of h_T belong together: paths from layer `first` join them, by whatever entries in between.
+    """Which entries of h_T belong together: those connected by paths from layer `first`, through any entries between.
 
-    `pattern_at(t)` is that of J_{t+1}. An entry that no path reaches belongs to itself.
+    `pattern_at(t)` is the pattern of J_{t+1}. An entry that no path reaches belongs only to itself, unless all entries
+    that are reached belong together: then all n are reported as one part.
     """
     eye = jnp.eye(n, dtype=bool)
 
@@ -105,8 +108,8 @@ def _numbers(n: int) -> Int[Array, " n"]:
 
 
 def _random(number: Int[Array, ""], n: int) -> Array:
-    """A matrix of numbers from 1 to the prime less one, always the same for one `number`."""
-    with jax.enable_x64(False):  # JAX's draws of 64 bits cannot be compiled where the caller has not enabled them
+    """A matrix of numbers from 1 to the prime minus one, always the same for the same `number`."""
+    with jax.enable_x64(False):  # JAX's 64-bit draws cannot be compiled unless the caller has enabled 64 bits
         bits = jax.random.bits(jax.random.fold_in(jax.random.key(0), number), (n, n))
     return bits.astype(jnp.uint64) % (_PRIME - 1) + 1
 
@@ -120,7 +123,7 @@ def _product(left: Array, right: Array) -> Array:
 
 
 def _eliminated(matrix: Array) -> Array:
-    """Columns that span the same, those that are not zero independent."""
+    """Columns with the same span, of which the nonzero ones are linearly independent."""
     n = len(matrix)
     numbers = _numbers(n)
 

@@ -1,9 +1,10 @@
-"""Sums of a million logs that do not drift: the total in two floats, each addition exact but for the second's rounding.
+"""Compensated sums of up to millions of logarithms: the total is held in two floats and does not drift.
 
-One float32 that holds a sum of 10⁵ rounds every term by up to 4e-3, and always the same way where the terms are equal.
-Here s + e = a + b exactly (Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B), so T additions are off
-by some T eps² of the total. A logarithm is added as a multiple of log 2, exact, and the log of a mantissa between √½
-and √2: a term rounds by less than eps/4 however large the number.
+A single float32 that holds a sum of 10⁵ rounds every term by up to 4e-3, and always in the same direction if the terms
+are equal. Here s + e = a + b exactly (Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B), and only the
+second float is rounded, so the error of T additions is about T eps² of the total. A logarithm is added as a multiple of
+log 2, which is exact, plus the log of a mantissa between √½ and √2: a term rounds by less than eps/4, however large the
+number.
 """
 
 from typing import NamedTuple
@@ -14,24 +15,24 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-_LOG_2_HIGH = 45426 / 65536  # 16 bits: times any exponent of a float it is exact, in float32 too
-_LOG_2_LOW = 1.428606820309417e-06  # what is left of log 2
+_LOG_2_HIGH = 45426 / 65536  # 16 bits: its product with any exponent of a float is exact, even in float32
+_LOG_2_LOW = 1.428606820309417e-06  # the rest of log 2
 
 
 class Sum(NamedTuple):
-    """`total` + `rest`, `rest` at most half a digit of `total`."""
+    """`total` + `rest`, with `rest` at most half a unit in the last place of `total`."""
 
     total: Array
     rest: Array
 
 
 def zero(like: Float[Array, "..."]) -> Sum:
-    """The sum of nothing, of the shape and dtype of `like`."""
+    """The empty sum, with the shape and dtype of `like`."""
     return Sum(jnp.zeros_like(like), jnp.zeros_like(like))
 
 
 def _two_sum(a: Float[Array, "..."], b: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """a + b rounded, and exactly what the rounding took; 0 of a sum that is not finite."""
+    """a + b rounded, and the exact rounding error (0 if the sum is not finite)."""
     total = a + b
     part = total - a
     lost = (a - (total - part)) + (b - part)
@@ -39,7 +40,7 @@ def _two_sum(a: Float[Array, "..."], b: Float[Array, "..."]) -> tuple[Float[Arra
 
 
 def add(so_far: Sum, term: Float[Array, "..."], rest: Float[Array, "..."] | float = 0.0) -> Sum:
-    """`so_far` + `term` + `rest`, `rest` the smaller of the two. Infinities and NaN as in a plain sum."""
+    """`so_far` + `term` + `rest`, with `rest` smaller than `term`. Infinities and NaN behave as in a plain sum."""
     total, lost = _two_sum(so_far.total, term)
     return Sum(*_two_sum(total, lost + (so_far.rest + rest)))
 
@@ -52,13 +53,13 @@ def _power_of_two(exponent: Int[Array, "..."], dtype: DTypeLike) -> Float[Array,
 
 
 def split(values: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
-    """`values` = mantissa · 2^exponent, each entry for itself, |mantissa| in [√½, √2); 0 and 0 of 0.
+    """Split `values` into mantissa · 2^exponent, entry by entry, with |mantissa| in [√½, √2); 0 gives 0 and 0.
 
-    What is not finite is its own mantissa.
+    A value that is not finite is its own mantissa.
     """
     bits = jnp.finfo(values.dtype)
     pattern = lax.bitcast_convert_type(jnp.abs(values), f"int{bits.bits}")
-    # adding what lies between √2 and 2 carries into the exponent from √2 on
+    # adding 2 - √2 to a mantissa carries into the exponent from √2 on
     carry = int((2 - 2**0.5) * 2**bits.nmant)
     exponent = ((pattern + carry) >> bits.nmant) - (bits.maxexp - 1)
     is_plain = (values != 0) & jnp.isfinite(values)
@@ -68,7 +69,7 @@ def split(values: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, 
 
 
 def add_powers(so_far: Sum, exponent: Int[Array, "..."], rest: Float[Array, "..."] | float = 0.0) -> Sum:
-    """`so_far` + log 2^`exponent` + `rest`, `exponent` of at most a few thousand (in float32: 2^8)."""
+    """`so_far` + log 2^`exponent` + `rest`, for an `exponent` of at most a few thousand (in float32: 2^8)."""
     powers = exponent.astype(so_far.total.dtype)
     rest = rest + powers * jnp.asarray(_LOG_2_LOW, powers.dtype)
     return add(so_far, powers * jnp.asarray(_LOG_2_HIGH, powers.dtype), rest)
@@ -96,11 +97,11 @@ def value(one: Sum) -> Float[Array, "..."]:
 
 
 def total(terms: Sum) -> Sum:
-    """The sum of all, along the first axis."""
+    """The sum of all `terms` along the first axis."""
     first = jax.tree.map(lambda part: jnp.zeros_like(part[0]), terms)
     return lax.scan(lambda so_far, term: (join(so_far, term), None), first, terms)[0]
 
 
 def mean(values: Float[Array, "T ..."]) -> Float[Array, "..."]:
-    """The mean along the first axis, right to some eps however long that is."""
+    """The mean along the first axis, accurate to a few eps however long the axis is."""
     return value(total(Sum(values, jnp.zeros_like(values)))) / values.shape[0]

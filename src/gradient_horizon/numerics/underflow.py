@@ -1,7 +1,7 @@
-"""Whether a product of Jacobians, as floats under one exponent, may have lost an entry to underflow.
+"""Tests for whether a product of Jacobians, held as floats with one common exponent, may have underflowed.
 
-The product is kept at a norm of 2^`room`, and every step is asked whether an entry that is not zero lies below 1
-(`is_safe`): as long as none does, no term of the next product can underflow.
+The product is kept at a norm of 2^`room`, and every step is checked for nonzero entries below 1 (`is_safe`): as long as
+there are none, no term of the next product can underflow.
 """
 
 from functools import partial
@@ -14,29 +14,29 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.numerics.exponents import bits_of, power_of_two
 
-# Bits that entries of two vectors may lie apart for the one to stand for the other. Few are not enough: that one of the
-# n² entries lies b bits below its neighbour in the first vector has a chance of n² / 2^b.
+# How many bits the entries of a vector may lie below those of the vector that represents it. A few are not enough: the
+# probability that one of the n² entries lies b bits below its counterpart in the first vector is n² / 2^b.
 _ALIKE = 40
 
 
 def room(dtype: Any) -> int:
-    """Products are scaled to a norm of 2^`room`: entries down to 2^-`room` of it are at least 1."""
+    """The exponent of the norm that products are scaled to: entries down to 2^-`room` of that norm are at least 1."""
     return bits_of(dtype).bias // 3
 
 
 def _exponent(number: Float[Array, "..."]) -> Int[Array, "..."]:
-    """The e with 2^e ≤ |`number`| < 2^(e+1), of normal numbers."""
+    """The e with 2^e ≤ |`number`| < 2^(e+1), for normal numbers."""
     bits = bits_of(number.dtype)
     return (lax.bitcast_convert_type(jnp.abs(number), bits.integer) >> bits.mantissa).astype(jnp.int32) - bits.bias
 
 
 @jax.jit
 def smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
-    """The size of the smallest entry that is not zero; NaN if there is none."""
+    """The absolute value of the smallest nonzero entry; -0.0 if there is none."""
     bits = bits_of(matrix.dtype)
     one = jnp.ones((), bits.unsigned)
-    # Floats without a sign are in the order of whole numbers, and 0 less 1 is the largest. Halves are compared entry by
-    # entry, which the processor does for many at once, as it does not for a minimum over an axis.
+    # Without the sign, the bits of floats are ordered as unsigned integers, of which 0 - 1 is the largest. Halves are
+    # compared entry by entry, which vectorises; a minimum over an axis does not.
     pattern = (lax.bitcast_convert_type(matrix, bits.unsigned) << one) - one
     while pattern.shape[-2] % 2 == 0:
         half = pattern.shape[-2] // 2
@@ -46,18 +46,18 @@ def smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
 
 @jax.jit
 def size(square: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Array, "..."]]:
-    """√`square` as a mantissa in [1, 2) and an exponent; 0 and `room` for 0."""
+    """√`square` as a mantissa in [1, 2) and an exponent; 0 gives 0 and `room`."""
     exponent = jnp.where(square == 0, room(square.dtype), _exponent(square) >> 1)
     return jnp.sqrt(square) * power_of_two(-exponent, square.dtype), exponent
 
 
 @jax.jit
 def is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[Array, " T"]:
-    """Whether no entry is lost in the products of one step each, nor in those after them.
+    """True for each step whose product has lost no entry and whose next product will lose none.
 
-    Scaled to a norm of 2^42 (float64: 2^341), no entry but zeros may lie below 1. Then no term of the next product, an
-    entry of J times such an entry, underflows: its zeros are true zeros, and no sum misses a digit. If one is smaller,
-    or the norm leaves the range in which its square is right, the step is not safe.
+    If the product is scaled to a norm of 2^42 (float64: 2^341), no nonzero entry may lie below 1. Then no term of the
+    next product (an entry of J times such an entry) underflows: its zeros are true zeros, and no sum misses a digit. If
+    an entry is smaller, or the norm leaves the range in which its square is accurate, the step is not safe.
     """
     bits = bits_of(square.dtype)
     exponent = size(square)[1]
@@ -68,13 +68,15 @@ def is_safe(square: Float[Array, " T"], smallest: Float[Array, " T"]) -> Bool[Ar
 
 @partial(jax.jit, static_argnums=0)
 def are_alike(anchor: str, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
-    """Whether the first vector stands for all: the others are zero, or where it is zero and nowhere else, and in no
-    entry more than 2^40 times smaller.
+    """True if the first vector represents all others.
 
-    All go through the same J, so an entry of another one is then no more than about 2^40 times smaller than that of
-    the first one at every later step too, if not by cancellation, whose rounding is the larger loss. Where the first
-    one's entries are at least 1, the largest term of another one's is at least 2^-40 / n, and what underflows beside
-    it, below 2^-126, is nothing to float32.
+    That is, each of the others is zero as a whole, or has its zeros exactly where the first one has them and no entry
+    more than 2^40 times smaller than the first one's.
+
+    All vectors are multiplied by the same J. An entry of another vector is therefore at every later step, too, no more
+    than about 2^40 times smaller than the first one's, except by cancellation, whose rounding is the larger loss. If
+    the entries of the first vector are at least 1, the largest term of any other's is at least 2^-40 / n; terms that
+    underflow beside it, below 2^-126, are negligible in float32.
     """
     vectors = jnp.abs(matrix if anchor == "end" else matrix.T)
     is_zero = jnp.all(vectors == 0, axis=1, keepdims=True)

@@ -11,15 +11,15 @@ def _itself(array: Array) -> Array:
 
 
 def computed_once(array: Array) -> Array:
-    """`array`, through a call that XLA must not inline.
+    """Return `array` through a call that XLA must not inline.
 
-    What made it is then neither computed again at each of its uses nor rolled into one loop with what uses it, which
-    often cannot be vectorised. (`lax.optimization_barrier` is taken away before XLA makes such loops.)
+    The operations that produce it are then neither repeated at each of its uses nor fused into one loop with them,
+    which often cannot be vectorised. (`lax.optimization_barrier` is removed before XLA fuses loops.)
     """
     with set_xla_metadata(inlineable="false"):
         return _itself(array)
 
 
 def unroll(n: int) -> int:
-    """Steps of a scan in one loop body: gains up to 30 % where a step is short, nothing beyond N = 64."""
+    """How many steps of a scan form one loop body: gains up to 30 % if steps are short, nothing beyond N = 64."""
     return 4 if n <= 64 else 1

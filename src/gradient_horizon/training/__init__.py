@@ -1,4 +1,4 @@
-"""A training run as one pure function: keys and numbers in, a history out."""
+"""Training runs as pure functions from keys and numbers to a history."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""The states of one network on many sequences, with a backward pass of its own.
+"""The states of one network on many sequences, with a custom backward pass.
 
-`lax.scan` under `jax.grad` adds up dL/dW step by step, an (N, N) array each time. Here the scan back keeps
-δ_t = ∂L/∂a_t alone, from which the derivatives with respect to W, U and b, Σ_t δ_t (v_t, x_t, 1)ᵀ, are one matrix
-product over all steps and sequences: backpropagation through time (Werbos 1990) as it is written by hand.
+`lax.scan` under `jax.grad` accumulates dL/dW step by step, an (N, N) array each time. Here the backward scan keeps only
+δ_t = ∂L/∂a_t. The derivatives with respect to W, U and b, Σ_t δ_t (v_t, x_t, 1)ᵀ, are then one matrix product over all
+steps and sequences, as in hand-written backpropagation through time (Werbos 1990).
 """
 
 from functools import partial
@@ -21,15 +21,18 @@ Stack = tuple[Affine, ...]  # `cell.stacked(params)`
 
 
 class Taps(NamedTuple):
-    """Zeros, added to every h_t and to every a_t; leaves of shape (T, B, ...). The derivatives of L with respect to
-    them are ∂L/∂h_t and ∂L/∂a_t, through every later step; where these are not asked for, they cost nothing."""
+    """Zeros that are added to every h_t and every a_t; leaves of shape (T, B, ...).
+
+    The derivatives of L with respect to them are ∂L/∂h_t and ∂L/∂a_t, through every later step. They cost nothing
+    unless they are used.
+    """
 
     states: Any
     preactivations: Factors
 
 
 def taps(stack: Stack, h0: PyTree, steps: int) -> Taps:
-    """Those of `recur`."""
+    """Create the taps for `recur`."""
     size = len(jax.tree.leaves(h0)[0])
     return Taps(
         jax.tree.map(lambda h: jnp.zeros((steps, *h.shape), h.dtype), h0),
@@ -38,7 +41,7 @@ def taps(stack: Stack, h0: PyTree, steps: int) -> Taps:
 
 
 def _widened(matrix: Float[Array, "N M"]) -> Float[Array, "N _"]:
-    """`matrix` and columns of zeros: at N = 50 a product takes 3/4 of the time in rows of 64, whole vectors of 16."""
+    """`matrix` padded with zero columns: at N = 50, rows of 64 (whole vectors of 16) cut a product's time to 3/4."""
     return jnp.pad(matrix, ((0, 0), (0, -matrix.shape[1] % 16)))
 
 
@@ -47,16 +50,16 @@ def _product(rows: Float[Array, "B N"], widened: Float[Array, "N _"], width: int
 
 
 def _forward(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) -> tuple[PyTree, tuple[PyTree, Factors]]:
-    """h_T; and for every step the state before it and its pre-activations."""
-    # A matrix that stands the right way round in memory is multiplied a third faster; XLA would fold `.T` away.
-    # (U x_t + b for all steps at once would be a product so large that XLA spreads it over the threads of all cores.)
+    """h_T; and, for every step, the state before it and its pre-activations."""
+    # The product is a third faster if the matrix is transposed in memory; without the barrier XLA would fold `.T` away.
+    # (U x_t + b for all steps at once would be so large a product that XLA spreads it over the threads of all cores.)
     recurrent, driving = lax.optimization_barrier(
         (
             tuple(_widened(part.recurrent.T) for part in stack),
             tuple(_widened(jnp.concatenate([part.input.T, part.bias[None]])) for part in stack),
         )
     )
-    keeps_states = not cell.forgets  # the state of one that does is sooner computed again than written
+    keeps_states = not cell.forgets  # if the cell forgets, recomputing the state is faster than storing it
 
     def advance(h, entries):
         a: Factors = ()
@@ -73,7 +76,7 @@ def _forward(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) ->
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def recur(cell: Cell, last: int, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree, tapped: Taps) -> PyTree:
-    """The `last` states of h_1 .. h_T of a batch of B sequences: leaves of shape (`last`, B, N).
+    """The last `last` of the states h_1 .. h_T for a batch of B sequences: leaves of shape (`last`, B, N).
 
     **Arguments:**
 
@@ -81,13 +84,13 @@ def recur(cell: Cell, last: int, stack: Stack, xs: Float[Array, "T B D"], h0: Py
     - `last`: from 1 to T.
     - `stack`: `cell.stacked(params)`.
     - `h0`: leaves of shape (B, N).
-    - `tapped`: of `taps`.
+    - `tapped`: the result of `taps`.
     """
     return _recur_forward(cell, last, stack, xs, h0, tapped)[0]
 
 
 def preactivations(cell: Cell, stack: Stack, xs: Float[Array, "T B D"], h0: PyTree) -> Factors:
-    """a_1 .. a_T of a batch of B sequences, for the arguments of `recur`: leaves of shape (T, B, ...)."""
+    """a_1 .. a_T for a batch of B sequences, with arguments as in `recur`: leaves of shape (T, B, ...)."""
     return _forward(cell, stack, xs, h0)[1][1]
 
 
@@ -106,7 +109,7 @@ def _recur_backward(last: int, residuals: Any, cotangents: PyTree):
     matrices = lax.optimization_barrier(tuple(_widened(part.recurrent) for part in stack))
 
     def retreat(gradient, a, h):
-        """From ∂L/∂h_t to ∂L/∂a_t, and to what ∂L/∂h_{t-1} has of it."""
+        """From ∂L/∂h_t to its contribution to ∂L/∂h_{t-1}, and to ∂L/∂a_t."""
         deltas, earlier = jax.vjp(cell.respond, a, h)[1](gradient)
         for place in reversed(range(len(stack))):
             pulled = _product(deltas[place], matrices[place], stack[place].recurrent.shape[-1])
@@ -120,13 +123,13 @@ def _recur_backward(last: int, residuals: Any, cotangents: PyTree):
         return earlier, (deltas, gradient)
 
     def read(gradient, inputs):
-        """Where L reads of the state before the step too."""
+        """A step for which L also reads the state before it."""
         reads, *inputs = inputs
         earlier, deltas = retreat(gradient, *inputs)
         return _add(earlier, reads), (deltas, gradient)
 
     gradient = jax.tree.map(lambda leaf: leaf[-1], cotangents)
-    split = len(xs) - last + 1  # the steps up to here are those before which nothing is read
+    split = len(xs) - last + 1  # up to this step, L does not read the state before the step
     parts = []
     if last > 1:
         reads, *inputs = jax.tree.map(lambda leaf: leaf[:-1], cotangents), *_steps((a, before), split, None)
@@ -143,9 +146,10 @@ def _recur_backward(last: int, residuals: Any, cotangents: PyTree):
 
 
 def _by_parameters(deltas: Float[Array, "T B M"], operands: Float[Array, "T B N"], xs: Float[Array, "T B D"]) -> Affine:
-    """The derivatives with respect to W, U and b; three products of such long and narrow arrays take twice as long.
+    """The derivatives with respect to W, U and b, as one product.
 
-    Without the barrier XLA would transpose the rows first, which takes as long as the product itself.
+    Three products of such long and narrow arrays take twice as long. Without the barrier XLA would transpose the rows
+    first, which takes as long as the product itself.
     """
     sides = jnp.concatenate([operands, _with_one(xs)], axis=-1)
     whole = jnp.matmul(lax.optimization_barrier(_rows(deltas)).T, _rows(sides))

@@ -1,21 +1,21 @@
-"""Clipping a gradient: the rules in use differ, by more than rounding, so each stands here under its own name.
+"""Gradient clipping, by each of the rules in use under its own name: they differ by more than rounding.
 
 n is the global norm ‖g‖ over every entry of the tree, c the threshold.
 
-| rule | what becomes of g | source |
+| rule | clipped g | source |
 |---|---|---|
 | `none` | g | |
 | `book` | g c/(n + 1e-6), if that factor is below 1 | the study notes' code; PyTorch's `clip_grad_norm_` |
 | `pseudocode` | g c/n, if n ≥ c | the study notes' formula; Pascanu, Mikolov, Bengio 2013, algorithm 1 |
 | `optax` | (g/n) c, unless n < c | optax's `clip_by_global_norm` |
-| `pascanu` | g c/n, if n > c; unless n ≤ 1e10: 0.02 W for a recurrent matrix, 0 for the rest | that paper's code |
+| `pascanu` | g c/n, if n > c; unless n ≤ 1e10: 0.02 W for a recurrent matrix, 0 for the rest | the code of that paper |
 | `value` | each entry cut to [-c, c] | Mikolov 2012 |
 | `adaptive` | each unit's row G times c max(‖W‖, 1e-3)/‖G‖, if below 1 | AGC: Brock, De, Smith, Simonyan 2021, eq. 3 |
 
-`book` shortens a gradient by 1e-6/n more than `pseudocode` does: 1e-4 of it at n = 0.01.
+`book` shortens a gradient by a fraction 1e-6/n more than `pseudocode`: by 1e-4 at n = 0.01.
 
-Norms and rates are mantissas and exponents (`exponents`), so that no rule over- or underflows where what it gives is a
-normal number: neither squares nor n, c/n and c ‖W‖, which may lie beyond the floats.
+Norms and rates are held as mantissas and exponents (`exponents`), so that no rule over- or underflows if its result is
+a normal number: squares, n, c/n and c ‖W‖ may all lie outside the range of floats.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from gradient_horizon import names
 from gradient_horizon.numerics.arrays import PyTree, Scalar
 from gradient_horizon.numerics.exponents import add, frobenius_norm, normalise, power_of_two
 
-LARGEST_NORM = 1e10  # `pascanu`: beyond it a gradient is thrown away
-BOOK_OFFSET = 1e-6  # `book`: what its code adds to the norm
-SMALLEST_WEIGHTS = 1e-3  # `adaptive`: a unit's weights count as no smaller
+LARGEST_NORM = 1e10  # `pascanu`: a gradient with a larger norm is discarded
+BOOK_OFFSET = 1e-6  # `book`: its code adds this to the norm
+SMALLEST_WEIGHTS = 1e-3  # `adaptive`: lower bound on the norm of a unit's weights
 
 
 class _Size(NamedTuple):
@@ -57,13 +57,13 @@ def _product(a: _Size, b: _Size) -> _Size:
 
 
 def _quotient(a: _Size, b: _Size) -> _Size:
-    """a/b; it is above, at or below 1 where `a` is above, at or below `b`: no quotient of floats rounds across 1."""
+    """a/b; it is above, at or below 1 exactly if `a` is above, at or below `b`: quotients never round across 1."""
     mantissa, gained = normalise(a.mantissa / b.mantissa)
     return _Size(mantissa, a.exponent - b.exponent + gained)
 
 
 def _number(size: _Size) -> Scalar:
-    """The float, 0 or infinite where it is none."""
+    """The size as a float; 0 or infinite if it is outside the range of floats."""
     dtype = size.mantissa.dtype
     most = -int(jnp.finfo(dtype).minexp)
     exponent = jnp.clip(size.exponent, -2 * most, 2 * most)
@@ -72,9 +72,9 @@ def _number(size: _Size) -> Scalar:
 
 
 def _shortened(gradient: Float[Array, "..."], rate: _Size) -> Float[Array, "..."]:
-    """`gradient` times `rate` ≤ 1, rounded once, and 0 only where the product is below the normal numbers.
+    """`gradient` times `rate` ≤ 1, rounded once, and 0 only if the product is below the normal numbers.
 
-    (In three factors: between the least threshold and the norm of the largest entries lie two floats' exponents.)
+    (In three factors, as the smallest threshold and the norm of the largest entries are two exponent ranges apart.)
     """
     dtype, left = rate.mantissa.dtype, rate.exponent
     shortened, factor = gradient.astype(dtype), rate.mantissa
@@ -86,15 +86,15 @@ def _shortened(gradient: Float[Array, "..."], rate: _Size) -> Float[Array, "..."
 
 
 def _rate(quotient: _Size, is_kept: Bool[Array, ""]) -> _Size:
-    """`quotient`, or 1 where the gradient is kept as it is."""
+    """`quotient`, or 1 if the gradient is left unchanged."""
     one = jnp.ones_like(quotient.mantissa)
     return _Size(jnp.where(is_kept, one, quotient.mantissa), jnp.where(is_kept, 0, quotient.exponent))
 
 
 def _arrays(setting: str, tree: PyTree) -> PyTree:
-    """`tree` with leaves of JAX: of NumPy's, and of Python's floats, in the precision that JAX has for them.
+    """`tree` with its leaves (NumPy arrays and Python floats, too) as JAX arrays, in JAX's precision for them.
 
-    Raises `ValueError` for a leaf that is not of a floating dtype.
+    Raises `ValueError` for a leaf that does not have a floating dtype.
     """
 
     def array(path, leaf):
@@ -108,7 +108,7 @@ def _arrays(setting: str, tree: PyTree) -> PyTree:
 
 
 def _working(leaves: list[Array]) -> Any:
-    """The dtype of norms and rates: float64 where a leaf has it, else float32, of half precision too."""
+    """The dtype of norms and rates: float64 if a leaf has it, otherwise float32, also for half precision."""
     return jnp.dtype(jnp.float64 if any(leaf.dtype == jnp.float64 for leaf in leaves) else jnp.float32)
 
 
@@ -121,15 +121,15 @@ def _norm(grads: PyTree) -> _Size:
 
 
 def global_norm(tree: PyTree) -> Scalar:
-    """√Σ g² over every entry; it over- and underflows only where the norm itself does. NaN where an entry is NaN.
+    """√Σ g² over every entry; over- or underflows only if the norm itself does. NaN if an entry is NaN.
 
-    Raises `ValueError` for a leaf that is not of a floating dtype.
+    Raises `ValueError` for a leaf that does not have a floating dtype.
     """
     return _number(_norm(_arrays("tree", tree)))
 
 
 def _adaptive(gradient: Array, weight: Array, threshold: _Size) -> Array:
-    """Of a matrix each row, which feeds one unit; of anything else the whole."""
+    """Clip each row of a matrix separately, as it feeds one unit, and any other leaf as a whole."""
     dtype = threshold.mantissa.dtype
 
     def unit(gradient, weight):
@@ -148,7 +148,7 @@ def _adaptive(gradient: Array, weight: Array, threshold: _Size) -> Array:
 
 
 def _global_rate(rule: str, norm: _Size, threshold: _Size) -> _Size:
-    """What a rule of the global norm multiplies every entry with."""
+    """The factor by which a rule based on the global norm multiplies every entry."""
     if rule == "book":
         offset = _size_of(jnp.asarray(BOOK_OFFSET, norm.mantissa.dtype))
         (mantissa,), exponent = add(norm.mantissa[None], norm.exponent, offset.mantissa[None], offset.exponent)
@@ -171,7 +171,7 @@ def _pascanu(grads: PyTree, norm: _Size, threshold: _Size, params: PyTree, recur
     if recurrent is None or not any(_is_named(path, recurrent) for path in paths):
         there = ", ".join(keystr(path, simple=True, separator=".") for path in paths)
         raise ValueError(f"recurrent: {recurrent!r}; rule='pascanu' allows: the end of one of {there}")
-    # a threshold that is NaN makes NaN here too
+    # a NaN threshold gives NaN here, too
     is_usable = (_number(norm) <= LARGEST_NORM) | jnp.isnan(threshold.mantissa)
     rate = _global_rate("pascanu", norm, threshold)
 
@@ -183,7 +183,7 @@ def _pascanu(grads: PyTree, norm: _Size, threshold: _Size, params: PyTree, recur
 
 
 def _scalar(threshold: ArrayLike, dtype: Any) -> Scalar:
-    """`threshold`, NaN where a traced one turns out to be negative."""
+    """`threshold` as a scalar array; NaN if a traced one turns out to be negative."""
     if jnp.shape(threshold):
         raise ValueError(f"threshold: an array of shape {jnp.shape(threshold)}; allowed: a number, or a scalar array")
     if not isinstance(threshold, Tracer) and not np.asarray(threshold) >= 0:
@@ -195,7 +195,7 @@ def _scalar(threshold: ArrayLike, dtype: Any) -> Scalar:
 def _clipped(
     grads: PyTree, norm: _Size | None, threshold: ArrayLike, rule: str, params: PyTree, recurrent: str | None
 ) -> PyTree:
-    """`clip_gradients` of JAX's arrays, whose norm may be known."""
+    """`clip_gradients` for JAX arrays, whose norm may be known already."""
     leaves = jax.tree.leaves(grads)
     if rule == "none" or not leaves:
         return grads
@@ -214,7 +214,7 @@ def _clipped(
 
 
 def _checked(grads: PyTree, rule: str, params: PyTree) -> tuple[PyTree, PyTree]:
-    """Gradients and parameters as JAX's arrays."""
+    """Gradients and parameters as JAX arrays; the parameters None if the rule does not need them."""
     if rule not in names.CLIP_RULES:
         raise ValueError(f"rule: {rule!r} is unknown; allowed: {', '.join(names.CLIP_RULES)}")
     if rule not in ("adaptive", "pascanu"):
@@ -232,36 +232,36 @@ def clip_gradients(
     params: PyTree = None,
     recurrent: str | None = None,
 ) -> PyTree:
-    """`grads`, a pytree of arrays of floating dtypes, shortened by one of the rules above.
+    """Clip `grads`, a pytree of arrays with floating dtypes, by one of the rules above.
 
     **Arguments:**
 
-    - `grads`: leaves may be NumPy's arrays and Python's floats too; they come back as JAX's arrays, and in float32
-      unless `jax_enable_x64` is set. Norms of half precision are taken in float32.
-    - `threshold`: c ≥ 0, a number or a scalar array (so that it may differ from network to network under `jax.vmap`);
-      one beyond the floats is infinite and clips nothing. `none` does not read it.
+    - `grads`: leaves may also be NumPy arrays and Python floats; they are returned as JAX arrays, in float32 unless
+      `jax_enable_x64` is set. Norms of half-precision leaves are computed in float32.
+    - `threshold`: c ≥ 0, a number or a scalar array (so that it may differ between networks under `jax.vmap`); one
+      beyond the range of floats is infinite and clips nothing. Ignored by `none`.
     - `rule`: one of `names.CLIP_RULES`.
     - `params`: the parameters, of the same structure; `adaptive` and `pascanu` need them.
-    - `recurrent`: `pascanu`: the name of the recurrent matrix in the tree: every leaf whose path ends in it, as
-      `"recurrent"` or `"candidate.recurrent"`.
+    - `recurrent`: for `pascanu`, the name of the recurrent matrix in the tree. It selects every leaf whose path ends in
+      it, such as `"recurrent"` or `"candidate.recurrent"`.
 
     **Returns:** a tree of the same structure, shapes and dtypes.
 
-    - Of a gradient of zeros every rule makes zeros, but for `optax`, which gives NaN at c = 0.
-    - Entries that are NaN make the whole gradient NaN under `book`, `pseudocode` and `optax`, and their unit's row
-      under `adaptive`. Infinite entries become NaN there and leave 0 of the others (at an infinite c: NaN). `pascanu`
-      falls back on 0.02 W for both; `value` keeps NaN and cuts infinite entries; `none` keeps all.
+    - For a gradient of zeros every rule returns zeros, except `optax`, which gives NaN at c = 0.
+    - A NaN entry makes the whole gradient NaN under `book`, `pseudocode` and `optax`, and its unit's row under
+      `adaptive`. Under these rules infinite entries become NaN and the others 0 (NaN if c is infinite). `pascanu` falls
+      back on 0.02 W in both cases; `value` keeps NaN and clips infinite entries; `none` keeps everything.
     - A traced c that turns out to be negative or NaN makes every entry NaN.
 
-    **Raises:** `ValueError` for an unknown rule; a leaf that is not of a floating dtype; a threshold that is known to
-    be negative or NaN, or is no scalar; and where a rule lacks `params` or `recurrent`, or no leaf has that name.
+    **Raises:** `ValueError` for an unknown rule; a leaf that does not have a floating dtype; a threshold that is known
+    to be negative or NaN, or is not a scalar; and if a rule lacks `params` or `recurrent`, or no leaf has that name.
     """
     arrays, params = _checked(grads, rule, params)
     return grads if rule == "none" else _clipped(arrays, None, threshold, rule, params, recurrent)
 
 
 class ClipState(NamedTuple):
-    """The global norm of the last gradient before and after its rule, and how many gradients it has changed."""
+    """The global norm of the last gradient before and after clipping, and how many gradients were changed so far."""
 
     norm: Scalar
     clipped_norm: Scalar
@@ -269,10 +269,10 @@ class ClipState(NamedTuple):
 
 
 def clipping(rule: str, threshold: ArrayLike, *, recurrent: str | None = None) -> optax.GradientTransformationExtraArgs:
-    """`clip_gradients` as one transformation in an optax chain, which remembers what it did (`ClipState`).
+    """`clip_gradients` as a transformation for an optax chain, which records what it did in its `ClipState`.
 
-    A gradient counts as changed where any entry differs from what it was. Raises as `clip_gradients` does, at the
-    first update.
+    A gradient counts as changed if any entry differs from its value before. Raises the errors of `clip_gradients` at
+    the first update.
     """
 
     def init(params: PyTree) -> ClipState:

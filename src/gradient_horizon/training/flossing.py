@@ -1,8 +1,8 @@
-"""Gradient flossing: the leading Lyapunov exponents are pushed to zero, so that some gradients neither vanish nor
-explode.
+"""Gradient flossing: pushing the leading Lyapunov exponents to zero, so that some gradients neither vanish nor explode.
 
 Source: R. Engelken, "Gradient flossing: improving gradient descent through dynamic control of Jacobians", NeurIPS 2023
-(arXiv:2312.17306), and the code of that paper: the mean of λ_i², along one sequence an update, by an Adam of its own.
+(arXiv:2312.17306), and the code of that paper: the mean of λ_i² along one sequence per update is minimised by a
+separate Adam.
 """
 
 import jax
@@ -26,7 +26,7 @@ from gradient_horizon.training.spec import Member, TrainSpec
 def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count: int) -> Float[Array, " k"]:
     """The first `count` Lyapunov exponents from h_0 = 0, differentiable in `params`; natural logs per step, unsorted.
 
-    Those of `lyapunov_exponents` with a transient of T // 5 steps. A direction that dies gives -inf, and a NaN as
+    The same as `lyapunov_exponents` with a transient of T // 5 steps. A direction that dies gives -inf, and NaN as
     derivative; so does a state that is not finite.
     """
     h0 = cell.initial_state(dtype=xs.dtype)
@@ -46,12 +46,13 @@ def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count
 def flossed(
     spec: TrainSpec, member: Member, params: Params, data: PyTree, update: Int[Array, ""], due: ArrayLike = True
 ) -> Params:
-    """`params` after the updates of flossing that come before update number `update` of training; as they are, unless
-    `due`. The readout is not touched.
+    """Return `params` after the flossing updates that precede update number `update` of training.
 
-    An update whose gradient is not finite, as where a direction dies in a ReLU network, is left out.
+    Unless `due`, `params` are returned unchanged. The readout is never changed.
 
-    (Updates that are not due are not computed, under `jax.vmap` either, where `lax.cond` would compute both sides.)
+    An update whose gradient is not finite, for example because a direction dies in a ReLU network, is skipped.
+
+    (Updates that are not due are not computed, even under `jax.vmap`, where `lax.cond` would compute both branches.)
     """
     settings = spec.flossing
     if settings is None:

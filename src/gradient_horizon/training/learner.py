@@ -1,4 +1,4 @@
-"""From one update to the next: a batch of fresh sequences, its gradient, the clip rule, the optimiser."""
+"""One training update: a batch of fresh sequences, its gradient, the clip rule, the optimiser."""
 
 from typing import Any, NamedTuple
 
@@ -25,9 +25,10 @@ _OPTIMIZERS = {
 
 
 class Learner(NamedTuple):
-    """A network on its way: `updates` made so far, and the one after which a parameter was not finite, or -1.
+    """The state of a network in training.
 
-    `diverged_at` is 0 where one was not finite before the first update.
+    - `updates`: the number of updates made so far.
+    - `diverged_at`: the update after which a parameter was not finite (0: before the first update), or -1.
     """
 
     params: Params
@@ -37,12 +38,12 @@ class Learner(NamedTuple):
 
     @property
     def clip(self) -> ClipState:
-        """What the clip rule did to the last gradient."""
+        """The state of the clip rule after the last gradient."""
         return self.optimizer[0]
 
 
 def optimizer(spec: TrainSpec, member: Member) -> Any:
-    """The clip rule, then the optimiser with its usual constants (momentum 0.9)."""
+    """The clip rule followed by the optimiser, with its usual constants (momentum 0.9)."""
     return optax.with_extra_args_support(
         optax.chain(
             clipping(spec.clip, member.clip_threshold, recurrent="recurrent"),
@@ -52,7 +53,7 @@ def optimizer(spec: TrainSpec, member: Member) -> Any:
 
 
 def begin(spec: TrainSpec, member: Member, data: PyTree) -> Learner:
-    """The network before its first update, flossed where that is asked for."""
+    """The network before its first update, flossed if `spec.flossing` is set."""
     params: PyTree = drawn(spec, member)
     if spec.flossing is not None:
         params = flossed(spec, member, params, data, jnp.zeros((), jnp.int32))
@@ -61,13 +62,13 @@ def begin(spec: TrainSpec, member: Member, data: PyTree) -> Learner:
 
 
 def next_batch(spec: TrainSpec, member: Member, learner: Learner, data: PyTree) -> Sample:
-    """What the next update learns from: fresh for every update, the same at every scale, rate and threshold."""
+    """The batch of the next update: fresh for every update, the same at every scale, rate and threshold."""
     key = jax.random.fold_in(named_key(member.key, "data"), learner.updates)
     return sequences(spec, key, spec.batch_size, data)
 
 
 def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> Learner:
-    """One update."""
+    """Make one update."""
     params: PyTree = learner.params
     if spec.flossing is not None and spec.flossing.goes_on:
         due = (learner.updates > 0) & (learner.updates % jnp.asarray(spec.flossing.every, jnp.int32) == 0)
@@ -81,5 +82,5 @@ def update(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> L
 
 
 def advance(spec: TrainSpec, member: Member, data: PyTree, learner: Learner, count: Int[Array, ""]) -> Learner:
-    """`count` updates."""
+    """Make `count` updates."""
     return lax.fori_loop(0, count, lambda _, learner: update(spec, member, data, learner), learner)

@@ -1,4 +1,4 @@
-"""A recurrent cell with a linear readout, its answers to sequences, and the gradient of its loss."""
+"""A recurrent cell with a linear readout: its parameters, its answers to sequences, and the gradient of its loss."""
 
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -28,19 +28,19 @@ class Readout:
 
 
 class Params(NamedTuple):
-    """All that is learned."""
+    """The trainable parameters."""
 
     cell: Any
     readout: Readout
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    """Whether every entry is finite."""
+    """True if every entry is finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def drawn(spec: TrainSpec, member: Member) -> Params:
-    """The untrained network: the cell as everywhere, and a readout with a key of its own."""
+    """Draw the untrained network: the cell as in every other experiment, and a readout with its own key."""
     cell, dtype = spec.cell, jnp.dtype(spec.precision)
     weight_scale = jnp.asarray(spec.gain, dtype) * member.weight_scale
     recurrent = cell.init(member.key, weight_scale, spec.weights, spec.bias_scale, spec.input_scale, dtype)
@@ -50,7 +50,7 @@ def drawn(spec: TrainSpec, member: Member) -> Params:
 
 
 def sequences(spec: TrainSpec, key: RandomKey, count: int, data: PyTree, *, test: bool = False) -> Sample:
-    """`count` sequences: inputs (T, count, D), targets (count, L); another count draws others."""
+    """Draw `count` sequences: inputs (T, count, D), targets (count, L); a different count gives different sequences."""
 
     def one(key):
         return spec.task.sample(key, data, test=test, dtype=jnp.dtype(spec.precision))
@@ -60,12 +60,12 @@ def sequences(spec: TrainSpec, key: RandomKey, count: int, data: PyTree, *, test
 
 
 def answers(spec: TrainSpec, readout: Readout, states: PyTree) -> Float[Array, "L B K"]:
-    """What is read from the last L states: leaves (T, B, N), or those L alone."""
+    """The readout of the last L states; leaves of `states` have shape (T, B, N), or hold only those L states."""
     return affine(spec.cell.output(states)[-spec.task.answers :], readout.matrix, readout.bias)
 
 
 def answered(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, Scalar]:
-    """Loss and error of one sequence, inputs (T, D), by the cell's own step."""
+    """Loss and error on one sequence, inputs (T, D), computed with the cell's own step."""
 
     def advance(h, x):
         h = spec.cell.step(params.cell, h, x)
@@ -80,7 +80,7 @@ def answered(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, S
 def loss_and_gradient(spec: TrainSpec, params: Params, batch: Sample) -> tuple[Scalar, Params]:
     """The mean loss over a batch of `sequences`, and its gradient by backpropagation through time, from h_0 = 0.
 
-    With `omega` the gradient holds that of Ω too, with respect to W alone.
+    With `spec.omega` the gradient includes that of Ω, with respect to W only.
     """
     cell = spec.cell
     size = batch.targets.shape[0]

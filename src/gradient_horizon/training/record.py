@@ -1,4 +1,4 @@
-"""What is recorded of a network while it learns: how well it answers, and what its gradient does through time."""
+"""The measurements recorded of a network during training: its loss and error, and its gradient through time."""
 
 from typing import Any, NamedTuple
 
@@ -22,25 +22,26 @@ from gradient_horizon.training.learner import Learner
 from gradient_horizon.training.network import Params, answered, answers, sequences
 from gradient_horizon.training.spec import Member, TrainSpec
 
-PROBES = 4  # sequences, the same throughout, on which a network's gradients are followed through time
+PROBES = 4  # sequences, the same throughout training, along which a network's gradients are measured
 TEST_CHUNK = 100  # sequences tested at once
-SATURATED = 0.1  # of the steepest slope
+SATURATED = 0.1  # as a fraction of the steepest slope
 
 
 class Record(NamedTuple):
-    """One record: scalars, but for `log_state_gradient_norm` (T,), at h_1 .. h_T, and `log_norm` (T,), lags 1 .. T.
+    """One record. All scalars, except `log_state_gradient_norm` (T,), at h_1 .. h_T, and `log_norm` (T,), lags 1 .. T.
 
     - `loss`, `error`: means over `test_size` fresh sequences (see `tasks`).
-    - `gradient_norm`, `clipped_gradient_norm`: of the gradient of the last update, before and after its clip rule; NaN
-      before the first.
+    - `gradient_norm`, `clipped_gradient_norm`: norm of the gradient of the last update, before and after clipping; NaN
+      before the first update.
     - `changed`: how many gradients the clip rule has changed since training began.
-    - `log_state_gradient_norm`: natural log of the root mean square, over `PROBES` sequences, of ‖∂L/∂h_t‖, L the loss
-      of one sequence; `log_norm`: mean over them of log ‖∂h_T/∂h_{T-lag}‖_F.
-    - `spectral_radius`, `largest_singular_value`: of W (GRU, LSTM: of the candidate's).
-    - `saturation`: the share of units, steps and probes at which φ′ is below a tenth of its largest value; for ReLU,
-      the share of units that are shut at every step of every probe.
-    - `lyapunov_exponent`: the largest, natural log per step, mean over the probes, after a fifth of their steps.
-    - `diverged_at`: the update after which a parameter was not finite (0: as it was drawn), or -1.
+    - `log_state_gradient_norm`: natural log of the root mean square, over `PROBES` sequences, of ‖∂L/∂h_t‖, with L the
+      loss of one sequence; `log_norm`: mean over the same sequences of log ‖∂h_T/∂h_{T-lag}‖_F.
+    - `spectral_radius`, `largest_singular_value`: of W (GRU, LSTM: of the candidate's W).
+    - `saturation`: the fraction of units, steps and probes at which φ′ is below a tenth of its maximum; for ReLU, the
+      fraction of units that are shut at every step of every probe.
+    - `lyapunov_exponent`: the largest, natural log per step, mean over the probes, after a transient of a fifth of the
+      steps.
+    - `diverged_at`: the update after which a parameter was not finite (0: before the first update), or -1.
     """
 
     loss: Any
@@ -58,7 +59,7 @@ class Record(NamedTuple):
 
 
 def observe(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> Record:
-    """The record of a network as it is, NaN once it has diverged."""
+    """The record of a network in its current state; its measurements are NaN once it has diverged."""
     params = learner.params
     loss, error = _tested(spec, member, data, learner)
     none_yet = learner.updates == 0
@@ -85,7 +86,7 @@ def observe(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> 
 
 
 def blanked(record: Record, over: Bool[Array, ""]) -> Record:
-    """`record`, its measurements NaN where the records of the network are `over`; `changed`, `diverged_at` stay."""
+    """`record`, with its measurements NaN if the network's records are `over`; `changed` and `diverged_at` are kept."""
     return jax.tree.map(
         lambda leaf: jnp.where(over, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, record
     )
@@ -104,7 +105,7 @@ def _tested(spec: TrainSpec, member: Member, data: PyTree, learner: Learner) -> 
 
 
 def _probed(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Float[Array, " T"], Float[Array, " T"], Scalar]:
-    """Along one sequence: log ‖∂L/∂h_t‖, log norms of the Jacobian products, the largest Lyapunov exponent."""
+    """Along one sequence: log ‖∂L/∂h_t‖, log norms of the Jacobian products, and the largest Lyapunov exponent."""
     cell, task = spec.cell, spec.task
     start = cell.initial_state(dtype=jnp.dtype(spec.precision))
     trajectory = rollout(cell.step, params.cell, start, sample.xs)
@@ -141,7 +142,7 @@ def _saturation(spec: TrainSpec, params: Params, probes: Sample) -> Scalar:
 
 
 def _extremes(matrix: Float[Array, "N N"]) -> tuple[Scalar, Scalar]:
-    """The spectral radius and the largest singular value; NaN for a matrix that LAPACK must not see."""
+    """The spectral radius and the largest singular value; NaN if the matrix is not finite (LAPACK must not see it)."""
     is_finite = jnp.all(jnp.isfinite(matrix))
     safe = jnp.where(is_finite, matrix, 0)
     found = lapack.spectral_radius(safe), lapack.singular_values(safe)[0]

@@ -1,4 +1,4 @@
-"""What a training run is: everything but the numbers in which networks of one compiled program may differ."""
+"""The specification of a training run, and the numbers in which networks of one compiled program may differ."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Member(NamedTuple):
 @partial(jax.tree_util.register_dataclass, data_fields=["weight"], meta_fields=["squared"])
 @dataclass(frozen=True)
 class Omega:
-    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (his equation 10 and code) or of norms (9)."""
+    """Pascanu's regulariser Ω, added with `weight`; of `squared` norms (equation 10 and the code) or of norms (9)."""
 
     weight: Number
     squared: bool = True
@@ -36,8 +36,11 @@ class Omega:
 
 @dataclass(frozen=True)
 class Flossing:
-    """Gradient flossing: before training, `updates` of Adam at `learning_rate` on the squares of the first `exponents`
-    Lyapunov exponents; during it, as many again before every `every`-th update (0: never)."""
+    """Gradient flossing.
+
+    Before training, Adam makes `updates` at `learning_rate` on the squares of the first `exponents` Lyapunov exponents;
+    during training, as many again before every `every`-th update (0: never).
+    """
 
     updates: Number
     exponents: int
@@ -46,12 +49,12 @@ class Flossing:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it comes back during training."""
+        """True if flossing is repeated during training."""
         return isinstance(self.every, Tracer) or bool(self.every > 0)
 
 
 def _leaves(flossing: Flossing) -> tuple[tuple[Number, ...], tuple[int, bool]]:
-    """`every` is one where it is any: flossing during training is another program."""
+    """`every` is a leaf only if flossing is repeated during training, which is a different program."""
     leaves = (flossing.updates, flossing.learning_rate, flossing.every)
     return leaves[: 2 + flossing.goes_on], (flossing.exponents, flossing.goes_on)
 
@@ -74,14 +77,14 @@ _STRUCTURE = ("task", "weights", "optimizer", "clip", "batch_size", "updates", "
 )
 @dataclass(frozen=True)
 class TrainSpec:
-    """A cell that learns a task. As a pytree its leaves are the numbers that change no shape and no code.
+    """A cell that learns a task. As a pytree, its leaves are the numbers that affect neither shapes nor code.
 
-    - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`), W `gain` times as large; the
+    - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`), with W multiplied by `gain`; the
       readout's matrix V, shape (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
-    - `updates`: how many, each on `batch_size` fresh sequences; every `record_every` of them, and after the last, a
-      record is made, on `test_size` fresh sequences.
-    - `solved_below`: the error under which a network counts as having solved its task. `until_solved`: its updates and
-      records end with the record that finds it below.
+    - `updates`: the number of updates, each on `batch_size` fresh sequences. Before the first, after every
+      `record_every` of them and after the last, a record is made on `test_size` fresh sequences.
+    - `solved_below`: the error below which a network counts as having solved its task. `until_solved`: its updates and
+      records end with the first record below that error.
     """
 
     cell: Cell
@@ -124,5 +127,5 @@ class TrainSpec:
 
     @property
     def recorded(self) -> tuple[int, ...]:
-        """The numbers of updates after which a record is made: 0, `record_every`, .. and the last."""
+        """The numbers of updates after which a record is made: 0, `record_every`, ... and the last."""
         return (*range(0, self.updates, self.record_every), self.updates)

@@ -1,4 +1,4 @@
-"""A whole training run as one pure function: keys and numbers in, a history out.
+"""A whole training run as one pure function from keys and numbers to a history.
 
 spec = TrainSpec(make_cell("tanh", 50, 6), make_task("temporal_order", steps=30), clip="book")
 train = jax.jit(jax.vmap(make_train(spec), in_axes=(Member(0, None, None, None), None)))
@@ -22,9 +22,10 @@ from gradient_horizon.training.spec import Member, TrainSpec
 
 
 class History(NamedTuple):
-    """Every record of one network, leaves (R + 1, ...), the first before any update; its parameters at the end.
+    """All records of one network, leaves (R + 1, ...), the first before any update, and its parameters at the end.
 
-    Under `spec.until_solved` records after the one that solved the task are NaN, and the parameters are those of then.
+    Under `spec.until_solved`, records after the one that solved the task are NaN, and the parameters are those at that
+    record.
     """
 
     record: Record
@@ -32,13 +33,16 @@ class History(NamedTuple):
 
 
 def solved_at(spec: TrainSpec, error: Float[np.ndarray, "... records"]) -> Int[np.ndarray, "..."]:
-    """The update of the first record with an error below `spec.solved_below`, or -1."""
+    """The update of the first record with an error below `spec.solved_below`, or -1 if there is none."""
     solved = np.asarray(error) < spec.solved_below
     return np.where(solved.any(axis=-1), np.asarray(spec.recorded)[solved.argmax(axis=-1)], -1)
 
 
 def make_train(spec: TrainSpec) -> Callable[[Member, PyTree], History]:
-    """`train(member, data) -> History`, to be jitted, and vmapped over any leaf of `member`; `data` is the task's."""
+    """Return `train(member, data) -> History`, to be jitted, and vmapped over any leaf of `member`.
+
+    `data` is the task's.
+    """
 
     def train(member: Member, data: PyTree) -> History:
         learner = begin(spec, member, data)
@@ -51,7 +55,7 @@ def make_train(spec: TrainSpec) -> Callable[[Member, PyTree], History]:
             record = blanked(observe(spec, member, data, learner), over)
             return (learner, over | ends(spec, record)), record
 
-        # no update before the first record: a loop of its own would compile everything once more
+        # The first count is 0: recording the untrained network outside the scan would compile everything twice.
         counts = jnp.diff(jnp.asarray(spec.recorded, jnp.int32), prepend=0)
         (learner, _), record = lax.scan(onwards, (learner, jnp.zeros((), bool)), counts)
         return History(record, learner.params)
