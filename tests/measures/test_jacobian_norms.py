@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradient_horizon import log_jacobian_norms, make_cell, names
-from gradient_horizon.measures.jacobian_norms import resolve_method
+from gradient_horizon.measures.jacobian_norms import resolve_method, scaled_norms
 from gradient_horizon.measures.states import flatten_step
-from gradient_horizon.measures.trajectory import rollout
+from gradient_horizon.measures.trajectory import rollout, system_of
 from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.underflow import smallest
 
 BOTH = ("frobenius", "spectral")
 
@@ -460,3 +461,21 @@ def test_results_have_names_for_one_network_and_for_many():
     assert many.finite.any(axis=1).tolist() == [True, True, True, False]
     with pytest.raises(ValueError, match=r"norms: \['spectral'\]; a horizon needs frobenius"):
         log_jacobian_norms(step, 0.5, jnp.ones(3), steps=2, norms=("spectral",)).horizon()
+
+
+def test_a_product_that_is_exactly_zero_needs_no_exponents():
+    """Nilpotent W: M = W^τ is zero from lag N on, and nothing underflows on the way."""
+    n, steps = 4, 12
+    w = jnp.asarray(np.triu(np.full((n, n), 0.75, np.float32), 1))
+    system = system_of(lambda w, h, x: w @ h, w, jnp.ones(n), None, steps=steps)
+    for anchor in ("start", "end"):
+        looked_at = scaled_norms(system, anchor=anchor, care=1)
+        assert not looked_at.suspect
+        expected = [np.linalg.norm(np.linalg.matrix_power(np.asarray(w, float), lag)) for lag in range(1, steps + 1)]
+        with np.errstate(divide="ignore"):
+            np.testing.assert_allclose(looked_at.log()["frobenius"], np.log(expected), rtol=1e-6)
+
+
+def test_the_smallest_entry_of_nothing_is_nan():
+    matrices = jnp.asarray([[[0.0, -0.0], [0.0, 0.0]], [[0.0, -3.0], [2.0, 0.0]]])
+    np.testing.assert_array_equal(smallest(matrices), [np.nan, 2.0])

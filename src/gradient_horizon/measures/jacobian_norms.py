@@ -272,7 +272,7 @@ def _carried(
         are_alike = underflow.are_alike(products.anchor, carry[0].matrix)
         _, (*rest, vectors) = over(range(first, length), carry, False)
         series = jax.tree.map(lambda *parts: jnp.concatenate(parts), series, rest)
-        is_there = jnp.any(vectors != 0, axis=1) | (rest[0] == 0)
+        is_there = jnp.any(vectors != 0, axis=1)  # of a vector that has become zero nothing follows for the others
         is_safe_too = underflow.is_safe(rest[0], underflow.smallest(vectors[:, None])) & is_there & are_alike
         is_safe = jnp.concatenate([is_safe, is_safe_too])
     square, of_part, norms = series

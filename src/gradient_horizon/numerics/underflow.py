@@ -32,7 +32,7 @@ def _exponent(number: Float[Array, "..."]) -> Int[Array, "..."]:
 
 @jax.jit
 def smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
-    """The absolute value of the smallest nonzero entry; -0.0 if there is none."""
+    """The absolute value of the smallest nonzero entry; NaN if there is none."""
     bits = bits_of(matrix.dtype)
     one = jnp.ones((), bits.unsigned)
     # Without the sign, the bits of floats are ordered as unsigned integers, of which 0 - 1 is the largest. Halves are
@@ -41,7 +41,9 @@ def smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
     while pattern.shape[-2] % 2 == 0:
         half = pattern.shape[-2] // 2
         pattern = jnp.minimum(pattern[..., :half, :], pattern[..., half:, :])
-    return lax.bitcast_convert_type((jnp.min(pattern, axis=(-2, -1)) >> one) + one, matrix.dtype)
+    least = jnp.min(pattern, axis=(-2, -1))
+    size = lax.bitcast_convert_type((least >> one) + one, matrix.dtype)
+    return jnp.where(least == jnp.iinfo(least.dtype).max, jnp.nan, size)
 
 
 @jax.jit
