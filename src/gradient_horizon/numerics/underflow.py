@@ -43,7 +43,7 @@ def smallest(matrix: Float[Array, "*many n m"]) -> Float[Array, "*many"]:
         pattern = jnp.minimum(pattern[..., :half, :], pattern[..., half:, :])
     least = jnp.min(pattern, axis=(-2, -1))
     size = lax.bitcast_convert_type((least >> one) + one, matrix.dtype)
-    return jnp.where(least == jnp.iinfo(least.dtype).max, jnp.nan, size)
+    return jnp.where(least == ~jnp.zeros((), bits.unsigned), jnp.nan, size)
 
 
 @jax.jit
