@@ -467,7 +467,7 @@ def test_a_product_that_is_exactly_zero_needs_no_exponents():
     """Nilpotent W: M = W^τ is zero from lag N on, and nothing underflows on the way."""
     n, steps = 4, 12
     w = jnp.asarray(np.triu(np.full((n, n), 0.75, np.float32), 1))
-    system = system_of(lambda w, h, x: w @ h, w, jnp.ones(n), None, steps=steps)
+    system = system_of(lambda w, h, x: w @ h, w, jnp.ones(n, jnp.float32), None, steps=steps)
     for anchor in ("start", "end"):
         looked_at = scaled_norms(system, anchor=anchor, care=1)
         assert not looked_at.suspect
