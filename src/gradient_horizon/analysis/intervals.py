@@ -76,9 +76,7 @@ def area_under_curve(
         (np.searchsorted(low, high) + np.searchsorted(low, high, "right")) / 2
         for low in (np.sort(scores[~succeeds & (members == cluster)]) for cluster in range(k))
     ]
-    wins = belongs[:, succeeds] @ np.stack(
-        lower_than, axis=1
-    )  # pairs won, by the cluster of the success and that of the failure
+    wins = belongs[:, succeeds] @ np.stack(lower_than, axis=1)  # pairs won, by cluster of success and of failure
     successes, failures = belongs[:, succeeds].sum(axis=1), belongs[:, ~succeeds].sum(axis=1)
     area = float(wins.sum() / (successes.sum() * failures.sum()))
     if k == 1:
@@ -118,7 +116,7 @@ def newcombe_limits(area: float, m: int, n: int) -> tuple[float, float]:
 def area_variance(theta: float, m: int, n: int) -> float:
     """Return the variance of U/(mn) around θ for exponential scores (Hanley and McNeil 1982).
 
-    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), where N = (m + n)/2 - 1 replaces m and n by their mean.
+    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), where N = (m + n)/2 - 1 takes m and n as their mean.
     """
     more = (m + n) / 2 - 1
     return theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)) / (m * n)

@@ -1,4 +1,7 @@
-"""From the settings of a job to what theory says of its networks: the one place that knows which law applies."""
+"""The theoretical law, if any, for the networks of a job, given its settings.
+
+No other module decides which law applies.
+"""
 
 import math
 from collections.abc import Mapping
@@ -90,11 +93,11 @@ def prediction(settings: Mapping[str, Any]) -> Prediction | None:
 def exponents_at_rest(
     settings: Mapping[str, Any], log_moduli: Float[np.ndarray, "*networks N"]
 ) -> Float[np.ndarray, "*networks N"] | None:
-    """All Lyapunov exponents where J_t stays φ′(0) W: log φ′(0) + log|eig_i(W)|, exact at every N.
+    """Return all Lyapunov exponents of networks whose J_t stays φ′(0) W: log φ′(0) + log|eig_i(W)|.
 
-    `log_moduli`: log|eig_i(W)|, descending. NaN for a network that does not come to rest: an odd φ without bias and
-    input does where φ′(0) |eig_1(W)| < 1. A linear network has these exponents whatever its state does. None for
-    other settings. Natural logs, per step.
+    Exact at every N. `log_moduli`: log|eig_i(W)|, descending. NaN for a network that does not come to rest; with an odd
+    φ and neither bias nor input, it does if φ′(0) |eig_1(W)| < 1. A linear network has these exponents whatever its
+    state does. None for other settings. Natural logs, per step.
     """
     if settings.get("cell") == "linear":
         return log_moduli

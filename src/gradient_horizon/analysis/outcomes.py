@@ -82,10 +82,10 @@ def initial_horizon(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
 
 
 def foretold(data: xr.Dataset) -> Interval | None:
-    """How well the initial gradient horizon of one job's networks tells which solve their task: `area_under_curve`.
+    """Return how well the initial gradient horizon predicts which networks of a job solve their task.
 
-    Networks of one seed, which has one W⁰ at all weight scales, are a cluster. Those that overflow have no known
-    horizon and are left out.
+    The AUC of `area_under_curve`. Networks with the same seed, which have one W⁰ at all weight scales, form a cluster.
+    Those that overflow have no known horizon and are left out.
     """
     solved = has_solved(data)
     seeds = data["seed"].broadcast_like(solved).transpose(*solved.dims).values.ravel()

@@ -192,9 +192,9 @@ class Networks:
         ]
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
-        """Return the `eigenvalue_moduli` of W (scales, seeds, N), descending, and its `largest_singular_value`.
+        """Return the `eigenvalue_moduli` of W, descending, and its `largest_singular_value`.
 
-        The latter has shape (scales, seeds).
+        Of shapes (scales, seeds, N) and (scales, seeds).
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
