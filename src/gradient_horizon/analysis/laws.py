@@ -34,7 +34,10 @@ class Prediction:
     is_exact: bool = False
 
     def log_growth(self, weight_scale: float) -> float:
-        """½ log χ: natural log, per step, of ‖M‖_F; also the largest Lyapunov exponent. -inf at g = 0."""
+        """Return ½ log χ, natural log per step: the growth of ‖M‖_F and the largest Lyapunov exponent.
+
+        -inf at g = 0.
+        """
         return _log_growth(self.activation, self.gain * weight_scale, self.bias_scale, self.input_variance)
 
     def horizon(self, weight_scale: float, threshold: float) -> float:

@@ -63,8 +63,8 @@ class Draw:
 class Constants(NamedTuple):
     """Values shared by all networks of a job, passed to its compiled programs as an argument."""
 
-    draw: np.ndarray  # the numeric leaves of `Draw`, and (`cell`) those of the cell
-    cell: np.ndarray
+    draw: np.ndarray  # the numeric leaves of `Draw`
+    cell: np.ndarray  # those of the cell
     pixels: Any
 
 

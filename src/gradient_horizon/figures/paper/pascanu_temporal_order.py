@@ -1,4 +1,4 @@
-"""Figure 11: how many networks learn temporal order, against its length, as Pascanu, Mikolov and Bengio asked."""
+"""Figure 11: how many networks learn temporal order, against its length, after Pascanu, Mikolov and Bengio."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def _lines(dataset: xr.Dataset) -> list[success.Line]:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """One panel an initialisation, one line a method."""
+    """Draw one panel per initialisation, with one line per method."""
     dataset = _ordered(dataset)
     names = dataset["initialisation"].values.tolist()
     grid = Grid([Panel(style.in_words(name), dataset.sel(initialisation=name)) for name in names], len(names))
@@ -67,7 +67,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every point: the share and its interval."""
+    """Tabulate every point: the share and its interval."""
     dataset = _ordered(dataset)
     with style.applied():
         lines = _lines(dataset)

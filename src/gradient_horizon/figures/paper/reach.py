@@ -1,4 +1,4 @@
-"""Figure 4: the gradient horizon over weight scale and network size, beside what mean field predicts."""
+"""Figure 4: the gradient horizon over weight scale and network size, with the mean-field prediction."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ CAPTION = (
 )
 QUICK = ("hidden_size=8,16,32", "steps=100", "seeds=4", "weight_scales=[0.6,0.8,1.0,1.2,1.5,2.0]")
 SIZES = "hidden units $N$"
-SHOWN = (0.7, 0.9, 1.2, 1.5, 2.0)  # weight scales of the right panel, where they were measured
-_FAR = 1e9  # the prediction at the edge, far above the axis: the line leaves it steeply
+SHOWN = (0.7, 0.9, 1.2, 1.5, 2.0)  # weight scales of the right panel, if they were measured
+_FAR = 1e9  # the prediction at the edge, drawn far above the axis so that the line leaves it steeply
 
 
 def _checked(dataset: xr.Dataset) -> xr.Dataset:
@@ -60,7 +60,7 @@ def _law(dataset: xr.Dataset, at: Float[np.ndarray, " G"] | None = None) -> tupl
 
 
 def _shown(dataset: xr.Dataset) -> list[int]:
-    """The places of the weight scales of the right panel."""
+    """Return the indices of the weight scales of the right panel."""
     return [place for place, scale in enumerate(dataset["weight_scale"].values.tolist()) if scale in SHOWN]
 
 
@@ -99,7 +99,7 @@ def _draw_sizes(ax: Axes, dataset: xr.Dataset, bands: Float[np.ndarray, "K 3 G"]
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """The horizon against the weight scale, and against the size of the network."""
+    """Draw the horizon against the weight scale, and against the size of the network."""
     dataset = _checked(dataset)
     bands, kinds = _horizons(dataset)
     last = dataset.sizes["lag"]
