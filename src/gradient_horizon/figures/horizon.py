@@ -30,11 +30,11 @@ def _last_lag(data: xr.Dataset) -> int:
 
 
 def horizons_of(data: xr.Dataset) -> tuple[Float[np.ndarray, "3 G"], list[str]]:
-    """Return the 10 %, median and 90 % horizon over seeds by weight scale, and what ends the gradient at the median.
+    """Return the 10, 50 and 90 % quantiles of the horizon over seeds by weight scale, and the kind of the median.
 
     Each is the horizon of one network (`horizon_quantile`): if a quantile lies between two, the band reaches to the
     outer one, and the median is the lower. A quantile is NaN if its network may be one that overflows, at an unknown
-    lag; the kind is "" if the median may be such a network.
+    lag. The kind is what ends the gradient at the median; "" if the median may be a network that overflows.
     """
     horizons, kinds = (data[name].transpose("weight_scale", "seed").values for name in ("horizon", "horizon_kind"))
     bands, ends = [], []

@@ -37,7 +37,7 @@ _LIMIT: dict[str, Any] = {
 
 
 def spectra_of(data: xr.Dataset) -> Float[np.ndarray, "3 G K"]:
-    """Return the 10 %, median and 90 % of each exponent over seeds, by weight scale and index.
+    """Return the 10, 50 and 90 % quantiles of each exponent over seeds, by weight scale and index.
 
     NaN if most networks overflow, and beyond the state of a smaller network in a sweep over sizes.
     """

@@ -20,7 +20,7 @@ SUM = "sum"
 
 
 def growth_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "3 T"]]:
-    """Return the 10 %, median and 90 % over seeds of log10 of the growth up to each lag, by node, and of their sum.
+    """Return the 10, 50 and 90 % quantiles over seeds of the growth up to each lag, by node, and of their sum.
 
     In decades, counted from the last step. -inf once a node has made the gradient exactly zero; NaN if most overflow.
     """

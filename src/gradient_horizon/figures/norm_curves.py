@@ -60,7 +60,7 @@ class Quantity:
         return logs / math.log(10.0) - (0.5 * math.log10(float(data["state_size"])) if self.per_unit else 0.0)
 
     def bands(self, data: xr.Dataset) -> Float[np.ndarray, "3 G T"]:
-        """Return the 10 %, median and 90 % over seeds, in decades, by weight scale and lag.
+        """Return the 10, 50 and 90 % quantiles over seeds, in decades, by weight scale and lag.
 
         NaN if most networks overflow. Computed for a few weight scales at a time, as the whole may be larger than
         memory.

@@ -18,7 +18,7 @@ GROWTH = R"$\log\,\sigma_i\,/\,\tau$ (1/step)"
 
 
 def logs_of(data: xr.Dataset) -> Float[np.ndarray, "3 L N"]:
-    """Return the 10 %, median and 90 % over seeds of each log σ_i (natural), by lag and index, of one weight scale.
+    """Return the 10, 50 and 90 % quantiles over seeds of each log σ_i (natural), by lag and index, of one weight scale.
 
     NaN if most networks overflow, at lags that were not measured, and beyond the state of a smaller network.
     """

@@ -38,7 +38,7 @@ def split_at_best(dataset: xr.Dataset, axes: Sequence[str] = ("learning_rate", "
 
 
 def bands_of(data: xr.Dataset, name: str) -> tuple[Int[np.ndarray, " U"], Float[np.ndarray, "3 G U ..."]]:
-    """Return the updates at which `name` was recorded, and its 10 %, median and 90 % over seeds by weight scale.
+    """Return the updates at which `name` was recorded, and its 10, 50 and 90 % quantiles over seeds by weight scale.
 
     A network that is no longer followed because it has solved its task keeps its last value. Networks that have
     diverged are left out; NaN where they are the majority.
@@ -148,7 +148,7 @@ def stacked(grid: Grid, labels: Sequence[str]) -> tuple[Figure, list[list[Axes]]
 
 
 def notes_on(dataset: xr.Dataset, grid: Grid) -> list[str]:
-    """What a figure of `grid` leaves out, holds and chose."""
+    """Return notes on the networks that a figure leaves out or holds at their last values, and on what it selects."""
     said = []
     diverged = sum(int(has_diverged(panel.data).sum()) for panel in grid.panels)
     if diverged:

@@ -40,7 +40,7 @@ def is_majority(
 
 
 def over_seeds(values: Float[np.ndarray, "G S ..."], finite: Float[np.ndarray, "G S"]) -> Float[np.ndarray, "3 G ..."]:
-    """Return the 10 %, median and 90 % over seeds; NaN if most networks overflow.
+    """Return the 10, 50 and 90 % quantiles over seeds; NaN if most networks overflow.
 
     `finite` is NaN where there is no network.
     """

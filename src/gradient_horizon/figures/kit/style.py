@@ -39,7 +39,7 @@ _ALONE = threading.RLock()
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Apply the package's style to matplotlib's own defaults, and restore the user's settings afterwards."""
+    """Apply the package's style on top of matplotlib's defaults; the user's own settings are restored afterwards."""
     with _ALONE, matplotlib.style.context(SHEET, after_reset=True):
         yield
 
@@ -50,7 +50,7 @@ def new_figure(width: float = SINGLE, height: float = 2.6) -> Figure:
 
 
 def in_words(value: Any) -> str:
-    """A setting's name or value as a label: `hard_tanh` becomes "hard tanh", `relu` becomes "ReLU", NaN "null"."""
+    """Return a setting or value as a label: `hard_tanh` becomes "hard tanh", `relu` becomes "ReLU", NaN "null"."""
     if value is None or value != value:
         return "null"
     text = f"{value:g}" if isinstance(value, float) else str(value)

@@ -25,7 +25,7 @@ def law_of(data: xr.Dataset) -> Prediction | None:
 
 
 def look(color: Any) -> dict[str, Any]:
-    """Dotted, in a darker shade of the colour of what was measured, so that both stay visible where they agree."""
+    """Return a dotted style, darker than the measurement's colour, so that both stay visible where they agree."""
     return {"color": tuple(0.55 * part for part in to_rgb(color)), **_DOTS}
 
 

@@ -59,7 +59,7 @@ def _decades(data: xr.Dataset) -> Float[np.ndarray, "3 L N"]:
 
 
 def _shares(data: xr.Dataset) -> Float[np.ndarray, "3 L"]:
-    """Return the 10 %, median and 90 % over seeds of the share of directions that are kept, by lag."""
+    """Return the 10, 50 and 90 % quantiles over seeds of the share of directions that are kept, by lag."""
     logs = data["log_singular_value"].transpose("seed", "lag", "index").values / math.log(10.0)
     kept = np.where(np.isnan(logs).all(axis=-1), np.nan, np.mean(np.abs(logs) <= KEPT, axis=-1))
     return over_seeds(kept[None], data["finite"].values[None])[:, 0]
@@ -88,7 +88,7 @@ def _share_by_law(at: tuple[str, str], scale: float, lag: int) -> float | None:
 
 
 def _known(data: xr.Dataset, at: tuple[str, str]) -> list[int]:
-    """The lags at which the law holds at this N: all for orthogonal weights, τ < √N for powers of one Gaussian."""
+    """Return the lags at which the law holds at this N: all if orthogonal, τ < √N for powers of one Gaussian matrix."""
     lags = data["lag"].values.tolist()
     return [lag for lag in lags if at[1] == "orthogonal" or lag * lag < int(data["state_size"])]
 
@@ -151,7 +151,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """By `cell`, `weights` and `lag`: log10 σ against `index_over_n`, the `share` that is kept, and the law of each."""
+    """Tabulate log10 σ against `index_over_n` and the share kept, each with its law, by `cell`, `weights` and `lag`."""
     rows = []
     for at, data in _panels(dataset).items():
         place = dict(zip(("cell", "weights"), at, strict=True))

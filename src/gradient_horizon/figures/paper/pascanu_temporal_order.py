@@ -30,7 +30,7 @@ _NAMES = {(False, False): "SGD", (True, False): "SGD-C", (False, True): "SGD-R",
 
 
 def _ordered(dataset: xr.Dataset) -> xr.Dataset:
-    """With the initialisations in the paper's order, and what is not swept as an axis of one value."""
+    """Put the initialisations in the paper's order, and make settings that are not swept axes of one value."""
     told = settings_of(dataset)
     fixed = {
         key: [told[key]]

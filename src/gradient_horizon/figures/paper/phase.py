@@ -50,7 +50,7 @@ _MEASURED: dict[str, Any] = {
 
 
 def _growth(dataset: xr.Dataset) -> tuple[xr.Dataset, Float[np.ndarray, "B 3 G"]]:
-    """Return the sorted data, and the 10 %, median and 90 % of λ_1 over seeds, by bias scale and weight scale."""
+    """Return the sorted data, and the 10, 50 and 90 % quantiles of λ_1 over seeds, by bias scale and weight scale."""
     if "lyapunov_exponent" not in dataset or "bias_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
         raise ResultError(
             "dataset: has no exponents over bias_scale and weight_scale; gradient-horizon run +sweeps=phase makes it"
@@ -138,7 +138,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """λ_1 with its band by `bias_scale` and `weight_scale`, the cuts' mean field, critical line and crossings."""
+    """Tabulate λ_1 with its band by `bias_scale` and `weight_scale`, mean field on the cuts, and the critical line.
+
+    Also the measured crossings.
+    """
     dataset, growth = _growth(dataset)
     g, by_bias = dataset["weight_scale"].values, _by_bias(dataset)
     rows = [

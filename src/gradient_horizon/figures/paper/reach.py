@@ -44,13 +44,13 @@ def _by_size(dataset: xr.Dataset) -> list[xr.Dataset]:
 
 
 def _horizons(dataset: xr.Dataset) -> tuple[Float[np.ndarray, "K 3 G"], list[list[str]]]:
-    """10 %, median and 90 % over seeds by size and weight scale, and what ends the gradient there."""
+    """Return the 10, 50 and 90 % quantiles over seeds by size and weight scale, and the kind of each median."""
     found = [horizon.horizons_of(data) for data in _by_size(dataset)]
     return np.stack([bands for bands, _ in found]), [kinds for _, kinds in found]
 
 
 def _law(dataset: xr.Dataset, at: Float[np.ndarray, " G"] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted horizon at these weight scales, or on a grid that is fine enough to draw."""
+    """Return weight scales, those given or a grid fine enough to draw, and the predicted horizon at each."""
     law = theory.law_of(dataset.isel(hidden_size=0))
     if law is None:
         return np.empty(0), np.empty(0)
@@ -122,7 +122,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """The horizon with its band and kind by `hidden_size` and `weight_scale`, and the prediction of every size."""
+    """Tabulate the horizon with its band and kind by `hidden_size` and `weight_scale`, and the prediction.
+
+    The prediction is the same for every size.
+    """
     dataset = _checked(dataset)
     bands, kinds = _horizons(dataset)
     g, sizes = dataset["weight_scale"].values, dataset["hidden_size"].values.tolist()

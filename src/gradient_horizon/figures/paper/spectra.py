@@ -45,7 +45,7 @@ def _by_size(dataset: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def _over_n(data: xr.Dataset, name: str) -> Float[np.ndarray, "3 G"]:
-    """Return the 10 %, median and 90 % over seeds of dimension or entropy rate, over the number of units."""
+    """Return the 10, 50 and 90 % quantiles over seeds of dimension or entropy rate, over the number of units."""
     values, finite = (data[key].transpose("weight_scale", "seed").values for key in (name, "finite"))
     return over_seeds(values / float(data["state_size"]), finite)
 
@@ -102,7 +102,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Each curve by `hidden_size` and `weight_scale`: spectra also by `index`, and mean field's largest exponent."""
+    """Tabulate each curve by `hidden_size` and `weight_scale`, and the largest exponent by mean field.
+
+    Spectra are also by `index`.
+    """
     sizes = _by_size(dataset)
     biggest = max(sizes)
     g = sizes[biggest]["weight_scale"].values
