@@ -1,4 +1,4 @@
-"""What all parts of the benchmark share: processes, repeats, the screen, and the data of the figures."""
+"""State shared by all parts of the benchmark: processes, repeats, the screen, and the data of the figures."""
 
 import os
 from collections.abc import Callable, Mapping

@@ -37,7 +37,7 @@ PREPARED, UNPREPARED = "after gh.prepare", "as JAX starts"
 
 
 def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
-    """Return each measure as a function of a network's parameters and h_0, then such parameters and h_0."""
+    """Return each measure as a function of a network's parameters and h_0, and one network's parameters and h_0."""
     import jax
     import jax.numpy as jnp
 
@@ -147,7 +147,7 @@ def worst_difference(ours: Arrays, theirs: Arrays) -> float:
 
 
 def second_calls(measure: str, n: int, taken: dict[str, np.ndarray]) -> list[Row]:
-    """Return rows of the time of a call outside, with a target set by the time inside, and of the time inside."""
+    """Return rows for the time of a call outside, with a target set by the time inside, and for the time inside."""
     size, target = f"{measure}, N = {n}", 1e3 * (TIMES * float(np.median(taken["inside"])) + PLUS)
     return [
         row("calls", "second eager call", size, 1e3 * taken["outside"], LESS, target, unit="ms"),

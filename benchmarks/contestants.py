@@ -56,7 +56,7 @@ class Prepared:
         return self.process.ask(do="time", number=self.number)["seconds"]
 
     def peak(self) -> float:
-        """Return the most bytes that the process holds during one run."""
+        """Return the peak memory of the process during one run, in bytes."""
         return self.process.ask(do="peak", number=self.number)["bytes"]
 
     def arrays(self) -> Arrays:
@@ -96,7 +96,7 @@ class Process:
         return json.loads(line)
 
     def settings(self) -> dict[str, str]:
-        """Return the settings of threads and devices in force in the process."""
+        """Return the thread and device settings in force in the process."""
         return self.ask(do="settings")
 
     def prepare(self, maker: str, case: Case) -> Prepared:

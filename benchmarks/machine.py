@@ -33,7 +33,7 @@ def cpu_model() -> str:
 
 
 def console() -> Console:
-    """Return the standard output, with a fixed width unless it is a terminal."""
+    """Return a console on standard output, with a fixed width unless it is a terminal."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=120)
 
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
 
 
 def description(packages: tuple[str, ...]) -> list[str]:
-    """Return the machine and the versions, one line each, without starting JAX."""
+    """Describe the machine and the versions, one line each, without starting JAX."""
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     return [
         f"{cpu_model()}, {devices.cpu_count()} cores, {platform.system()} {platform.machine()}",

@@ -1,7 +1,7 @@
 """Makers of this project: tanh networks without inputs, in the blocks and on the devices that a sweep uses.
 
-A case names `n`, `networks`, `steps` and `scale`. Compiling is not timed, nor is drawing the networks, except in
-`sweep`, which draws them.
+A case names `n`, `networks`, `steps` and `scale`. Neither compiling nor drawing the networks is timed, except that
+`sweep` includes drawing.
 """
 
 from collections.abc import Callable

@@ -29,7 +29,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What identifies the same row in two runs."""
+        """The identity of a row across runs."""
         return self.part, self.what, self.size
 
     @property

@@ -1,7 +1,7 @@
 """How time and memory grow with N, T, and the numbers of networks and devices: log-log fits, and one figure.
 
-Networks are drawn and measured (log Frobenius norms from the end, float32) chunk by chunk, as in a sweep, and timed.
-Memory is the most that a process of its own holds during a run (on Linux, where it can be queried).
+The timed work is drawing and measuring networks (log Frobenius norms from the end, float32) chunk by chunk, as in a
+sweep. Memory is the peak of a separate process during a run (on Linux, where it can be queried).
 """
 
 import sys
@@ -64,7 +64,7 @@ def _curve(bench: Bench, axis: str, places: tuple[int, ...]) -> Curve:
 
 
 def _peak(bench: Bench, case: Case) -> float:
-    """Return the peak bytes of a process that runs this case alone, as a shared one keeps what larger cases took."""
+    """Return the peak bytes of a process that runs this case alone: a shared one keeps what larger cases took."""
     if sys.platform != "linux":
         return float("nan")
     with Process(OWN, bench.folder) as process:

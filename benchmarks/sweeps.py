@@ -1,4 +1,4 @@
-"""Whole commands: a million networks, the price of a job in a multirun, a small job, and startup.
+"""Whole commands: a million networks, the cost of each job in a multirun, a small job, and startup.
 
 Each runs in its own process. Times are measured from outside or read from the jobs' records; programs are compiled and
 cached beforehand.
@@ -28,7 +28,7 @@ SMALL = ("hidden_size=32", "steps=100", "seeds=32", "weight_scales={start: 0.5, 
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that succeeded: its seconds, and the most bytes that it held."""
+    """A command that succeeded: its duration in seconds, and its peak memory in bytes."""
 
     seconds: float
     peak: int
@@ -52,7 +52,7 @@ def _run(folder: Path, *settings: str) -> Ran:
 
 
 def _ensemble(folder: Path, networks: int) -> tuple[float, int]:
-    """Return the seconds per network of one job, according to its record, and the bytes that it took."""
+    """Return the seconds per network of one job, according to its record, and its peak memory in bytes."""
     scales = f"weight_scales={{start: 0.5, stop: 2, num: {SCALES}}}"
     done = _run(folder, "hidden_size=16", "steps=100", f"seeds={networks // SCALES}", scales)
     record = records.read_record(folder / "bench" / "single")
@@ -80,7 +80,7 @@ def _million(bench: Bench) -> list[Row]:
 
 
 def _price_of_a_job(bench: Bench) -> list[Row]:
-    """Return the time from the start of one job to the start of the next, among jobs of one compiled program.
+    """Measure the time from the start of one job to the start of the next, for jobs that share a compiled program.
 
     It covers settings, record and result. The figures of a whole sweep are drawn once, after the last job.
     """

@@ -3,8 +3,8 @@
 The timed work is updates of 64 tanh networks, N = 50, T = 100, 20 sequences of temporal order per update,
 cross-entropy, the global norm clipped at 1 by c/(n + 1e-6), plain gradient descent, float32. Sequences are drawn
 beforehand, the same for all; compiling and warming up are not timed. "drawing too" is this project's own `advance`,
-which draws fresh sequences for every update. A case names `updates` and, in `start`, the file from which all but this
-start.
+which draws fresh sequences for every update. A case names `updates` and `start`, the file with the initial parameters
+and sequences.
 """
 
 from collections.abc import Callable

@@ -42,8 +42,8 @@ def least_difference(trials: int) -> int | None:
     """Return the least difference between two success counts, each out of `trials`, that chance would not explain.
 
     Chance is no explanation if the two-sided p of Fisher's exact test (1935) is at most 1 - `LEVEL`; None if no
-    difference is large enough. The test is most sensitive when one count is 0 and the other is k: p = 2 C(n, k) / C(2n,
-    k) for n `trials`. Counts further from the ends may need a larger difference.
+    difference is large enough. The test is most sensitive when one count is 0 and the other is k:
+    p = 2 C(n, k) / C(2n, k) for n `trials`. Counts further from the ends may need a larger difference.
     """
     for count in range(1, trials + 1):
         if 2 * math.comb(trials, count) / math.comb(2 * trials, count) <= 1 - LEVEL:
@@ -116,7 +116,7 @@ def newcombe_limits(area: float, m: int, n: int) -> tuple[float, float]:
 def area_variance(theta: float, m: int, n: int) -> float:
     """Return the variance of U/(mn) around θ for exponential scores (Hanley and McNeil 1982).
 
-    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), where N = (m + n)/2 - 1 takes m and n as their mean.
+    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), where N = (m + n)/2 - 1 replaces both m - 1 and n - 1.
     """
     more = (m + n) / 2 - 1
     return theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)) / (m * n)

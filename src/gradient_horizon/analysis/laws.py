@@ -17,7 +17,7 @@ from gradient_horizon import names
 _ODD = ("tanh", "hard_tanh", "erf")  # contracting: without a drive the state settles at 0 below the edge of chaos
 _MEAN_FIELD = (*names.HOMOGENEOUS_CELLS, *_ODD, "sigmoid")
 _FEWEST_INPUTS = 16  # entries that an input needs for a mean square nearly the same at every step: to √(2/16)
-_NO_GROWTH = 5e-14  # growth ½ log χ below which the averages cannot tell it from 0
+_NO_GROWTH = 5e-14  # |½ log χ| below which the averages cannot tell growth from none
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def _log_growth(activation: str, weight_scale: float, bias_scale: float, input_v
 def prediction(settings: Mapping[str, Any]) -> Prediction | None:
     """Return the law for the growth of ‖M‖_F under these settings; None if there is none in closed form.
 
-    (There is none, either, if the jobs differ in a setting that the law depends on: `settings` then lacks it.)
+    (Also None if the jobs differ in a setting that the law depends on, which is then missing from `settings`.)
 
     Mean field applies to a plain cell with Gaussian weights. The variance of U x_t is `input_scale`² times the mean
-    square of x_t's entries, and must be nearly the same at every step: ½ log χ of a mean variance is not the mean of ½
-    log χ. Noise of 16 entries is steady enough; a single entry or a digit's pixels are not (measured: off by 0.09 and
+    square of x_t's entries, and must be nearly the same at every step: ½ log χ of a mean variance is not the mean of
+    ½ log χ. Noise of 16 entries is steady enough; a single entry or a digit's pixels are not (measured: off by 0.09 and
     0.06 per step at g = 0.5). Linear and ReLU are unaffected, as their χ = g² and g²/2 for any input. A linear network
     with W = g Q, Q orthogonal, has ‖M‖_F = √N g^τ.
     """

@@ -1,4 +1,4 @@
-"""Outcomes of trained networks, and what their gradients predicted before the first update."""
+"""Outcomes of trained networks, and predictions of them from gradients before the first update."""
 
 from collections.abc import Collection
 
@@ -70,7 +70,7 @@ def initial_log_norms(data: xr.Dataset) -> Float[np.ndarray, "*networks T"]:
 
 
 def initial_growth(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
-    """Return the growth per step over all T: the natural log of ‖∂h_T/∂h_0‖_F / √n before the first update, over T."""
+    """Return the natural log of ‖∂h_T/∂h_0‖_F / √n before the first update, over T: the growth per step."""
     norms = initial_log_norms(data)
     return norms[..., -1] / norms.shape[-1]
 

@@ -173,7 +173,7 @@ class Networks:
     def every(
         self, measure: Measure, spec: Hashable, report: Callable[[float], None], *, side_by_side: bool = False
     ) -> Any:
-        """Return what `measure` gives for every network, along a leading axis; `report` is called after each chunk.
+        """Return the output of `measure` for every network, along a leading axis; `report` is called after each chunk.
 
         `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
         loops.

@@ -65,7 +65,7 @@ def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str,
 def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
     """Compute the three series for every seed and weight scale, and the spectral radius that governs them.
 
-    The experiment is too quick to use `parts`.
+    `parts` is not used: the experiment is too short to need it.
     """
     shape = (len(config.weight_scales), len(config.seeds))
     matrices = np.stack(

@@ -63,7 +63,7 @@ class Population:
         self.networks = {name: column[place] for name, column, place in zip(self.axes, columns, places, strict=True)}
 
     def every(self, stages: Sequence[blocks.Stage], report: Callable[[float], None]) -> Any:
-        """Return what the last of `stages` gives for every network, along a leading axis.
+        """Return the output of the last of `stages` for every network, along a leading axis.
 
         Calls `report` after each chunk. Networks already in the job's parts are read from there; the others are
         computed and added to them. With parts, raises `TooManyNetworksError` if the job should be run in pieces, and
@@ -129,7 +129,7 @@ class Population:
             raise
 
     def _shapes(self, stages: Sequence[blocks.Stage]) -> blocks.Shapes:
-        """Return the shapes that the last stage gives for a chunk, without computing it."""
+        """Return the shapes of the last stage's output for a chunk, without computing it."""
         size = self.block * jax.device_count()
         shapes = blocks.shapes_of(
             {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
@@ -139,9 +139,9 @@ class Population:
         return shapes
 
     def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
-        """Raise `TooManyNetworksError` for more networks than a slab; results may take half of the memory.
+        """Raise `TooManyNetworksError` if there are more networks than a slab holds.
 
-        The other half is for computing them.
+        Their results may take half of the memory; the other half is for computing them.
         """
         size = self.block * jax.device_count()
         each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in chunk) // size

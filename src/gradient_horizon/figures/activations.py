@@ -71,8 +71,8 @@ def tanh_derivatives(x: Float[np.ndarray, " X"]) -> dict[str, Float[np.ndarray, 
 def tanh_derivative_in_float32() -> Figure:
     """Plot tanh′ in float32 as `1 - tanh²`, as JAX's own derivative and as this package's, with the exact one.
 
-    In the left panel the first two leave the axis where they turn a small gradient into one that is exactly 0. The
-    right panel shows each as a multiple of the exact value, in the range where digits are lost.
+    In the left panel the first two leave the axis where they turn a small gradient into exactly 0. The right panel
+    shows each as a multiple of the exact value, in the range where digits are lost.
     """
     x = np.linspace(0, 20, 1601)
     floor = 1e-18

@@ -18,7 +18,7 @@ _AFTER: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
 def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> bool:
-    """Draw one panel per Axes: the norm before clipping with its band over seeds, and, dashed, the median after it.
+    """Draw one panel per Axes: the norm before clipping with its band over seeds; dashed, the median after clipping.
 
     Returns whether any of them clips at all.
     """

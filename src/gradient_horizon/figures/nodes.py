@@ -20,9 +20,10 @@ SUM = "sum"
 
 
 def growth_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "3 T"]]:
-    """Return the 10, 50 and 90 % quantiles over seeds of the growth up to each lag, by node, and of their sum.
+    """Return the 10, 50 and 90 % quantiles over seeds of the growth up to each lag, by node and summed over nodes.
 
-    In decades, counted from the last step. -inf once a node has made the gradient exactly zero; NaN if most overflow.
+    In decades, counted from the last step. -inf once a node has made the gradient exactly zero; NaN if most networks
+    overflow.
     """
     added = data["log_growth"].transpose("node", "seed", "lag").values / math.log(10.0)
     total = dict(zip([str(node) for node in data["node"].values], added.cumsum(axis=-1), strict=True))

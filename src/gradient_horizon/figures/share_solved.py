@@ -110,10 +110,7 @@ def accuracy(data: xr.Dataset) -> Interval:
 
 
 def points_of(panel: xr.Dataset, line: Line, abscissa: str, measure: Measure) -> dict[float, Interval]:
-    """Return what `measure` gives at each measured point of a line.
-
-    Each is at the best values of what neither the abscissa nor the panel determines.
-    """
+    """Return what `measure` gives at each measured point of a line, with the other `CHOICES` at their best values."""
     data = panel.sel(line.place)
     axes = [axis for axis in CHOICES if axis != abscissa]
     if abscissa in CHOICES:

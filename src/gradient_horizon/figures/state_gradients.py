@@ -37,7 +37,7 @@ def decades_of(data: xr.Dataset) -> tuple[Int[np.ndarray, " U"], Float[np.ndarra
 
 
 def _edges(places: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K+1"]:
-    """Return where each place's part of an axis begins and ends: halfway between neighbours."""
+    """Return the cell edges along an axis: halfway between neighbouring places, and as far beyond both ends."""
     if len(places) == 1:
         return np.array([places[0] - 0.5, places[0] + 0.5])
     between = (places[1:] + places[:-1]) / 2

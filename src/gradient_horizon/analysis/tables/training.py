@@ -16,7 +16,7 @@ from gradient_horizon.analysis.outcomes import (
 from gradient_horizon.analysis.tables.layout import few_scales, median_of, points_of, swept_keys, table_of
 
 _CHOICES = {"learning_rate": "η", "clip_threshold": "c"}
-FEW = 20  # seeds: with so many, a share of one half is known to ±0.2
+FEW = 20  # seeds: with this many, a share of one half is known to ±0.2
 
 
 def _interval(lower: float, upper: float) -> str:

@@ -45,7 +45,7 @@ def applied() -> Iterator[None]:
 
 
 def new_figure(width: float = SINGLE, height: float = 2.6) -> Figure:
-    """Return an empty Figure of this size in inches, unknown to pyplot."""
+    """Return an empty Figure of this size in inches, independent of pyplot."""
     return Figure(figsize=(width, height))
 
 

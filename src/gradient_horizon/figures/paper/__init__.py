@@ -1,7 +1,7 @@
 """The figures of the paper, one per file, each named after the preset under `sweeps/` that makes its data.
 
-Each module holds `TITLE`, `CAPTION`, `QUICK` (overrides for a small version of its preset), `draw` (returns a Figure of
-a joined sweep) and `numbers` (returns what is plotted of the same sweep, one row per point).
+Each module holds `TITLE`, `CAPTION`, `QUICK` (overrides for a small version of its preset), `draw` (draws a joined
+sweep as a Figure) and `numbers` (returns the plotted data of the same sweep as a table, one row per point).
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Figure 1, of the study notes: what one step does to the gradient, and what the same matrix does when repeated."""
+"""Figure 1, from the study notes: what one step does to the gradient, and what repeating the same matrix does."""
 
 from typing import Any
 

@@ -46,7 +46,7 @@ class Map:
 
 
 def map_of(dataset: xr.Dataset) -> Map:
-    """Return the outcomes of the networks of every pair."""
+    """Return the outcomes of the networks at every pair of learning rate and column."""
     if "solved_at" not in dataset or "clip" not in dataset.dims or {*dataset["clip"].values} == {"none"}:
         raise ResultError(
             "dataset: is no training over clip thresholds; gradient-horizon run +sweeps=thresholds makes it"
@@ -112,7 +112,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Tabulate every place of the maps, with Wilson's interval of the share."""
+    """Tabulate every entry of the maps, with Wilson's interval of the share."""
     found = map_of(dataset)
     rows = []
     for (row, column), solved in np.ndenumerate(found.solved):
