@@ -189,7 +189,10 @@ def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
 
 
 def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, chance: bool) -> Figure:
-    """Plot `measure` along the abscissa; with `chance` it measures the error, and diverged networks have none."""
+    """Plot `measure` along the abscissa.
+
+    With `chance`, it is a measure of the error, which networks that diverge do not have.
+    """
     dataset = dataset.sortby("weight_scale")
     abscissa = abscissa_of(dataset)
     grid = by_threshold(dataset, split(dataset, within=(*METHODS, abscissa)), abscissa)

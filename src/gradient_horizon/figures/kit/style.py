@@ -58,7 +58,7 @@ def in_words(value: Any) -> str:
 
 
 def line_looks(count: int) -> list[dict[str, Any]]:
-    """Return a colour for each of `count` lines, dashed once the colours are used up; within `applied` only."""
+    """Return the looks of `count` lines: a colour each, dashed once the colours are used up; within `applied` only."""
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     return [
         {"color": colours[index % len(colours)], "linestyle": "-" if index < len(colours) else "--"}

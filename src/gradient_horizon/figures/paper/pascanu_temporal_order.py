@@ -30,7 +30,7 @@ _NAMES = {(False, False): "SGD", (True, False): "SGD-C", (False, True): "SGD-R",
 
 
 def _ordered(dataset: xr.Dataset) -> xr.Dataset:
-    """Put the initialisations in the paper's order, and make settings that are not swept axes of one value."""
+    """Put the initialisations in the paper's order, and turn settings that are not swept into axes of length one."""
     told = settings_of(dataset)
     fixed = {
         key: [told[key]]

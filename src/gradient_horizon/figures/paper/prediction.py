@@ -65,7 +65,10 @@ def _shares(
 
 
 def shares_by_horizon(data: xr.Dataset) -> pd.DataFrame:
-    """Return the share solved in bins of the initial horizon, each at its middle; horizons beyond T are at T + 1."""
+    """Return the share solved in bins of the initial horizon, each placed at its middle.
+
+    Horizons beyond T are placed at T + 1.
+    """
     horizon, last = initial_horizon(data), initial_steps(data)
     edges = np.linspace(0, last, _BINS + 1)
     groups = {(low + high) / 2: (horizon > low) & (horizon <= high) for low, high in pairwise(edges)}
