@@ -1,14 +1,14 @@
 """The benchmark: this project beside its peers on the same numbers, and the targets that it is held to.
 
-    make bench                                          (a million networks among the rest)
+    make bench                                          (includes a million networks)
     make bench ARGS=--quick                             (fewer networks and repeats)
     make bench ARGS="--only norms"                      (also spectra, calls, training, sweeps, scaling)
     make bench ARGS="--compare benchmarks/results/NAME.csv"
 
-All that is compared in a row is timed alternately in one run, each contestant in a process of its own with the settings
-that suit it, after it has been seen to give the same numbers. Rows are medians over the repeats, beside the quartiles.
-The rows are written to benchmarks/results/ with a figure of the throughput and one of the scaling. With `--compare`,
-rows that are worse than in that file by more than the spread are named, and the exit status is 1.
+Everything compared in a row is timed alternately in one run, each contestant in its own process with the settings that
+suit it, after checking that it gives the same numbers. Rows are medians over the repeats, with quartiles. They are
+written to benchmarks/results/, with one figure of throughput and one of scaling. With `--compare`, rows that are worse
+than in that file by more than the spread are listed, and the exit status is 1.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def _figures(bench: Bench, stem: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Parse the command line, measure, print, write; the exit status."""
+    """Parse the command line, measure, print and write; return the exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer networks and repeats, smaller products")
     parser.add_argument("--repeats", type=int, help="of every measurement (default 11; 3 with --quick)")

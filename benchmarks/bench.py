@@ -1,4 +1,4 @@
-"""What every part of the benchmark shares: the processes, the repeats, the screen, and what the figures draw."""
+"""State shared by all parts of the benchmark: processes, repeats, the screen, and the data of the figures."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from gradient_horizon.ensembles import devices as runtime
 
 @dataclass
 class Bench:
-    """One run. `throughput` (GFLOP/s by contestant and N), its `roofline` and `scaling` are for the figures."""
+    """One run. `throughput` (GFLOP/s by contestant and N), its `roofline` and `scaling` are used by the figures."""
 
     quick: bool
     repeats: int
@@ -28,7 +28,7 @@ class Bench:
     _processes: dict[str, Process] = field(default_factory=dict)
 
     def process(self, kind: str) -> Process:
-        """The process of this kind, started when first asked for."""
+        """Return the process of this kind, started on first use."""
         if kind not in self._processes:
             self._processes[kind] = self.stack.enter_context(Process(kind, self.folder))
             settings = " ".join(f"{name}={value}" for name, value in self._processes[kind].settings().items())
@@ -36,26 +36,26 @@ class Bench:
         return self._processes[kind]
 
     def started(self, **environment: str) -> Process:
-        """Another process of this project's, with these settings."""
+        """Start another process of this project with these settings."""
         return self.stack.enter_context(Process(OWN, self.folder, **environment))
 
     def forget(self) -> None:
-        """Let every process drop what it has prepared."""
+        """Make every process drop what it has prepared."""
         for process in self._processes.values():
             process.forget()
 
     def alternate(self, calls: Mapping[K, Prepared]) -> dict[K, np.ndarray]:
-        """Seconds of each call, in turn, `repeats` times."""
+        """Return the seconds of each call, timed in turn, `repeats` times."""
         return alternate(calls, self.repeats)
 
     def whole_chunks(self, n: int, steps: int, networks: int) -> int:
-        """`networks` rounded down to whole chunks of this project's, at least one."""
+        """Round `networks` down to whole chunks of this project's, at least one."""
         devices = int(os.environ.get("JAX_NUM_CPU_DEVICES", runtime.cpu_count()))
         chunk = runtime.block_size(n, steps) * devices
         return max(1, networks // chunk) * chunk
 
     def agreed(self, who: str, difference: float, tolerance: float, note: str = "") -> None:
-        """Say by how much a peer differs; `SystemExit` where that is more than rounding."""
+        """Report by how much a peer differs; raise `SystemExit` if that is more than `tolerance`."""
         self.say(f"{who}: differs by {difference:.1e} at most{f' ({note})' if note else ''}")
         if not difference <= tolerance:
             raise SystemExit(f"{who}: differs by {difference:.1e}; allowed: {tolerance:g}; not timed")

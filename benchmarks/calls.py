@@ -1,13 +1,14 @@
-"""What a call outside `jax.jit` costs beside the same inside it, and many networks of a user's own step by `jax.vmap`.
+"""Cost of a call outside `jax.jit` compared with inside, and of a user's own step for many networks under `jax.vmap`.
 
-A second call, outside, compiles nothing, but looks at all that its functions read and waits to see whether its result
-has to be computed again with more care. It may take three times as long as the same function inside `jax.jit`, and a
-millisecond more. Both alternate in one process that has JAX's own settings, on one tanh network: g = 1, Gaussian
+A second call outside compiles nothing, but inspects everything that its functions read and waits to see whether its
+result must be computed again with more care. It may take three times as long as the same function inside `jax.jit`,
+plus a millisecond. The two alternate in one process with JAX's own settings, on one tanh network: g = 1, Gaussian
 weights, no inputs, T = 100, float32.
 
 A user's own step is h -> tanh(W h) as a plain function: `jax.jit` of `jax.vmap` of `log_jacobian_norms`, over all
-networks at once or in this project's blocks one after the other, whichever is faster, beside this project's own
-ensemble of tanh cells, from the same W and h_0. Once as JAX starts, once in a process that `gh.prepare` has made ready.
+networks at once or in this project's blocks one after another, whichever is faster. It is compared with this project's
+own ensemble of tanh cells, from the same W and h_0: once in a process with JAX as it starts, and once in a process set
+up by `gh.prepare`.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from rows import LESS, Row, row
 
 SIZES = (16, 64, 128)
 LAGS = (1, 10, STEPS)
-TIMES, PLUS = 3, 1e-3  # a call outside may take this many times the time inside, and these seconds more
+TIMES, PLUS = 3, 1e-3  # a call outside may take this many times the time inside, plus this many seconds
 MEASURES = (
     "log_jacobian_norms",
     "log_jacobian_norms_all_pairs",
@@ -36,7 +37,7 @@ PREPARED, UNPREPARED = "after gh.prepare", "as JAX starts"
 
 
 def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
-    """Each measure as a function of a network's parameters and h_0; these parameters and this h_0."""
+    """Return each measure as a function of a network's parameters and h_0, and one network's parameters and h_0."""
     import jax
     import jax.numpy as jnp
 
@@ -85,19 +86,19 @@ def _ready(case: Case, transform: Callable[[Any], Any]) -> Ready:
 
 
 def outside(case: Case) -> Ready:
-    """A measure called as it stands."""
+    """Call a measure outside `jax.jit`."""
     return _ready(case, lambda measure: measure)
 
 
 def inside(case: Case) -> Ready:
-    """The same inside `jax.jit`."""
+    """Call the same measure inside `jax.jit`."""
     import jax
 
     return _ready(case, jax.jit)
 
 
 def by_vmap(case: Case) -> Ready:
-    """`jax.vmap` of `log_jacobian_norms` of a plain function, all networks at once or in blocks."""
+    """Apply `jax.vmap` to `log_jacobian_norms` of a plain function, over all networks at once or in blocks."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -127,14 +128,14 @@ def by_vmap(case: Case) -> Ready:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Second calls outside and inside `jax.jit`, then an own step by `jax.vmap` beside the ensemble."""
+    """Time second calls outside and inside `jax.jit`, then a user's own step under `jax.vmap` and the ensemble."""
     found = [each for measure in MEASURES for n in SIZES for each in _second_calls(bench, n, measure)]
     sizes = QUICK if bench.quick else NETWORKS
     return found + [each for n in SIZES for each in _own_step(bench, case_of(bench, n, sizes[n]))]
 
 
 def worst_difference(ours: Arrays, theirs: Arrays) -> float:
-    """The largest difference, as a share of a number that is above 1; inf where what is not finite differs at all."""
+    """Return the largest difference, relative for numbers above 1; inf if anything that is not finite differs."""
     worst = 0.0
     for name, own in ours.items():
         other, is_finite = theirs[name], np.isfinite(own)
@@ -146,7 +147,7 @@ def worst_difference(ours: Arrays, theirs: Arrays) -> float:
 
 
 def second_calls(measure: str, n: int, taken: dict[str, np.ndarray]) -> list[Row]:
-    """The time of a call outside, held to that inside, and that inside."""
+    """Return rows for the time of a call outside, with a target set by the time inside, and for the time inside."""
     size, target = f"{measure}, N = {n}", 1e3 * (TIMES * float(np.median(taken["inside"])) + PLUS)
     return [
         row("calls", "second eager call", size, 1e3 * taken["outside"], LESS, target, unit="ms"),

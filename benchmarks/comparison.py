@@ -1,4 +1,4 @@
-"""A run of the benchmark beside an earlier one."""
+"""Comparison of a run of the benchmark with an earlier one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,10 @@ from rows import Row, compare, shown
 
 
 def compared(screen: Console, found: Sequence[Row], path: Path, earlier: Sequence[Row]) -> int:
-    """Say which rows fell since `path` was written; the exit status, 1 where any did, or where none can be compared."""
+    """Print which rows fell since `path` was written; return the exit status.
+
+    It is 1 if any fell, or if none can be compared.
+    """
     fallen, common = compare(found, earlier)
     screen.print(f"{common} of {len(found)} rows are in {path} too; {len(fallen)} fell", markup=False)
     for row, was in fallen:

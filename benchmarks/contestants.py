@@ -1,9 +1,9 @@
-"""Contestants: this project and its peers, each kind in a process of its own, prepared and timed when asked.
+"""Contestants: this project and its peers, each kind in its own process, prepared and timed on request.
 
 A maker is a function of one of the benchmark's modules, named `module.maker`: given a case (a dictionary of plain
-values) it returns a `Ready`. The processes wait for their turn, so that whatever else the machine does slows all
-alike, and each has the settings that suit it: this project its own, plain JAX its defaults but for one
-BLAS thread (LAPACK's threads fight XLA's), PyTorch the number of threads that its makers find to be the fastest.
+values) it returns a `Ready`. The processes take turns, so that anything else the machine does slows all of them alike.
+Each has the settings that suit it: this project its own, plain JAX its defaults except for a single BLAS thread
+(LAPACK's threads compete with XLA's), PyTorch the number of threads that its makers find to be the fastest.
 """
 
 import json
@@ -35,7 +35,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Ready:
-    """`call` is what is timed; `arrays` makes of what it returns the numbers that contestants must agree in."""
+    """`call` is timed; `arrays` turns its result into the numbers on which contestants must agree."""
 
     call: Callable[[], Any]
     arrays: Callable[[Any], Arrays]
@@ -52,21 +52,21 @@ class Prepared:
     note: str
 
     def seconds(self) -> float:
-        """How long one run takes."""
+        """Return the seconds that one run takes."""
         return self.process.ask(do="time", number=self.number)["seconds"]
 
     def peak(self) -> float:
-        """The most bytes that the process holds during one run."""
+        """Return the peak memory of the process during one run, in bytes."""
         return self.process.ask(do="peak", number=self.number)["bytes"]
 
     def arrays(self) -> Arrays:
-        """What its first run gave."""
+        """Return the arrays of its first run."""
         with np.load(self.path) as arrays:
             return dict(arrays)
 
 
 class Process:
-    """A process of one kind of contestant; a context."""
+    """A process of one kind of contestant; a context manager."""
 
     def __init__(self, kind: str, folder: Path, **environment: str):
         self.kind, self._folder, self._numbers = kind, folder, count()
@@ -85,7 +85,7 @@ class Process:
             server.stdin.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The process's answer; `SystemExit` where it has none."""
+        """Send a request and return the process's answer; raise `SystemExit` if there is none."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         with suppress(BrokenPipeError):
@@ -96,29 +96,29 @@ class Process:
         return json.loads(line)
 
     def settings(self) -> dict[str, str]:
-        """The settings of threads and devices in force there."""
+        """Return the thread and device settings in force in the process."""
         return self.ask(do="settings")
 
     def prepare(self, maker: str, case: Case) -> Prepared:
-        """Make it ready, run it once and keep its arrays."""
+        """Prepare a contestant, run it once and keep its arrays."""
         number = next(self._numbers)
         path = self._folder / f"{self.kind.replace(' ', '-')}-{os.getpid()}-{id(self)}-{number}.npz"
         note = self.ask(do="prepare", number=number, maker=maker, case=case, path=str(path))["note"]
         return Prepared(self, number, path, note)
 
     def forget(self) -> None:
-        """Let go of all that was prepared."""
+        """Drop everything that was prepared."""
         self.ask(do="forget")
 
 
 def alternate(calls: Mapping[K, Prepared], repeats: int) -> dict[K, np.ndarray]:
-    """Seconds of each of `calls`, asked in turn, `repeats` times."""
+    """Return the seconds of each of `calls`, timed in turn, `repeats` times."""
     taken = [{key: call.seconds() for key, call in calls.items()} for _ in range(repeats)]
     return {key: np.array([each[key] for each in taken]) for key in calls}
 
 
 def fastest(candidates: Mapping[str, Callable[[], Any]]) -> tuple[str, Callable[[], Any]]:
-    """The candidate that a second call takes the least time, with its name."""
+    """Return the name and call of the candidate whose second call takes the least time."""
     taken = {}
     for name, call in candidates.items():
         call()
@@ -133,7 +133,7 @@ def _status(name: str) -> int:
 
 
 def _peak(call: Callable[[], Any]) -> int:
-    """Bytes; on Linux alone, where a process can reset its own peak."""
+    """Return the peak memory in bytes; on Linux only, where a process can reset its own peak."""
     Path("/proc/self/clear_refs").write_text("5")
     call()
     return _status("VmHWM")
@@ -156,9 +156,9 @@ def _answer(request: dict[str, Any], ready: dict[int, Ready]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer each line of the standard input."""
+    """Answer each line of standard input."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps what libraries print out of the answers
     if sys.argv[1] == OWN:
         from gradient_horizon.ensembles import process
 

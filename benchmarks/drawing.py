@@ -12,7 +12,7 @@ from gradient_horizon.figures.kit import style
 
 
 def throughput(by_name: Mapping[str, Mapping[int, float]], roofline: float) -> Figure:
-    """GFLOP/s against N, 2·N³ operations a network and step, below the machine's own matrix product."""
+    """Plot GFLOP/s against N, at 2·N³ operations per network and step, below the machine's own matrix product."""
     with style.applied():
         figure = style.new_figure(style.SINGLE, 2.8)
         ax = figure.subplots()
@@ -28,7 +28,7 @@ def throughput(by_name: Mapping[str, Mapping[int, float]], roofline: float) -> F
 
 
 def scaling(curves: Sequence[Curve]) -> Figure:
-    """Time above, memory below, against each axis; dashed, the fitted power of the time."""
+    """Plot time above and memory below against each axis; dashed, the fitted power of the time."""
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 3.6)
         axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")

@@ -1,4 +1,4 @@
-"""What every benchmark says of the machine, and how it takes the time."""
+"""Description of the machine, and timing, for every benchmark."""
 
 import platform
 import time
@@ -16,14 +16,14 @@ SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "OPENBLAS_NUM_THREADS", "OMP_NUM
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """How long one call takes."""
+    """Return the seconds that one call takes."""
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
 
 
 def cpu_model() -> str:
-    """As the system names it."""
+    """Return the name of the processor as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -33,7 +33,7 @@ def cpu_model() -> str:
 
 
 def console() -> Console:
-    """The standard output, of one width where it is no terminal."""
+    """Return a console on standard output, with a fixed width unless it is a terminal."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=120)
 
@@ -46,7 +46,7 @@ def _version(package: str) -> str:
 
 
 def description(packages: tuple[str, ...]) -> list[str]:
-    """The machine and the versions, a line each; JAX is not started."""
+    """Describe the machine and the versions, one line each, without starting JAX."""
     versions = ", ".join(f"{name} {_version(name)}" for name in packages)
     return [
         f"{cpu_model()}, {devices.cpu_count()} cores, {platform.system()} {platform.machine()}",

@@ -1,7 +1,7 @@
 """Log Frobenius norms at every lag as a user would write them without this project, from the same W and h_0.
 
-Products are carried from the end, M J_t, as this project does. They are brought to size only where float32 needs it:
-some network of 16 units or fewer shrinks beyond its range within 100 steps.
+Products are carried from the end, M J_t, as in this project. They are rescaled only where float32 needs it: with 16
+units or fewer, some network shrinks beyond its range within 100 steps.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from contestants import Case, Ready, fastest
 
 from gradient_horizon.ensembles import devices
 
-_RESCALED = 16  # the largest N whose products are brought to size
+_RESCALED = 16  # the largest N whose products are rescaled
 _EVERY = 10  # steps
 
 
@@ -24,7 +24,7 @@ def _start(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def product(case: Case) -> Ready:
-    """One product of `n` × `n` matrices in a program that may use every thread."""
+    """Multiply two `n` × `n` matrices in a program that may use every thread."""
     import jax
 
     matrix = jax.numpy.asarray(np.random.default_rng(0).standard_normal((case["n"], case["n"]), np.float32))
@@ -33,7 +33,7 @@ def product(case: Case) -> Ready:
 
 
 def plain(case: Case) -> Ready:
-    """`jax.vmap` of a scan that takes each J_t by `jax.jacrev`: one program over all networks."""
+    """`jax.vmap` of a scan that computes each J_t by `jax.jacrev`: one program over all networks."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -60,11 +60,11 @@ def plain(case: Case) -> Ready:
     return Ready(lambda: jax.block_until_ready(program(matrices, h)), lambda logs: {"frobenius": np.asarray(logs)})
 
 
-Advance = Callable[[Any, Any, Any, Any], Any]  # advance(product, h_{t-1}, h_t, W): the next product
+Advance = Callable[[Any, Any, Any, Any], Any]  # advance(product, h_{t-1}, h_t, W) -> the next product
 
 
 def _torch_norms(begin: Callable[[Any], Advance], block: int, matrices: Any, h: Any, steps: int) -> Any:
-    """(networks, lags), `block` networks after `block` networks; `begin(W)` makes what advances their products."""
+    """Return log norms (networks, lags), `block` networks at a time; `begin(W)` returns their `Advance`."""
     torch: Any = import_module("torch")
     rescaled = matrices.shape[1] <= _RESCALED
     found = []
@@ -88,7 +88,7 @@ def _torch_norms(begin: Callable[[Any], Advance], block: int, matrices: Any, h: 
 
 
 def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:
-    """With one thread or all, over all networks at once or in blocks that fit the cache, whichever is fastest."""
+    """Use one thread or all, over all networks at once or in blocks that fit the cache, whichever is fastest."""
     torch: Any = import_module("torch")
     matrices, h = (torch.from_numpy(array) for array in _start(case))
     own = devices.block_size(case["n"], case["steps"])
@@ -107,7 +107,7 @@ def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:
 
 
 def by_hand(case: Case) -> Ready:
-    """PyTorch, batched products with J_t = diag(1 - h_t²) W written out, into buffers that are used again."""
+    """PyTorch: batched products with J_t = diag(1 - h_t²) W written out, into reused buffers."""
     torch: Any = import_module("torch")
 
     def begin(W: Any) -> Advance:
@@ -126,7 +126,7 @@ def by_hand(case: Case) -> Ready:
 
 
 def torch_func(case: Case) -> Ready:
-    """PyTorch, `torch.func.vmap` of `jacrev` of the step, then a batched product."""
+    """PyTorch: `torch.func.vmap` of `jacrev` of the step, then a batched product."""
     torch: Any = import_module("torch")
 
     def step(h: Any, W: Any) -> Any:

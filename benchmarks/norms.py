@@ -1,11 +1,11 @@
-"""Log Frobenius norms at every lag: the share of the machine's own matrix product, and the peers.
+"""Log Frobenius norms at every lag: throughput as a share of the machine's own matrix product, and against the peers.
 
-What is timed: `log_jacobian_norms` from the end on tanh networks, g = 1, Gaussian weights, no inputs, T = 100, float32.
-Work is counted as 2·N³ floating point operations a network and step: one matrix product. The trajectory, the
-activation's derivative, the renormalisation and the norms themselves count nothing, so they lower the share.
+The timed call is `log_jacobian_norms` from the end on tanh networks, g = 1, Gaussian weights, no inputs, T = 100,
+float32. Work is counted as 2·N³ floating point operations per network and step: one matrix product. The trajectory, the
+activation's derivative, the renormalisation and the norms themselves are not counted, so they lower the share.
 
-The machine's rate is that of a float32 matrix product, one on each device at the same time; or one in a program that
-splits it over all threads, where that is faster.
+The machine's rate is that of a float32 matrix product: one on each device at the same time, or one in a program that
+splits it over all threads, whichever is faster.
 """
 
 import numpy as np
@@ -25,17 +25,17 @@ PEERS: dict[str, tuple[str, str, dict[int, float]]] = {
     PLAIN: (JAX, "norm_peers.plain", {}),
 }
 ON_DEVICES, ON_THREADS = "one product a device", "one product on all threads"
-# A lag: where a unit is saturated to 1 - h² = 0.01, a peer that rounds h to eps = 1e-7 has lost five digits.
+# Per lag: if a unit is saturated to 1 - h² = 0.01, a peer that rounds h to eps = 1e-7 keeps only five digits of it.
 TOLERANCE = 1e-4
 
 
 def case_of(bench: Bench, n: int, networks: int, scale: float = 1.0) -> Case:
-    """A whole number of chunks, whatever the machine's cores."""
+    """Return a case with a whole number of chunks, whatever the machine's cores."""
     return {"n": n, "networks": bench.whole_chunks(n, STEPS, networks), "steps": STEPS, "scale": scale}
 
 
 def _prepared(bench: Bench, case: Case) -> dict[str, Prepared]:
-    """This project and its peers on one size; whoever disagrees ends the benchmark."""
+    """Prepare this project and its peers at one size; any disagreement ends the benchmark."""
     own = bench.process(OWN)
     found = {OWN: own.prepare("own.frobenius", case)}
     ours = found[OWN].arrays()["frobenius"]
@@ -48,7 +48,7 @@ def _prepared(bench: Bench, case: Case) -> dict[str, Prepared]:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Shares of the machine's product, then the ratios to each peer."""
+    """Return shares of the machine's product, then the ratios to each peer."""
     size = 1024 if bench.quick else 2048
     products = {
         ON_THREADS: bench.process(JAX).prepare("norm_peers.product", {"n": size}),
@@ -78,7 +78,10 @@ def _label(case: Case) -> str:
 
 
 def shares(bench: Bench, cases: list[Case], taken: Taken, work: float, reference: str) -> list[Row]:
-    """The share of the machine's rate, `work` operations in the time of `reference`; rates are kept for the figure."""
+    """Return the share of the machine's rate, which is `work` operations in the time of `reference`.
+
+    Rates are kept for the figure.
+    """
     found = []
     for case in cases:
         n = case["n"]
@@ -94,7 +97,7 @@ def shares(bench: Bench, cases: list[Case], taken: Taken, work: float, reference
 
 
 def ratios(cases: list[Case], taken: Taken) -> list[Row]:
-    """How many times as long each peer takes as this project."""
+    """Return how many times as long each peer takes as this project."""
     return [
         row("norms", f"times as fast as {name}", _label(case), taken[n, name] / taken[n, OWN], MORE, targets.get(n))
         for name, (_, _, targets) in PEERS.items()

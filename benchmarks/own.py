@@ -1,6 +1,7 @@
-"""What this project is timed at: tanh networks without inputs, in the blocks and on the devices that a sweep uses.
+"""Makers of this project: tanh networks without inputs, in the blocks and on the devices that a sweep uses.
 
-A case names `n`, `networks`, `steps` and `scale`. Drawing the networks and compiling are left out, but for `sweep`.
+A case names `n`, `networks`, `steps` and `scale`. Neither compiling nor drawing the networks is timed, except that
+`sweep` includes drawing.
 """
 
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def _measuring(measure: Measure, case: Case, width: int = 1) -> blocks.Program:
 
 
 def _chunks(case: Case) -> list[Any]:
-    """The networks, drawn; seeds count from 0."""
+    """Draw the networks; seeds count from 0."""
     chunk = devices.block_size(case["n"], case["steps"]) * jax.device_count()
     seeds = np.arange(case["networks"], dtype=np.uint32).reshape(-1, chunk)
     draw = _drawing(case)
@@ -93,7 +94,7 @@ def _exponents(params: Any, h0: Any, case: Case) -> Any:
 
 
 def start(case: Case) -> Ready:
-    """W and h_0 of each network, and the basis from which exponents start: what peers are given."""
+    """W and h_0 of each network, and the basis from which exponents start, as given to peers."""
     chunks = _chunks(case)
     networks = [{"W": params.recurrent, "h": h0} for params, h0 in chunks]
     return Ready(lambda: networks, lambda found: {**_joined(found), "basis": fixed_orthogonal(case["n"])})
@@ -106,7 +107,7 @@ def frobenius(case: Case) -> Ready:
 
 
 def both_norms(case: Case) -> Ready:
-    """Log spectral norms at every lag as well."""
+    """Log Frobenius and spectral norms at every lag."""
     return _over_chunks(_both, case)
 
 
@@ -121,7 +122,7 @@ def exponents(case: Case) -> Ready:
 
 
 def product(case: Case) -> Ready:
-    """One product of `n` × `n` matrices on each device at the same time; nothing to agree in."""
+    """One product of `n` × `n` matrices on each device at the same time; there are no numbers to compare."""
     size = case["n"]
     program = blocks.Program(lambda matrix, _: matrix @ matrix)
     matrices = np.random.default_rng(0).standard_normal((jax.device_count(), size, size), np.float32)
@@ -132,7 +133,7 @@ def product(case: Case) -> Ready:
 
 
 def sweep(case: Case) -> Ready:
-    """Networks drawn and measured chunk after chunk, as a sweep does it; what is measured is not kept."""
+    """Draw and measure networks chunk by chunk, as a sweep does; the results are not kept."""
     stages = [_drawing(case), _measuring(_frobenius, case)]
     block = devices.block_size(case["n"], case["steps"])
     seeds = np.arange(case["networks"], dtype=np.uint32)

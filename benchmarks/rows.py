@@ -1,4 +1,4 @@
-"""Rows of the benchmark's table: a measured number, its spread, and the target that it is held to."""
+"""Rows of the benchmark's table: a measured number, its spread, and its target."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ import numpy as np
 from rich.table import Table
 
 MORE, LESS = "at least", "at most"
-_LEAST_SPREAD = 0.05  # of the median: a few repeats may lie closer together by chance
+_LEAST_SPREAD = 0.05  # of the median: a few repeats may agree more closely by chance
 
 
 @dataclass(frozen=True)
 class Row:
-    """The median over the repeats of one number, between its quartiles; `sense` is which way is better."""
+    """The median of one number over the repeats, with its quartiles; `sense` tells which direction is better."""
 
     part: str
     what: str
@@ -29,19 +29,22 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes rows of two runs the same row."""
+        """The identity of a row across runs."""
         return self.part, self.what, self.size
 
     @property
     def verdict(self) -> str:
-        """`met` or `missed`, or nothing where there is no target."""
+        """`met` or `missed`, or empty if there is no target."""
         if self.target is None:
             return ""
         met = self.median >= self.target if self.sense == MORE else self.median <= self.target
         return "met" if met else "missed"
 
     def fell_from(self, earlier: "Row") -> bool:
-        """Whether it is worse than `earlier` by more than the larger of the two spreads."""
+        """True if it is worse than `earlier` by more than the larger of the two spreads.
+
+        A spread counts as at least `_LEAST_SPREAD` of the earlier median.
+        """
         loss = earlier.median - self.median if self.sense == MORE else self.median - earlier.median
         spread = max(self.high - self.low, earlier.high - earlier.low, _LEAST_SPREAD * abs(earlier.median))
         return loss > spread
@@ -57,13 +60,13 @@ def row(
     *,
     unit: str = "×",
 ) -> Row:
-    """The row of a number that was measured once a repeat."""
+    """Return the row of a number measured once per repeat."""
     low, median, high = (float(value) for value in np.percentile(np.asarray(values, float), (25, 50, 75)))
     return Row(part, what, size, median, low, high, len(values), unit, sense, target)
 
 
 def shown(value: float, unit: str) -> str:
-    """A number with its unit, to three digits."""
+    """Return a number with its unit, to three digits."""
     if unit == "%":
         return f"{100 * value:.0f} %"
     text = f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
@@ -71,7 +74,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def table(rows: Iterable[Row]) -> Table:
-    """All rows, each with its target and whether that is met."""
+    """Return a table of all rows, each with its target and whether it is met."""
     made = Table("what", "size", "median", "interquartile range", "target", "", title="Benchmark")
     for column in (2, 3, 4):
         made.columns[column].justify = "right"
@@ -88,7 +91,7 @@ def table(rows: Iterable[Row]) -> Table:
 
 
 def write(rows: Iterable[Row], path: Path, remarks: Iterable[str] = ()) -> None:
-    """One line a row, after the `remarks` as lines that begin with #."""
+    """Write one line per row, after the `remarks` as lines that begin with #."""
     names = [field.name for field in fields(Row)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -102,7 +105,7 @@ def write(rows: Iterable[Row], path: Path, remarks: Iterable[str] = ()) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file that `write` wrote; `ValueError` for any other file."""
+    """Return the rows of a file written by `write`; raise `ValueError` for any other file."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     try:
         return [
@@ -125,7 +128,7 @@ def read(path: Path) -> list[Row]:
 
 
 def compare(rows: Iterable[Row], earlier: Iterable[Row]) -> tuple[list[tuple[Row, Row]], int]:
-    """Each row that fell, with what it was, and how many rows both runs have."""
+    """Return each row that fell, with its earlier value, and how many rows both runs have."""
     before = {each.key: each for each in earlier}
     both = [(each, before[each.key]) for each in rows if each.key in before]
     return [(each, was) for each, was in both if each.fell_from(was)], len(both)

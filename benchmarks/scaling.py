@@ -1,7 +1,7 @@
-"""How time and memory grow with N, T, the number of networks and of devices: log-log fits, and one figure.
+"""How time and memory grow with N, T, and the numbers of networks and devices: log-log fits, and one figure.
 
-What is timed: networks drawn and measured (log Frobenius norms from the end, float32) chunk after chunk, as a sweep
-does it. Memory is the most that a process of its own holds during a run (on Linux, where that can be asked).
+The timed work is drawing and measuring networks (log Frobenius norms from the end, float32) chunk by chunk, as in a
+sweep. Memory is the peak of a separate process during a run (on Linux, where it can be queried).
 """
 
 import sys
@@ -23,7 +23,10 @@ TITLES = {"n": "N", "steps": "T", "networks": "networks", "devices": "devices"}
 
 @dataclass(frozen=True)
 class Curve:
-    """Seconds (repeats, places) and bytes (places) of a run at each place of an axis; `per_network`: of one network."""
+    """Seconds (repeats, places) and bytes (places) of a run at each place of an axis.
+
+    With `per_network`, the seconds are of one network.
+    """
 
     axis: str
     places: np.ndarray
@@ -36,11 +39,11 @@ class Curve:
         return np.median(self.seconds, axis=0)
 
     def exponents(self) -> np.ndarray:
-        """The slope of log time against the log of the place, of each repeat."""
+        """Return the slope of log time against the log of the place, for each repeat."""
         return np.array([np.polyfit(np.log(self.places), np.log(each), 1)[0] for each in self.seconds])
 
     def memory_exponent(self) -> float:
-        """The same of memory."""
+        """Return the same slope for memory."""
         return float(np.polyfit(np.log(self.places), np.log(self.peak), 1)[0])
 
 
@@ -48,7 +51,7 @@ def _curve(bench: Bench, axis: str, places: tuple[int, ...]) -> Curve:
     own, cases = bench.process(OWN), []
     for place in places:
         case = {**BASE, axis: place}
-        if axis == "n":  # some chunks of each
+        if axis == "n":  # two chunks at each size
             case["networks"] = 2 * bench.whole_chunks(place, case["steps"], 1)
         cases.append(case)
     calls = {place: own.prepare("own.sweep", case) for place, case in zip(places, cases, strict=True)}
@@ -61,7 +64,7 @@ def _curve(bench: Bench, axis: str, places: tuple[int, ...]) -> Curve:
 
 
 def _peak(bench: Bench, case: Case) -> float:
-    """Bytes of a process that runs this case alone: another one would keep what larger cases have taken."""
+    """Return the peak bytes of a process that runs this case alone: a shared one keeps what larger cases took."""
     if sys.platform != "linux":
         return float("nan")
     with Process(OWN, bench.folder) as process:
@@ -80,7 +83,7 @@ def _devices(bench: Bench) -> Curve:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Fitted exponents of time, of memory where it can be asked, and what the second device brings."""
+    """Return the fitted exponents of time and, where it can be queried, memory; and the gain of a second device."""
     found = []
     for axis, places in AXES.items():
         curve = _curve(bench, axis, places[:4] if bench.quick else places)

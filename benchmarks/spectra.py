@@ -1,8 +1,8 @@
-"""What more than the Frobenius norm costs: the spectral norm at every lag, and the whole Lyapunov spectrum.
+"""Cost of the spectral norm at every lag, and of the whole Lyapunov spectrum, relative to the Frobenius norm.
 
-Each is timed beside the Frobenius norms alone, on the same networks: T = 100, float32; g = 1 for norms, g = 1.5 for
+Each is timed alongside the Frobenius norms alone, on the same networks: T = 100, float32; g = 1 for norms, g = 1.5 for
 exponents. Peers: LAPACK's SVD of each product, in this project's blocks; the packages lyapax and chaotax on the same
-maps, from the same tangent basis, a QR at every step.
+maps, from the same tangent basis, with a QR at every step.
 """
 
 import warnings
@@ -18,17 +18,17 @@ from rows import LESS, MORE, Row, row
 
 NETWORKS, QUICK = {64: 64, 128: 32, 256: 8}, {64: 32, 128: 16, 256: 2}
 PACKAGES = {"lyapax": "spectra.lyapax", "chaotax": "spectra.chaotax"}
-# Chaos amplifies the rounding of 100 steps, and neighbouring exponents take from each other what QR rounds.
+# Chaos amplifies the rounding of 100 steps, and QR's rounding moves growth between neighbouring exponents.
 TOLERANCE = 1e-2
 
 
 def _package(case: Case, exponents: Callable[[Any, Any, Any], Any]) -> Ready:
-    """`exponents(W, h, basis)` of every network, at once or one by one, whichever is faster."""
+    """Compute `exponents(W, h, basis)` of every network, all at once or one by one, whichever is faster."""
     import jax
     import jax.numpy as jnp
     from jax import lax
 
-    warnings.simplefilter("ignore")  # lyapax advises float64; what is compared is float32
+    warnings.simplefilter("ignore")  # lyapax advises float64, but the comparison is in float32
     with np.load(case["start"]) as start:
         matrices, h = (jnp.asarray(start[name]) for name in ("W", "h"))
         basis = jnp.asarray(start["basis"], jnp.float32)
@@ -48,7 +48,7 @@ def _package(case: Case, exponents: Callable[[Any, Any, Any], Any]) -> Ready:
 
 
 def lyapax(case: Case) -> Ready:
-    """`lyapax.lyapunov_spectrum`, continued from a checkpoint that holds the basis."""
+    """`lyapax.lyapunov_spectrum`, resumed from a checkpoint that holds the basis."""
     package: Any = import_module("lyapax")
     import jax.numpy as jnp
 
@@ -68,7 +68,7 @@ def chaotax(case: Case) -> Ready:
     import jax.numpy as jnp
 
     def exponents(matrix: Any, h: Any, basis: Any) -> Any:
-        with jax.ensure_compile_time_eval():  # it computes a shape with JAX, which no tracer may be
+        with jax.ensure_compile_time_eval():  # it computes a shape with JAX, which must not be a tracer
             spectrum = package.lyapunov_spectrum(
                 lambda state: jnp.tanh(matrix @ state),
                 rollout_steps=case["steps"], warmup_steps=0, discard_steps=0,
@@ -79,7 +79,7 @@ def chaotax(case: Case) -> Ready:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Costs over Frobenius alone and how exact they are, for norms and then for exponents."""
+    """Return the costs relative to Frobenius alone and the accuracy, for norms and then for exponents."""
     sizes = QUICK if bench.quick else NETWORKS
     return [
         *(found for n, networks in sizes.items() for found in _spectral(bench, case_of(bench, n, networks))),

@@ -1,6 +1,7 @@
-"""Whole commands: a million networks, a job's own price in a multirun, a small job, and starting up.
+"""Whole commands: a million networks, the cost of each job in a multirun, a small job, and startup.
 
-Each is a process of its own, timed from outside; programs are compiled and cached beforehand.
+Each runs in its own process. Times are measured from outside or read from the jobs' records; programs are compiled and
+cached beforehand.
 """
 
 import os
@@ -27,14 +28,14 @@ SMALL = ("hidden_size=32", "steps=100", "seeds=32", "weight_scales={start: 0.5, 
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that ended well: seconds, and the most bytes that it held."""
+    """A command that succeeded: its duration in seconds, and its peak memory in bytes."""
 
     seconds: float
     peak: int
 
 
 def ran(arguments: Sequence[str]) -> Ran:
-    """Run Python with these arguments; `SystemExit` where it fails."""
+    """Run Python with these arguments; raise `SystemExit` if it fails."""
     begun = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
@@ -45,13 +46,13 @@ def ran(arguments: Sequence[str]) -> Ran:
 
 
 def _run(folder: Path, *settings: str) -> Ran:
-    """A job or a sweep, computed anew in `folder`."""
+    """Run a job or a sweep from scratch in `folder`."""
     rmtree(folder, ignore_errors=True)
     return ran(["-m", "gradient_horizon", "run", "-m", *settings, f"output={folder}", "name=bench"])
 
 
 def _ensemble(folder: Path, networks: int) -> tuple[float, int]:
-    """Seconds a network of one job, as its record says, and the bytes that it took."""
+    """Return the seconds per network of one job, according to its record, and its peak memory in bytes."""
     scales = f"weight_scales={{start: 0.5, stop: 2, num: {SCALES}}}"
     done = _run(folder, "hidden_size=16", "steps=100", f"seeds={networks // SCALES}", scales)
     record = records.read_record(folder / "bench" / "single")
@@ -79,9 +80,9 @@ def _million(bench: Bench) -> list[Row]:
 
 
 def _price_of_a_job(bench: Bench) -> list[Row]:
-    """What each job of one compiled program takes, from its beginning to the next one's: settings, record, result.
+    """Measure the time from the start of one job to the start of the next, for jobs that share a compiled program.
 
-    The figures of a whole sweep are drawn once, after the last.
+    It covers settings, record and result. The figures of a whole sweep are drawn once, after the last job.
     """
     folder, found = bench.folder / "jobs", []
     cases = (
@@ -119,5 +120,5 @@ def _whole_processes(bench: Bench) -> list[Row]:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """In the order of the module's first line."""
+    """Return the rows in the order of the module's first line."""
     return _million(bench) + _price_of_a_job(bench) + _whole_processes(bench)

@@ -1,9 +1,10 @@
-"""Training an ensemble, against what a user would write instead.
+"""Training an ensemble, compared with what a user would write instead.
 
-What is timed: updates of 64 tanh networks, N = 50, T = 100, 20 sequences of temporal order an update, cross-entropy,
-the global norm clipped at 1 by c/(n + 1e-6), plain gradient descent, float32. Sequences are drawn beforehand, the
-same for all; compiling and warming up are left out. "drawing too" is this project's own `advance`, which draws fresh
-sequences for every update. A case names `updates`, and for peers where everything `start`s.
+The timed work is updates of 64 tanh networks, N = 50, T = 100, 20 sequences of temporal order per update,
+cross-entropy, the global norm clipped at 1 by c/(n + 1e-6), plain gradient descent, float32. Sequences are drawn
+beforehand, the same for all; compiling and warming up are not timed. "drawing too" is this project's own `advance`,
+which draws fresh sequences for every update. A case names `updates` and `start`, the file with the initial parameters
+and sequences.
 """
 
 from collections.abc import Callable
@@ -21,17 +22,17 @@ from gradient_horizon.ensembles import devices
 NETWORKS, N, T, BATCH = 64, 50, 100, 20
 RATE, THRESHOLD = 0.01, 1.0
 NAMES = ("recurrent", "input", "bias", "matrix", "offset")
-# at least so many times as long as ours
+# process, maker, and target: the least multiple of our time
 PEERS = {
     "plain vmap(grad(scan))": (JAX, "training.plain", 4.0),
     "PyTorch, nn.RNN one by one": (TORCH, "training.one_by_one", 12.0),
     "PyTorch, batched by hand": (TORCH, "training.batched", 10.0),
 }
-TOLERANCE = 1e-4  # some float32 roundings a step, over a hundred steps and a few updates
+TOLERANCE = 1e-4  # a few float32 roundings per step, over a hundred steps and a few updates
 
 
 def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays], Arrays]], Callable[[int], Any]]:
-    """What draws the networks and their sequences; what updates them on these; what draws and updates."""
+    """Return functions that draw the networks and their sequences, update them on these, and update while drawing."""
     import jax
     from jax import lax
 
@@ -125,7 +126,7 @@ def _plain(updates: int, start: Arrays) -> Callable[[], Arrays]:
 
 
 def _one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
-    """`nn.RNN`, network after network."""
+    """`nn.RNN`, one network at a time."""
     torch: Any = import_module("torch")
     nn = torch.nn
 
@@ -153,7 +154,7 @@ def _one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
 
 
 def _batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
-    """The whole ensemble as batched matrix products in PyTorch, U x_t taken for all steps at once."""
+    """The whole ensemble as batched matrix products in PyTorch, with U x_t computed for all steps at once."""
     torch: Any = import_module("torch")
 
     def call() -> Arrays:
@@ -168,7 +169,7 @@ def _batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
             for step in drives.unbind(1):
                 h = torch.tanh(torch.baddbmm(step, h, transposed))
             outputs = torch.baddbmm(offset[:, None], h, matrix.mT).reshape(NETWORKS * BATCH, -1)
-            # the sum over networks of each one's mean
+            # the sum over networks of the mean of each
             loss = torch.nn.functional.cross_entropy(outputs, targets, reduction="sum") / BATCH
             grads = torch.autograd.grad(loss, params)
             norm = torch.sqrt(sum((g * g).reshape(NETWORKS, -1).sum(1) for g in grads))
@@ -182,7 +183,7 @@ def _batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
 
 
 def start(_: Case) -> Ready:
-    """Parameters and sequences of each network: what all contestants begin with."""
+    """Parameters and sequences of each network, with which all contestants begin."""
     begun = _programs()[0]()
     return Ready(lambda: begun, lambda found: found)
 
@@ -200,7 +201,7 @@ def own(case: Case) -> Ready:
 
 
 def drawing(case: Case) -> Ready:
-    """This project, drawing fresh sequences for every update; no parameters to agree in."""
+    """This project, drawing fresh sequences for every update; there are no parameters to compare."""
     return Ready(_programs()[2](case["updates"]), lambda _: {})
 
 
@@ -210,7 +211,7 @@ def plain(case: Case) -> Ready:
 
 
 def _on_threads(call: Callable[[], Arrays]) -> Ready:
-    """PyTorch with one thread or with all, whichever is faster."""
+    """Use PyTorch with one thread or with all, whichever is faster."""
     torch: Any = import_module("torch")
 
     def on(threads: int) -> Arrays:
@@ -222,7 +223,7 @@ def _on_threads(call: Callable[[], Arrays]) -> Ready:
 
 
 def one_by_one(case: Case) -> Ready:
-    """`nn.RNN`, network after network."""
+    """`nn.RNN`, one network at a time."""
     return _on_threads(_one_by_one(case["updates"], _given(case)))
 
 
@@ -232,12 +233,12 @@ def batched(case: Case) -> Ready:
 
 
 def worst_difference(ours: Arrays, theirs: Arrays) -> float:
-    """The largest difference of a parameter, as a share of the largest of its kind."""
+    """Return the largest difference of a parameter, relative to the largest of its kind."""
     return max(float(np.abs(ours[name] - theirs[name]).max() / np.abs(ours[name]).max()) for name in NAMES)
 
 
 def rows(bench: Bench) -> list[Row]:
-    """The ratio to each peer, and this project's own time."""
+    """Return the ratio to each peer, and this project's own time."""
     updates = 4 if bench.quick else 20
     process = bench.process(OWN)
     case = {"updates": updates, "start": str(process.prepare("training.start", {}).path)}

@@ -1,1 +1,1 @@
-"""A dataset in, numbers and tables out: outcomes, confidence intervals, and which law applies."""
+"""Analysis of a dataset: outcomes, confidence intervals, the theory that applies, and tables."""

@@ -1,5 +1,6 @@
-"""What a few networks tell of many: intervals for a share of them, how far two shares must lie apart to differ, and
-intervals for how well a number foretells success.
+"""Confidence intervals: for a share of networks, and for the AUC of a predictor of success.
+
+Also the least difference between two shares that chance alone would not explain.
 """
 
 import math
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from scipy import optimize, stats
 
 LEVEL = 0.95  # of every interval
-RESAMPLES = 4000  # of a bootstrap: some twenty lie beyond either limit with eight seeds, a hundred with many
+RESAMPLES = 4000  # of a bootstrap: about twenty lie beyond each limit with eight seeds, a hundred with many
 
 
 class Interval(NamedTuple):
@@ -22,7 +23,7 @@ class Interval(NamedTuple):
 
 
 def share(successes: int, trials: int) -> Interval:
-    """`successes` / `trials` with Wilson's score interval (1927); NaN between 0 and 1 where nothing was tried."""
+    """Return `successes` / `trials` with Wilson's score interval (1927); without trials, NaN between 0 and 1."""
     if not trials:
         return Interval(math.nan, 0.0, 1.0)
     limits = stats.binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
@@ -30,7 +31,7 @@ def share(successes: int, trials: int) -> Interval:
 
 
 def widest_half(trials: int) -> float:
-    """Half the width of `share`'s interval where that is widest, at half the `trials`; NaN without any."""
+    """Return half the width of `share`'s interval where it is widest, at half the `trials`; NaN without trials."""
     if not trials:
         return math.nan
     found = share(trials // 2, trials)
@@ -38,11 +39,11 @@ def widest_half(trials: int) -> float:
 
 
 def least_difference(trials: int) -> int | None:
-    """How far two numbers of successes, each of `trials`, lie apart at least where chance alone would not explain it.
+    """Return the least difference between two success counts, each out of `trials`, that chance would not explain.
 
-    That is where the two-sided p of Fisher's exact test (1935) is at most 1 - `LEVEL`; None where no two are. The test
-    sees a difference soonest where one number is 0, the other k, and p = 2 C(n, k) / C(2n, k) for n `trials`; of
-    numbers farther in it may ask for a larger one.
+    Chance is no explanation if the two-sided p of Fisher's exact test (1935) is at most 1 - `LEVEL`; None if no
+    difference is large enough. The test is most sensitive when one count is 0 and the other is k:
+    p = 2 C(n, k) / C(2n, k) for n `trials`. Counts further from the ends may need a larger difference.
     """
     for count in range(1, trials + 1):
         if 2 * math.comb(trials, count) / math.comb(2 * trials, count) <= 1 - LEVEL:
@@ -53,16 +54,17 @@ def least_difference(trials: int) -> int | None:
 def area_under_curve(
     scores: Float[np.ndarray, " S"], succeeds: Bool[np.ndarray, " S"], clusters: Shaped[np.ndarray, " S"]
 ) -> Interval | None:
-    """The probability θ that a network which succeeds has a higher score than one which fails; a tie counts half.
+    """Return the probability θ that a network that succeeds scores higher than one that fails; a tie counts half.
 
-    This is the area under the receiver operating characteristic, U/(mn) of Mann and Whitney. None where all m + n
-    networks succeed, or all fail. Networks of one of `clusters` (those of a seed: one W⁰ at every scale) need not be
-    independent, so the limits are quantiles of a bootstrap that draws whole clusters: of k clusters the probability
-    beyond each is that of √(k/(k-1)) t, t the quantile of Student's distribution with k - 1 degrees of freedom, under
-    the normal distribution (the expanded percentile interval of Hesterberg 2015, The American Statistician 69:371,
-    without which a few clusters give too short an interval). Where every sample has the same area, as where the two
-    groups lie apart, the limits are those of `newcombe_limits`, a cluster counted once where some of its networks
-    succeed and once where some fail. Between 0 and 1 with one cluster alone, which tells nothing of others.
+    This is the area under the receiver operating characteristic, U/(mn) of Mann and Whitney. None if all m + n networks
+    succeed or all fail. Networks in the same one of `clusters` (those of a seed: one W⁰ at every scale) need not be
+    independent, so the limits are quantiles of a bootstrap that draws whole clusters. With k clusters, the probability
+    beyond each limit is that of √(k/(k-1)) t under the normal distribution, where t is the quantile of Student's
+    distribution with k - 1 degrees of freedom (the expanded percentile interval of Hesterberg 2015, The American
+    Statistician 69:371; without it, a few clusters give too short an interval). If every sample has the same area, as
+    when the two groups do not overlap, the limits are those of `newcombe_limits`, with a cluster counted once if some
+    of its networks succeed and once if some fail. With a single cluster, which says nothing about others, they are 0
+    and 1.
     """
     if succeeds.all() or not succeeds.any():
         return None
@@ -74,7 +76,7 @@ def area_under_curve(
         (np.searchsorted(low, high) + np.searchsorted(low, high, "right")) / 2
         for low in (np.sort(scores[~succeeds & (members == cluster)]) for cluster in range(k))
     ]
-    wins = belongs[:, succeeds] @ np.stack(lower_than, axis=1)  # of the pairs between two clusters
+    wins = belongs[:, succeeds] @ np.stack(lower_than, axis=1)  # pairs won, by cluster of success and of failure
     successes, failures = belongs[:, succeeds].sum(axis=1), belongs[:, ~succeeds].sum(axis=1)
     area = float(wins.sum() / (successes.sum() * failures.sum()))
     if k == 1:
@@ -91,11 +93,11 @@ def area_under_curve(
 
 
 def newcombe_limits(area: float, m: int, n: int) -> tuple[float, float]:
-    """The limits of an area under the curve of m independent successes and n independent failures.
+    """Return the limits of an area under the curve of m independent successes and n independent failures.
 
-    Newcombe's (2006, Statistics in Medicine 25:559, method 5): those θ from which the estimate lies just as far as the
-    score interval's quantile times the root of `area_variance`. Like Wilson's they stay within 0 and 1 and do not
-    shrink to nothing where the two groups lie apart.
+    Newcombe's method 5 (2006, Statistics in Medicine 25:559): the limits are the values of θ whose distance from the
+    estimate is the score interval's quantile times the square root of `area_variance`. Like Wilson's, they stay within
+    0 and 1 and do not shrink to nothing when the two groups do not overlap.
     """
     quantile = float(stats.norm.ppf((1 + LEVEL) / 2))
 
@@ -105,16 +107,16 @@ def newcombe_limits(area: float, m: int, n: int) -> tuple[float, float]:
     def limit(first: float, last: float) -> float:
         return float(optimize.root_scalar(excess, bracket=(first, last)).root)
 
-    nearly = 1e-12  # at an end of the range the excess is 0 as well, of an estimate that lies there
+    nearly = 1e-12  # for an estimate at an end of the range, the excess is 0 there as well
     lower = limit(0.0, min(area, 1 - nearly)) if area > 0 else 0.0
     upper = limit(max(area, nearly), 1.0) if area < 1 else 1.0
     return lower, upper
 
 
 def area_variance(theta: float, m: int, n: int) -> float:
-    """The variance of U/(mn) around θ for exponential scores (Hanley and McNeil 1982), m and n taken as their mean.
+    """Return the variance of U/(mn) around θ for exponential scores (Hanley and McNeil 1982).
 
-    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), N = (m + n)/2 - 1.
+    θ(1-θ) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)] / (mn), where N = (m + n)/2 - 1 replaces both m - 1 and n - 1.
     """
     more = (m + n) / 2 - 1
     return theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta)) / (m * n)

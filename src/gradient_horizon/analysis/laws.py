@@ -1,4 +1,7 @@
-"""From the settings of a job to what theory says of its networks: the one place that knows which law applies."""
+"""The theoretical law, if any, for the networks of a job, given its settings.
+
+No other module decides which law applies.
+"""
 
 import math
 from collections.abc import Mapping
@@ -11,17 +14,17 @@ from jaxtyping import Float
 
 from gradient_horizon import names
 
-_ODD = ("tanh", "hard_tanh", "erf")  # contracting: without a drive the state comes to rest at 0 below the edge of chaos
+_ODD = ("tanh", "hard_tanh", "erf")  # contracting: without a drive the state settles at 0 below the edge of chaos
 _MEAN_FIELD = (*names.HOMOGENEOUS_CELLS, *_ODD, "sigmoid")
-_FEWEST_INPUTS = 16  # entries of an input whose mean square is nearly the same at every step: to √(2/16)
-_NO_GROWTH = 5e-14  # what the averages leave undecided of ½ log χ
+_FEWEST_INPUTS = 16  # entries that an input needs for a mean square nearly the same at every step: to √(2/16)
+_NO_GROWTH = 5e-14  # |½ log χ| below which the averages cannot tell growth from none
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The growth of ‖M‖_F by theory. `is_exact`: at every N, lag and seed; else in the limit of large N.
+    """The theoretical growth of ‖M‖_F: at every N, lag and seed if `is_exact`, otherwise in the limit of large N.
 
-    `gain` turns the weight scale of the settings into that of Gaussian weights, W_ij ~ N(0, (`gain` g)²/N).
+    `gain` converts the weight scale of the settings to that of Gaussian weights, W_ij ~ N(0, (`gain` g)²/N).
     """
 
     activation: str
@@ -31,16 +34,19 @@ class Prediction:
     is_exact: bool = False
 
     def log_growth(self, weight_scale: float) -> float:
-        """½ log χ: natural log, per step, of ‖M‖_F; also the largest Lyapunov exponent. -inf at g = 0."""
+        """Return ½ log χ, natural log per step: the growth of ‖M‖_F and the largest Lyapunov exponent.
+
+        -inf at g = 0.
+        """
         return _log_growth(self.activation, self.gain * weight_scale, self.bias_scale, self.input_variance)
 
     def horizon(self, weight_scale: float, threshold: float) -> float:
-        """The first lag at which the growth has passed `threshold` decades: `theory.mean_field_horizon`."""
+        """Return the first lag at which the growth has passed `threshold` decades: `theory.mean_field_horizon`."""
         growth = abs(self.log_growth(weight_scale))
         return math.inf if growth < _NO_GROWTH else float(math.floor(threshold * math.log(10.0) / growth) + 1)
 
     def edge(self) -> float:
-        """The weight scale at which χ is 1."""
+        """Return the weight scale at which χ is 1."""
         from gradient_horizon.theory.fixed_point import critical_line
 
         return critical_line(self.activation, self.bias_scale, self.input_variance) / self.gain
@@ -54,15 +60,15 @@ def _log_growth(activation: str, weight_scale: float, bias_scale: float, input_v
 
 
 def prediction(settings: Mapping[str, Any]) -> Prediction | None:
-    """The law of the growth of ‖M‖_F under these settings; None where there is none in closed form.
+    """Return the law for the growth of ‖M‖_F under these settings; None if there is none in closed form.
 
-    (Nor is there one for jobs that differ in a setting that it reads, which then is not among `settings`.)
+    (Also None if the jobs differ in a setting that the law depends on, which is then missing from `settings`.)
 
-    Mean field for a plain cell with Gaussian weights. The variance of U x_t is `input_scale`² times the mean square of
-    x_t's entries, and must be nearly the same at every step: ½ log χ of a mean variance is not the mean of ½ log χ.
-    Noise of 16 entries is steady enough, one entry or a digit's pixels are not (measured: 0.09 and 0.06 per step off
-    at g = 0.5). Linear and ReLU do not mind, as their χ = g² and g²/2 whatever the input. Linear with W = g Q,
-    Q orthogonal, has ‖M‖_F = √N g^τ.
+    Mean field applies to a plain cell with Gaussian weights. The variance of U x_t is `input_scale`² times the mean
+    square of x_t's entries, and must be nearly the same at every step: ½ log χ of a mean variance is not the mean of
+    ½ log χ. Noise of 16 entries is steady enough; a single entry or a digit's pixels are not (measured: off by 0.09 and
+    0.06 per step at g = 0.5). Linear and ReLU are unaffected, as their χ = g² and g²/2 for any input. A linear network
+    with W = g Q, Q orthogonal, has ‖M‖_F = √N g^τ.
     """
     cell, weights = settings.get("cell"), settings.get("weights")
     if cell == "linear" and weights in ("orthogonal", "identity"):
@@ -90,11 +96,11 @@ def prediction(settings: Mapping[str, Any]) -> Prediction | None:
 def exponents_at_rest(
     settings: Mapping[str, Any], log_moduli: Float[np.ndarray, "*networks N"]
 ) -> Float[np.ndarray, "*networks N"] | None:
-    """All Lyapunov exponents where J_t stays φ′(0) W: log φ′(0) + log|eig_i(W)|, exact at every N.
+    """Return all Lyapunov exponents of networks whose J_t stays φ′(0) W: log φ′(0) + log|eig_i(W)|.
 
-    `log_moduli`: log|eig_i(W)|, descending. NaN for a network that does not come to rest: an odd φ without bias and
-    input does where φ′(0) |eig_1(W)| < 1. A linear network has these exponents whatever its state does. None for
-    other settings. Natural logs, per step.
+    Exact at every N. `log_moduli`: log|eig_i(W)|, descending. NaN for a network that does not come to rest; with an odd
+    φ and neither bias nor input, it does if φ′(0) |eig_1(W)| < 1. A linear network has these exponents whatever its
+    state does. None for other settings. Natural logs, per step.
     """
     if settings.get("cell") == "linear":
         return log_moduli

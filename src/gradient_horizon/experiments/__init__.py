@@ -1,4 +1,4 @@
-"""Experiments: a checked `Config` in, a labelled Dataset out. One experiment a file."""
+"""Experiments: each takes a checked `Config` and returns a labelled Dataset. One experiment per file."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -8,9 +8,9 @@ import xarray as xr
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Parts
 
-Report = Callable[[float], None]  # told how many more networks are finished, perhaps a part of one
+Report = Callable[[float], None]  # receives the number of networks finished since the last call, possibly fractional
 
 
 def measure(config: Config, report: Report, parts: Parts | None = None) -> xr.Dataset:
-    """Run the experiment that `config` names, from what `parts` hold of it on; JAX is loaded here and not before."""
+    """Run the experiment named by `config`, resuming from what `parts` holds. JAX is not loaded before this call."""
     return import_module(f"gradient_horizon.experiments.{config.experiment}").measure(config, report, parts)

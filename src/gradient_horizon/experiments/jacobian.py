@@ -20,7 +20,7 @@ _BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state
 
 @dataclass(frozen=True)
 class Spec:
-    """What is measured; seeds, scales and the cell's numbers are arguments of the compiled programs."""
+    """The static part of a measurement; seeds, scales and the cell's numbers are arguments of the compiled programs."""
 
     norms: tuple[str, ...]
     block: str
@@ -30,7 +30,7 @@ class Spec:
 
 
 def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
-    """One network: norms at each anchor as mantissa and exponent, and whether its states stayed finite."""
+    """Return the norms of one network at each anchor, as mantissa and exponent, and its first non-finite step."""
     return {"scaled": _products(spec, cell, network), "first_bad_step": network.trajectory.first_bad_step}
 
 
@@ -50,11 +50,11 @@ def _products(spec: Spec, cell: Cell, network: Network) -> dict[str, ScaledNorms
     }
 
 
-LogNorms = dict[str, dict[str, np.ndarray]]  # by anchor and norm, (networks, lags)
+LogNorms = dict[str, dict[str, np.ndarray]]  # by anchor, then norm; shape (networks, lags)
 
 
 def _log_norms(products: dict[str, ScaledNorms]) -> LogNorms:
-    """Natural logs in float64 from mantissa and exponent, whatever the precision of the run."""
+    """Return natural logs in float64 from mantissa and exponent, whatever the precision of the run."""
     with np.errstate(divide="ignore"):
         return {
             anchor: {
@@ -66,7 +66,10 @@ def _log_norms(products: dict[str, ScaledNorms]) -> LogNorms:
 
 
 def _largest_difference(log_norms: LogNorms, reference: LogNorms, places: np.ndarray) -> float:
-    """Over every anchor, norm and lag of the networks at `places`; 0 where both are -inf or both NaN."""
+    """Return the largest difference over all anchors, norms and lags of the networks at `places`.
+
+    Entries that are both -inf or both NaN do not differ.
+    """
     largest = 0.0
     for anchor, by_name in reference.items():
         for name, b in by_name.items():
@@ -83,7 +86,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     """Measure every network of `config` and label the result."""
     networks = Networks(config, parts)
     spec = Spec(
-        # the horizon is defined by the Frobenius norm, which costs little beside the product
+        # the horizon is defined by the Frobenius norm, which costs little compared with the product
         norms=tuple(dict.fromkeys(("frobenius", *config.norms))),
         block=config.block,
         anchors=tuple(config.anchors),
@@ -118,7 +121,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
 
 
 def _suspect(products: dict[str, ScaledNorms]) -> np.ndarray:
-    """The networks of which a product at some anchor is to be measured again with more care."""
+    """True for networks with a product, at any anchor, that must be measured again with more care."""
     return np.any([scaled.suspect for scaled in products.values()], axis=0)
 
 

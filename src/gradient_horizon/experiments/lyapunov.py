@@ -1,4 +1,4 @@
-"""Lyapunov spectra over seeds and weight scales, each with its own check: the sum rule."""
+"""Lyapunov spectra over seeds and weight scales, each checked by the sum rule."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from gradient_horizon.store.checkpoints import Parts
 
 @dataclass(frozen=True)
 class Spec:
-    """What is measured; seeds, scales and the cell's numbers are arguments of the compiled program."""
+    """The static part of a measurement; seeds, scales and the cell's numbers are arguments of the compiled program."""
 
     transient: int
     count: int | None
@@ -39,7 +39,7 @@ def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
 
 
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
-    """The exponents of every network of `config`, labelled."""
+    """Measure the Lyapunov exponents of every network of `config` and label the result."""
     networks = Networks(config, parts)
     spec = Spec(config.transient, config.exponents)
     measured = networks.every(_measure, spec, report)

@@ -1,4 +1,4 @@
-"""The networks of a job: drawn, measured in blocks over the devices, and described the same in every result."""
+"""The networks of a job: drawn, measured in blocks across devices, and described in the same way in every result."""
 
 import math
 from collections.abc import Callable, Hashable
@@ -25,7 +25,7 @@ NETWORK = ("weight_scale", "seed")
 
 
 class Network(NamedTuple):
-    """One network and where it went."""
+    """One network and its trajectory."""
 
     params: Any
     h0: Any
@@ -33,7 +33,7 @@ class Network(NamedTuple):
     trajectory: Trajectory
 
 
-# measure(spec, cell, network) -> arrays; the compiled program depends on `spec` and on what the cell is but its numbers
+# measure(spec, cell, network) -> arrays; compiled once per `spec` and structure of the cell, for all of its numbers
 Measure = Callable[[Any, Cell, Network], Any]
 
 
@@ -44,7 +44,7 @@ Measure = Callable[[Any, Cell, Network], Any]
 )
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn for a network: one compiled program for every cell of a family, whatever the scales."""
+    """How a network is drawn. All cells of a family share one compiled program, whatever the scales."""
 
     family: str
     weights: str
@@ -61,15 +61,15 @@ class Draw:
 
 
 class Constants(NamedTuple):
-    """What is the same for every network of a job: an argument of its compiled programs."""
+    """Values shared by all networks of a job, passed to its compiled programs as an argument."""
 
-    draw: np.ndarray  # the numbers of `Draw`, and those of the cell
-    cell: np.ndarray
+    draw: np.ndarray  # the numeric leaves of `Draw`
+    cell: np.ndarray  # those of the cell
     pixels: Any
 
 
 def draw_of(config: Config) -> Draw:
-    """What the settings say of the draw."""
+    """Return the `Draw` that the settings describe."""
     return Draw(
         family=names.FAMILY_OF_CELL[config.cell],
         weights=config.weights,
@@ -87,7 +87,7 @@ def draw_of(config: Config) -> Draw:
 
 
 def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
-    """Parameters, initial state and inputs of one network."""
+    """Draw the parameters, initial state and inputs of one network."""
     cell = make_cell(draw.family, draw.hidden_size, draw.input_size, forget_bias=draw.forget_bias)
     dtype = jnp.dtype(draw.precision)
     key = jax.random.key(network["seed"])
@@ -111,9 +111,9 @@ def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> An
 
 
 def _rolled(cell: Structure, steps: int, rescale: bool, network: Any, constants: Constants) -> Network:
-    """The network with its trajectory: every program that measures it sees the same states.
+    """Add its trajectory to a network, so that every program that measures it sees the same states.
 
-    (Two separately compiled rollouts of a chaotic network would part ways by rounding alone.)
+    (Two separately compiled rollouts of a chaotic network would diverge through rounding alone.)
     """
     params, h0, xs = network
     trajectory = rollout(joined(cell, constants.cell).step, params, h0, xs, steps=steps, rescale=rescale)
@@ -125,7 +125,10 @@ def _measured(measure: Measure, spec: Hashable, cell: Structure, network: Networ
 
 
 def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
-    """Moduli of W's eigenvalues, descending, and its largest singular value; of gru and lstm, the candidate's W."""
+    """Return the moduli of W's eigenvalues, descending, and its largest singular value.
+
+    For GRU and LSTM, W is that of the candidate.
+    """
     matrix = network[0].recurrent
     return {
         "eigenvalue_moduli": -jnp.sort(-jnp.abs(lapack.eigenvalues(matrix))),
@@ -134,7 +137,7 @@ def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
 
 
 class Networks:
-    """Every network of a job: all its seeds at each of its weight scales, the seed changing fastest."""
+    """Every network of a job: all its seeds at each of its weight scales, with the seed varying fastest."""
 
     def __init__(self, config: Config, parts: Parts | None = None):
         self.config = config
@@ -143,7 +146,7 @@ class Networks:
             config.cell, config.hidden_size, draw.input_size, leak=config.leak, forget_bias=config.forget_bias
         )
         self.state_size = cell.state_size
-        # without a bias the state of a homogeneous cell may be scaled: another program
+        # without bias and inputs the state of a homogeneous cell may be scaled, by a different program
         rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"
         (self._draw, scales), (self._cell, numbers) = parted(draw), parted(cell)
         self._rollout = (self._cell, config.steps, rescale)
@@ -158,7 +161,7 @@ class Networks:
         )
         self.population.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.population.total, self.population.block
-        # the gates of a gated cell are more and longer sums, which gain nothing side by side
+        # gated cells have more and longer sums, which gain nothing from sharing vector lanes
         self.width = devices.lane_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
@@ -170,14 +173,15 @@ class Networks:
     def every(
         self, measure: Measure, spec: Hashable, report: Callable[[float], None], *, side_by_side: bool = False
     ) -> Any:
-        """What `measure` gives for every network, along a leading axis; `report` hears of each chunk.
+        """Return the output of `measure` for every network, along a leading axis; `report` is called after each chunk.
 
-        `side_by_side`: small networks share the vector lanes, which gains where `measure` is products and loops alone.
+        `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
+        loops.
         """
         return self.population.every(self._stages(measure, spec, self.width if side_by_side else 1), report)
 
     def over(self, measure: Measure, spec: Hashable, places: Any) -> Any:
-        """The same for the networks at `places` alone."""
+        """Return the same for the networks at `places` only."""
         return self.population.over(self._stages(measure, spec), self.population.at(places))
 
     def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[blocks.Program]:
@@ -188,7 +192,10 @@ class Networks:
         ]
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
-        """`eigenvalue_moduli` (scales, seeds, N) of W, descending, and `largest_singular_value` (scales, seeds)."""
+        """Return the `eigenvalue_moduli` of W, descending, and its `largest_singular_value`.
+
+        Of shapes (scales, seeds, N) and (scales, seeds).
+        """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
         found = self.population.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
@@ -196,14 +203,14 @@ class Networks:
         return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
-        """Weight scales and seeds, and the lags 1 .. T where asked for."""
+        """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
         found = self.population.coordinates()
         if lag:
             found["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
         return found
 
     def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
-        """What every experiment tells of its networks: W's extremes, and whether their states stayed finite."""
+        """Return the variables common to all experiments: W's extremes, finiteness of the states, and state size."""
         of = "of W (gru, lstm: of the candidate's W)"
         return {
             "spectral_radius": (

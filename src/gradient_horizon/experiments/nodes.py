@@ -1,4 +1,4 @@
-"""What each node of the step, activation and matrix, does to the log norm of a gradient on its way back."""
+"""Contribution of each node of the step, activation and matrix, to the log norm of a backpropagated gradient."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
 
 
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
-    """The split of every network of `config`, labelled."""
+    """Measure the contribution of each node in every network of `config` and label the result."""
     networks = Networks(config, parts)
     measured = networks.every(_measure, None, report)
     described = {

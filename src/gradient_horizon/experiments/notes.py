@@ -1,13 +1,14 @@
-"""The study notes' own experiment: dh ← dh Whᵀ, again and again, and what becomes of its norm.
+"""The study notes' experiment: apply dh ← dh Whᵀ repeatedly and record the norm of dh.
 
     np.random.seed(3); Wh = np.random.randn(H, H) * scale; dh = np.ones((N, H))
     for t in range(T): dh = dh @ Wh.T; norm_list.append(np.sqrt(np.sum(dh**2)) / N)
 
-The series as written, in float64; the same in float32 for at least 400 steps, where it overflows or dies; and the
-log-domain answer, which does neither. The modulus of the largest eigenvalue of Wh decides which.
+Three series are computed: the one above in float64; the same in float32 for at least 400 steps, over which it overflows
+or vanishes; and its log-domain version, which does neither. The modulus of the largest eigenvalue of Wh decides between
+growth and decay.
 
 The float64 series agrees with NumPy's to 1e-12 max(1, T/20) down to norms of 1e-153. Below that the squares are
-subnormal: XLA flushes them to zero, NumPy keeps a few wrong digits of them, and only the log-domain answer is right.
+subnormal: XLA flushes them to zero, NumPy keeps a few wrong digits of them, and only the log-domain series is right.
 """
 
 from typing import Any
@@ -23,7 +24,7 @@ from gradient_horizon.numerics.exponents import normalise
 from gradient_horizon.settings.rules import SettingError
 from gradient_horizon.settings.schema import Config
 
-LONG = 400  # steps after which float32 has lost both of the notes' series
+LONG = 400  # steps by which both of the notes' series have left the range of float32
 
 
 def _plain(matrix: Float[Array, "H H"], rows: int, steps: int) -> Float[Array, " T"]:
@@ -47,7 +48,7 @@ def _logarithmic(matrix: Float[Array, "H H"], rows: int, steps: int) -> Float[Ar
 
 
 def notes_matrix(seed: int, hidden_size: int, scale: float) -> Float[np.ndarray, "H H"]:
-    """Wh as the notes draw it, from NumPy's legacy generator."""
+    """Draw Wh as the notes do, from NumPy's legacy generator."""
     return np.random.RandomState(seed).randn(hidden_size, hidden_size) * scale
 
 
@@ -62,14 +63,17 @@ def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str,
 
 
 def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
-    """The three series for every seed and weight scale, and the eigenvalue behind them; too quick for `parts`."""
+    """Compute the three series for every seed and weight scale, and the spectral radius that governs them.
+
+    `parts` is not used: the experiment is too short to need it.
+    """
     shape = (len(config.weight_scales), len(config.seeds))
     matrices = np.stack(
         [notes_matrix(seed, config.hidden_size, scale) for scale in config.weight_scales for seed in config.seeds]
     )
     tiny = np.finfo(np.float64).tiny
     for scale, of_scale in zip(config.weight_scales, matrices.reshape(shape[0], -1), strict=True):
-        if scale and np.any(np.abs(of_scale) < tiny):  # XLA takes them for 0
+        if scale and np.any(np.abs(of_scale) < tiny):  # XLA flushes them to 0
             raise SettingError("weight_scales", scale, f"0, or scales at which no entry of Wh is below {tiny:.2g}")
     with jax.enable_x64(True):
         series = jax.tree.map(np.asarray, _series(jnp.asarray(matrices), config.batch_size, config.steps))

@@ -1,4 +1,4 @@
-"""The whole triangle: log Frobenius norms of ∂h_t/∂h_s for every pair of times s < t."""
+"""Log Frobenius norms of ∂h_t/∂h_s for every pair of times s < t: the whole triangle."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
 
 
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
-    """The triangle of every network of `config`, labelled by the times t (`late`) and s (`early`)."""
+    """Measure the triangle of every network of `config`, labelled by the times t (`late`) and s (`early`)."""
     networks = Networks(config, parts)
     measured = networks.every(_measure, None, report)
     described = {

@@ -1,4 +1,4 @@
-"""Every network of a job, one at each point of its axes: computed chunk by chunk, resumed from parts, labelled."""
+"""The population of a job, one network per point of its axes: computed in chunks, resumed from parts, and labelled."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ from gradient_horizon.numerics.arrays import available
 from gradient_horizon.settings.rules import SettingError
 from gradient_horizon.store.checkpoints import Parts, TooManyNetworksError
 
-# How many networks are measured before they are labelled and written: as many as give `SLAB` bytes, but at least
-# `SLAB_CHUNKS` chunks, as the last chunk is padded. Meanwhile each byte is held `HELD` times: in parts, logs and files.
+# A slab is the number of networks measured before they are labelled and written: about `SLAB` bytes of results, but at
+# least `SLAB_CHUNKS` chunks, as the last is padded. Meanwhile each byte exists `HELD` times: in parts, logs and files.
 SLAB, SLAB_CHUNKS, HELD = 2**26, 16, 8
-_SMALLEST_DRAWN = 46  # bits: entries of W⁰ below 2^-46, 1e-14, are not drawn
+_SMALLEST_DRAWN = 46  # bits: entries of W⁰ below 2^-46, about 1e-14, are never drawn
 
-# What each axis of networks is called on a plot.
+# Plot labels of the axes.
 AXES = {
     "learning_rate": "learning rate",
     "clip_threshold": "clip threshold",
@@ -30,12 +30,15 @@ AXES = {
 
 @lru_cache(maxsize=64)
 def program(function: Callable[..., Any], *arguments: Any, width: int = 1) -> blocks.Program:
-    """`function` with `arguments` first, compiled for a block of networks on each device; the same one every time."""
+    """Compile `function`, with `arguments` bound first, for a block of networks on each device.
+
+    Cached: the same arguments give the same program.
+    """
     return blocks.Program(partial(function, *arguments), width)
 
 
 class Population:
-    """The networks at all points of `axes`, the last axis changing fastest; seeds are uint32, all else `precision`.
+    """The networks at all points of `axes`, the last axis varying fastest. Seeds are uint32, all else has `precision`.
 
     `block` networks share a compiled block on one device; `constants` are the same for every network.
     """
@@ -60,26 +63,28 @@ class Population:
         self.networks = {name: column[place] for name, column, place in zip(self.axes, columns, places, strict=True)}
 
     def every(self, stages: Sequence[blocks.Stage], report: Callable[[float], None]) -> Any:
-        """What the last of `stages` gives for every network, along a leading axis; `report` hears of each chunk.
+        """Return the output of the last of `stages` for every network, along a leading axis.
 
-        Networks that the job's parts hold already are taken from there, the others added to them. With parts, raises
-        `TooManyNetworksError` where the job should go in pieces, and `SettingError` where memory is too small for one.
+        Calls `report` after each chunk. Networks already in the job's parts are read from there; the others are
+        computed and added to them. With parts, raises `TooManyNetworksError` if the job should be run in pieces, and
+        `SettingError` if memory is too small for even one chunk.
         """
         chunks = self._chunks(stages, self.networks) if self._parts is None else self._resumed(self._parts, stages)
         return blocks.gather(chunks, self.total, report)
 
     def over(self, stages: Sequence[blocks.Stage], networks: Mapping[str, np.ndarray]) -> Any:
-        """The same for `networks`, given as the values of their axes; nothing is kept."""
+        """Return the same for `networks`, given by their values along the axes; nothing is added to the parts."""
         return blocks.gather(self._chunks(stages, networks), len(networks["seed"]))
 
     def at(self, places: Any) -> dict[str, np.ndarray]:
-        """The values of the axes of the networks at `places`."""
+        """Return the values along the axes of the networks at `places`."""
         return {name: values[places] for name, values in self.networks.items()}
 
     def refuse_underflow(self, zeros: blocks.Program) -> None:
         """Raise `SettingError` for a weight scale at which an entry of W would be below the smallest normal number.
 
-        XLA makes 0 of it: another network. `zeros` counts the parameters of a network that are 0.
+        XLA would flush that entry to 0, which gives a different network. `zeros` counts the parameters of a network
+        that are 0.
         """
         tiny = float(np.finfo(self.networks["weight_scale"].dtype).tiny)
         asked = [scale for scale in self.axes["weight_scale"] if 0 < scale < tiny * 2**_SMALLEST_DRAWN]
@@ -119,12 +124,12 @@ class Population:
                 rows = slice(done + rows.start, done + rows.stop)
                 parts.add(rows, jax.tree.leaves(values))
                 yield rows, values
-        except BaseException:  # interrupted or failed: what is finished is kept
+        except BaseException:  # interrupted or failed: keep what is finished
             parts.flush()
             raise
 
     def _shapes(self, stages: Sequence[blocks.Stage]) -> blocks.Shapes:
-        """What the last stage gives for a chunk, without computing it."""
+        """Return the shapes of the last stage's output for a chunk, without computing it."""
         size = self.block * jax.device_count()
         shapes = blocks.shapes_of(
             {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
@@ -134,7 +139,10 @@ class Population:
         return shapes
 
     def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
-        """Half of the memory is for what is measured, the other half for measuring it."""
+        """Raise `TooManyNetworksError` if there are more networks than a slab holds.
+
+        Their results may take half of the memory; the other half is for computing them.
+        """
         size = self.block * jax.device_count()
         each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in chunk) // size
         most = max(size, min(budget // (2 * HELD * each), max(SLAB // each, SLAB_CHUNKS * size)))
@@ -150,15 +158,15 @@ class Population:
             raise SettingError("memory_budget", f"{budget / 2**30:.2g} GiB", allowed)
 
     def label(self, values: np.ndarray, *dims: str, title: str, units: str = "1", **more: Any) -> Any:
-        """`values`, networks along the leading axis, as a labelled variable along the axes and `dims`."""
+        """Return `values`, with networks along the leading axis, as a labelled variable along the axes and `dims`."""
         shaped = np.reshape(values, (*self.shape, *np.shape(values)[1:]))
         return (*self.axes, *dims), shaped, {"long_name": title, "units": units, **more}
 
     def coordinates(self) -> dict[str, Any]:
-        """The axes as labelled coordinates."""
+        """Return the axes as labelled coordinates."""
         return {name: (name, values, {"long_name": AXES[name], "units": "1"}) for name, values in self.axes.items()}
 
 
 def zeros(params: Any) -> Any:
-    """How many of the entries of `params` are 0, or below the smallest normal number, which XLA takes for 0."""
+    """Count the entries of `params` that are 0, or below the smallest normal number, which XLA treats as 0."""
     return sum(jnp.sum(leaf == 0, dtype=jnp.int32) for leaf in jax.tree.leaves(params))

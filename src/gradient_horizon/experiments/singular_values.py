@@ -1,4 +1,4 @@
-"""In how many directions the gradient reaches: all singular values of ∂h_T/∂h_(T-lag), over seeds and weight scales."""
+"""All singular values of ∂h_T/∂h_(T-lag) over seeds and weight scales: in how many directions the gradient survives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,13 @@ from gradient_horizon.store.checkpoints import Parts
 
 @dataclass(frozen=True)
 class Spec:
-    """What is measured; seeds, scales and the cell's numbers are arguments of the compiled program."""
+    """The static part of a measurement; seeds, scales and the cell's numbers are arguments of the compiled program."""
 
     lags: tuple[int, ...]
 
 
 def round_lags(steps: int) -> list[int]:
-    """1, 2, 5, 10, 20, 50, ... below `steps`, and `steps`."""
+    """Return the lags 1, 2, 5, 10, 20, 50, ... below `steps`, followed by `steps`."""
     powers = (10**power for power in range(len(str(steps))))
     return [*(lag for ten in powers for lag in (ten, 2 * ten, 5 * ten) if lag < steps), steps]
 
@@ -35,7 +35,7 @@ def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
 
 
 def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
-    """The singular values of every network of `config`, labelled by lag and by their place, the largest first."""
+    """Measure the singular values of every network of `config`, labelled by lag and by index, the largest first."""
     networks = Networks(config, parts)
     lags = round_lags(config.steps) if config.lags is None else config.lags
     measured = networks.every(_measure, Spec(tuple(lags)), report)

@@ -1,6 +1,6 @@
-"""What a compiled program is made for, apart from the numbers that it takes as an argument.
+"""Split a pytree into its structure, for which a program is compiled, and its numeric leaves, which are an argument.
 
-A setting that is a leaf of a pytree (a scale, a rate) may then differ from job to job: all its values share a program.
+A setting that is a leaf (a scale, a rate) may thus differ between jobs: all its values share a program.
 """
 
 from typing import Any, TypeAlias
@@ -12,11 +12,11 @@ Structure: TypeAlias = Any  # the pytree without its leaves; hashable
 
 
 def parted(tree: Any) -> tuple[Structure, np.ndarray]:
-    """`tree`, whose leaves are numbers, as its structure and a vector of them in float64."""
+    """Split `tree`, whose leaves are numbers, into its structure and a float64 vector of the leaves."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, np.array(leaves, np.float64)
 
 
 def joined(structure: Structure, numbers: Any) -> Any:
-    """The tree again, of a vector that may be traced."""
+    """Rebuild the tree from its structure and a vector, which may be traced."""
     return jax.tree.unflatten(structure, [numbers[place] for place in range(structure.num_leaves)])

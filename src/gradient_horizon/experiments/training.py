@@ -1,4 +1,4 @@
-"""Networks that learn a task, and what becomes of their gradients through time meanwhile."""
+"""Train networks on a task, and record their gradients through time along the way."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from gradient_horizon.training.train import solved_at
 
 
 def spec_of(config: Config) -> TrainSpec:
-    """What the settings say of the training run."""
+    """Return the `TrainSpec` that the settings describe."""
     task = make_task(config.task, config.steps, distance=config.distance)
     cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
     gain, input_scale, output_scale = 1.0, config.input_scale, config.output_scale
@@ -59,14 +59,14 @@ def spec_of(config: Config) -> TrainSpec:
 
 
 class Constants(NamedTuple):
-    """What is the same for every network of a job: an argument of its compiled programs."""
+    """Values shared by all networks of a job, passed to its compiled programs as an argument."""
 
-    numbers: np.ndarray  # those of `TrainSpec`
-    data: Any  # the task's
+    numbers: np.ndarray  # the numeric leaves of `TrainSpec`
+    data: Any  # the task's data
 
 
 def _parted(spec: TrainSpec) -> tuple[Structure, np.ndarray]:
-    # the programs are told how many updates to make from one record to the next
+    # the number of updates between records is an argument of the programs
     return parted(replace(spec, updates=1, record_every=1))
 
 
@@ -97,9 +97,9 @@ def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any],
 
 
 class _Trainer:
-    """The stage that trains a chunk of networks from record to record, and says how far it is.
+    """The stage that trains a chunk of networks from record to record and reports its progress.
 
-    With `parts` it keeps checkpoints there, and goes on from the last one.
+    With `parts`, it writes checkpoints there and resumes from the last one.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class _Trainer:
     ):
         self.spec, self.left, self.chunk, self.report, self.parts = spec, total, chunk, report, parts
         self.structure, _ = _parted(spec)
-        self.ahead = 0.0  # what has been reported of the present chunk
+        self.ahead = 0.0  # networks of the current chunk that have been reported
 
     def finished(self, networks: float) -> None:
-        """Hear of networks that are done, whether they were trained here or before."""
+        """Account for networks that are finished, whether they were trained here or in an earlier run."""
         self.report(networks - self.ahead)
         self.left -= int(networks)
         self.ahead = 0.0
@@ -142,7 +142,7 @@ class _Trainer:
         self.ahead += share
 
     def shapes(self, networks: blocks.Shapes, constants: Constants) -> blocks.Shapes:
-        """What a call gives, without its values."""
+        """Return the shapes of the result of a call, without computing it."""
         learner = program(_begin, self.structure).shapes(networks, constants)
         over = blocks.shapes_of(np.zeros(networks.leaves[0].shape, bool))
         record = program(_observe, self.structure).shapes(blocks.together(networks, learner, over), constants)
@@ -154,7 +154,7 @@ class _Trainer:
         )
 
     def memory(self, networks: Any, constants: Constants) -> int:
-        """Bytes that the updates take on all devices."""
+        """Return the bytes that the updates take on all devices."""
         begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
         given = blocks.shapes_of(networks)
@@ -180,7 +180,7 @@ def _stacked(records: list[Record], axis: int) -> Record:
 
 
 def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple[Learner, list[Record]]:
-    """The learner and the records of a checkpoint; those given are of the same structure."""
+    """Return the learner and records of a checkpoint, which have the structure of those given."""
     count = len(jax.tree.leaves(learner))
     places = [jax.device_put(new, old.sharding) for new, old in zip(kept, jax.tree.leaves(learner), strict=False)]
     structure = jax.tree.structure(record)
@@ -189,7 +189,7 @@ def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple
 
 
 def _blank(record: Record) -> Record:
-    """The last record again, without its measurements."""
+    """Return a copy of the last record with its measurements set to NaN."""
     return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan) if leaf.dtype.kind == "f" else leaf, record)
 
 
@@ -208,7 +208,7 @@ _SERIES = {
 def measure(config: Config, report: Callable[[float], None], parts: Parts | None = None) -> xr.Dataset:
     """Train every network of `config` and label its history."""
     spec = spec_of(config)
-    # without a clip rule the thresholds make no difference: one is trained and stands for all
+    # without a clip rule the thresholds make no difference: one is trained and its result is used for all
     thresholds = config.clip_thresholds[:1] if config.clip == "none" else config.clip_thresholds
     population = Population(
         {
@@ -240,7 +240,7 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
 
 
 def _given(spec: TrainSpec) -> dict[str, Any]:
-    """What the histories are judged by."""
+    """Return the reference values for the histories: the level of chance, and the error that counts as solved."""
     described = {
         "chance_loss": (spec.task.chance_loss, "smallest loss without reading the input", "nat"),
         "chance_error": (spec.task.chance_error, "smallest error without reading the input", "1"),

@@ -1,4 +1,4 @@
-"""Figures: a labelled Dataset in, a matplotlib Figure out, without pyplot. One figure a file."""
+"""Figures: each takes a labelled Dataset and returns a matplotlib Figure, without pyplot. One figure per file."""
 
 import lazy_loader
 

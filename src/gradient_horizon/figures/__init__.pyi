@@ -1,4 +1,4 @@
 from typing import Any
 
-# The figures are typed where they are written; here each is whatever matplotlib makes of it.
+# Figures are typed in their own modules; here, each is whatever matplotlib makes of it.
 def __getattr__(name: str) -> Any: ...

@@ -1,4 +1,4 @@
-"""The activations φ with their derivatives φ′, and what float32 makes of the derivative of tanh."""
+"""The activations φ with their derivatives φ′, and the derivative of tanh in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,22 @@ from matplotlib.ticker import LogLocator, MultipleLocator
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.figures.kit import style
 
-_ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the notes' own
+_ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the activation of the notes
 
 
 def curves_of(name: str) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:
-    """x, φ(x) and φ′(x) as they are drawn."""
+    """Return x, φ(x) and φ′(x) as they are drawn."""
     activation, x = ACTIVATIONS[name], np.linspace(-3, 3, 601)
     return x, np.asarray(activation.value(jnp.asarray(x))), np.asarray(activation.derivative(jnp.asarray(x)))
 
 
 def draw_activation(ax: Axes, name: str, colours: list[str]) -> None:
-    """φ and φ′, with the largest value of φ′."""
+    """Draw φ and φ′, with the largest value of φ′."""
     activation, (x, value, derivative) = ACTIVATIONS[name], curves_of(name)
     jumps = np.flatnonzero(np.abs(np.diff(derivative)) > 0.5)
     ax.axhline(activation.steepest, **style.REFERENCE)
     ax.plot(x, value, color=colours[0], label=R"$\varphi$")
-    # A derivative that jumps is drawn in pieces, not joined by a slope that it does not have.
+    # A derivative that jumps is drawn in pieces, so that no spurious slope joins them.
     ax.plot(
         np.insert(x, jumps + 1, np.nan), np.insert(derivative, jumps + 1, np.nan), color=colours[1],
         label=R"$\varphi^{\prime}$",
@@ -42,7 +42,7 @@ def draw_activation(ax: Axes, name: str, colours: list[str]) -> None:
 
 
 def activations() -> Figure:
-    """Every activation φ and its derivative φ′, with the largest value of φ′."""
+    """Plot every activation φ and its derivative φ′, with the largest value of φ′."""
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 3.6)
         axes = figure.subplots(-(-len(_ORDER) // 3), 3, sharex=True, sharey=True).ravel()
@@ -55,7 +55,7 @@ def activations() -> Figure:
 
 
 def tanh_derivatives(x: Float[np.ndarray, " X"]) -> dict[str, Float[np.ndarray, " X"]]:
-    """tanh′ at `x` by its formula in float64, and in float32 by three programs, each named as in the figure."""
+    """Return tanh′ at `x` from its formula in float64 and from three float32 programs, named as in the figure."""
     single = jnp.asarray(x, jnp.float32)
     y = jnp.tanh(single)
     decay = np.exp(-2.0 * np.abs(x))
@@ -69,10 +69,10 @@ def tanh_derivatives(x: Float[np.ndarray, " X"]) -> dict[str, Float[np.ndarray, 
 
 
 def tanh_derivative_in_float32() -> Figure:
-    """tanh′ in float32 by `1 - tanh²`, by JAX's own derivative and by this package's, beside the exact one.
+    """Plot tanh′ in float32 as `1 - tanh²`, as JAX's own derivative and as this package's, with the exact one.
 
-    The first two turn a small gradient into one that is exactly 0; there, left, they leave the axis. Right: each as a
-    multiple of the exact value, where the digits are lost.
+    In the left panel the first two leave the axis where they turn a small gradient into exactly 0. The right panel
+    shows each as a multiple of the exact value, in the range where digits are lost.
     """
     x = np.linspace(0, 20, 1601)
     floor = 1e-18
@@ -83,7 +83,7 @@ def tanh_derivative_in_float32() -> Figure:
         figure = style.new_figure(style.DOUBLE, 2.4)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
         left.plot(x, exact, color="black", linewidth=3.2, alpha=0.25, label="exact")
-        looks[2]["linestyle"] = (0, (3, 1.5))  # it all but covers the second
+        looks[2]["linestyle"] = (0, (3, 1.5))  # it nearly covers the second
         for (name, values), look in zip(derivatives.items(), looks, strict=True):
             left.plot(x, np.where(values > 0, values, floor**2), label=name, **look)
             right.plot(x, values / exact, **look)

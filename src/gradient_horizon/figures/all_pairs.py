@@ -1,4 +1,4 @@
-"""The triangle of all pairs of times as a heat map: from which time to which the gradient reaches."""
+"""Heat map of all pairs of times: from which time to which the gradient reaches."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -23,21 +23,21 @@ from gradient_horizon.settings.schema import Config
 
 EARLY, LATE = "from time $s$ (steps)", "to time $t$ (steps)"
 LABEL = R"$\log_{10}\,\Vert\partial h_t/\partial h_s\Vert_F\,/\sqrt{n}$"
-MOST_ALONE = 8  # weight scales of a result without a swept setting
+MOST_ALONE = 8  # weight scales shown for a result without a swept setting
 _COLOURS = "RdBu_r"  # white where the gradient passes unchanged
 _ZERO, _MISSING = "#F0E442", "0.75"
 _THRESHOLD: dict[str, Any] = {"linewidth": 0.8}
 
 
 def decades_of(data: xr.Dataset) -> Float[np.ndarray, "T T"]:
-    """The median over seeds of log10(‖∂h_t/∂h_s‖_F / √n), by t and s; NaN where most networks overflow."""
+    """Return the median over seeds of log10(‖∂h_t/∂h_s‖_F / √n), by t and s; NaN if most networks overflow."""
     logs = data["log_norm_of_pair"].transpose("seed", "late", "early").values
     decades = logs / math.log(10.0) - 0.5 * math.log10(float(data["state_size"]))
     return over_seeds(decades[None], data["finite"].values[None])[1, 0]
 
 
 def draw_triangle(ax: Axes, decades: Float[np.ndarray, "T T"], threshold: float, norm: Normalize) -> set[str]:
-    """One triangle; which of `zero`, `missing` and `threshold` it shows."""
+    """Draw one triangle; return which of `zero`, `missing` and `threshold` it shows."""
     steps = len(decades)
     extent = (-0.5, steps - 0.5, 0.5, steps + 0.5)
     image: dict[str, Any] = {"origin": "lower", "extent": extent, "aspect": "auto", "interpolation": "nearest"}
@@ -51,7 +51,7 @@ def draw_triangle(ax: Axes, decades: Float[np.ndarray, "T T"], threshold: float,
             shown.add(name)
     passed = np.abs(decades) > threshold
     if (passed & pairs).any() and (pairs & ~passed & ~np.isnan(decades)).any():
-        # Beyond twice the threshold the distance no longer matters to where the contour runs, and -inf has one.
+        # Beyond twice the threshold a value no longer affects the contour; clipping also makes -inf finite.
         height = np.clip(decades, -2 * threshold, 2 * threshold)
         places = np.arange(steps)
         ax.contour(places, places + 1, height, (-threshold, threshold), colors="black", linestyles="-", **_THRESHOLD)
@@ -64,14 +64,17 @@ def draw_triangle(ax: Axes, decades: Float[np.ndarray, "T T"], threshold: float,
 
 
 def colours_of(images: Sequence[Float[np.ndarray, "T T"]], threshold: float) -> tuple[Normalize, bool]:
-    """The colours of these triangles, which end at twice the threshold, and whether some lie beyond that."""
+    """Return the colour scale of these triangles, and whether any value exceeds it.
+
+    The scale ends at the largest value, but at most at twice the threshold.
+    """
     largest = max([1.0, *(float(np.abs(image[np.isfinite(image)]).max(initial=0)) for image in images)])
     end = min(largest, 2 * threshold)
     return Normalize(-end, end), largest > end
 
 
 def add_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, seeds: int, *, is_cut: bool) -> None:
-    """The bar that explains the colours."""
+    """Add the colour bar."""
     drawn = ScalarMappable(norm, matplotlib.colormaps[_COLOURS])
     label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
     bar = style.add_bar(figure, drawn, axes, label=label, extend="both" if is_cut else "neither", pad=0.02)
@@ -79,7 +82,7 @@ def add_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, seeds: int, *
 
 
 def key_of(shown: Collection[str], threshold: float) -> style.Key:
-    """What the contour and the colours beside the bar's mean."""
+    """Return legend entries for the contour and for the colours that are not on the bar."""
     entries = {
         "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"±{threshold:g} decades, the horizon"),
         "zero": (Patch(facecolor=_ZERO), "exactly zero"),
@@ -89,10 +92,10 @@ def key_of(shown: Collection[str], threshold: float) -> style.Key:
 
 
 def reach_of_every_pair(dataset: xr.Dataset) -> Figure:
-    """log10 of ‖∂h_t/∂h_s‖_F / √n for every pair s < t as a heat map, the median over seeds.
+    """Plot log10 of ‖∂h_t/∂h_s‖_F / √n for every pair s < t as a heat map: the median over seeds.
 
-    One panel a weight scale, at most `MOST_ALONE`; one row of them a combination of swept settings. The contour is the
-    horizon's threshold, and the colours end at twice of it. A product that is exactly zero, and one without a value,
+    One panel per weight scale, at most `MOST_ALONE`, and one row per combination of swept settings. The contour is the
+    horizon's threshold, and the colours end at twice that. A product that is exactly zero, and one without a value,
     have colours of their own.
     """
     dataset = dataset.sortby("weight_scale")
@@ -115,6 +118,6 @@ def reach_of_every_pair(dataset: xr.Dataset) -> Figure:
 
 
 def _steps(decades: Float[np.ndarray, "T T"]) -> int:
-    """The steps of a job; those of a shorter one in a sweep are padded with NaN."""
+    """Return the number of steps of a job; shorter jobs in a sweep are padded with NaN."""
     measured = np.flatnonzero(~np.isnan(decades).all(axis=1))
     return int(measured[-1]) + 1 if measured.size else len(decades)

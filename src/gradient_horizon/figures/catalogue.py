@@ -1,4 +1,4 @@
-"""Which figures a job and a sweep get, by the experiment that the result's attributes name."""
+"""The figures of a job and of a sweep, by the experiment named in the result's attributes."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,11 @@ from gradient_horizon.figures.kit import histories, panels, style, theory, weigh
 def _side_by_side(
     dataset: xr.Dataset, abscissa: str, ordinates: tuple[str, str]
 ) -> tuple[Figure, Axes, Axes, weight_scale.ScaleColours]:
-    """Two labelled Axes: on the left a line a weight scale with its colours, on the right weight scales."""
+    """Return a Figure, its two labelled Axes, and the colours of the weight scales.
+
+    The left Axes is for one line per weight scale and has a colour bar; the right one has weight scales as its
+    abscissa.
+    """
     figure = style.new_figure(style.DOUBLE, 2.8)
     left, right = figure.subplots(1, 2)
     left.set(xlabel=abscissa, ylabel=ordinates[0])
@@ -42,7 +46,7 @@ def _side_by_side(
 
 
 def _norms_and_horizon(dataset: xr.Dataset) -> Figure:
-    """The norm against lag beside the horizon against the weight scale; dashed the spectral norm's median."""
+    """Plot the norm against lag, and the horizon against the weight scale; dashed, the spectral norm's median."""
     if "horizon" not in dataset:
         return norm_curves.norm_against_lag(dataset)
     dataset = dataset.sortby("weight_scale")
@@ -58,7 +62,7 @@ def _norms_and_horizon(dataset: xr.Dataset) -> Figure:
 
 
 def _spectrum_and_largest(dataset: xr.Dataset) -> Figure:
-    """The Lyapunov spectrum beside the largest exponent against the weight scale."""
+    """Plot the Lyapunov spectrum, and the largest exponent against the weight scale."""
     dataset = dataset.sortby("weight_scale")
     with style.applied():
         labels = (lyapunov.SPECTRUM, lyapunov.LARGEST)
@@ -71,7 +75,7 @@ def _spectrum_and_largest(dataset: xr.Dataset) -> Figure:
 
 
 def _training(dataset: xr.Dataset) -> Figure:
-    """Loss, error and the norm of the gradient, and ‖∂L/∂h_t‖ as a heat map, each against the update."""
+    """Plot loss, error and the norm of the gradient, and ‖∂L/∂h_t‖ as a heat map, each against the update."""
     dataset = dataset.sortby("weight_scale")
     grid, mapped = histories.split_at_best(dataset), histories.split_at_best(dataset, state_gradients.CHOSEN)
     with style.applied():
@@ -160,10 +164,10 @@ _DRAWN = {
 
 
 def quick_look(dataset: xr.Dataset) -> Figure:
-    """The figure that lies beside one job's result."""
+    """Return the figure that accompanies the result of one job."""
     return _DRAWN[dataset.attrs["experiment"]].quick_look(dataset)
 
 
 def sweep_figures(dataset: xr.Dataset) -> dict[str, Figure]:
-    """Every figure of a joined sweep, by name."""
+    """Return every figure of a joined sweep, by name."""
     return _DRAWN[dataset.attrs["experiment"]].sweep(dataset)

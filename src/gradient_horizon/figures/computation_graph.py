@@ -11,7 +11,7 @@ FORWARD, BACKWARD = "black", "#D55E00"
 _SIZE = (58.0, 23.0)  # of the drawing, in its own units
 _NODES = {"matmul": ("MatMul", 15, 12), "plus": ("+", 31, 12), "tanh": ("tanh", 45, 12), "input": ("MatMul", 22, 3)}
 _HEIGHT, _WIDTH = 3.4, {"matmul": 7.4, "plus": 3.4, "tanh": 5.0, "input": 7.4}
-# What reaches a node on its way back becomes this, and this is what it does to the norm.
+# For each node: what the gradient becomes on its way back, and the effect on its norm.
 _BACK = {
     "tanh": (R"$\delta_a = \varphi^{\prime}(a_t)\odot\delta_h$", R"shrinks it: $0<\varphi^{\prime}\leq 1$"),
     "plus": (R"$\delta_a$", "unchanged"),
@@ -20,7 +20,7 @@ _BACK = {
 
 
 def draw(ax: Axes) -> None:
-    """h_t = tanh(W_h h_{t-1} + W_x x_t + b); δ stands for the gradient of the loss, from right to left."""
+    """Draw h_t = tanh(W_h h_{t-1} + W_x x_t + b); δ, the gradient of the loss, runs from right to left."""
     for name, (label, x, y) in _NODES.items():
         width = _WIDTH[name]
         shape = "circle,pad=0" if name == "plus" else "round,pad=0,rounding_size=0.6"
@@ -40,7 +40,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **loo
 
 
 def _edges(name: str) -> tuple[float, float]:
-    """Where a node ends to the left and to the right."""
+    """Return the left and right ends of a node."""
     _, x, _ = _NODES[name]
     return x - _WIDTH[name] / 2, x + _WIDTH[name] / 2
 

@@ -18,7 +18,7 @@ _AFTER: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
 def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> bool:
-    """One panel an Axes: the norm before clipping with its band over seeds, the median after it dashed.
+    """Draw one panel per Axes: the norm before clipping with its band over seeds; dashed, the median after clipping.
 
     Returns whether any of them clips at all.
     """
@@ -36,15 +36,15 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Scal
 
 
 def key_of(clips: bool) -> style.Key:
-    """What the dashes are."""
+    """Return the legend entry for the dashed lines."""
     return [(Line2D([], [], color=style.GREY, **_AFTER), "after clipping (median)")] if clips else []
 
 
 def gradient_norm_against_update(dataset: xr.Dataset) -> Figure:
-    """The global norm of the gradient before and after clipping, coloured by weight scale, and the share clipped below.
+    """Plot the global norm of the gradient before and after clipping, and below it the share clipped.
 
-    One column a combination of swept settings; medians and 10–90 % bands over seeds. The share is of the gradients
-    since the record before.
+    One column per combination of swept settings, coloured by weight scale; medians and 10–90 % bands over seeds. The
+    share is of the gradients since the previous record.
     """
     dataset = dataset.sortby("weight_scale")
     grid = histories.cut_to(histories.split_at_best(dataset), 2)

@@ -30,11 +30,11 @@ def _last_lag(data: xr.Dataset) -> int:
 
 
 def horizons_of(data: xr.Dataset) -> tuple[Float[np.ndarray, "3 G"], list[str]]:
-    """10 %, median and 90 % of the horizon over seeds by weight scale, and what ends the gradient at the median.
+    """Return the 10, 50 and 90 % quantiles of the horizon over seeds by weight scale, and the kind of the median.
 
-    Each is the horizon of one network (`horizon_quantile`): where a quantile lies between two, the band reaches to the
-    outer one, and the median is the lower. NaN where that network may be one that overflows, at an unknown lag, and ""
-    where the median may.
+    Each is the horizon of one network (`horizon_quantile`): if a quantile lies between two, the band reaches to the
+    outer one, and the median is the lower. A quantile is NaN if its network may be one that overflows, at an unknown
+    lag. The kind is what ends the gradient at the median; "" if the median may be a network that overflows.
     """
     horizons, kinds = (data[name].transpose("weight_scale", "seed").values for name in ("horizon", "horizon_kind"))
     bands, ends = [], []
@@ -46,9 +46,10 @@ def horizons_of(data: xr.Dataset) -> tuple[Float[np.ndarray, "3 G"], list[str]]:
 
 
 def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[style.Key, style.Key]:
-    """One panel an Axes: a line a cell with its band over seeds; T, where the measurement ends, is dashed.
+    """Draw one panel per Axes: one line per cell with its band over seeds; dashed, T, where the measurement ends.
 
-    A horizon beyond T is drawn at T + 1, where its value is censored. Returns what the lines and what the markers mean.
+    A horizon beyond T is drawn at T + 1, where its value is censored. Returns legend entries for the lines and for the
+    markers.
     """
     names: style.Key = []
     marked: set[str] = set()
@@ -75,20 +76,20 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
 def draw_marks(
     ax: Axes, x: Float[np.ndarray, " K"], median: Float[np.ndarray, " K"], kinds: list[str], color: Any
 ) -> None:
-    """At each median a marker that tells what ends the gradient there."""
+    """Mark each median with what ends the gradient there."""
     for kind, mark in _MARKS.items():
         at = np.array(kinds) == kind
         ax.plot(x[at], median[at], color=color, **_MARK, **mark)
 
 
 def marks_key(kinds: Collection[str]) -> style.Key:
-    """What the markers of these kinds mean."""
+    """Return legend entries for the markers of these kinds."""
     marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in kinds]
     return [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
 
 
 def draw_end(ax: Axes, last: int) -> None:
-    """The end of the measurement, T = `last`."""
+    """Draw the end of the measurement, T = `last`."""
     ax.axhline(last, **style.REFERENCE)
     ax.annotate(
         f"beyond T = {last}", (1, last), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
@@ -103,17 +104,17 @@ def _draw_law(ax: Axes, x: Float[np.ndarray, " G"], line: xr.Dataset, color: Any
     threshold = setting(line, "horizon_threshold")
     fine = theory.grid(x, law)
     horizon = np.array([law.horizon(scale, threshold) for scale in fine.tolist()])
-    # At the edge it is infinite: far above the axis, so that the line leaves it steeply.
+    # Infinite at the edge: drawn far above the axis, so that the line leaves it steeply.
     ax.plot(fine, np.minimum(horizon, 1e9), **theory.look(color))
 
 
 def set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
-    """A logarithmic ordinate from the `shortest` horizon to the `longest` measurement."""
+    """Set a logarithmic ordinate from the `shortest` horizon to the `longest` measurement."""
     shortest = min(shortest, max(1.0, longest / 10))
     span = np.log10(longest / shortest)
     for ax in axes:
         ax.set_yscale("log")
-        # Room above for what is said of T.
+        # Leave room above for the label of T.
         ax.set_ylim(shortest / 10 ** (0.06 * span + 0.02), (longest + 1) * 10 ** (0.12 * span + 0.04))
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if span < 2.5 else (1.0,)))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -121,7 +122,7 @@ def set_ordinate(axes: Sequence[Axes], shortest: float, longest: int) -> None:
 
 
 def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
-    """What the figure cannot place, and what it leaves out."""
+    """Return notes on networks without a known horizon, and on panels that are left out."""
     kinds = dataset["horizon_kind"].values
     lost = int(np.sum(kinds == "nonfinite"))
     said = (
@@ -132,9 +133,9 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
 
 
 def horizon_against_scale(dataset: xr.Dataset) -> Figure:
-    """The median gradient horizon against the weight scale g, one line a cell, with its 10–90 % band over seeds.
+    """Plot the median gradient horizon against the weight scale g, one line per cell, with its 10–90 % band over seeds.
 
-    One panel a combination of the other swept settings. Markers tell what ends the gradient of the median network: it
+    One panel per combination of the other swept settings. Markers show what ends the gradient of the median network: it
     vanishes (filled) or explodes (open), or its horizon lies beyond T (triangle). Networks that overflow are counted.
     """
     dataset = dataset.sortby("weight_scale")

@@ -1,4 +1,4 @@
-"""What was learned: loss and error against the update, with the level of chance."""
+"""Learning curves: loss and error against the update, with the level of chance."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ LOSS, ERROR = "loss", "error"
 
 
 def draw(axes: Sequence[Axes], panels: Sequence[xr.Dataset], name: str, colours: ScaleColours) -> None:
-    """One panel an Axes: a line a weight scale with its band over seeds; dashed, chance."""
+    """Draw one panel per Axes: one line per weight scale with its band over seeds; dashed, chance."""
     drawn = []
     for ax, data in zip(axes, panels, strict=True):
         updates, bands = histories.bands_of(data, name)
@@ -35,7 +35,7 @@ def draw(axes: Sequence[Axes], panels: Sequence[xr.Dataset], name: str, colours:
 
 
 def chance_key() -> style.Key:
-    """What the dashed line is."""
+    """Return the legend entry for the dashed line."""
     return [(Line2D([], [], **style.REFERENCE), "chance")]
 
 
@@ -59,15 +59,15 @@ def _against_update(dataset: xr.Dataset, name: str) -> Figure:
 
 
 def loss_against_update(dataset: xr.Dataset) -> Figure:
-    """The loss on fresh sequences against the update, coloured by weight scale: median and 10–90 % band over seeds.
+    """Plot the loss on fresh sequences against the update, coloured by weight scale.
 
-    One panel a combination of swept settings, at the learning rate and clip threshold with which most networks solved
-    the task; dashed, the smallest loss without reading the input. Networks that diverge are left out from there on, and
-    counted.
+    Median and 10–90 % band over seeds. One panel per combination of swept settings, at the learning rate and clip
+    threshold with which most networks solved the task; dashed, the smallest loss possible without reading the input.
+    Networks that diverge are left out from then on, and counted.
     """
     return _against_update(dataset, LOSS)
 
 
 def error_against_update(dataset: xr.Dataset) -> Figure:
-    """The share of wrong answers to fresh sequences against the update, as `loss_against_update`."""
+    """Plot the share of wrong answers to fresh sequences against the update, as in `loss_against_update`."""
     return _against_update(dataset, ERROR)

@@ -1,4 +1,4 @@
-"""Lyapunov exponents: whole spectra, and the largest against the weight scale, with theory laid over both."""
+"""Lyapunov exponents: whole spectra, and the largest against the weight scale, both with theory overlaid."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,18 +37,18 @@ _LIMIT: dict[str, Any] = {
 
 
 def spectra_of(data: xr.Dataset) -> Float[np.ndarray, "3 G K"]:
-    """10 %, median and 90 % of each exponent over seeds, by weight scale and index.
+    """Return the 10, 50 and 90 % quantiles of each exponent over seeds, by weight scale and index.
 
-    NaN where most networks overflow, and beyond the state of a smaller network in a sweep over sizes.
+    NaN if most networks overflow, and beyond the state of a smaller network in a sweep over sizes.
     """
     exponents = data["lyapunov_exponent"].transpose("weight_scale", "seed", "index").values
     return over_seeds(exponents, data["finite"].transpose("weight_scale", "seed").values)
 
 
 def at_rest_of(data: xr.Dataset) -> Float[np.ndarray, "G N"] | None:
-    """The median over seeds of the exact exponents of networks at rest; NaN where one of them is not, or overflows.
+    """Return the median over seeds of the exact exponents of networks at rest.
 
-    None where there are none: see `laws.exponents_at_rest`.
+    NaN if any of the networks is not at rest or overflows. None if there is no exact law: see `laws.exponents_at_rest`.
     """
     if "log_eigenvalue_modulus" not in data:
         return None
@@ -62,10 +62,10 @@ def at_rest_of(data: xr.Dataset) -> Float[np.ndarray, "G N"] | None:
 
 
 def draw_spectra(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> style.Key:
-    """One panel an Axes: a line a weight scale; bands and theory for as many scales as stay legible.
+    """Draw one panel per Axes: one line per weight scale, with bands and theory for as many scales as stay legible.
 
-    At index 0 the largest exponent of mean field; dashed, the exact exponents of networks at rest. Returns what the
-    dashes mean, where there are any.
+    The diamond at index 0 is the largest exponent by mean field; dashed, the exact exponents of networks at rest.
+    Returns the legend entry for the dashes, if there are any.
     """
     every = [spectra_of(data) for data in panels]
     finite = np.concatenate([bands[np.isfinite(bands)] for bands in every])
@@ -74,7 +74,7 @@ def draw_spectra(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Sc
     dashed = False
     for ax, data, bands in zip(axes, panels, every, strict=True):
         n = int(data["state_size"])
-        # An exponent of -inf, a direction that some step maps to zero: the line falls through the bottom of the axis.
+        # An exponent of -inf, a direction that some step maps to zero: the line drops through the bottom of the axis.
         bands = np.where(np.isneginf(bands), 2 * bottom - top - room, bands)[..., :n]
         ax.axhline(0, **style.REFERENCE)
         _draw_lines(ax, np.arange(1, bands.shape[-1] + 1) / n, bands, colours)
@@ -94,7 +94,7 @@ def draw_spectra(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Sc
 
 
 def draw_limit(ax: Axes, exponent: float, color: Any) -> None:
-    """A diamond at index 0: the largest exponent by mean field."""
+    """Draw a diamond at index 0: the largest exponent by mean field."""
     ax.plot(0, exponent, color=color, clip_on=False, zorder=3, **_LIMIT)
 
 
@@ -110,15 +110,15 @@ def _draw_lines(ax: Axes, x: Float[np.ndarray, " K"], bands: Float[np.ndarray, "
 
 
 def limit_key(panels: Sequence[xr.Dataset]) -> style.Key:
-    """`theory.key_of`, for a law that stands as a diamond in the spectra and as a dotted line elsewhere."""
+    """Return `theory.key_of` for a law drawn as a diamond in the spectra and as a dotted line elsewhere."""
     diamond = Line2D([], [], color=style.GREY, **_LIMIT)
     return [((line, diamond), words) for line, words in theory.key_of(panels)]
 
 
 def draw_largest(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> style.Key:
-    """One panel an Axes: a line a cell with its band over seeds, and ½ log χ of mean field dotted.
+    """Draw one panel per Axes: one line per cell with its band over seeds; dotted, ½ log χ of mean field.
 
-    Returns what the lines mean. An exponent of -inf is not drawn.
+    Returns legend entries for the lines. Exponents of -inf are not drawn.
     """
     names: style.Key = []
     for ax, data in zip(axes, panels, strict=True):
@@ -143,7 +143,7 @@ def draw_largest(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> style.Ke
 
 
 def notes_on(dataset: xr.Dataset, left_out: int = 0, *, spectra: bool = True) -> list[str]:
-    """What a figure of whole `spectra`, or of the largest exponents alone, leaves out."""
+    """Return notes on what a figure of whole `spectra`, or of the largest exponents only, leaves out."""
     finite, exponents = dataset["finite"], dataset["lyapunov_exponent"]
     said = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), left_out)
     if bool(np.isneginf(exponents if spectra else exponents.isel(index=0)).any()):
@@ -152,10 +152,10 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0, *, spectra: bool = True) ->
 
 
 def lyapunov_spectrum(dataset: xr.Dataset) -> Figure:
-    """All Lyapunov exponents against their index over n, coloured by weight scale: median and 10–90 % band over seeds.
+    """Plot all Lyapunov exponents against their index over n, coloured by weight scale.
 
-    One panel a combination of swept settings, with theory where there is any. An exponent that is -inf leaves the axis
-    at the bottom. Networks that overflow are left out and counted.
+    Median and 10–90 % band over seeds. One panel per combination of swept settings, with theory if there is any. An
+    exponent of -inf leaves the axis at the bottom. Networks that overflow are left out and counted.
     """
     dataset = dataset.sortby("weight_scale")
     grid = split(dataset)
@@ -172,10 +172,10 @@ def lyapunov_spectrum(dataset: xr.Dataset) -> Figure:
 
 
 def largest_exponent_against_scale(dataset: xr.Dataset) -> Figure:
-    """The largest Lyapunov exponent against the weight scale g, one line a cell, with its 10–90 % band over seeds.
+    """Plot the largest Lyapunov exponent against the weight scale g, one line per cell with its 10–90 % band.
 
-    One panel a combination of the other swept settings. Dotted, ½ log χ of mean field. Networks that overflow are left
-    out and counted.
+    One panel per combination of the other swept settings. The band is over seeds; dotted, ½ log χ of mean field.
+    Networks that overflow are left out and counted.
     """
     dataset = dataset.sortby("weight_scale")
     grid = split(dataset, within=("cell",))

@@ -1,4 +1,4 @@
-"""What each node of the step, activation and matrix, adds to the gradient on its way back in time."""
+"""Contribution of each node of the step, activation and matrix, to the growth of the gradient back in time."""
 
 import math
 
@@ -20,9 +20,10 @@ SUM = "sum"
 
 
 def growth_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "3 T"]]:
-    """10 %, median and 90 % over seeds of log10 of the growth up to each lag, by node, and of their sum.
+    """Return the 10, 50 and 90 % quantiles over seeds of the growth up to each lag, by node and summed over nodes.
 
-    In decades since the last step. -inf once a node has made the gradient exactly zero; NaN where most overflow.
+    In decades, counted from the last step. -inf once a node has made the gradient exactly zero; NaN if most networks
+    overflow.
     """
     added = data["log_growth"].transpose("node", "seed", "lag").values / math.log(10.0)
     total = dict(zip([str(node) for node in data["node"].values], added.cumsum(axis=-1), strict=True))
@@ -31,7 +32,7 @@ def growth_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "3 T"]]:
 
 
 def _looks(names: list[str]) -> dict[str, dict]:
-    """The sum wide and pale, below the nodes: often it is one of them."""
+    """Return the line styles: the sum wide and pale beneath the nodes, as it often coincides with one of them."""
     nodes = [name for name in names if name != SUM]
     colours = [look["color"] for look in style.line_looks(len(nodes))]
     wide = {"color": "0.7", "linewidth": 3.0, "solid_capstyle": "butt"}
@@ -42,10 +43,10 @@ def _looks(names: list[str]) -> dict[str, dict]:
 
 
 def growth_by_node(dataset: xr.Dataset) -> Figure:
-    """How much activation and matrix add to log10 ‖∂L/∂h‖ up to each lag, and their sum: median and band over seeds.
+    """Plot what activation and matrix add to log10 ‖∂L/∂h‖ up to each lag, and their sum: median and band over seeds.
 
-    One panel a weight scale, at most four; one row of them a combination of swept settings. Dotted, the growth of the
-    sum by mean field. What is exactly zero leaves the axis at the bottom.
+    One panel per weight scale, at most four, and one row per combination of swept settings. Dotted, the growth of the
+    sum by mean field. A gradient that is exactly zero leaves the axis at the bottom.
     """
     dataset = dataset.sortby("weight_scale")
     grid = split_scales(dataset, MOST_COLUMNS)

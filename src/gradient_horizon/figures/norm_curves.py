@@ -19,7 +19,7 @@ from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_c
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 XLABEL = R"lag $\tau$ (steps)"
-MOST_NUMBERS = 2**22  # of a large result that are sorted at once
+MOST_NUMBERS = 2**22  # numbers of a large result sorted at once
 _PRODUCTS = {
     "log_norm": R"\partial {0}_T/\partial {0}_{{T\!-\!\tau}}",
     "log_norm_from_start": R"\partial {0}_\tau/\partial {0}_0",
@@ -30,9 +30,9 @@ _SECOND: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (5, 2))}
 
 @dataclass(frozen=True)
 class Quantity:
-    """Which norm a Dataset offers, in decades.
+    """The norm that a figure shows, in decades.
 
-    `threshold`: where the gradient horizon is defined by it. `state`: the symbol of what is derived by itself.
+    `threshold`: that of the gradient horizon, if this norm defines it. `state`: the symbol of the differentiated state.
     """
 
     variable: str
@@ -43,26 +43,27 @@ class Quantity:
 
     @property
     def has_theory(self) -> bool:
-        """Whether theory speaks of it: of the Frobenius norm over √n, of a state that has settled."""
+        """True if theory covers it: the Frobenius norm over √n, from the end, where the state has settled."""
         return self.variable == "log_norm" and self.per_unit
 
     @property
     def label(self) -> str:
-        """An axis's label."""
+        """The axis label."""
         index = "F" if self.norm == "frobenius" else "2"
         divisor = R"\,/\sqrt{n}" if self.per_unit else ""
         product = _PRODUCTS[self.variable].format(self.state)
         return Rf"$\log_{{10}}\,\Vert {product}\Vert_{index}{divisor}$"
 
     def decades(self, data: xr.Dataset) -> Float[np.ndarray, "G S T"]:
-        """log10 of the norm, divided by √n for a Frobenius norm, by weight scale, seed and lag."""
+        """Return log10 of the norm, divided by √n for a Frobenius norm, by weight scale, seed and lag."""
         logs = data[self.variable].sel(norm=self.norm).transpose("weight_scale", "seed", "lag").values
         return logs / math.log(10.0) - (0.5 * math.log10(float(data["state_size"])) if self.per_unit else 0.0)
 
     def bands(self, data: xr.Dataset) -> Float[np.ndarray, "3 G T"]:
-        """10 %, median and 90 % over seeds, by weight scale and lag, in decades; NaN where most networks overflow.
+        """Return the 10, 50 and 90 % quantiles over seeds, in decades, by weight scale and lag.
 
-        A few weight scales at a time, as the whole may be larger than memory.
+        NaN if most networks overflow. Computed for a few weight scales at a time, as the whole may be larger than
+        memory.
         """
         step = max(1, MOST_NUMBERS // (data.sizes["seed"] * data.sizes["lag"]))
         found = []
@@ -73,7 +74,7 @@ class Quantity:
 
 
 def quantity_of(dataset: xr.Dataset) -> Quantity:
-    """The Frobenius norm from the end where there is one, else what there is."""
+    """Return the Frobenius norm from the end if it was measured, otherwise what was measured instead."""
     variable = "log_norm" if "log_norm" in dataset else "log_norm_from_start"
     measured = [str(name) for name in dataset["norm"].values]
     norm = "frobenius" if "frobenius" in measured else measured[0]
@@ -85,7 +86,10 @@ def quantity_of(dataset: xr.Dataset) -> Quantity:
 
 
 def spectral_beside(dataset: xr.Dataset, quantity: Quantity, colours: ScaleColours) -> Quantity | None:
-    """The spectral norm, where it was measured beside the Frobenius norm; None where too many lines would cross."""
+    """Return the spectral norm if it was measured along with the Frobenius norm.
+
+    None if it was not, or if too many lines would cross.
+    """
     measured = quantity.norm == "frobenius" and "spectral" in dataset["norm"].values
     return Quantity(quantity.variable, "spectral", False, None) if measured and colours.is_named else None
 
@@ -93,7 +97,7 @@ def spectral_beside(dataset: xr.Dataset, quantity: Quantity, colours: ScaleColou
 def _growth(
     data: xr.Dataset, bands: Float[np.ndarray, "3 G T"], quantity: Quantity, colours: ScaleColours
 ) -> dict[int, float]:
-    """Decades a step by theory, by the index of each scale that is drawn strong; empty where no law speaks of it."""
+    """Return the theoretical decades per step by index of each scale drawn bold; empty if no law applies."""
     law = theory.law_of(data) if quantity.has_theory else None
     measured = [index for index in colours.strong() if not np.isnan(bands[1, index]).all()]
     growth = {index: law.log_growth(float(colours.scales[index])) / math.log(10.0) for index in measured if law}
@@ -115,9 +119,10 @@ def draw_norms(
     colours: ScaleColours,
     second: Quantity | None = None,
 ) -> None:
-    """One panel an Axes: a line a weight scale, and the threshold.
+    """Draw one panel per Axes: one line per weight scale, and the threshold.
 
-    For as many scales as stay legible the band over seeds, theory dotted, and the median of a `second` norm dashed.
+    As many scales as stay legible also get the band over seeds, theory (dotted), and the median of a `second` norm
+    (dashed).
     """
     bands = [quantity.bands(data) for data in panels]
     medians = [second.bands(data)[1] if second else np.empty((0, 0)) for data in panels]
@@ -127,7 +132,7 @@ def draw_norms(
     bottom, top = _limits([*bands, *medians, *ends], quantity.threshold)
     for ax, data, band, dashed, slopes, lag in zip(axes, panels, bands, medians, growth, last, strict=True):
         lags = data["lag"].values[:lag]
-        # A product that is exactly zero has no logarithm: its line falls through the bottom of the axis.
+        # A product that is exactly zero has no logarithm: its line drops through the bottom of the axis.
         _draw_lines(ax, lags, np.where(np.isneginf(band), 2 * bottom - top, band)[..., :lag], colours)
         for index in colours.strong() if dashed.size else ():
             ax.plot(*thin_curve(lags, dashed[index, :lag]), color=colours.of(index), **_SECOND)
@@ -141,7 +146,7 @@ def draw_norms(
 
 
 def _last(bands: Float[np.ndarray, "3 G T"]) -> int:
-    """The number of lags that were measured: a shorter job's are padded with NaN."""
+    """Return the number of lags that were measured; those of a shorter job are padded with NaN."""
     measured = np.flatnonzero(~np.isnan(bands[1]).all(axis=0))
     return int(measured[-1]) + 1 if measured.size else bands.shape[-1]
 
@@ -161,7 +166,7 @@ def _draw_lines(
 
 
 def key_of(quantity: Quantity, colours: ScaleColours, seeds: int, second: Quantity | None = None) -> style.Key:
-    """What the lines, bands and dashes of `draw_norms` mean."""
+    """Return legend entries for the lines, bands and dashes of `draw_norms`."""
     key = style.median_key(seeds, colours.remark())
     if second:
         key.append((Line2D([], [], color=style.GREY, **_SECOND), R"spectral norm, $\Vert\cdot\Vert_2$"))
@@ -171,10 +176,11 @@ def key_of(quantity: Quantity, colours: ScaleColours, seeds: int, second: Quanti
 
 
 def norm_against_lag(dataset: xr.Dataset) -> Figure:
-    """log10 of ‖∂h_T/∂h_(T-τ)‖_F / √n against the lag τ, coloured by weight scale: median and 10–90 % band over seeds.
+    """Plot log10 of ‖∂h_T/∂h_(T-τ)‖_F / √n against the lag τ, coloured by weight scale.
 
-    One panel a combination of swept settings. A median that is exactly zero leaves the axis at the bottom. Networks
-    that overflow are left out and counted. Without `state_size` the norm is drawn as it is.
+    Median and 10–90 % band over seeds. One panel per combination of swept settings. A median that is exactly zero
+    leaves the axis at the bottom. Networks that overflow are left out and counted. Without `state_size` the norm is not
+    divided by √n.
     """
     dataset = dataset.sortby("weight_scale")
     quantity, grid = quantity_of(dataset), split(dataset)

@@ -1,4 +1,4 @@
-"""The study notes' figure: dh times the same matrix, again and again, grows or decays as a power."""
+"""The study notes' figure: multiplying dh by the same matrix repeatedly makes it grow or decay as a power."""
 
 import math
 from typing import Any
@@ -17,14 +17,14 @@ from gradient_horizon.figures.kit.quantiles import quantiles, thin_band, thin_cu
 
 NORM, LOGARITHM = R"$\Vert dh\Vert_F\,/\,N$", R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$"
 MOST_DOTS = 50
-LINEAR_RANGE = 1e5  # above, a linear axis would show the largest values alone
+LINEAR_RANGE = 1e5  # above this ratio, a linear axis would show only the largest values
 _LINEAR, _FLOAT32 = "#0072B2", "#D55E00"
 _THICK: dict[str, Any] = {"linewidth": 3.5, "alpha": 0.55}
 _LAW: dict[str, Any] = {"color": "black", "linewidth": 0.7, "linestyle": (0, (4, 3))}
 
 
 def columns_of(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
-    """What each column shows and is called: every factor on W_h, largest first, of every swept setting."""
+    """Return the title and data of each column: one per swept setting and factor on W_h, in the order of `dataset`."""
     columns = []
     for panel in split(dataset).panels:
         for index, scale in enumerate(panel.data["weight_scale"].values.tolist()):
@@ -43,7 +43,7 @@ def _draw_band(ax: Axes, x: np.ndarray, values: Float[np.ndarray, "S T"], color:
 
 
 def draw_norm(ax: Axes, data: xr.Dataset) -> None:
-    """‖dh‖_F / N as the notes plot it."""
+    """Draw ‖dh‖_F / N as the notes plot it."""
     steps, norms = data["step"].values, data["norm"].values
     dots = {"marker": "o", "markersize": 2.5} if len(steps) <= MOST_DOTS else {}
     _draw_band(ax, steps, norms, _LINEAR, linewidth=0.9, **dots)
@@ -57,7 +57,10 @@ def draw_norm(ax: Axes, data: xr.Dataset) -> None:
 
 
 def logarithms_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "S T"]]:
-    """log10 of ‖dh‖_F / N by seed and step: in float32, in the log domain, and by the law of the largest eigenvalue."""
+    """Return log10 of ‖dh‖_F / N by seed and step: in float32, in the log domain, and by the law.
+
+    The law is that of the largest eigenvalue.
+    """
     steps, logs = data["long_step"].values, data["log_norm"].values / math.log(10.0)
     with np.errstate(divide="ignore"):
         single = np.log10(data["norm_float32"].values.astype(float))
@@ -66,7 +69,7 @@ def logarithms_of(data: xr.Dataset) -> dict[str, Float[np.ndarray, "S T"]]:
 
 
 def draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
-    """`logarithms_of`, over more steps, and where float32 gives out."""
+    """Draw `logarithms_of`, which cover more steps, and mark where float32 fails."""
     steps, logs = data["long_step"].values, logarithms_of(data)
     single = logs["float32"]
     _draw_band(ax, steps, np.where(np.isfinite(single), single, np.nan), _FLOAT32, **_THICK)
@@ -79,14 +82,14 @@ def draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
 
 
 def _mark_the_end(ax: Axes, steps: np.ndarray, single: Float[np.ndarray, " T"]) -> None:
-    """A cross where float32 gives out, and what it reads from there on."""
+    """Draw a cross where float32 fails, and state what it reads from there on."""
     lost = np.flatnonzero(np.isinf(single))
     if not lost.size or lost[0] == 0:
         return
     reads = "0" if np.isneginf(single[lost[0]]) else "∞"
     x, y = steps[lost[0] - 1], single[lost[0] - 1]
     ax.plot(x, y, color=_FLOAT32, marker="x", markersize=5, markeredgewidth=1.3, linestyle="none")
-    # The corner that a rising, or a falling, line leaves free.
+    # The corner that a rising or falling line leaves free.
     corner, side = ((0.98, 0.04), "bottom") if y > 0 else ((0.98, 0.96), "top")
     ax.annotate(
         f"float32 reads {reads}\nfrom step {steps[lost[0]]} on", corner, xycoords="axes fraction",
@@ -95,7 +98,7 @@ def _mark_the_end(ax: Axes, steps: np.ndarray, single: Float[np.ndarray, " T"]) 
 
 
 def logarithms_key() -> style.Key:
-    """What the lines of `draw_logarithms` mean."""
+    """Return legend entries for the lines of `draw_logarithms`."""
     return [
         (Line2D([], [], color=_FLOAT32, **_THICK), "float32"),
         (Line2D([], [], color=_LINEAR), "log domain"),
@@ -104,11 +107,11 @@ def logarithms_key() -> style.Key:
 
 
 def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
-    """‖dh‖_F / N against the time step, one column a factor on W_h.
+    """Plot ‖dh‖_F / N against the time step, one column per factor on W_h.
 
-    Above, the series as the notes plot it. Below, its logarithm over more steps: in float32, where it overflows or
-    reads 0; in the log domain, where it does neither; and by the law, whose slope is log10 of W_h's spectral radius.
-    Of many factors, a few evenly spread ones are drawn.
+    Above, the series as the notes plot it. Below, its logarithm over more steps: in float32, which overflows or reads
+    0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. Of many
+    factors, a few evenly spread ones are drawn.
     """
     columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the notes
     places = np.linspace(0, len(columns) - 1, min(len(columns), MOST_COLUMNS)).round().astype(int)

@@ -1,4 +1,4 @@
-"""What was solved, and how well: the share of networks and their accuracy against whatever a sweep varies."""
+"""The share of networks that solve their task, and their accuracy, against whatever a sweep varies."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -29,14 +29,14 @@ LABELS = {
     "clip_threshold": "clip threshold $c$",
 }
 _MARKERS, _DASHES = "osD^v", ("-", (0, (4, 1.5)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
-_APART = 0.017  # of an axis: lines that would hide each other's intervals
+_APART = 0.017  # of an axis: shift between lines that would hide each other's intervals
 
 Measure = Callable[[xr.Dataset], Interval]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method: its name, how it looks, and which part of a panel's Dataset is its."""
+    """One method: its name, its line style, and its selection from a panel's Dataset."""
 
     name: str
     look: dict[str, Any]
@@ -44,13 +44,14 @@ class Line:
 
 
 def abscissa_of(dataset: xr.Dataset) -> str:
-    """What the networks of a sweep are compared along.
+    """Return the variable along which the networks of a sweep are compared.
 
-    The first with several values of: steps and distance, any other swept number that is no method's, weight scale,
-    learning rate, clip threshold; then a method's number.
+    It is the first of these with several values: steps, distance, any other swept number that does not belong to a
+    method, weight scale, learning rate, clip threshold, and finally a method's number. If there is none, it is the
+    weight scale.
     """
     several = [str(dim) for dim in dataset.dims if dim in dataset.coords and dataset.sizes[dim] > 1]
-    # null, where it is swept, has no place along an axis of numbers
+    # a swept null has no place along an axis of numbers
     numbers = [name for name in several if dataset[name].dtype.kind in "if" and bool(dataset[name].notnull().all())]
     swept = [name for name in numbers if name not in (*CHOICES, "seed", "update", "time", "lag")]
     order = [
@@ -64,7 +65,7 @@ def abscissa_of(dataset: xr.Dataset) -> str:
 
 
 def lines_of(dataset: xr.Dataset, abscissa: str) -> list[Line]:
-    """One line a combination of methods: a colour for the first of them, a marker and a dash for the others."""
+    """Return one line per combination of methods: a colour for the first method, a marker and a dash for the others."""
     keys = [key for key in METHODS if key in dataset.dims and key != abscissa]
     if not keys:
         return [Line("", style.line_looks(1)[0] | {"marker": "o"}, {})]
@@ -79,9 +80,9 @@ def lines_of(dataset: xr.Dataset, abscissa: str) -> list[Line]:
 
 
 def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
-    """One panel a clip threshold for each panel of `grid`, where there are several that are not the abscissa.
+    """Split each panel of `grid` into one per clip threshold, if there are several that are not the abscissa.
 
-    What is solved depends on the threshold, so that the best one alone would say too little. A row a panel of `grid`.
+    Success depends on the threshold, so the best one alone would say too little. One row per panel of `grid`.
     """
     thresholds = dataset["clip_threshold"].values.tolist()
     if len(thresholds) == 1 or abscissa == "clip_threshold":
@@ -96,20 +97,20 @@ def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
 
 
 def _threshold_note(dataset: xr.Dataset, abscissa: str) -> list[str]:
-    """That some lines are the same in every panel of `by_threshold`, which are those of no clip rule."""
+    """Note that lines without a clip rule are the same in every panel of `by_threshold`, if there are any."""
     told = abscissa != "clip_threshold" and dataset.sizes["clip_threshold"] > 1 and "clip" in dataset.dims
     unclipped = told and "none" in dataset["clip"].values
     return ["Networks that are not clipped are the same at every clip threshold $c$."] if unclipped else []
 
 
 def accuracy(data: xr.Dataset) -> Interval:
-    """The median of 1 - the final error between 10 % and 90 % of the networks that have not diverged."""
+    """Return the median of 1 - final error, with its 10 % and 90 % quantiles, over networks that have not diverged."""
     lower, median, upper = quantiles(1.0 - np.ravel(final_error(data).values)).tolist()
     return Interval(median, lower, upper)
 
 
 def points_of(panel: xr.Dataset, line: Line, abscissa: str, measure: Measure) -> dict[float, Interval]:
-    """What `measure` gives along a line, of what was measured; each at the best of what is neither drawn nor named."""
+    """Return what `measure` gives at each measured point of a line, with the other `CHOICES` at their best values."""
     data = panel.sel(line.place)
     axes = [axis for axis in CHOICES if axis != abscissa]
     if abscissa in CHOICES:
@@ -125,7 +126,7 @@ def points_of(panel: xr.Dataset, line: Line, abscissa: str, measure: Measure) ->
 
 
 def _set_abscissa(axes: Sequence[Axes], values: np.ndarray, abscissa: str) -> Callable[[np.ndarray, float], np.ndarray]:
-    """Limits and ticks; returns what moves points by a share of the axis."""
+    """Set limits and ticks; return a function that moves points by a share of the axis."""
     first, last = float(values.min()), float(values.max())
     logarithmic = weight_scale.spans_decades(values) or (
         abscissa in ("learning_rate", "clip_threshold") and len(values) > 1
@@ -151,7 +152,7 @@ def _set_abscissa(axes: Sequence[Axes], values: np.ndarray, abscissa: str) -> Ca
 def draw_lines(
     axes: Sequence[Axes], grid: Grid, lines: Sequence[Line], abscissa: str, measure: Measure, values: np.ndarray
 ) -> None:
-    """What `measure` gives along every line, with its interval; one panel an Axes."""
+    """Draw what `measure` gives along every line, with its interval; one panel per Axes."""
     moved = _set_abscissa(axes, values, abscissa)
     for ax, panel in zip(axes, grid.panels, strict=True):
         for index, line in enumerate(lines):
@@ -166,19 +167,19 @@ def draw_lines(
 
 
 def key_of(lines: Sequence[Line], bars: str) -> style.Key:
-    """What the lines and their bars mean."""
+    """Return legend entries for the lines and their bars."""
     key: style.Key = [(Line2D([], [], linewidth=0.9, **line.look), line.name) for line in lines if line.name]
     return [*key, (Line2D([], [], color=style.GREY, linestyle="none", marker="|", markersize=9), bars)]
 
 
 def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
-    """What the networks were given and, where it is asked for, when they count as successful."""
+    """Describe the networks' training budget and, with `solved`, when they count as successful."""
     updates, batch = setting(dataset, "updates"), setting(dataset, "batch_size")
     given = f"{updates} updates" if updates else "the updates of each job"
     given += f" of {batch} sequences each" if batch else ""
     if not solved:
         return f"On fresh sequences after {given}."
-    # where it is swept, the coordinate has its name, and null stands for the task's own
+    # if it is swept, the coordinate takes its name, and null means the task's own
     least_errors = dataset["solved_below_used" if "solved_below_used" in dataset else "solved_below"].values
     errors = np.unique(least_errors[~np.isnan(least_errors)])
     is_swept = "solved_below_used" in dataset
@@ -188,7 +189,10 @@ def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
 
 
 def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, chance: bool) -> Figure:
-    """`measure` along the abscissa; with `chance` it is a measure of the error, and networks that diverge have none."""
+    """Plot `measure` along the abscissa.
+
+    With `chance`, it is a measure of the error, which networks that diverge do not have.
+    """
     dataset = dataset.sortby("weight_scale")
     abscissa = abscissa_of(dataset)
     grid = by_threshold(dataset, split(dataset, within=(*METHODS, abscissa)), abscissa)
@@ -212,7 +216,7 @@ def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, ch
 
 
 def draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
-    """The accuracy at chance, and what explains it."""
+    """Draw the accuracy at chance, and return its legend entry."""
     for ax, panel in zip(axes, grid.panels, strict=True):
         chance = 1.0 - panel.data["chance_error"]
         known = chance.max([dim for dim in chance.dims if dim != abscissa])
@@ -224,25 +228,25 @@ def draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
 
 
 def intervals(seeds: int) -> str:
-    """What the bars of a share of networks are."""
+    """Return the legend text for the bars of a share of networks."""
     return f"Wilson's 95 % interval, {seeds} seeds" if seeds > 1 else "Wilson's 95 % interval, one seed"
 
 
 def share_solved_against(dataset: xr.Dataset) -> Figure:
-    """The share of networks that solved their task, with Wilson's 95 % intervals, one line a method.
+    """Plot the share of networks that solved their task, with Wilson's 95 % intervals, one line per method.
 
-    Against steps, distance, weight scale or what else a sweep varies (`abscissa_of`); one panel a combination of the
-    other swept settings and clip threshold. Weight scale and learning rate, where a job varies them beside that, are at
-    their best, and the budget of updates is stated.
+    The abscissa is steps, distance, weight scale or whatever else a sweep varies (`abscissa_of`); there is one panel
+    per combination of the other swept settings and clip threshold. Weight scale and learning rate, if a job varies them
+    as well, are at their best values, and the budget of updates is stated.
     """
     bars = intervals(dataset.sizes["seed"])
     return _against(dataset, share_solved, "share solved", bars, chance=False)
 
 
 def accuracy_against(dataset: xr.Dataset) -> Figure:
-    """1 - the final error, median and 10–90 % over seeds, one line a method, as `share_solved_against`; dashed, chance.
+    """Plot 1 - final error, median and 10–90 % over seeds, one line per method, as in `share_solved_against`.
 
-    Networks that diverge are left out and counted.
+    Dashed, chance. Networks that diverge are left out and counted.
     """
     seeds = dataset.sizes["seed"]
     bars = f"10–90 % of {seeds} seeds" if seeds > 1 else "one seed"

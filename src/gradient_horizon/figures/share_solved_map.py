@@ -1,4 +1,4 @@
-"""How many networks solved their task at each learning rate and clip threshold, or weight scale, as a heat map."""
+"""Heat map of how many networks solved their task, over two of learning rate, clip threshold and weight scale."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from gradient_horizon.figures.share_solved import CHOICES, LABELS, budget
 from gradient_horizon.store.records import ResultError
 
 _COLOURS = "Blues"
-_DARK = 0.55  # of all: from this share on the numbers are white
+_DARK = 0.55  # share of all from which the numbers are white
 
 
 def axes_of(dataset: xr.Dataset) -> tuple[str, str] | None:
-    """The two axes of one job that the map lies along; None where fewer have several values."""
+    """Return the two axes of one job that span the map; None if fewer than two have several values."""
     several = [axis for axis in ("learning_rate", "clip_threshold", "weight_scale") if dataset.sizes[axis] > 1]
     return (several[0], several[1]) if len(several) > 1 else None
 
@@ -40,9 +40,9 @@ def _draw(ax: Axes, data: xr.Dataset, across: str, up: str) -> None:
 
 
 def solved_map(dataset: xr.Dataset) -> Figure:
-    """How many networks of how many solved their task, at each pair of values of the two axes that `axes_of` names.
+    """Plot how many networks out of how many solved their task, over the two axes named by `axes_of`.
 
-    One panel a combination of swept settings; of a third axis that varies, the best value. Raises `ValueError` where
+    One panel per combination of swept settings; a third axis that varies is at its best value. Raises `ValueError` if
     fewer than two axes vary.
     """
     found = axes_of(dataset)

@@ -18,16 +18,16 @@ GROWTH = R"$\log\,\sigma_i\,/\,\tau$ (1/step)"
 
 
 def logs_of(data: xr.Dataset) -> Float[np.ndarray, "3 L N"]:
-    """10 %, median and 90 % over seeds of each log σ_i, by lag and index, natural; of one weight scale.
+    """Return the 10, 50 and 90 % quantiles over seeds of each log σ_i (natural), by lag and index, of one weight scale.
 
-    NaN where most networks overflow, at lags that were not measured, and beyond the state of a smaller network.
+    NaN if most networks overflow, at lags that were not measured, and beyond the state of a smaller network.
     """
     logs = data["log_singular_value"].transpose("seed", "lag", "index").values
     return over_seeds(logs[None], data["finite"].values[None])[:, 0]
 
 
 def draw_lines(ax: Axes, bands: Float[np.ndarray, "3 L N"], colours: ScaleColours, below: float) -> None:
-    """A line a lag against the index over n, with its band; what is -inf is drawn at `below`, out of sight."""
+    """Draw one line per lag against the index over n, with its band; -inf is drawn at `below`, out of sight."""
     measured = np.flatnonzero(~np.isnan(bands[1]).all(axis=0))
     n = int(measured[-1]) + 1 if measured.size else bands.shape[2]
     x = np.arange(1, n + 1) / n
@@ -42,10 +42,10 @@ def draw_lines(ax: Axes, bands: Float[np.ndarray, "3 L N"], colours: ScaleColour
 
 
 def growth_of_every_direction(dataset: xr.Dataset) -> Figure:
-    """log σ_i / τ of ∂h_T/∂h_(T-τ) against the index over n, a line a lag: median and 10–90 % band over seeds.
+    """Plot log σ_i / τ of ∂h_T/∂h_(T-τ) against the index over n, one line per lag: median and 10–90 % band over seeds.
 
-    One panel a weight scale, at most four; one row of them a combination of swept settings. With the lag the lines come
-    to rest at the Lyapunov exponents; on the left, the largest of them by mean field. A σ that is exactly zero leaves
+    One panel per weight scale, at most four, and one row per combination of swept settings. As the lag grows, the lines
+    settle at the Lyapunov exponents; on the left, the largest of these by mean field. A σ that is exactly zero leaves
     the axis at the bottom.
     """
     dataset = dataset.sortby("weight_scale")

@@ -1,4 +1,4 @@
-"""What the first Jacobian predicts: the growth of the gradient before training, against whether and when it helped."""
+"""Whether and when networks solve their task, against the growth of their gradient before training."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ AREA = (
     f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by a bootstrap over seeds."
 )
 YLABEL = "solved after (updates)"
-_UNSOLVED, _DIVERGED = 1.12, 1.25  # of the last update
+_UNSOLVED, _DIVERGED = 1.12, 1.25  # ordinates, as multiples of the last update
 _POINT: dict[str, Any] = {"linestyle": "none", "markersize": 3.4, "markeredgewidth": 0.7}
 _MARKS: dict[str, dict[str, Any]] = {
     "solved": {"marker": "o"},
@@ -34,7 +34,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 
 
 def _points(data: xr.Dataset, last: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Which networks of one weight scale are of which kind, and how high they stand."""
+    """Return, for each kind of mark, which networks of one weight scale have it, and their ordinates."""
     solved, diverged, there = (flag(data).values for flag in (has_solved, has_diverged, exists))
     return {
         "solved": (solved, data["solved_at"].values),
@@ -44,7 +44,7 @@ def _points(data: xr.Dataset, last: int) -> dict[str, tuple[np.ndarray, np.ndarr
 
 
 def draw_points(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> tuple[set[str], int]:
-    """A point a network; which kinds of mark there are, and how many networks' gradient is exactly zero."""
+    """Draw one point per network; return the kinds of mark shown and how many networks have a zero gradient."""
     shown: set[str] = set()
     off = 0
     last = max(setting(data, "updates") or int(data["update"].values[-1]) for data in panels)
@@ -54,7 +54,7 @@ def draw_points(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Sca
     for ax, data, growth in zip(axes, panels, growths, strict=True):
         off += int(np.isneginf(growth).sum())
         for index in range(data.sizes["weight_scale"]):
-            # A gradient that is exactly zero stands at the left end.
+            # A gradient that is exactly zero is drawn at the left end.
             x = np.maximum(growth[index], first)
             for kind, (chosen, y) in _points(data.isel(weight_scale=index), last).items():
                 if chosen.any():
@@ -79,22 +79,22 @@ def _verdict(data: xr.Dataset) -> str:
 
 
 def key_of(shown: Collection[str]) -> style.Key:
-    """What the marks mean."""
+    """Return legend entries for the marks."""
     marks = {kind: mark for kind, mark in _MARKS.items() if kind in shown}
     return [(Line2D([], [], color=style.GREY, **_POINT, **mark), kind) for kind, mark in marks.items()]
 
 
 def zero_note(off: int) -> list[str]:
-    """Where networks stand that have no logarithm."""
+    """Note where networks with a gradient of exactly zero, which has no logarithm, are drawn."""
     return [f"{off} networks whose gradient is exactly zero stand at the left end."] if off else []
 
 
 def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
-    """When each network solved its task against the growth of its gradient before training, coloured by weight scale.
+    """Plot when each network solved its task against the initial growth of its gradient, coloured by weight scale.
 
-    One panel a combination of swept settings, at the learning rate and clip threshold with which most networks solved
-    the task; networks that did not stand above the line. In each, how well the initial gradient horizon tells the two
-    apart: `outcomes.foretold`.
+    One panel per combination of swept settings, at the learning rate and clip threshold with which most networks solved
+    the task; networks that did not are drawn above the line. Each panel states how well the initial gradient horizon
+    tells the two apart: `outcomes.foretold`.
     """
     dataset = dataset.sortby("weight_scale")
     grid = histories.split_at_best(dataset)

@@ -1,4 +1,4 @@
-"""The gradient of the loss with respect to each state as a heat map over training: how far back the loss is felt."""
+"""Heat map over training of the gradient of the loss with respect to each state: how far back the loss is felt."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,16 @@ from gradient_horizon.figures.kit import histories, style
 TIME = "time $t$ (steps)"
 LABEL = R"$\log_{10}\,\Vert\partial L/\partial h_t\Vert$"
 CHOSEN = ("learning_rate", "clip_threshold", "weight_scale")
-DECADES = 12  # that the colours tell apart, from the largest gradient down
+DECADES = 12  # decades that the colours span, from the largest gradient down
 _COLOURS = "viridis"
 _ZERO, _MISSING = "#D55E00", "0.8"
 
 
 def decades_of(data: xr.Dataset) -> tuple[Int[np.ndarray, " U"], Float[np.ndarray, "T U"]]:
-    """The updates, and the median over seeds of log10 ‖∂L/∂h_t‖ by t and update; NaN where most have diverged."""
+    """Return the updates, and the median over seeds of log10 ‖∂L/∂h_t‖ by t and update.
+
+    NaN where most networks have diverged.
+    """
     updates, bands = histories.bands_of(data.expand_dims("weight_scale"), "log_state_gradient_norm")
     decades = bands[1, 0].T / math.log(10.0)
     measured = np.flatnonzero(~np.isnan(decades).all(axis=1))
@@ -34,7 +37,7 @@ def decades_of(data: xr.Dataset) -> tuple[Int[np.ndarray, " U"], Float[np.ndarra
 
 
 def _edges(places: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K+1"]:
-    """Where each place's part of an axis begins and ends: halfway between neighbours."""
+    """Return the cell edges along an axis: halfway between neighbouring places, and as far beyond both ends."""
     if len(places) == 1:
         return np.array([places[0] - 0.5, places[0] + 0.5])
     between = (places[1:] + places[:-1]) / 2
@@ -42,7 +45,7 @@ def _edges(places: Int[np.ndarray, " K"]) -> Float[np.ndarray, " K+1"]:
 
 
 class Heat:
-    """The colours of these heat maps, the same for all of them, and the maps."""
+    """The heat maps of several panels, all on the same colour scale."""
 
     def __init__(self, panels: Sequence[xr.Dataset]):
         self.maps = [decades_of(data) for data in panels]
@@ -54,11 +57,11 @@ class Heat:
 
     @property
     def has_one_length(self) -> bool:
-        """Whether all maps have the same times."""
+        """True if all maps have the same times."""
         return len({len(decades) for _, decades in self.maps}) == 1
 
     def draw(self, axes: Sequence[Axes]) -> None:
-        """One map an Axes."""
+        """Draw one map per Axes."""
         for ax, (updates, decades) in zip(axes, self.maps, strict=True):
             edges = _edges(updates), np.arange(len(decades) + 1) + 0.5
             mesh: dict[str, Any] = {"rasterized": True}
@@ -75,7 +78,7 @@ class Heat:
             ax.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
 
     def add_bar(self, figure: Figure, axes: Sequence[Axes], seeds: int, aspect: float = 20.0) -> None:
-        """The bar that explains the colours."""
+        """Add the colour bar."""
         drawn = ScalarMappable(self.norm, matplotlib.colormaps[_COLOURS])
         label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
         extend = "min" if self.is_cut else "neither"
@@ -83,7 +86,7 @@ class Heat:
         bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
 
     def key(self) -> style.Key:
-        """What the colours beside the bar's mean."""
+        """Return legend entries for the colours that are not on the bar."""
         entries = {
             "zero": (Patch(facecolor=_ZERO), "exactly zero"),
             "missing": (Patch(facecolor=_MISSING), "most networks have diverged"),
@@ -92,11 +95,11 @@ class Heat:
 
 
 def state_gradient_over_training(dataset: xr.Dataset) -> Figure:
-    """log10 of ‖∂L/∂h_t‖ for every time t, against the update, as a heat map: the median over seeds.
+    """Plot log10 of ‖∂L/∂h_t‖ for every time t against the update, as a heat map: the median over seeds.
 
-    One panel a combination of swept settings, at the weight scale, learning rate and clip threshold with which most of
-    its networks solved the task. The loss is read at the top, t = T; below, colours tell how much of it reaches back.
-    Networks that diverge are left out from there on, and counted.
+    One panel per combination of swept settings, at the weight scale, learning rate and clip threshold with which most
+    of its networks solved the task. The loss is read at the top, t = T; below, colours show how much of it reaches
+    back. Networks that diverge are left out from then on, and counted.
     """
     dataset = dataset.sortby("weight_scale")
     grid = histories.split_at_best(dataset, CHOSEN)

@@ -1,4 +1,4 @@
-"""How a network changes while it learns: the size of W, the largest Lyapunov exponent, how saturated it is."""
+"""How a network changes as it learns: the size of W, the largest Lyapunov exponent, and the saturation of its units."""
 
 from typing import Any
 
@@ -14,10 +14,11 @@ _NORM: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
 def evolution_of_the_network(dataset: xr.Dataset) -> Figure:
-    """Spectral radius and largest singular value of W, largest Lyapunov exponent, and saturation against the update.
+    """Plot the size of W, the largest Lyapunov exponent, and saturation against the update.
 
-    One column a combination of swept settings, coloured by weight scale: medians and 10–90 % bands over seeds. At an
-    exponent of 0 the gradient along a trajectory neither grows nor decays.
+    The size is the spectral radius and the largest singular value. One column per combination of swept settings,
+    coloured by weight scale: medians and 10–90 % bands over seeds. At an exponent of 0 the gradient along a trajectory
+    neither grows nor decays.
     """
     dataset = dataset.sortby("weight_scale")
     grid = histories.cut_to(histories.split_at_best(dataset), len(LABELS))

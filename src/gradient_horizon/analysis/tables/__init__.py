@@ -1,4 +1,4 @@
-"""The tables that end a sweep: how far the gradient reaches, how fast it grows, what was learned."""
+"""Tables printed at the end of a sweep: gradient horizons, Lyapunov exponents, and outcomes of training."""
 
 import lazy_loader
 

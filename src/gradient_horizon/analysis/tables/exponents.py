@@ -1,4 +1,4 @@
-"""How fast the gradient grows, beside what theory says of it."""
+"""Table of the largest Lyapunov exponent, with its theoretical value."""
 
 import numpy as np
 import xarray as xr
@@ -10,10 +10,11 @@ from gradient_horizon.store.datasets import settings_of
 
 
 def lyapunov_table(dataset: xr.Dataset) -> Table | None:
-    """One row a swept setting and weight scale, of which up to `MOST_SCALES`; None where no exponents were measured.
+    """Tabulate Lyapunov exponents, one row per swept setting and weight scale; None if none were measured.
 
-    `theory` is ½ log χ, or exact; `D_KY` the Kaplan-Yorke dimension and `entropy` the sum of the positive exponents,
-    medians over seeds; `error` the worst violation of the sum rule, per step and unit.
+    At most `MOST_SCALES` weight scales are shown. `theory` is ½ log χ, or exact; `D_KY` is the Kaplan-Yorke dimension
+    and `entropy` the sum of the positive exponents, both medians over seeds; `error` is the worst violation of the sum
+    rule, per step and unit.
     """
     if "sum_rule_error" not in dataset:
         return None

@@ -1,4 +1,4 @@
-"""How far the gradient reaches, and how exactly that was measured."""
+"""Table of gradient horizons, and lines reporting how accurately the norms were measured."""
 
 import json
 
@@ -27,9 +27,9 @@ def _reach(reach: Reach) -> str:
 
 
 def _horizon(chosen: xr.Dataset, scale: float) -> str:
-    """The median over seeds: the lower of two in the middle that end alike, or else both.
+    """Return the median over seeds: the lower of the middle two if they have the same kind, otherwise both.
 
-    Where networks overflow both are given, as those unknown lags set them apart.
+    If any networks overflow, both are given, since the unknown lags of those networks separate them.
     """
     at = chosen.sel(weight_scale=scale)
     lower, upper = horizon_quantile(at.horizon.values, at.horizon_kind.values)
@@ -42,10 +42,10 @@ def _horizon(chosen: xr.Dataset, scale: float) -> str:
 
 
 def _median_growth(chosen: xr.Dataset, last: int) -> Float[np.ndarray, " G"]:
-    """Median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`; of log ‖M‖₂ where that alone is there.
+    """Return the median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`, or of log ‖M‖₂.
 
-    A network that overflows has grown by more than any number; halfway between a number and an infinite one lies the
-    infinite one, and of two the lower. NaN where no network was measured.
+    The latter if the Frobenius norm was not measured. A network that overflows has a growth of +inf. The midpoint of a
+    finite and an infinite value is the infinite one, and that of -inf and +inf is -inf. NaN if no network was measured.
     """
     measured = chosen.log_norm.norm.values.tolist()
     norm = "frobenius" if "frobenius" in measured else measured[0]
@@ -58,7 +58,7 @@ def _median_growth(chosen: xr.Dataset, last: int) -> Float[np.ndarray, " G"]:
 
 
 def _median(values: Float[np.ndarray, " S"]) -> float:
-    """That of numbers of which some may be infinite; NaN of none."""
+    """Return the median of numbers that may be infinite; NaN if there are none."""
     if not len(values):
         return np.nan
     low, high = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]
@@ -66,7 +66,7 @@ def _median(values: Float[np.ndarray, " S"]) -> float:
 
 
 def _neutral(scales: Float[np.ndarray, " G"], growth: Float[np.ndarray, " G"]) -> str:
-    """The neutral scale, or on which side of those measured it can lie."""
+    """Return the neutral scale as text, or on which side of the measured scales it may lie."""
     neutral = neutral_scale(scales, growth)
     if np.isfinite(neutral):
         return f"{neutral:.3f}"
@@ -79,9 +79,9 @@ def _neutral(scales: Float[np.ndarray, " G"], growth: Float[np.ndarray, " G"]) -
 
 
 def horizon_table(dataset: xr.Dataset) -> Table | None:
-    """One row a swept setting; None where no horizon was measured.
+    """Tabulate gradient horizons, one row per swept setting; None if no horizon was measured.
 
-    The median is that of `horizon_quantile`: where it lies between two networks of other kinds, both are given.
+    The median is that of `horizon_quantile`; if it lies between two networks of different kinds, both are given.
     """
     if "horizon" not in dataset:
         return None
@@ -92,7 +92,7 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
     table = table_of("Gradient horizon in steps at weight scale g, median over seeds", keys, columns)
     for at, chosen in points_of(dataset, keys):
         norm = chosen.log_norm.isel(norm=0)
-        # a weight scale at a time, as the whole may be larger than memory
+        # one weight scale at a time: the whole may be larger than memory
         measured = [at.notnull().any("seed").values for at in norm.transpose("weight_scale", "seed", "lag")]
         lags = np.flatnonzero(np.any(measured, axis=0))
         last = int(chosen.lag[lags[-1]]) if len(lags) else int(chosen.lag[-1])
@@ -109,7 +109,7 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
 
 
 def _caption(neutral: list[str], reaches: list[str]) -> str | None:
-    """What the less usual entries mean."""
+    """Explain the less common entries."""
     said = {
         "neutral g > or <: the median gradient vanishes or explodes at every scale": any(
             cell.startswith((">", "<")) for cell in neutral
@@ -122,7 +122,7 @@ def _caption(neutral: list[str], reaches: list[str]) -> str | None:
 
 
 def recheck_lines(dataset: xr.Dataset) -> list[str]:
-    """The largest difference from `method=jacrev` of each job that was measured again with it."""
+    """Report the largest difference from `method=jacrev` of each job that was measured again with it."""
     rechecked = json.loads(dataset.attrs.get("recheck", "[]"))
     return [
         f"{entry['job'] or 'single'}: largest |difference| of a log norm from method=jacrev: {entry['difference']:.2g}"

@@ -1,4 +1,4 @@
-"""What the tables share: their rows, and numbers as text."""
+"""Shared parts of the tables: their rows, and the formatting of numbers."""
 
 import itertools
 import json
@@ -12,16 +12,16 @@ from rich.table import Table
 
 from gradient_horizon.store.datasets import settings_of
 
-MOST_SCALES = 5  # rows a swept setting where each weight scale has its own
+MOST_SCALES = 5  # rows per swept setting in tables with a row per weight scale
 
 
 def swept_keys(dataset: xr.Dataset) -> list[str]:
-    """The swept settings that are dimensions of a joined result."""
+    """Return the swept settings that are dimensions of a joined result."""
     return [key for key in json.loads(dataset.attrs["swept"]) if key in dataset.dims]
 
 
 def points_of(dataset: xr.Dataset, keys: list[str]) -> Iterator[tuple[dict[str, Any], xr.Dataset]]:
-    """The combinations of these settings that a job measured, as they were set, and what it measured there."""
+    """Yield each combination of these settings that a job measured, as it was set, with the data measured there."""
     for point in itertools.product(*(dataset[key].values.tolist() for key in keys)):
         chosen = dataset.sel(dict(zip(keys, point, strict=True)))
         if chosen.state_size.notnull():
@@ -30,7 +30,7 @@ def points_of(dataset: xr.Dataset, keys: list[str]) -> Iterator[tuple[dict[str, 
 
 
 def table_of(title: str, keys: list[str], columns: tuple[str, ...]) -> Table:
-    """A table with a column a swept setting, and columns of numbers."""
+    """Return an empty table with a column per swept setting, followed by columns of numbers."""
     table = Table(title=title)
     for key in keys:
         table.add_column(key)
@@ -40,13 +40,13 @@ def table_of(title: str, keys: list[str], columns: tuple[str, ...]) -> Table:
 
 
 def few_scales(dataset: xr.Dataset) -> Int[np.ndarray, " K"]:
-    """The places of up to `MOST_SCALES` weight scales, evenly spread, both ends among them."""
+    """Return the indices of up to `MOST_SCALES` weight scales, evenly spaced and including both ends."""
     last = dataset.sizes["weight_scale"] - 1
     return np.linspace(0, last, min(last + 1, MOST_SCALES)).round().astype(int)
 
 
 def median_of(values: xr.DataArray, digits: int, *, spread: bool = False) -> str:
-    """The median over seeds, and half the 10–90 % range where that is finite."""
+    """Return the median over seeds as text and, with `spread`, half the 10–90 % range if that is finite."""
     known = values.values[~np.isnan(values.values)]
     if not len(known):
         return ""

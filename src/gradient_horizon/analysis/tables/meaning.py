@@ -1,4 +1,4 @@
-"""What the numbers of an experiment mean, and which picture to look at first: the last words of a run."""
+"""Closing lines of a run: what the numbers of its experiment mean, and which figure to look at first."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ _MEANING = {
 
 
 def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
-    """Three lines: what is measured, the picture to look at first, and how to get at all of it."""
+    """Return three lines: what is measured, which figure to look at first, and how to load all of the numbers."""
     sentence, picture = _MEANING[dataset.attrs["experiment"]]
     attributes = dataset.attrs
     configs = [job["config"] for job in json.loads(attributes["jobs"])] if "jobs" in attributes else []
@@ -52,7 +52,7 @@ def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
 
 
 def _words(dataset: xr.Dataset, configs: Sequence[Mapping[str, Any]], key: str) -> str:
-    """A setting's value, or its values, in words."""
+    """Return the value or values of a setting as text."""
     values = [config.get(key) for config in configs]
     if None in values and key in dataset.variables:  # decided by each job's task
         values = np.unique(dataset[key]).tolist()

@@ -1,4 +1,4 @@
-"""The short tables that end a sweep: how far the gradient reaches, how fast it grows, what was learned."""
+"""All tables printed at the end of a sweep: gradient horizons, Lyapunov exponents, and outcomes of training."""
 
 import xarray as xr
 from rich.table import Table
@@ -11,5 +11,8 @@ _TABLES = (horizon_table, lyapunov_table, solved_table, prediction_table)
 
 
 def tables(dataset: xr.Dataset) -> list[Table]:
-    """What there is to tell of the result of a sweep; `pairs`, `nodes` and `notes` speak by their figures."""
+    """Return the tables that apply to the result of a sweep.
+
+    `singular_values`, `pairs`, `nodes` and `notes` have figures but no tables.
+    """
     return [table for make in _TABLES if (table := make(dataset)) is not None]

@@ -1,4 +1,4 @@
-"""What was learned, and what the first Jacobian said of it."""
+"""Tables of the outcomes of training, and of how well the initial gradient horizon predicts them."""
 
 import xarray as xr
 from rich.table import Table
@@ -16,7 +16,7 @@ from gradient_horizon.analysis.outcomes import (
 from gradient_horizon.analysis.tables.layout import few_scales, median_of, points_of, swept_keys, table_of
 
 _CHOICES = {"learning_rate": "η", "clip_threshold": "c"}
-FEW = 20  # seeds, with which a share of one half is known to ±0.2
+FEW = 20  # seeds: with this many, a share of one half is known to ±0.2
 
 
 def _interval(lower: float, upper: float) -> str:
@@ -24,7 +24,7 @@ def _interval(lower: float, upper: float) -> str:
 
 
 def _of_few(seeds: int, rows: int) -> str:
-    """How far `rows` shares of so few `seeds` may be trusted; nothing where they are not few."""
+    """Return a caveat for `rows` shares of so few `seeds`; empty if there are enough."""
     if not 0 < seeds <= FEW:
         return ""
     text = f"{seeds} seed{'s' if seeds > 1 else ''}: ±{widest_half(seeds):.2f} at worst"
@@ -36,10 +36,11 @@ def _of_few(seeds: int, rows: int) -> str:
 
 
 def solved_table(dataset: xr.Dataset) -> Table | None:
-    """One row a swept setting and weight scale, of which a few; None where nothing was trained.
+    """Tabulate the networks that solved their task, one row per swept setting and weight scale.
 
-    Of several learning rates or clip thresholds, those with which most networks solved their task. Where a row has few
-    seeds the caption says what that is worth.
+    Only a few weight scales are shown. Of several learning rates or clip thresholds, those with which most networks
+    solved their task are used. If a row has few seeds, the caption states the resulting uncertainty. None if none were
+    trained.
     """
     if "solved_at" not in dataset:
         return None
@@ -72,16 +73,17 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
 
 
 def _selected(dataset: xr.Dataset) -> list[str]:
-    """That the best of several learning rates or clip thresholds is counted, by `at_best`."""
+    """Note that only the best of several learning rates or clip thresholds is counted, chosen by `at_best`."""
     several = [_CHOICES[axis] for axis in _CHOICES if dataset.sizes[axis] > 1]
     chosen = "that with which most of these networks solved (none: of lowest error), the best case"
     return [f"{' and '.join(several)}: of several {chosen}"] if several else []
 
 
 def prediction_table(dataset: xr.Dataset) -> Table | None:
-    """One row a swept setting, over all weight scales: `outcomes.foretold`. None where no job has both kinds.
+    """Tabulate `outcomes.foretold`, one row per swept setting, over all weight scales.
 
-    At the learning rate and clip threshold with which most networks solved their task.
+    Evaluated at the learning rate and clip threshold with which most networks solved their task. None if nothing was
+    trained, or if no job has both networks that solved it and networks that did not.
     """
     if "solved_at" not in dataset:
         return None

@@ -1,1 +1,1 @@
-"""What figures share: style, facets, quantiles, colours by weight scale."""
+"""Shared parts of the figures: style, facets, quantiles, and colours by weight scale."""

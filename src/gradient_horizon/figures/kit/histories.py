@@ -1,4 +1,4 @@
-"""What the figures of training share: histories as bands over seeds, and which networks they are of."""
+"""Shared parts of the figures of training: histories as bands over seeds, and the choice of networks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,14 +19,14 @@ from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 XLABEL = "update"
 SYMBOLS = {"learning_rate": R"$\eta$", "clip_threshold": "$c$", "weight_scale": "$g$"}
-MOST_STACKED = 32  # Axes that a page holds where they stand in rows of their own
-_MOST_BANDS = 3  # of one Axes: more hide each other
+MOST_STACKED = 32  # Axes that fit on a page when they have rows of their own
+_MOST_BANDS = 3  # per Axes: more would hide each other
 
 
 def split_at_best(dataset: xr.Dataset, axes: Sequence[str] = ("learning_rate", "clip_threshold")) -> Grid:
-    """`panels.split`, each panel at the values of `axes` with which most of its networks solved their task.
+    """Split by `panels.split`, each panel at the values of `axes` with which most of its networks solved their task.
 
-    The title names those of which there were several.
+    The title names the values of those axes that make any difference.
     """
     grid = split(dataset)
     panels = []
@@ -38,10 +38,10 @@ def split_at_best(dataset: xr.Dataset, axes: Sequence[str] = ("learning_rate", "
 
 
 def bands_of(data: xr.Dataset, name: str) -> tuple[Int[np.ndarray, " U"], Float[np.ndarray, "3 G U ..."]]:
-    """The updates at which `name` was recorded, and its 10 %, median and 90 % over seeds by weight scale.
+    """Return the updates at which `name` was recorded, and its 10, 50 and 90 % quantiles over seeds by weight scale.
 
-    A network that is followed no further, as it has solved its task, keeps its last value. One that has diverged is
-    left out, and where those are the majority there is NaN.
+    A network that is no longer followed because it has solved its task keeps its last value. Networks that have
+    diverged are left out; NaN where they are the majority.
     """
     networks = ("weight_scale", "seed")
     values = data[name].transpose(*networks, ..., "update").values
@@ -68,7 +68,7 @@ def draw_bands(
     banded: bool = True,
     **line: Any,
 ) -> None:
-    """A median a weight scale, with its band for as few as stay legible."""
+    """Draw one median per weight scale, with bands for as many scales as stay legible."""
     strong = sorted(colours.strong())
     marker = "." if len(updates) == 1 else ""
     with_band = {strong[0], strong[len(strong) // 2], strong[-1]} if len(strong) > _MOST_BANDS else set(strong)
@@ -81,7 +81,7 @@ def draw_bands(
 
 
 def set_updates(axes: Iterable[Axes], panels: Iterable[xr.Dataset]) -> None:
-    """An abscissa that ends with the last update that any of `panels` has."""
+    """Set an abscissa that ends with the last update of any of `panels`."""
     last = max(setting(data, "updates") or int(data["update"].values[-1]) for data in panels)
     for ax in axes:
         ax.set_xlim(0, last)
@@ -89,14 +89,14 @@ def set_updates(axes: Iterable[Axes], panels: Iterable[xr.Dataset]) -> None:
 
 
 def set_update_ticks(ax: Axes) -> None:
-    """Ticks of an abscissa of updates, fewer where Axes stand close together."""
+    """Set the ticks of an abscissa of updates, fewer if Axes are close together."""
     spec = ax.get_subplotspec()
     wide = spec is None or spec.get_gridspec().ncols <= 2
     ax.xaxis.set_major_locator(MaxNLocator(5 if wide else 3, integer=True, steps=style.ROUND))
 
 
 def set_ordinate(axes: Sequence[Axes], drawn: Sequence[np.ndarray], *, decades: float = 1.5) -> None:
-    """A logarithmic ordinate where what is drawn is positive and spans more than so many decades, else a linear one."""
+    """Set a logarithmic ordinate if all values are positive and span more than `decades`, otherwise a linear one."""
     finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
     positive = finite[finite > 0]
     wide = positive.size == finite.size > 0 and positive.max() > 10**decades * positive.min()
@@ -110,16 +110,16 @@ def set_ordinate(axes: Sequence[Axes], drawn: Sequence[np.ndarray], *, decades: 
 
 
 def cut_to(grid: Grid, quantities: int) -> Grid:
-    """As many panels as fit a page where each takes `quantities` Axes below each other."""
+    """Keep as many panels as fit on a page when each takes `quantities` Axes below each other."""
     most = MOST_STACKED // quantities
     panels = grid.panels[: most - most % MOST_COLUMNS]
     return Grid(panels, min(MOST_COLUMNS, len(panels)), grid.left_out + len(grid.panels) - len(panels))
 
 
 def stacked(grid: Grid, labels: Sequence[str]) -> tuple[Figure, list[list[Axes]]]:
-    """A Figure with a column a panel and a row a label, and its Axes by panel; ordinates shared along a row.
+    """Return a Figure with one column per panel and one row per label, and its Axes by panel; rows share ordinates.
 
-    Columns beyond `grid.columns` go on below the first ones.
+    Columns beyond `grid.columns` continue below the first ones.
     """
     blocks = math.ceil(len(grid.panels) / grid.columns)
     alone = len(grid.panels) == 1
@@ -148,7 +148,7 @@ def stacked(grid: Grid, labels: Sequence[str]) -> tuple[Figure, list[list[Axes]]
 
 
 def notes_on(dataset: xr.Dataset, grid: Grid) -> list[str]:
-    """What a figure of `grid` leaves out, holds and chose."""
+    """Return notes on the networks that a figure leaves out or holds at their last values, and on what it selects."""
     said = []
     diverged = sum(int(has_diverged(panel.data).sum()) for panel in grid.panels)
     if diverged:
@@ -165,7 +165,7 @@ def notes_on(dataset: xr.Dataset, grid: Grid) -> list[str]:
 
 
 def chosen_note(dataset: xr.Dataset, axes: Iterable[str]) -> list[str]:
-    """Which of several values of `axes` a figure shows, by `outcomes.at_best`, and why."""
+    """Note which of several values of `axes` a figure shows, as chosen by `outcomes.at_best`, and why."""
     names = [f"{style.in_words(axis)} {SYMBOLS[axis]}" for axis in axes if dataset.sizes[axis] > 1]
     if not names:
         return []

@@ -1,4 +1,4 @@
-"""One panel a combination of the swept settings."""
+"""Layout of a figure with one panel per combination of the swept settings."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ _NAMED = ("cell", "weights", "task")  # settings whose values speak for themselv
 
 @dataclass(frozen=True)
 class Panel:
-    """The part of a Dataset that one panel shows, and what that panel is called."""
+    """The part of a Dataset that one panel shows, and the panel's title."""
 
     title: str
     data: xr.Dataset
@@ -32,20 +32,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class Grid:
-    """Panels row by row, and how many more there were than a page can hold."""
+    """Panels in row order, and the number left out because a page cannot hold them."""
 
     panels: list[Panel]
     columns: int
     left_out: int = 0
 
     def new_figure(self) -> Figure:
-        """A Figure of the size that these panels, a key and a colour bar need."""
+        """Return a Figure sized for these panels, a key and a colour bar."""
         if len(self.panels) == 1:
             return style.new_figure(style.SINGLE, 3.1)
         return style.new_figure(style.DOUBLE, 0.8 + 1.7 * math.ceil(len(self.panels) / self.columns))
 
     def axes(self, figure: Figure, xlabel: str, ylabel: str, *, sharex: bool = True, sharey: bool = True) -> list[Axes]:
-        """One labelled Axes a panel, ordinates shared, places without a panel left empty."""
+        """Return one labelled Axes per panel, with shared ordinates; places without a panel are left empty."""
         rows = math.ceil(len(self.panels) / self.columns)
         every = figure.subplots(rows, self.columns, sharex=sharex, sharey=sharey, squeeze=False).ravel().tolist()
         axes = every[: len(self.panels)]
@@ -66,12 +66,12 @@ def _jobs(dataset: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def setting(dataset: xr.Dataset, name: str) -> Any:
-    """The value that every job behind `dataset` had for the setting `name`; None where they differ or none is known."""
+    """Return the value of the setting `name` in every job behind `dataset`; None if they differ or none is known."""
     return settings_of(dataset).get(name)
 
 
 def title_of(swept: Mapping[str, Any]) -> str:
-    """What a panel of these settings is called: "ReLU, hidden size 64"."""
+    """Return the title of a panel with these settings, such as "ReLU, hidden size 64"."""
     return ", ".join(
         style.in_words(value) if key in _NAMED else f"{style.in_words(key)} {style.in_words(value)}"
         for key, value in swept.items()
@@ -80,12 +80,12 @@ def title_of(swept: Mapping[str, Any]) -> str:
 
 
 def _length(title: str) -> int:
-    """Of what is seen of a title whose symbols are one character each."""
+    """Return the visible length of a title, counting each symbol as one character."""
     return len(re.sub(r"\$[^$]*\$", "x", title))
 
 
 def wrapped(title: str, width: int) -> str:
-    """A title with line breaks after some of its commas, for lines of at most `width` characters where they can be."""
+    """Break a title after some of its commas, into lines of at most `width` characters where possible."""
     lines: list[str] = []
     for part in title.split(", "):
         if lines and _length(f"{lines[-1]}, {part}") <= width:
@@ -96,14 +96,14 @@ def wrapped(title: str, width: int) -> str:
 
 
 def lines_of(data: xr.Dataset) -> dict[str, xr.Dataset]:
-    """One line a cell, by the name that it has in the key: "" where the cell is not swept."""
+    """Return the data of each line, one per cell, by its name in the key: "" if the cell is not swept."""
     if "cell" not in data.dims:
         return {"": data}
     return {style.in_words(cell): data.sel(cell=cell) for cell in data["cell"].values.tolist()}
 
 
 def _points(dataset: xr.Dataset, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    """The combinations of these settings that a job measured; the first setting changes fastest."""
+    """Return the combinations of these settings that a job measured, the first setting varying fastest."""
     points = [point[::-1] for point in itertools.product(*(dataset[key].values.tolist() for key in reversed(keys)))]
     values = {tuple(job["swept"].get(key, job["config"].get(key)) for key in keys) for job in _jobs(dataset)}
     measured = [
@@ -115,7 +115,7 @@ def _points(dataset: xr.Dataset, keys: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def split(dataset: xr.Dataset, within: Collection[str] = ()) -> Grid:
-    """One panel a combination of the swept settings other than those in `within`; missing jobs have none."""
+    """Return one panel per combination of the swept settings other than those in `within`; missing jobs have none."""
     swept = json.loads(dataset.attrs.get("swept", "{}"))
     keys = [key for key in swept if key in dataset.dims and key not in within]
     if len(keys) == 2 and dataset.sizes[keys[0]] > MOST_COLUMNS >= dataset.sizes[keys[1]]:
@@ -131,9 +131,9 @@ def split(dataset: xr.Dataset, within: Collection[str] = ()) -> Grid:
 
 
 def split_scales(dataset: xr.Dataset, alone: int, most: int = MOST_COLUMNS) -> Grid:
-    """One panel a combination of the swept settings and weight scale, a row a combination.
+    """Return one panel per combination of the swept settings and weight scale, with one row per combination.
 
-    Of the weight scales, up to `most` evenly spread ones; up to `alone` where there is one combination only.
+    Up to `most` evenly spread weight scales are shown, or up to `alone` if there is only one combination.
     """
     combinations = split(dataset)
     scales = dataset["weight_scale"].values
@@ -154,7 +154,7 @@ def split_scales(dataset: xr.Dataset, alone: int, most: int = MOST_COLUMNS) -> G
 
 
 def remarks(lost: int, total: int, left_out: int = 0) -> list[str]:
-    """What a figure leaves out: networks that overflow, and panels beyond what a page holds."""
+    """Return notes on what a figure leaves out: networks that overflow, and panels that do not fit on a page."""
     said = []
     if lost:
         said.append(f"{lost} of {total} networks are left out as they overflow; no median where they are the majority.")

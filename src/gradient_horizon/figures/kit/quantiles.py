@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 LEVELS = (0.1, 0.5, 0.9)  # the lower edge of a band, the median, the upper edge
-MOST_POINTS = 500  # of one curve: closer together than a printed line is wide
+MOST_POINTS = 500  # per curve: more would be closer together than the width of a printed line
 
 
 def quantiles(
     values: Float[np.ndarray, "..."], levels: Sequence[float] = LEVELS, axis: int = -1
 ) -> Float[np.ndarray, "..."]:
-    """`np.nanquantile` for values that may be -inf, levels along a leading axis; NaN where there is no value.
+    """Compute `np.nanquantile` for values that may be -inf, levels along a leading axis; NaN if there is no value.
 
-    Halfway between -inf and a number lies -inf, not NaN. An infinite value above counts as not measured.
+    Between -inf and a number the result is -inf, not NaN. A value of +inf counts as not measured.
     """
     values = np.moveaxis(np.where(values == np.inf, np.nan, values), axis, -1)
     ordered = np.sort(values, axis=-1)  # NaN last
@@ -35,12 +35,15 @@ def quantiles(
 def is_majority(
     lost: Bool[np.ndarray, "..."], measured: Bool[np.ndarray, "..."], axis: int = -1
 ) -> Bool[np.ndarray, "..."]:
-    """Where more than half of the networks that were measured are lost: what the rest do says little of them all."""
+    """True where more than half of the measured networks are lost, so that the rest say little about all of them."""
     return 2 * np.sum(lost & measured, axis=axis) > np.sum(measured, axis=axis)
 
 
 def over_seeds(values: Float[np.ndarray, "G S ..."], finite: Float[np.ndarray, "G S"]) -> Float[np.ndarray, "3 G ..."]:
-    """10 %, median and 90 % over seeds; NaN where most networks overflow. `finite` is NaN where there is no network."""
+    """Return the 10, 50 and 90 % quantiles over seeds; NaN if most networks overflow.
+
+    `finite` is NaN where there is no network.
+    """
     finite = np.asarray(finite, float)
     lost = is_majority(finite == 0, ~np.isnan(finite))
     return quantiles(np.where(lost.reshape(-1, *[1] * (values.ndim - 1)), np.nan, values), axis=1)
@@ -53,7 +56,7 @@ def _starts(length: int, buckets: int) -> Int[np.ndarray, " B"]:
 def thin_curve(
     x: Float[np.ndarray, " T"] | Int[np.ndarray, " T"], y: Float[np.ndarray, " T"], most: int = MOST_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points of a curve, among them the ends and every stretch's lowest and highest point."""
+    """Return at most `most` points of a curve, including its ends and the lowest and highest point of every stretch."""
     if len(x) <= most:
         return x, y
     kept = {0, len(x) - 1}
@@ -71,7 +74,7 @@ def thin_band(
     upper: Float[np.ndarray, " T"],
     most: int = MOST_POINTS,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At most `most` points of a band that holds all of the band given."""
+    """Return a band of at most `most` points that contains the whole of the one given."""
     if len(x) <= most:
         return x, lower, upper
     starts = _starts(len(x), most)

@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: fixed sizes, fonts and colours, and reproducible bytes."""
+"""The look of every figure, and how it is saved: fixed sizes, fonts and colours, and reproducible bytes."""
 
 import io
 import logging
@@ -23,34 +23,34 @@ from gradient_horizon.store import files
 SINGLE, DOUBLE = 3.4, 7.0  # widths in inches of one column and of two
 SMALL = 6.5  # points: remarks inside a panel
 GREY = "0.4"
-REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3))}  # a line to compare with
+REFERENCE: dict[str, Any] = {"color": GREY, "linewidth": 0.6, "linestyle": (0, (4, 3))}  # lines to compare with
 ROUND = (1, 2, 2.5, 5, 10)  # steps between ticks, times a power of ten
 
-Key = list[tuple[Any, str]]  # what is drawn (artists on top of each other as a tuple) and what it means
+Key = list[tuple[Any, str]]  # artists (a tuple if drawn on top of each other) and their labels
 
 SHEET = Path(__file__).with_name("gradient_horizon.mplstyle")
 _WORDS = {"relu": "ReLU", "gru": "GRU", "lstm": "LSTM", "np_rnn": "np-RNN", "gaussian": "Gaussian"}
-# matplotlib would write the time into the one and its own version into the other.
+# By default matplotlib writes the time into a PDF and its own version into a PNG.
 _METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
-# rcParams belong to the process: one figure at a time may change them.
+# rcParams are global to the process: one figure at a time may change them.
 _ALONE = threading.RLock()
 
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """The package's style, from matplotlib's own defaults, whatever the user has set; theirs is back afterwards."""
+    """Apply the package's style on top of matplotlib's defaults; the user's own settings are restored afterwards."""
     with _ALONE, matplotlib.style.context(SHEET, after_reset=True):
         yield
 
 
 def new_figure(width: float = SINGLE, height: float = 2.6) -> Figure:
-    """An empty Figure of this size in inches that no pyplot state knows of."""
+    """Return an empty Figure of this size in inches, independent of pyplot."""
     return Figure(figsize=(width, height))
 
 
 def in_words(value: Any) -> str:
-    """A setting's name or value as a label: `hard_tanh` becomes "hard tanh", `relu` becomes "ReLU", NaN "null"."""
+    """Return a setting or value as a label: `hard_tanh` becomes "hard tanh", `relu` becomes "ReLU", NaN "null"."""
     if value is None or value != value:
         return "null"
     text = f"{value:g}" if isinstance(value, float) else str(value)
@@ -58,7 +58,7 @@ def in_words(value: Any) -> str:
 
 
 def line_looks(count: int) -> list[dict[str, Any]]:
-    """A colour for each of `count` kinds of thing, dashed once the colours are used up; within `applied` only."""
+    """Return the looks of `count` lines: a colour each, dashed once the colours are used up; within `applied` only."""
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     return [
         {"color": colours[index % len(colours)], "linestyle": "-" if index < len(colours) else "--"}
@@ -67,7 +67,7 @@ def line_looks(count: int) -> list[dict[str, Any]]:
 
 
 def median_key(seeds: int, more: str = "") -> Key:
-    """The entry that explains a median with its band, or the line of a single seed."""
+    """Return the legend entry for a median with its band, or for the line of a single seed."""
     line = Line2D([], [], color=GREY)
     if seeds == 1:
         return [(line, f"one seed{more}")]
@@ -75,19 +75,19 @@ def median_key(seeds: int, more: str = "") -> Key:
 
 
 def add_bar(figure: Figure, drawn: Any, axes: Sequence[Axes], **settings: Any) -> Any:
-    """A bar beside `axes` that explains the colours of `drawn`, without a frame."""
+    """Add a colour bar for `drawn` next to `axes`, without a frame."""
     bar = figure.colorbar(drawn, ax=list(axes), **settings)
     bar.outline.set_visible(False)  # type: ignore[operator]
     return bar
 
 
 def drawn_key(ax: Axes) -> Key:
-    """The entries of everything on `ax` that has a label."""
+    """Return legend entries for everything on `ax` that has a label."""
     return list(zip(*ax.get_legend_handles_labels(), strict=True))
 
 
 def _fitting_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
-    """The largest number of a legend's columns, at most `most`, that the figure is wide enough for."""
+    """Return the largest number of legend columns, at most `most`, for which the figure is wide enough."""
     style = matplotlib.rcParams
     size = style["legend.fontsize"]
     handle, between = style["legend.handlelength"] + style["legend.handletextpad"], style["legend.columnspacing"]
@@ -102,9 +102,9 @@ def _fitting_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
 
 
 def add_key(figure: Figure, key: Key, notes: Sequence[str] = (), columns: int = 7) -> None:
-    """A legend below the axes, and above it in small print what a reader must know and the axes do not show.
+    """Add a legend below the axes, and above it, in small print, notes on what the axes do not show.
 
-    `columns` is the most that it may have.
+    `columns` is the maximum number of columns.
     """
     if not key and not notes:
         return
@@ -122,7 +122,7 @@ def add_key(figure: Figure, key: Key, notes: Sequence[str] = (), columns: int = 
 
 @contextmanager
 def _quiet_fonts() -> Iterator[None]:
-    """Without fontTools' remarks on the dates inside the fonts that matplotlib brings along."""
+    """Silence fontTools' messages about the dates in the fonts that ship with matplotlib."""
     logger = logging.getLogger("fontTools")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -133,9 +133,9 @@ def _quiet_fonts() -> Iterator[None]:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
-    """Write `figure` to `stem` with each format's ending, under a temporary name first; returns the paths.
+    """Write `figure` to `stem` with each format's extension, under a temporary name first; return the paths.
 
-    The same figure gives the same bytes, whenever it is written.
+    The same figure gives the same bytes whenever it is written.
     """
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
     with applied(), _quiet_fonts():

@@ -1,4 +1,4 @@
-"""Theory laid over what is measured: which law a panel has, and how its lines look."""
+"""Theory overlaid on measurements: the law that applies to a panel, and the style of its lines."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,17 +20,20 @@ _POINTS = 80
 
 
 def law_of(data: xr.Dataset) -> Prediction | None:
-    """What theory predicts for the networks of one panel or line; None where there is no closed form."""
+    """Return what theory predicts for the networks of one panel or line; None if there is no closed form."""
     return prediction(settings_of(data))
 
 
 def look(color: Any) -> dict[str, Any]:
-    """Dotted, in a darker shade of the colour of what was measured, so that both stay visible where they agree."""
+    """Return a dotted style, darker than the measurement's colour, so that both stay visible where they agree."""
     return {"color": tuple(0.55 * part for part in to_rgb(color)), **_DOTS}
 
 
 def grid(scales: Float[np.ndarray, " G"], law: Prediction) -> Float[np.ndarray, " P"]:
-    """Weight scales close enough for a smooth curve over those measured, the edge where χ is 1 among them."""
+    """Return weight scales over the measured range, dense enough for a smooth curve.
+
+    Includes the edge, where χ is 1, if it lies within the range.
+    """
     first, last = float(scales.min()), float(scales.max())
     if first == last:
         return np.array([first])
@@ -40,7 +43,7 @@ def grid(scales: Float[np.ndarray, " G"], law: Prediction) -> Float[np.ndarray, 
 
 
 def growth_of(data: xr.Dataset) -> tuple[Float[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Weight scales over those measured, and what theory says of the growth per step there; empty without a law."""
+    """Return weight scales over the measured range and the theoretical growth per step there; empty without a law."""
     law = law_of(data)
     if law is None:
         return np.empty(0), np.empty(0)
@@ -49,11 +52,11 @@ def growth_of(data: xr.Dataset) -> tuple[Float[np.ndarray, " P"], Float[np.ndarr
 
 
 def key_of(panels: Iterable[xr.Dataset]) -> style.Key:
-    """What the dotted lines on these panels mean.
+    """Return the legend entry for the dotted lines on these panels.
 
     No spread is predicted: for one W at every step neither the scatter of log‖M‖_F nor its bias at finite N has a
     closed form beyond lags of about √N (at N = 256, lag 100, a tanh network lies up to 1.2 below the limit and scatters
-    by 0.9). The band over seeds shows what the spread is at this N, and the key says so.
+    by 0.9). The band over seeds shows the spread at this N, and the entry states that N.
     """
     lines = [line for panel in panels for line in lines_of(panel).values()]
     exact = {law.is_exact for line in lines if (law := law_of(line)) is not None}

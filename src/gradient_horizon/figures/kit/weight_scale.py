@@ -14,17 +14,17 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from gradient_horizon.figures.kit import style
 
 LABEL = "weight scale $g$"
-MOST_NAMED = 8  # above, the colour bar is continuous
+MOST_NAMED = 8  # with more, the colour bar is continuous
 MOST_STRONG = 5
 
 
 def spans_decades(scales: Float[np.ndarray, " G"]) -> bool:
-    """Whether these weight scales are better read on a logarithmic axis."""
+    """True if these weight scales are better read on a logarithmic axis."""
     return bool(scales.min() > 0 and scales.max() / scales.min() > 20)
 
 
 def set_axis(ax: Axes, scales: Float[np.ndarray, " G"]) -> None:
-    """Limits and ticks of an abscissa of weight scales."""
+    """Set the limits and ticks of an abscissa of weight scales."""
     first, last = float(scales.min()), float(scales.max())
     if spans_decades(scales):
         room = (last / first) ** 0.04
@@ -44,19 +44,19 @@ def draw_band(
     upper: Float[np.ndarray, " G"],
     color: Any,
 ) -> None:
-    """A band over an abscissa of weight scales; a bar where there is one scale only."""
+    """Draw a band over an abscissa of weight scales; a bar if there is only one scale."""
     ax.fill_between(scales, lower, upper, color=color, alpha=0.18, linewidth=0)
     if len(scales) == 1:  # a band without width
         ax.vlines(scales, lower, upper, color=color, alpha=0.18, linewidth=4)
 
 
 class ScaleColours:
-    """A colour a weight scale, or a value of what else `label` says, and the bar that explains them."""
+    """One colour per weight scale, or per value of whatever `label` names, and the bar that explains them."""
 
     def __init__(self, scales: Float[np.ndarray, " G"], label: str = LABEL):
         self.scales, self._label = scales, label
         self.is_named = len(scales) <= MOST_NAMED
-        # Viridis is even to the eye and safe for any colour vision; its palest end is lost on white paper.
+        # Viridis is perceptually uniform and safe for any colour vision; its palest end is lost on white paper.
         shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(scales) if self.is_named else 256))
         if self.is_named:
             self._place = BoundaryNorm(np.arange(len(scales) + 1) - 0.5, len(scales))
@@ -67,23 +67,23 @@ class ScaleColours:
             self._map = LinearSegmentedColormap.from_list("scales", shades)
 
     def of(self, index: int) -> Any:
-        """The colour of the scale with this index."""
+        """Return the colour of the scale with this index."""
         return self._map(self._place(index if self.is_named else self.scales[index]))
 
     def strong(self) -> set[int]:
-        """The indices of the scales drawn strong: all, or a few evenly spread."""
+        """Return the indices of the scales drawn bold: all of them, or a few that are evenly spread."""
         count = len(self.scales)
         return set(
             range(count) if self.is_named else np.linspace(0, count - 1, MOST_STRONG).round().astype(int).tolist()
         )
 
     def remark(self) -> str:
-        """What a key adds to the median: the one scale, or that only strong lines have a band."""
+        """Return what a key adds to the median: the only scale, or that only bold lines have a band."""
         name = self._label.split()[-1]
         return f", {name} = {self.scales[0]:g}" if len(self.scales) == 1 else "" if self.is_named else " (bold lines)"
 
     def add_bar(self, figure: Figure, axes: list[Axes]) -> None:
-        """A bar beside `axes`, with the strong scales marked; a single scale needs none."""
+        """Add a colour bar next to `axes`, with the bold scales marked; a single scale needs none."""
         if len(self.scales) == 1:
             return
         specs = [ax.get_subplotspec() for ax in axes]

@@ -1,7 +1,7 @@
-"""The figures of the paper: one file each, named as the preset under `sweeps/` that makes its data.
+"""The figures of the paper, one per file, each named after the preset under `sweeps/` that makes its data.
 
-Each module holds `TITLE`, `CAPTION`, `QUICK` (overrides that make a small version of its preset), `draw` (a joined
-sweep in, a Figure out) and `numbers` (the same in, what is plotted out, a row a point).
+Each module holds `TITLE`, `CAPTION`, `QUICK` (overrides for a small version of its preset), `draw` (draws a joined
+sweep as a Figure) and `numbers` (returns the plotted data of the same sweep as a table, one row per point).
 """
 
 from importlib import import_module
@@ -25,5 +25,5 @@ NAMES = (
 
 
 def paper_figure(name: str) -> Any:
-    """The module of the figure `name`; it loads matplotlib."""
+    """Return the module of the figure `name`; this loads matplotlib."""
     return import_module(f"gradient_horizon.figures.paper.{name}")

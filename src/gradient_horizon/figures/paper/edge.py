@@ -44,7 +44,7 @@ class Curve:
 
 
 def curves_of(dataset: xr.Dataset) -> list[Curve]:
-    """Every cell at every multiple, in order."""
+    """Return the curve of every cell at every multiple, in order."""
     if "log_norm" not in dataset or "cell" not in dataset.dims:
         raise ResultError(f"dataset: has no norms of several cells; {_COMMAND} makes them")
     found, quantity = [], norm_curves.quantity_of(dataset)
@@ -79,7 +79,7 @@ def _draw(ax: Axes, curves: list[Curve], colours: dict[float, Any]) -> None:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """One panel a cell, one colour a multiple of its edge."""
+    """Draw one panel per cell, with one colour per multiple of its edge."""
     curves = curves_of(dataset)
     cells = list(dict.fromkeys(curve.cell for curve in curves))
     quantity = norm_curves.quantity_of(dataset)
@@ -103,7 +103,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every curve: log10 of the norm over √n by lag, with mean field."""
+    """Tabulate every curve: log10 of the norm over √n by lag, with mean field."""
     return frames.stacked(
         frames.band(
             {"cell": curve.cell, "weight_scale": curve.weight_scale, "multiple_of_the_edge": curve.multiple},

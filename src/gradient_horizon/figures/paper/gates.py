@@ -1,4 +1,4 @@
-"""Figure 8: cells without gates and with them under one instrument, and the bias of the LSTM's forget gate."""
+"""Figure 8: cells with and without gates under the same measurement, and the bias of the LSTM's forget gate."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -44,12 +44,12 @@ class Curve:
 
     @property
     def forget_line(self) -> Float[np.ndarray, " T"]:
-        """log10 of what an LSTM of this bias and no weights keeps of c."""
+        """log10 of the share of c that an LSTM with this bias and no weights keeps."""
         return lstm_forget_log_norm(self.forget_bias, self.lags) / math.log(10.0)
 
 
 def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
-    """Every cell without a forget bias, and the LSTM at every forget bias; each at every weight scale."""
+    """Return every cell at the smallest forget bias, and the LSTM at every forget bias, each at every weight scale."""
     if "log_norm" not in dataset or not {"cell", "forget_bias"} <= {*dataset.dims}:
         raise ResultError(
             "dataset: has no norms over cells and forget biases; gradient-horizon run +sweeps=gates makes them"
@@ -71,7 +71,7 @@ def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
 def _draw(
     axes: Sequence[Axes], curves: Sequence[Curve], colours: Mapping[Any, Any], of: Callable[[Curve], Any]
 ) -> None:
-    """One Axes a weight scale; `of` tells by what the curves have their colours."""
+    """Draw one Axes per weight scale; `of` returns the property by which curves are coloured."""
     for ax, scale in zip(axes, dict.fromkeys(curve.weight_scale for curve in curves), strict=True):
         for curve in (curve for curve in curves if curve.weight_scale == scale):
             lower, median, upper = curve.bands
@@ -80,7 +80,7 @@ def _draw(
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """A column a weight scale: every cell above, the LSTM at several forget biases below."""
+    """Draw one column per weight scale: every cell above, the LSTM at several forget biases below."""
     (cells, lstms), quantity = curves_of(dataset), norm_curves.quantity_of(dataset)
     scales = dict.fromkeys(curve.weight_scale for curve in cells)
     names, biases = (dict.fromkeys(names) for names in ([c.cell for c in cells], [c.forget_bias for c in lstms]))
@@ -119,7 +119,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every curve: log10 of the norm over √n by lag, with the forget line of the LSTM's."""
+    """Tabulate every curve: log10 of the norm over √n by lag; for the forget biases, also the forget line."""
     cells, lstms = curves_of(dataset)
     rows = []
     for row, curves in (("cells", cells), ("forget bias", lstms)):

@@ -1,4 +1,4 @@
-"""Figure 5: dynamical isometry. How many directions of the gradient survive, with Gaussian and orthogonal weights."""
+"""Figure 5: dynamical isometry, or how many directions of the gradient survive with Gaussian and orthogonal weights."""
 
 import math
 from typing import Any
@@ -35,12 +35,12 @@ QUICK = ("hidden_size=16", "steps=40", "seeds=2", "lags=[1,2,5,10,20]")
 DECADES = R"$\log_{10}\,\sigma_i$"
 SHARE = R"share with $|\log_{10}\,\sigma_i| \leq 1$"
 KEPT = 1.0  # decades that a direction may gain or lose to count as kept
-RANGE = (-4.0, 1.5)  # decades that the axis shows: what lies below is lost, however far
+RANGE = (-4.0, 1.5)  # decades that the axis shows: anything below is lost, however far
 _CELLS, _WEIGHTS = ("linear", "tanh"), ("gaussian", "orthogonal")
 
 
 def _panels(dataset: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
-    """The data of each cell and ensemble at its first weight scale."""
+    """Return the data of each cell and ensemble at its first weight scale."""
     if "log_singular_value" not in dataset or not {"cell", "weights"} <= {*dataset.dims}:
         raise ResultError(
             "dataset: has no singular values over cell and weights; gradient-horizon run +sweeps=isometry makes it"
@@ -59,14 +59,14 @@ def _decades(data: xr.Dataset) -> Float[np.ndarray, "3 L N"]:
 
 
 def _shares(data: xr.Dataset) -> Float[np.ndarray, "3 L"]:
-    """10 %, median and 90 % over seeds of the share of directions that are kept, by lag."""
+    """Return the 10, 50 and 90 % quantiles over seeds of the share of directions that are kept, by lag."""
     logs = data["log_singular_value"].transpose("seed", "lag", "index").values / math.log(10.0)
     kept = np.where(np.isnan(logs).all(axis=-1), np.nan, np.mean(np.abs(logs) <= KEPT, axis=-1))
     return over_seeds(kept[None], data["finite"].values[None])[:, 0]
 
 
 def _law(at: tuple[str, str], scale: float, lag: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Index over n, and log10 σ, in the limit of large N; None where no law is known."""
+    """Return index over n, and log10 σ, in the limit of large N; None if no law is known."""
     if at == ("linear", "orthogonal"):
         share, logs = np.array([0.0, 1.0]), np.zeros(2)
     elif at == ("linear", "gaussian"):
@@ -88,7 +88,7 @@ def _share_by_law(at: tuple[str, str], scale: float, lag: int) -> float | None:
 
 
 def _known(data: xr.Dataset, at: tuple[str, str]) -> list[int]:
-    """The lags at which the law holds at this N: all for orthogonal weights, τ < √N for powers of one Gaussian."""
+    """Return the lags at which the law holds at this N: all if orthogonal, τ < √N for powers of one Gaussian matrix."""
     lags = data["lag"].values.tolist()
     return [lag for lag in lags if at[1] == "orthogonal" or lag * lag < int(data["state_size"])]
 
@@ -119,7 +119,7 @@ def _draw_shares(ax: Axes, panels: dict[str, xr.Dataset], cell: str, looks: dict
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """A row a cell: the singular values with each ensemble of weights, and the share of directions that are kept."""
+    """Draw one row per cell: the singular values with each ensemble of weights, and the share of directions kept."""
     panels = _panels(dataset)
     cells = list(dict.fromkeys(cell for cell, _ in panels))
     with style.applied():
@@ -151,7 +151,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """By `cell`, `weights` and `lag`: log10 σ against `index_over_n`, the `share` that is kept, and the law of each."""
+    """Tabulate log10 σ against `index_over_n` and the share kept, each with its law, by `cell`, `weights` and `lag`."""
     rows = []
     for at, data in _panels(dataset).items():
         place = dict(zip(("cell", "weights"), at, strict=True))

@@ -1,4 +1,4 @@
-"""Figure 9: training, for tanh and ReLU from two ensembles of weights, each with and without a clipped gradient."""
+"""Figure 9: training of tanh and ReLU networks from two ensembles of weights, with and without gradient clipping."""
 
 from collections.abc import Iterable
 
@@ -30,7 +30,7 @@ _ROWS = ("loss", gradient_norms.LABEL, state_gradients.TIME)
 
 
 def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
-    """One panel a cell, ensemble and clip rule: with every weight scale, and at the best one."""
+    """Return one panel per cell, ensemble and clip rule: with every weight scale, and at the best one."""
     if "loss" not in dataset or not {"cell", "clip"} <= {*dataset.dims}:
         raise ResultError(
             "dataset: is no training over cells and clip rules; gradient-horizon run +sweeps=main_training makes it"
@@ -40,7 +40,7 @@ def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
 
 
 def _title(data: xr.Dataset, axes: Iterable[str]) -> str:
-    """What a column shows, and where along `axes`."""
+    """Return the title of a column: what it shows, and its values along `axes`."""
     words = [style.in_words(data[key].item()) for key in ("cell", "weights") if key in data.coords]
     words.append("not clipped" if data["clip"].item() == "none" else "clipped")
     return ", ".join([*words, *_at(data, axes)])
@@ -51,7 +51,7 @@ def _at(data: xr.Dataset, axes: Iterable[str]) -> list[str]:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """A column a cell, ensemble and clip rule; loss, gradient norm and every state's gradient below each other."""
+    """Draw one column per cell, ensemble and clip rule, with loss, gradient norm and every state's gradient in rows."""
     curves, maps = (histories.cut_to(grid, len(_ROWS)) for grid in _grids(dataset))
     data, mapped = ([panel.data for panel in grid.panels] for grid in (curves, maps))
     several = ["learning_rate"] if dataset.sizes["learning_rate"] > 1 else []
@@ -77,7 +77,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every curve, and every point of the maps: `quantity` tells which."""
+    """Tabulate every curve and every point of the maps, identified by `quantity`."""
     curves, maps = _grids(dataset)
     rows = []
     for panel, mapped in zip(curves.panels, maps.panels, strict=True):

@@ -1,4 +1,4 @@
-"""Figure 1: the study notes' own. What one step does to the gradient, and what the same matrix does again and again."""
+"""Figure 1, from the study notes: what one step does to the gradient, and what repeating the same matrix does."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """The computation graph, tanh with its derivative, and growth and decay."""
+    """Draw the computation graph, tanh with its derivative, and growth and decay."""
     columns = _columns(dataset)
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 4.2)
@@ -54,7 +54,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every curve, by panel: `x` is the pre-activation, or the step."""
+    """Tabulate every curve, by panel; `x` is the pre-activation or the step."""
     x, value, derivative = activations.curves_of("tanh")
     curves = [("tanh", "value", x, value), ("tanh", "derivative", x, derivative)]
     for _, data in _columns(dataset):

@@ -1,4 +1,4 @@
-"""Figure 11: how many networks learn temporal order, against its length, as Pascanu, Mikolov and Bengio asked."""
+"""Figure 11: how many networks learn temporal order, against its length, after Pascanu, Mikolov and Bengio."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ _NAMES = {(False, False): "SGD", (True, False): "SGD-C", (False, True): "SGD-R",
 
 
 def _ordered(dataset: xr.Dataset) -> xr.Dataset:
-    """With the initialisations in the paper's order, and what is not swept as an axis of one value."""
+    """Put the initialisations in the paper's order, and turn settings that are not swept into axes of length one."""
     told = settings_of(dataset)
     fixed = {
         key: [told[key]]
@@ -52,7 +52,7 @@ def _lines(dataset: xr.Dataset) -> list[success.Line]:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """One panel an initialisation, one line a method."""
+    """Draw one panel per initialisation, with one line per method."""
     dataset = _ordered(dataset)
     names = dataset["initialisation"].values.tolist()
     grid = Grid([Panel(style.in_words(name), dataset.sel(initialisation=name)) for name in names], len(names))
@@ -67,7 +67,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every point: the share and its interval."""
+    """Tabulate every point: the share and its interval."""
     dataset = _ordered(dataset)
     with style.applied():
         lines = _lines(dataset)

@@ -1,4 +1,4 @@
-"""Figure 3: the phase diagram. Where gradients decay and where they grow, over the scales of weights and biases."""
+"""Figure 3: the phase diagram of where gradients decay and grow, over the scales of weights and biases."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ _MEASURED: dict[str, Any] = {
 
 
 def _growth(dataset: xr.Dataset) -> tuple[xr.Dataset, Float[np.ndarray, "B 3 G"]]:
-    """The data in order, and of λ_1 the 10 %, median and 90 % over seeds, by bias scale and weight scale."""
+    """Return the sorted data, and the 10, 50 and 90 % quantiles of λ_1 over seeds, by bias scale and weight scale."""
     if "lyapunov_exponent" not in dataset or "bias_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
         raise ResultError(
             "dataset: has no exponents over bias_scale and weight_scale; gradient-horizon run +sweeps=phase makes it"
@@ -69,14 +69,14 @@ def _cuts(dataset: xr.Dataset) -> list[int]:
 
 
 def _critical(dataset: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The critical line: σ_b, and the g at which χ is 1."""
+    """Return the critical line: σ_b, and the g at which χ is 1."""
     biases, cell = dataset["bias_scale"].values, settings_of(dataset)["cell"]
     fine = np.linspace(biases[0], biases[-1], _FINE)
     return fine, np.array([critical_line(cell, bias) for bias in fine.tolist()])
 
 
 def _crossings(dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> Float[np.ndarray, " B"]:
-    """Where the median crosses zero, by bias scale; NaN where it does not."""
+    """Return where the median crosses zero, by bias scale; NaN if it does not."""
     return np.array([neutral_scale(dataset["weight_scale"].values, bands[1]) for bands in growth])
 
 
@@ -113,10 +113,10 @@ def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """The map with the critical line, and cuts through it with mean field."""
+    """Draw the map with the critical line, and cuts through it with mean field."""
     dataset, growth = _growth(dataset)
     finite = growth[:, 1][np.isfinite(growth[:, 1])]
-    end = finite.max(initial=0.1)  # decay may be far faster than growth, and would leave no colour to it
+    end = finite.max(initial=0.1)  # decay may be far faster than growth, and would leave no colours for it
     norm = Normalize(-end, end)
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 3.2)
@@ -138,7 +138,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """λ_1 with its band by `bias_scale` and `weight_scale`, the cuts' mean field, critical line and crossings."""
+    """Tabulate λ_1 with its band by `bias_scale` and `weight_scale`, mean field on the cuts, and the critical line.
+
+    Also the measured crossings.
+    """
     dataset, growth = _growth(dataset)
     g, by_bias = dataset["weight_scale"].values, _by_bias(dataset)
     rows = [

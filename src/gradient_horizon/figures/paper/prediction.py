@@ -1,4 +1,4 @@
-"""Figure 13: what the gradient's horizon before the first update tells of training."""
+"""Figure 13: what the gradient horizon before the first update predicts about training."""
 
 from itertools import pairwise
 
@@ -42,7 +42,7 @@ _BARS = {"color": "black", "linewidth": 0.8, "alpha": 0.7}
 
 
 def networks_of(dataset: xr.Dataset) -> xr.Dataset:
-    """The networks of the job, at the learning rate and threshold with which most solved their task."""
+    """Return the networks of the job, at the learning rate and threshold with which most solved their task."""
     if "solved_at" not in dataset or "weight_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
         raise ResultError(
             "dataset: is no training over weight scales; gradient-horizon run +sweeps=prediction makes it"
@@ -54,7 +54,7 @@ def networks_of(dataset: xr.Dataset) -> xr.Dataset:
 def _shares(
     groups: dict[float, Bool[np.ndarray, "G S"]], solved: Bool[np.ndarray, "G S"], abscissa: str
 ) -> pd.DataFrame:
-    """The share solved of each group of networks, by what it stands at; groups of none are left out."""
+    """Return the share solved of each group of networks, by its place on the abscissa; empty groups are left out."""
     rows = []
     for place, members in groups.items():
         if members.any():
@@ -65,7 +65,10 @@ def _shares(
 
 
 def shares_by_horizon(data: xr.Dataset) -> pd.DataFrame:
-    """The share solved in bins of the initial horizon, each at its middle; those beyond T at T + 1."""
+    """Return the share solved in bins of the initial horizon, each placed at its middle.
+
+    Horizons beyond T are placed at T + 1.
+    """
     horizon, last = initial_horizon(data), initial_steps(data)
     edges = np.linspace(0, last, _BINS + 1)
     groups = {(low + high) / 2: (horizon > low) & (horizon <= high) for low, high in pairwise(edges)}
@@ -73,19 +76,19 @@ def shares_by_horizon(data: xr.Dataset) -> pd.DataFrame:
 
 
 def shares_by_scale(data: xr.Dataset) -> pd.DataFrame:
-    """The share solved at each weight scale."""
+    """Return the share solved at each weight scale."""
     there, scale = exists(data).values, data["weight_scale"].values[:, None]
     groups = {float(value): there & (scale == value) for value in scale[:, 0]}
     return _shares(groups, has_solved(data).values, "weight_scale")
 
 
 def initial_steps(data: xr.Dataset) -> int:
-    """T."""
+    """Return T."""
     return int(data["lag"].values[-1])
 
 
 def _draw_shares(ax: Axes, shares: pd.DataFrame, x: Float[np.ndarray, " P"], joined: int) -> None:
-    """A point a group with its interval; the first `joined` are joined by a line."""
+    """Draw one point per group with its interval; the first `joined` are joined by a line."""
     ax.vlines(x, shares["lower"], shares["upper"], **_BARS)
     ax.plot(x[:joined], shares["share_solved"][:joined], color="black", marker="o", linewidth=0.9)
     ax.plot(x[joined:], shares["share_solved"][joined:], color="black", marker="o", linestyle="none")
@@ -93,7 +96,7 @@ def _draw_shares(ax: Axes, shares: pd.DataFrame, x: Float[np.ndarray, " P"], joi
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """A point a network; shares by initial horizon and by weight scale."""
+    """Draw one point per network, and shares by initial horizon and by weight scale."""
     data = networks_of(dataset)
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 2.9)
@@ -125,7 +128,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every network, every share, and the AUC: `panel` tells which."""
+    """Tabulate every network, every share, and the AUC, identified by `panel`."""
     data = networks_of(dataset)
     scale, seed = np.meshgrid(data["weight_scale"], data["seed"], indexing="ij")
     columns = {

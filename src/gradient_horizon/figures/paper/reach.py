@@ -1,4 +1,4 @@
-"""Figure 4: the gradient horizon over weight scale and network size, beside what mean field predicts."""
+"""Figure 4: the gradient horizon over weight scale and network size, with the mean-field prediction."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ CAPTION = (
 )
 QUICK = ("hidden_size=8,16,32", "steps=100", "seeds=4", "weight_scales=[0.6,0.8,1.0,1.2,1.5,2.0]")
 SIZES = "hidden units $N$"
-SHOWN = (0.7, 0.9, 1.2, 1.5, 2.0)  # weight scales of the right panel, where they were measured
-_FAR = 1e9  # the prediction at the edge, far above the axis: the line leaves it steeply
+SHOWN = (0.7, 0.9, 1.2, 1.5, 2.0)  # weight scales of the right panel, if they were measured
+_FAR = 1e9  # the prediction at the edge, drawn far above the axis so that the line leaves it steeply
 
 
 def _checked(dataset: xr.Dataset) -> xr.Dataset:
@@ -44,13 +44,13 @@ def _by_size(dataset: xr.Dataset) -> list[xr.Dataset]:
 
 
 def _horizons(dataset: xr.Dataset) -> tuple[Float[np.ndarray, "K 3 G"], list[list[str]]]:
-    """10 %, median and 90 % over seeds by size and weight scale, and what ends the gradient there."""
+    """Return the 10, 50 and 90 % quantiles over seeds by size and weight scale, and the kind of each median."""
     found = [horizon.horizons_of(data) for data in _by_size(dataset)]
     return np.stack([bands for bands, _ in found]), [kinds for _, kinds in found]
 
 
 def _law(dataset: xr.Dataset, at: Float[np.ndarray, " G"] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The predicted horizon at these weight scales, or on a grid that is fine enough to draw."""
+    """Return weight scales, those given or a grid fine enough to draw, and the predicted horizon at each."""
     law = theory.law_of(dataset.isel(hidden_size=0))
     if law is None:
         return np.empty(0), np.empty(0)
@@ -60,7 +60,7 @@ def _law(dataset: xr.Dataset, at: Float[np.ndarray, " G"] | None = None) -> tupl
 
 
 def _shown(dataset: xr.Dataset) -> list[int]:
-    """The places of the weight scales of the right panel."""
+    """Return the indices of the weight scales of the right panel."""
     return [place for place, scale in enumerate(dataset["weight_scale"].values.tolist()) if scale in SHOWN]
 
 
@@ -99,7 +99,7 @@ def _draw_sizes(ax: Axes, dataset: xr.Dataset, bands: Float[np.ndarray, "K 3 G"]
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """The horizon against the weight scale, and against the size of the network."""
+    """Draw the horizon against the weight scale, and against the size of the network."""
     dataset = _checked(dataset)
     bands, kinds = _horizons(dataset)
     last = dataset.sizes["lag"]
@@ -122,7 +122,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """The horizon with its band and kind by `hidden_size` and `weight_scale`, and the prediction of every size."""
+    """Tabulate the horizon with its band and kind by `hidden_size` and `weight_scale`, and the prediction.
+
+    The prediction is the same for every size.
+    """
     dataset = _checked(dataset)
     bands, kinds = _horizons(dataset)
     g, sizes = dataset["weight_scale"].values, dataset["hidden_size"].values.tolist()

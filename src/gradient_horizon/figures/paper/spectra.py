@@ -28,7 +28,7 @@ CAPTION = (
     " seeds."
 )
 QUICK = ("hidden_size=16,32", "steps=200", "transient=100", "seeds=3", "weight_scales=[0.8,1.5,2.5,5.0,10.0]")
-LOWEST = -3.0  # exponent that panel (a) shows: saturated networks have far lower ones, and would hide all others
+LOWEST = -3.0  # lowest exponent of panel (a): saturated networks have far lower ones, which would hide all others
 DIMENSION = R"dimension $D_{KY}\,/\,N$"
 ENTROPY = R"entropy rate $\,/\,N$ (1/step)"
 _OF_UNIT = {"kaplan_yorke_dimension": DIMENSION, "entropy_rate": ENTROPY}
@@ -45,20 +45,20 @@ def _by_size(dataset: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def _over_n(data: xr.Dataset, name: str) -> Float[np.ndarray, "3 G"]:
-    """10 %, median and 90 % over seeds of dimension or entropy rate, over the number of units."""
+    """Return the 10, 50 and 90 % quantiles over seeds of dimension or entropy rate, over the number of units."""
     values, finite = (data[key].transpose("weight_scale", "seed").values for key in (name, "finite"))
     return over_seeds(values / float(data["state_size"]), finite)
 
 
 def _curves(sizes: dict[int, xr.Dataset]) -> dict[str, dict[int, Float[np.ndarray, "3 G"]]]:
-    """By the label of the ordinate and the size: bands against the weight scale."""
+    """Return bands against the weight scale, by the label of the ordinate and the size."""
     largest = {size: lyapunov.spectra_of(data)[..., 0] for size, data in sizes.items()}
     per_unit = {label: {size: _over_n(data, name) for size, data in sizes.items()} for name, label in _OF_UNIT.items()}
     return {lyapunov.LARGEST: largest, **per_unit}
 
 
 def _shown(largest: dict[int, Float[np.ndarray, "3 G"]]) -> tuple[float, float]:
-    """The exponents of panel (a): up to the largest, and a little above."""
+    """Return the limits of panel (a): from `LOWEST` to a little above the largest exponent."""
     finite = [bands[np.isfinite(bands)].max(initial=0.0) for bands in largest.values()]
     return LOWEST, max(finite) + 0.1 * (max(finite) - LOWEST)
 
@@ -73,7 +73,7 @@ def _draw_curves(ax: Axes, curves: dict[int, np.ndarray], g: np.ndarray, looks: 
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """Spectra of the largest networks; largest exponent, dimension and entropy rate of every size."""
+    """Draw the spectra of the largest networks, and the largest exponent, dimension and entropy rate of every size."""
     sizes = _by_size(dataset)
     biggest = sizes[max(sizes)]
     g, curves = biggest["weight_scale"].values, _curves(sizes)
@@ -102,7 +102,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Each curve by `hidden_size` and `weight_scale`: spectra also by `index`, and mean field's largest exponent."""
+    """Tabulate each curve by `hidden_size` and `weight_scale`, and the largest exponent by mean field.
+
+    Spectra are also by `index`.
+    """
     sizes = _by_size(dataset)
     biggest = max(sizes)
     g = sizes[biggest]["weight_scale"].values

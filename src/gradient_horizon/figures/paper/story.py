@@ -1,4 +1,4 @@
-"""Figure 12: who was in the room? Accuracy against how many words ago that was told, for each cell."""
+"""Figure 12: who was in the room? Accuracy against how many words ago the clue was given, for each cell."""
 
 import pandas as pd
 import xarray as xr
@@ -37,7 +37,7 @@ def _checked(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """One line a cell."""
+    """Draw one line per cell."""
     dataset = _checked(dataset)
     grid = split(dataset, within=("cell", "distance"))
     seeds, diverged = dataset.sizes["seed"], int(has_diverged(dataset).sum())
@@ -55,7 +55,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every point: the median of the accuracy, its band, and chance."""
+    """Tabulate every point: the median of the accuracy, its band, and chance."""
     dataset = _checked(dataset)
     with style.applied():
         lines = share_solved.lines_of(dataset, "distance")

@@ -1,4 +1,4 @@
-"""Figure 10: at which threshold to clip. Success and speed over threshold and learning rate."""
+"""Figure 10: the choice of clip threshold. Success and speed over threshold and learning rate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +30,12 @@ QUICK = (
     "updates=200", "record_every=20", "test_size=200", "seeds=3", "hidden_size=24", "steps=10",
     "learning_rates=[0.03,0.3]", "clip_thresholds=[0.1,1.0]",
 )  # fmt: skip
-_DARK = 0.55  # of the colours' range: beyond, the numbers are white
+_DARK = 0.55  # of the range of colours: beyond it, the numbers are white
 
 
 @dataclass(frozen=True)
 class Map:
-    """By learning rate, ascending, and column: a threshold each, then no clipping where that was trained."""
+    """Outcomes by learning rate, ascending, and column: one per threshold, then no clipping if that was trained."""
 
     learning_rates: list[float]
     columns: list[str]
@@ -46,7 +46,7 @@ class Map:
 
 
 def map_of(dataset: xr.Dataset) -> Map:
-    """What became of the networks of every pair."""
+    """Return the outcomes of the networks at every pair of learning rate and column."""
     if "solved_at" not in dataset or "clip" not in dataset.dims or {*dataset["clip"].values} == {"none"}:
         raise ResultError(
             "dataset: is no training over clip thresholds; gradient-horizon run +sweeps=thresholds makes it"
@@ -87,7 +87,7 @@ def _draw(
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """Two maps: success and speed."""
+    """Draw two maps: success and speed."""
     found = map_of(dataset)
     star = np.where(found.diverged > 0, "*", "")
     counts = np.array(
@@ -112,7 +112,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every place of the maps, with Wilson's interval of the share."""
+    """Tabulate every entry of the maps, with Wilson's interval of the share."""
     found = map_of(dataset)
     rows = []
     for (row, column), solved in np.ndenumerate(found.solved):

@@ -26,7 +26,7 @@ QUICK = ("hidden_size=32", "steps=30", "seeds=8")
 
 
 def _regimes(dataset: xr.Dataset) -> dict[float, Float[np.ndarray, "T T"]]:
-    """The median over seeds by t and s, in decades, of each weight scale."""
+    """Return the median over seeds by t and s, in decades, of each weight scale."""
     if "log_norm_of_pair" not in dataset:
         raise ResultError("dataset: has no norms of pairs; gradient-horizon run +sweeps=triangle makes them")
     scales = sorted(dataset["weight_scale"].values.tolist())
@@ -38,7 +38,7 @@ def _threshold(dataset: xr.Dataset) -> float:
 
 
 def _horizons(dataset: xr.Dataset) -> dict[float, float]:
-    """The lag at which mean field crosses the threshold, as a real number, by weight scale; inf at the edge."""
+    """Return the lag at which mean field crosses the threshold, as a real number, by weight scale; inf at the edge."""
     law = theory.law_of(dataset)
     decades = (
         {scale: abs(law.log_growth(scale)) / np.log(10.0) for scale in dataset["weight_scale"].values} if law else {}
@@ -51,7 +51,7 @@ def _regime(scale: float, edge: float) -> str:
 
 
 def draw(dataset: xr.Dataset) -> Figure:
-    """One triangle a weight scale."""
+    """Draw one triangle per weight scale."""
     regimes, threshold, horizons = _regimes(dataset), _threshold(dataset), _horizons(dataset)
     law = theory.law_of(dataset)
     line: dict[str, Any] = theory.look(style.GREY)
@@ -80,7 +80,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 
 def numbers(dataset: xr.Dataset) -> pd.DataFrame:
-    """Every pair s < t: the median of log10 of the norm over √n; and the lag of mean field's horizon."""
+    """Tabulate every pair s < t: the median of log10 of the norm over √n; and the lag of the mean-field horizon."""
     horizons = _horizons(dataset)
     rows = []
     for scale, decades in _regimes(dataset).items():
