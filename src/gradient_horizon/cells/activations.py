@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gradient_horizon.numerics.exponents import LOG_2
+
 Elementwise: TypeAlias = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
-_LOG_2 = float(np.log(2.0))
 _TWO_OVER_ROOT_PI = float(2.0 / np.sqrt(np.pi))
 
 
@@ -46,7 +47,7 @@ def _tanh_derivative(x):
 
 def _log_tanh_derivative(x):
     size = jnp.abs(x)
-    return 2.0 * (_LOG_2 - size - jnp.log1p(jnp.exp(-2.0 * size)))
+    return 2.0 * (LOG_2 - size - jnp.log1p(jnp.exp(-2.0 * size)))
 
 
 def _sigmoid_derivative(x):

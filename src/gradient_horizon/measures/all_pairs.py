@@ -12,14 +12,13 @@ from gradient_horizon.measures.wide import jacobian_by_entry, sized_jacobian
 from gradient_horizon.numerics import extended_range
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.numerics.compiled import compiled_once
-from gradient_horizon.numerics.exponents import is_kept, normalise, room_of
+from gradient_horizon.numerics.exponents import LOG_2, is_kept, normalise, room_of
 from gradient_horizon.numerics.extended_range import ZERO, Extended
 from gradient_horizon.numerics.fallback import step_of_arrays, with_care
 
 LEAF = 8  # shortest stretch, in steps; direct products are cheaper within it
 _ROOM = 200  # upper limit: the product of two squared entries, 2^-800, still fits in float64
 _CAREFUL_ENTRIES = 2**20  # entries, over several starts, of the products formed side by side
-_LOG_2 = 0.6931471805599453
 
 
 @compiled_once
@@ -88,7 +87,7 @@ def log_jacobian_norms_all_pairs(
     with jax.enable_x64(True):
         logs, is_safe = _triangle(jacobians, len(before))
         is_safe = is_safe & jnp.all(are_safe | ~is_good)
-        logs = logs + (so_far[:, None] - so_far[None, :] + exponents[None, :]).astype(jnp.float64) * _LOG_2
+        logs = logs + (so_far[:, None] - so_far[None, :] + exponents[None, :]).astype(jnp.float64) * LOG_2
         logs = with_care(~is_safe, logs, by_entry, closed, system.window, is_good)
         bad = (~trajectory.finite).astype(jnp.int32)
         so_far = jnp.cumsum(bad, dtype=jnp.int32)  # among h_0 .. h_t
@@ -141,7 +140,7 @@ def _by_entry(jacobians: Extended) -> Float[Array, "T T"]:
             largest = jnp.max(apart.exponent, axis=(0, 2))
             floats = extended_range.relative_to(apart, largest[None, :, None]).astype(jnp.float64)
             exponent = jnp.where(largest == ZERO, 0, largest).astype(jnp.float64)
-            return products, 0.5 * jnp.log(jnp.sum(floats**2, axis=(0, 2))) + exponent * _LOG_2
+            return products, 0.5 * jnp.log(jnp.sum(floats**2, axis=(0, 2))) + exponent * LOG_2
 
         return lax.scan(advance, nothing, (times, jacobians))[1]
 
@@ -206,7 +205,7 @@ def _across(jacobians: Float[Array, "L n n"], half: int) -> tuple[Float[Array, "
         of_norms = jnp.linalg.norm(late, axis=1)[:, None] * jnp.linalg.norm(early, axis=1)[None, :]
         noise = 1e-12 * jnp.minimum(of_norms, (columns @ rows.T) ** 2)
         exponent = (late_exponent[:, None] + early_exponent[None, :]).astype(jnp.float64)
-        logs = 0.5 * jnp.log(jnp.where(squares > noise, squares, jnp.nan)) + exponent * _LOG_2
+        logs = 0.5 * jnp.log(jnp.where(squares > noise, squares, jnp.nan)) + exponent * LOG_2
         # No column meets a row: every term of the product is zero. (Otherwise terms may round and cancel to zero.)
         meet = (columns != 0).astype(jnp.float64) @ (rows != 0).astype(jnp.float64).T
         return jnp.where(meet == 0, -jnp.inf, logs)[:, ::-1], late_safe & early_safe
@@ -224,7 +223,7 @@ def _within(jacobians: Float[Array, "L n n"], leaf: int) -> tuple[Float[Array, "
         matrix, gained, is_safe = _multiplied(factor, matrix * lift)
         exponent = exponent + gained
         square = jnp.sum(matrix.astype(jnp.float64) ** 2)
-        return (matrix, exponent), (0.5 * jnp.log(square) + exponent.astype(jnp.float64) * _LOG_2, is_safe)
+        return (matrix, exponent), (0.5 * jnp.log(square) + exponent.astype(jnp.float64) * LOG_2, is_safe)
 
     def pairs(stretch):
         start = (jnp.eye(n, dtype=jacobians.dtype), jnp.zeros((), jnp.int32))

@@ -33,14 +33,13 @@ from gradient_horizon.numerics import extended_range, lapack, underflow
 from gradient_horizon.numerics.arrays import IntSeries, PyTree, Scalar, Series, Step
 from gradient_horizon.numerics.compiled import compiled_once
 from gradient_horizon.numerics.derivatives import jacobian_by_rows, pull, push, push_rows
-from gradient_horizon.numerics.exponents import power_of_two
+from gradient_horizon.numerics.exponents import LOG_2, power_of_two
 from gradient_horizon.numerics.extended_range import Extended
 from gradient_horizon.numerics.fallback import is_postponed, step_of_arrays, with_care
 from gradient_horizon.numerics.keys import fixed_normal
 from gradient_horizon.numerics.spectral_norm import fresh_directions, largest_by_lapack, largest_singular_value
 from gradient_horizon.numerics.xla import computed_once, unroll
 
-_LOG_2 = 0.6931471805599453
 # Lags at which every vector is checked. By then all have zeros in the same entries, and one can stand for all.
 _FIRST_LAGS = 3
 MOST_CARE = 2  # see `scaled_norms`
@@ -62,7 +61,7 @@ class ScaledNorms(NamedTuple):
     def log(self) -> dict[str, Series]:
         """The natural logs of the norms; -inf where the product is exactly zero."""
         return {
-            name: jnp.log(value) + self.exponent.astype(value.dtype) * jnp.asarray(_LOG_2, value.dtype)
+            name: jnp.log(value) + self.exponent.astype(value.dtype) * jnp.asarray(LOG_2, value.dtype)
             for name, value in self.mantissa.items()
         }
 

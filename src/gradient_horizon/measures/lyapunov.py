@@ -31,7 +31,7 @@ from gradient_horizon.numerics import lapack, lu, sums
 from gradient_horizon.numerics.arrays import PyTree, Scalar, Step
 from gradient_horizon.numerics.compiled import compiled_once
 from gradient_horizon.numerics.derivatives import push, push_rows, with_derivative_of
-from gradient_horizon.numerics.exponents import bits_of, normalise, power_of_two
+from gradient_horizon.numerics.exponents import LOG_2, bits_of, normalise, power_of_two
 from gradient_horizon.numerics.fallback import held, step_of_arrays, with_care
 from gradient_horizon.numerics.graded import ZERO, Graded, graded, graded_product, log_norm
 from gradient_horizon.numerics.keys import fixed_normal, fixed_orthogonal
@@ -41,7 +41,6 @@ LogDet: TypeAlias = Callable[[PyTree, PyTree, PyTree], Scalar]
 
 _log = logging.getLogger(__name__)
 BLOCKS = 10
-_LOG_2 = 0.6931471805599453
 _THIN = 2.0**-40  # smaller ratios do not arise by chance, and float32 reaches down to 2^-126
 
 
@@ -206,7 +205,7 @@ def _grown_in_float64(
         basis, r = lapack.graded_qr(stretched)
         pivots = jnp.abs(jnp.diagonal(r))
         sizes = -jnp.sort(-jnp.max(jnp.abs(stretched), axis=1))
-        powers = exponent.astype(jnp.float64) * _LOG_2
+        powers = exponent.astype(jnp.float64) * LOG_2
         totals = totals + jnp.where(numbers == part, jnp.log(pivots) + powers, 0)
         unresolved = unresolved & (pivots <= sizes * (n * eps))
         return (basis, totals, unresolved), _log_abs_det(matrix) + n * powers if with_log_dets else jnp.zeros(())

@@ -38,13 +38,13 @@ from gradient_horizon.numerics import lapack
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.numerics.compiled import compiled_once
 from gradient_horizon.numerics.derivatives import with_derivative_of
+from gradient_horizon.numerics.exponents import LOG_2
 from gradient_horizon.numerics.fallback import held, step_of_arrays
 from gradient_horizon.numerics.graded import Graded, graded_product, graded_svd
 from gradient_horizon.numerics.keys import fixed_normal
 from gradient_horizon.numerics.orthogonal import log_growth
 from gradient_horizon.numerics.structural_rank import everything, parts_of_last_layer, through
 
-_LOG_2 = 0.6931471805599453
 _NEXT_TO_NOTHING = 1e-8
 _MORE = 64.0
 _EPS = float(np.finfo(np.float64).eps)
@@ -229,7 +229,7 @@ def _at_lags(
         others, _ = graded_svd(nudged.rows)
         is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
         is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # beyond one that is not sure, values may belong to others
-        logs = logs + total.astype(jnp.float64) * _LOG_2
+        logs = logs + total.astype(jnp.float64) * LOG_2
         logs = jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
         return (rows, growth), (logs, jnp.matmul(start, turned.T, precision="highest"))
 

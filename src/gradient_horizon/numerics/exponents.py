@@ -16,6 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.numerics.arrays import Scalar
 
+LOG_2 = 0.6931471805599453  # natural log: log(m 2^e) = log m + e LOG_2
+
 
 class Bits(NamedTuple):
     """Layout of a float dtype: the integer types of its size, bits of the mantissa, bias of the exponent."""

@@ -8,10 +8,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon.numerics.exponents import normalise, power_of_two
+from gradient_horizon.numerics.exponents import LOG_2, normalise, power_of_two
 from gradient_horizon.numerics.extended_range import Extended
 
-_LOG_2 = 0.6931471805599453
 ZERO = -(2**30)  # the exponent of a row of zeros
 _SWEEPS = 40  # about 5 to 8 are needed
 
@@ -46,7 +45,7 @@ def log_norm(matrix: Graded) -> Float[Array, ""]:
     largest = jnp.max(matrix.exponents)
     largest = jnp.where(largest == ZERO, 0, largest)
     scaled = matrix.rows * _power(matrix.exponents - largest, matrix.rows.dtype)[:, None]
-    return 0.5 * jnp.log(jnp.sum(scaled * scaled)) + largest.astype(scaled.dtype) * _LOG_2
+    return 0.5 * jnp.log(jnp.sum(scaled * scaled)) + largest.astype(scaled.dtype) * LOG_2
 
 
 def graded_product(left: Float[Array, "n n"] | Extended, right: Graded) -> Graded:
@@ -121,6 +120,6 @@ def graded_svd(graded: Graded) -> tuple[Float[Array, " n"], Float[Array, "n n"]]
     start = (graded, jnp.ones((), dtype), jnp.zeros((), jnp.int32))
     (rows, exponents), _, _ = lax.while_loop(lambda c: (c[1] > tolerance) & (c[2] < _SWEEPS), sweep, start)
     norms = jnp.sqrt(jnp.sum(rows * rows, axis=1))
-    logs = jnp.log(norms) + jnp.where(norms > 0, exponents, 0).astype(dtype) * jnp.asarray(_LOG_2, dtype)
+    logs = jnp.log(norms) + jnp.where(norms > 0, exponents, 0).astype(dtype) * jnp.asarray(LOG_2, dtype)
     order = lax.sort((-logs, jnp.arange(len(logs), dtype=jnp.int32)), num_keys=1)[1][:n]
     return logs[order], (rows / jnp.where(norms > 0, norms, 1)[:, None])[order]

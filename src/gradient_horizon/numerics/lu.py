@@ -16,10 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.numerics import sums
 from gradient_horizon.numerics.arrays import Scalar
-from gradient_horizon.numerics.exponents import normalise
+from gradient_horizon.numerics.exponents import LOG_2, normalise
 from gradient_horizon.numerics.xla import computed_once
 
-_LOG_2 = 0.6931471805599453
 _FEW = 32  # columns that are eliminated one by one
 
 
@@ -114,7 +113,7 @@ def log_abs_product(factors: Float[Array, "... n"], power: Int[Array, "..."] | i
     """log|product| of the n `factors` 2^`power`, with exponents of two summed as integers; -inf if a factor is 0."""
     mantissas, exponents = sums.split(factors)
     total = jnp.sum(exponents, axis=-1, dtype=jnp.int32) + factors.shape[-1] * power
-    return jnp.sum(jnp.log(jnp.abs(mantissas)), axis=-1) + total.astype(factors.dtype) * _LOG_2
+    return jnp.sum(jnp.log(jnp.abs(mantissas)), axis=-1) + total.astype(factors.dtype) * LOG_2
 
 
 def log_abs_det(matrix: Float[Array, "n n"]) -> Scalar:

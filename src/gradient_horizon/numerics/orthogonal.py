@@ -14,9 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.numerics.arrays import PyTree
 from gradient_horizon.numerics.derivatives import push
-from gradient_horizon.numerics.exponents import normalise
-
-_LOG_2 = 0.6931471805599453
+from gradient_horizon.numerics.exponents import LOG_2, normalise
 
 
 def orthonormalised(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"], Float[Array, " k"]]:
@@ -51,7 +49,7 @@ def log_growth(
         # the squares of very short or long vectors would under- or overflow
         stretched, exponent = normalise(push(flat_step, params, h, x, basis))
         basis, logs, share = orthonormalised(stretched)
-        return basis, (logs + exponent.astype(logs.dtype) * _LOG_2, share)
+        return basis, (logs + exponent.astype(logs.dtype) * LOG_2, share)
 
     _, (logs, shares) = lax.scan(advance, basis, window)
     least = jnp.min(jnp.where(jnp.isnan(shares), 0, shares), axis=0)
