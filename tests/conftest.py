@@ -31,7 +31,8 @@ from gradient_horizon.numerics import compiled  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-CHECKED = ("numerics", "cells", "tasks", "measures", "theory", "training", "ensembles", "analysis")
+# `theory` takes whatever NumPy takes, and checks it itself.
+CHECKED = ("numerics", "cells", "tasks", "measures", "training", "ensembles", "analysis")
 install_import_hook([f"gradient_horizon.{room}" for room in CHECKED], "shape_checks.checked")
 
 # What takes minutes comes first, so that no process is left with it when the others have ended.

@@ -275,13 +275,14 @@ from gradient_horizon.commands import parser as cli
 from gradient_horizon.ensembles import process
 process.prepare_own()
 process.prepare_own = lambda: None
-import gradient_horizon.verify as verify
+from gradient_horizon.verify import floating_point, suite
+from gradient_horizon.verify.comparison import Line
 def odd(full):
     if "wait" in sys.argv:
         print("waiting", flush=True)
         time.sleep(100)
-    yield verify.Line("an [odd] law", "none", 1.0, 2.0 if "fail" in sys.argv else 1.0, 0.5, "exact")
-verify.SECTIONS = {"few": (verify.traps.kinks, odd)}
+    yield Line("an [odd] law", "none", 1.0, 2.0 if "fail" in sys.argv else 1.0, 0.5, "exact")
+suite.SECTIONS = {"few": (floating_point.kinks, odd)}
 sys.exit(cli.main(["verify", "-o", "few.html"]))
 """
 

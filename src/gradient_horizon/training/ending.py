@@ -1,13 +1,14 @@
 """When the records of a network end: once it has diverged or, with `until_solved`, solved its task."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from gradient_horizon.training.record import Record
 from gradient_horizon.training.spec import TrainSpec
 
 
-def ends(spec: TrainSpec, record: Record) -> Bool[Array, "..."]:
+def ends(spec: TrainSpec, record: Record) -> Bool[Array, "..."] | Bool[np.ndarray, "..."]:
     """True if a network's records end with this one: it has diverged or, under `until_solved`, solved its task.
 
     A blank record (NaN) after the last one shows only divergence, so combine its result with those of earlier records.
