@@ -69,7 +69,7 @@ def test_a_repeat_draws_nothing_that_stands(three, capsys):
 )
 def test_whatever_ends_the_drawing_a_repeat_does_it(made, one, monkeypatch, capsys, stop, at):
     """Of a sweep that has grown, whose figures are those of the smaller one: a repeat has no job left to compute."""
-    save, write, calls = figures.kit.style.save, files.write_atomically, []
+    save, write, calls = figures.save, files.write_atomically, []
 
     def stopping(figure, stem, formats=("pdf", "png")):
         if stem.parent == FOLDER:
@@ -84,7 +84,7 @@ def test_whatever_ends_the_drawing_a_repeat_does_it(made, one, monkeypatch, caps
         write(path, content, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(figures.kit.style, "save", stopping)
+        patch.setattr(figures, "save", stopping)
         patch.setattr(files, "write_atomically", stopping_last)
         assert run(f"cell={CELLS}") == (130 if stop is KeyboardInterrupt else 1)
     said = capsys.readouterr()
@@ -156,8 +156,7 @@ def test_a_quick_look_that_could_not_be_drawn_is_owed(one, monkeypatch, capsys):
 
     path = FOLDER / "cell=linear" / "quick_look.png"
     with monkeypatch.context() as patch:
-        patch.setattr(figures.catalogue, "quick_look", full)
-        patch.setattr(figures, "quick_look", full, raising=False)
+        patch.setattr(figures, "quick_look", full)
         assert run("cell=tanh,linear", "force=true") == 0
         record = records.read_record(path.parent)
         assert record is not None

@@ -593,5 +593,5 @@ class TestStyle:
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_an_unknown_name_is_an_attribute_error(self):
-        with pytest.raises(AttributeError, match="no attribute 'draw'"):
+        with pytest.raises(AttributeError, match="figures attribute draw"):
             _ = figures.draw

@@ -255,7 +255,7 @@ def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[
         leaves, tree = jax.tree.flatten(networks)
         given: list[Any] = []  # the structure of the result of `function`
 
-        def flat(leaves: list[Array], constants: PyTree) -> list[Array]:
+        def flat(leaves: list[Array], constants: PyTree) -> list[Any]:
             found, structure = jax.tree.flatten(function(jax.tree.unflatten(tree, leaves), constants))
             given.append(structure)
             return found
