@@ -53,8 +53,8 @@ def triangular_factor(matrix: Float[Array, "n k"]) -> Float[Array, "k k"]:
 
 
 @sequential_vmap
-def singular_values(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
-    """All singular values, descending."""
+def singular_values(matrix: Float[Array, "n k"]) -> Float[Array, " m"]:
+    """All m = min(n, k) singular values, descending."""
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
