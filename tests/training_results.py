@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 
 NETWORK = ("learning_rate", "clip_threshold", "weight_scale", "seed")
 N = 16
