@@ -53,6 +53,7 @@ def test_what_is_read_is_what_the_imported_file_declares(one):
 
 def test_only_the_head_of_a_file_is_executed_and_its_heavy_imports_are_skipped():
     (one,) = declare.read("somewhere", HEAVY)
+    assert isinstance(one, declare.Task)
     assert (one.name, one.least_steps, one.module) == ("waiting", 3, "somewhere")
     assert not one.settings["patience"].rule.accepts(2)
     assert declare.read("somewhere", HEAVY.replace("DECLARES", "OTHER")) == ()
@@ -74,7 +75,7 @@ def test_an_installed_package_that_cannot_be_read_is_left_out_with_a_warning(sou
     monkeypatch.setattr(declare, "_entry_points", lambda: EntryPoints([point]))
     monkeypatch.setattr(declare, "_source", lambda module: f"from gradient_horizon.names import declare\n\n{source}\n")
     with pytest.warns(RuntimeWarning, match=f"gradient_horizon.cells: 'package_of_someone' is left out .*{why}"):
-        found = declare.declared.__wrapped__(declare.Cell)
+        found = declare._declared.__wrapped__(declare.Cell)
     assert set(found) == set(names.CELLS)
 
 
@@ -82,7 +83,7 @@ def test_a_module_that_is_not_there_is_left_out_with_a_warning(monkeypatch):
     point = EntryPoint("someone", "package_of_nobody", declare.Task.group)
     monkeypatch.setattr(declare, "_entry_points", lambda: EntryPoints([point]))
     with pytest.warns(RuntimeWarning, match="module 'package_of_nobody' has no source"):
-        assert set(declare.declared.__wrapped__(declare.Task)) == set(names.TASKS)
+        assert set(declare._declared.__wrapped__(declare.Task)) == set(names.TASKS)
 
 
 def test_an_experiment_of_an_installed_package_draws_its_result(monkeypatch):
@@ -91,7 +92,7 @@ def test_an_experiment_of_an_installed_package_draws_its_result(monkeypatch):
     monkeypatch.setattr(declare, "_entry_points", lambda: EntryPoints([point]))
     monkeypatch.setattr(declare, "_source", lambda module: source)
     with pytest.warns(RuntimeWarning, match="draw: an experiment needs a function that draws its result"):
-        assert set(declare.declared.__wrapped__(declare.Experiment)) == set(names.EXPERIMENTS)
+        assert set(declare._declared.__wrapped__(declare.Experiment)) == set(names.EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", names.CELLS)

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -193,12 +193,16 @@ KINDS: tuple[type[Declaration], ...] = (Cell, Ensemble, Task, ClipRule, Experime
 Kind = TypeVar("Kind", bound=Declaration)
 
 
-@cache
 def declared(kind: type[Kind]) -> dict[str, Kind]:
     """Return everything of this kind, by name: this package's own first, file by file, then that of installed packages.
 
     Of an installed package, a module that cannot be read, and a name that is taken, are left out with a warning.
     """
+    return _declared(kind)
+
+
+@cache
+def _declared(kind: type[Kind]) -> dict[str, Any]:
     every: dict[str, Kind] = {}
     folder = Path(__file__).parents[1] / kind.room
     for path in sorted(folder.glob("*.py")):
@@ -216,7 +220,7 @@ def declared(kind: type[Kind]) -> dict[str, Kind]:
 
 
 @cache
-def _entry_points() -> EntryPoints:
+def _entry_points() -> Any:
     return entry_points()
 
 
