@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -299,11 +299,12 @@ def _sweep(
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {MOST_JOBS}")
+    every = replace(base, name=name, **{key: values[key] for key in schema.FROM_OTHERS})
     found: dict[str, jobs.Job] = {}
     idle: dict[str, list[tuple[str, Any]]] = {}
     for point in itertools.product(*(axes[key] for key in keys)):
         at = dict(zip(keys, point, strict=True))
-        checked = validation.checked({**values, **at, "name": name})
+        checked = validation.changed(every, at)
         for key, reason in validation.unread(checked).items():
             several = axes.get(key) or (getattr(checked, key) if key in schema.AXES else [])
             if len(several) > 1:

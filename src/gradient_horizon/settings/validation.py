@@ -106,7 +106,19 @@ def checked(values: Mapping[str, Any]) -> Config:
         check_key(key, value)
     defaults = Config()
     plain = {key: check_value(key, values.get(key, getattr(defaults, key))) for key in FIELDS}
-    config = Config(**plain)
+    return _completed(Config(**plain), values)
+
+
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return `config` with some other `values`, which alone are checked before all are checked together.
+
+    A setting that others decide is decided anew if its value among `values` is null.
+    """
+    return _completed(replace(config, **{key: check_value(key, value) for key, value in values.items()}), values)
+
+
+def _completed(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return `config` with what its settings decide for others, checked together; `values` are as the user wrote."""
     for key in FROM_OTHERS:
         if getattr(config, key) is None:
             config = replace(config, **{key: usual(key, as_dict(config))})
@@ -181,7 +193,7 @@ def _initialised(config: Config, values: Mapping[str, Any]) -> Config:
         value = getattr(config, name)
         if value not in (FIELDS[name].default, *allowed):
             words = " or ".join(str(entry) for entry in allowed)
-            raise SettingError(name, values.get(name), f"{words} where initialisation={config.initialisation}")
+            raise SettingError(name, values.get(name, value), f"{words} where initialisation={config.initialisation}")
         if value not in allowed:
             config = replace(config, **{name: allowed[0]})
     return config
