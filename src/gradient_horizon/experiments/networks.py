@@ -88,7 +88,7 @@ def cell_of(config: Config, name: str, input_size: int) -> Cell:
     return make_cell(name, config.hidden_size, input_size, **own)
 
 
-def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
+def init_network(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
     """Draw the parameters, initial state and inputs of one network."""
     cell = draw.cell
     dtype = jnp.dtype(draw.precision)
@@ -103,12 +103,12 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     return params, h0, xs
 
 
-def _drawn(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
+def _init_network(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
     return drawn(joined(draw, constants.draw), network, constants.pixels)
 
 
 def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> Any:
-    params, _, _ = _drawn(draw, network, constants)
+    params, _, _ = _init_network(draw, network, constants)
     return zeros(params)
 
 
@@ -186,7 +186,7 @@ class Networks:
 
     def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[blocks.Program]:
         return [
-            program(_drawn, self._draw),
+            program(_init_network, self._draw),
             program(_rolled, *self._rollout, width=self.width),
             program(_measured, measure, spec, self._cell, width=width),
         ]
@@ -198,16 +198,16 @@ class Networks:
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
-        found = self.population.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
+        of_unit = self.population.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
-        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
+        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in of_unit.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
-        found = self.population.coordinates()
+        coordinates = self.population.coordinates()
         if lag:
-            found["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
-        return found
+            coordinates["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
+        return coordinates
 
     def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the variables common to all experiments: W's extremes, finiteness of the states, and state size."""
