@@ -44,7 +44,8 @@ def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
     from gradient_horizon.cells import make_cell
     from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
     from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-    from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
+    from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
+    from gradient_horizon.measures.lyapunov import lyapunov_exponents
     from gradient_horizon.measures.nodes import log_state_gradient_norms, node_split
     from gradient_horizon.measures.singular_values import log_singular_values_at_lags
     from gradient_horizon.measures.trajectory import rollout

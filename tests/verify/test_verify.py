@@ -16,7 +16,7 @@ import pytest
 from gradient_horizon.cells import activations
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.experiments import networks, population
-from gradient_horizon.measures import jacobian_norms, lyapunov, singular_values
+from gradient_horizon.measures import jacobian_products, singular_values, volume_growth
 from gradient_horizon.measures import trajectory as trajectories
 from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.numerics import lapack, lu, sums, underflow
@@ -88,8 +88,8 @@ def test_a_wrong_order_of_the_product_is_caught(sabotage, monkeypatch):
             else multiply(flat_step, params, h, x, jnp.eye(len(h), dtype=h.dtype)) @ matrix
         )
 
-    monkeypatch.setattr(jacobian_norms, "push", wrong(push))
-    laws = sabotage([floating_point.order], jacobian_norms, "pull", wrong(pull))
+    monkeypatch.setattr(jacobian_products, "push", wrong(push))
+    laws = sabotage([floating_point.order], jacobian_products, "pull", wrong(pull))
     assert len(named(laws, "order of the product")) == 2
 
 
@@ -145,7 +145,7 @@ def test_one_exponent_for_the_whole_matrix_is_caught(sabotage):
 
 def test_lags_in_the_wrong_order_are_caught(sabotage):
     laws = sabotage(
-        [floating_point.order, floating_point.state], jacobian_norms, "_outward", lambda values, anchor: values
+        [floating_point.order, floating_point.state], jacobian_products, "_outward", lambda values, anchor: values
     )
     assert named(laws, "order of the product: ∂h_T/∂h_t")
     assert not named(laws, "order of the product: ∂h_t/∂h_0")
@@ -183,7 +183,9 @@ def test_noise_for_a_zero_is_caught(sabotage):
 
 
 def test_what_is_flushed_on_the_way_is_caught(sabotage):
-    assert named(sabotage([long_products.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent, by one vector")
+    assert named(
+        sabotage([long_products.hand_over], volume_growth, "_THIN", 0.0), "their largest exponent, by one vector"
+    )
 
 
 def test_gauss_and_hermites_nodes_are_caught(sabotage):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
+from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
+from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.singular_values import log_singular_values, log_singular_values_at_lags
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.verify.comparison import Item, Line, worst
