@@ -19,9 +19,9 @@ from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.numerics import lapack as linalg
-from gradient_horizon.numerics.derivatives import pull
-from gradient_horizon.numerics.exponents import normalise
+from gradient_horizon.numerics import lapack as lapack_routines
+from gradient_horizon.numerics.derivatives import vjp_rows
+from gradient_horizon.numerics.exponents import log_of, normalise
 from gradient_horizon.numerics.keys import fixed_orthogonal
 
 Measure = Callable[[Any, Any, Case], Any]  # measure(params, h0, case), for one network
@@ -77,10 +77,9 @@ def _by_lapack(params: Any, h0: Any, case: Case) -> Any:
 
     def advance(carry, h):
         matrix, exponent = carry
-        matrix, gained = normalise(pull(flat_step, params, h, None, matrix))
+        matrix, gained = normalise(vjp_rows(flat_step, params, h, None, matrix))
         exponent = exponent + gained
-        largest = linalg.singular_values(matrix)[0]
-        return (matrix, exponent), jnp.log(largest) + exponent.astype(largest.dtype) * jnp.float32(np.log(2))
+        return (matrix, exponent), log_of(lapack_routines.singular_values(matrix)[0], exponent)
 
     start = (jnp.eye(case["n"], dtype=jnp.float32), jnp.zeros((), jnp.int32))
     _, logs = lax.scan(advance, start, rollout(step, params, h0, steps=case["steps"]).states[:-1], reverse=True)
@@ -102,7 +101,7 @@ def start(case: Case) -> Ready:
 
 def frobenius(case: Case) -> Ready:
     """Log Frobenius norms at every lag."""
-    width = devices.lane_width(case["n"], devices.block_size(case["n"], case["steps"]))
+    width = devices.batch_last_width(case["n"], devices.block_size(case["n"], case["steps"]))
     return _over_chunks(_frobenius, case, width)
 
 

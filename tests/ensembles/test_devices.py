@@ -26,7 +26,7 @@ def test_blocks_are_too_small_for_threads_to_share_and_hold_whole_groups_of_lane
         block = devices.block_size(n, 100, precision=precision)
         assert block == 1 or block * n * n <= 2**15  # above that XLA splits a product over the threads of all cores
         assert block & (block - 1) == 0
-        assert block % devices.lane_width(n, block, precision=precision) == 0
+        assert block % devices.batch_last_width(n, block, precision=precision) == 0
 
 
 @pytest.mark.parametrize("n", [16, 64, 128])

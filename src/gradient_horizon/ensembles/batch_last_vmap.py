@@ -20,7 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array
 
 from gradient_horizon.numerics.arrays import PyTree
-from gradient_horizon.numerics.xla import computed_once
+from gradient_horizon.numerics.xla import materialised
 
 _log = logging.getLogger(__name__)
 _LONGEST_SUM = 32  # longest matrix product, in terms, that is written out; longer ones are left to `jax.vmap`
@@ -175,7 +175,7 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
     terms = left.array.shape[first]
     others = right.array.ndim - right.each - 1  # the axes of `right` that are not summed over
     left_axes = left.array.ndim - left.each - 1
-    left, right = (_Value(computed_once(value.array), value.each) for value in (left, right))
+    left, right = (_Value(materialised(value.array), value.each) for value in (left, right))
 
     def term(k: int) -> Array:
         a = lax.index_in_dim(left.array, k, first, keepdims=False)

@@ -88,7 +88,7 @@ def training_block(n: int, steps: int, batch_size: int, *, precision: str = "flo
     return next((size for size in sizes if size * states <= most), 1)
 
 
-def lane_width(n: float, block: int, *, precision: str = "float32", backend: str = "cpu") -> int:
+def batch_last_width(n: float, block: int, *, precision: str = "float32", backend: str = "cpu") -> int:
     """The number of networks of a block that share the processor's vector lanes (see `batch_last_vmap`); 1: no sharing.
 
     As many as keep their matrices in the first-level cache. Measured for float32 on a CPU with 512-bit lanes and 32 KiB

@@ -162,7 +162,7 @@ class Networks:
         self.population.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.population.total, self.population.block
         # gated cells have more and longer sums, which gain nothing from sharing vector lanes
-        self.width = devices.lane_width(
+        self.width = devices.batch_last_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
             precision=config.precision,

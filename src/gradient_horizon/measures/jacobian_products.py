@@ -29,12 +29,12 @@ from gradient_horizon.measures.trajectory import System, Trajectory, ever
 from gradient_horizon.measures.wide import jacobian_by_entry
 from gradient_horizon.numerics import extended_range, lapack, underflow
 from gradient_horizon.numerics.arrays import IntSeries, PyTree, Scalar, Series
-from gradient_horizon.numerics.derivatives import jacobian_by_rows, pull, push, push_rows
-from gradient_horizon.numerics.exponents import LOG_2, power_of_two
+from gradient_horizon.numerics.derivatives import jacobian_by_rows, jvp_columns, jvp_rows, vjp_rows
+from gradient_horizon.numerics.exponents import log_of, power_of_two
 from gradient_horizon.numerics.extended_range import Extended
 from gradient_horizon.numerics.keys import fixed_normal
 from gradient_horizon.numerics.spectral_norm import fresh_directions, largest_by_lapack, largest_singular_value
-from gradient_horizon.numerics.xla import computed_once, unroll
+from gradient_horizon.numerics.xla import materialised, unroll
 
 # Lags at which every vector is checked. By then all have zeros in the same entries, and one can stand for all.
 _FIRST_LAGS = 3
@@ -54,10 +54,7 @@ class ScaledNorms(NamedTuple):
 
     def log(self) -> dict[str, Series]:
         """The natural logs of the norms; -inf where the product is exactly zero."""
-        return {
-            name: jnp.log(value) + self.exponent.astype(value.dtype) * jnp.asarray(LOG_2, value.dtype)
-            for name, value in self.mantissa.items()
-        }
+        return {name: log_of(value, self.exponent) for name, value in self.mantissa.items()}
 
 
 def resolve_method(method: str, anchor: str) -> str:
@@ -96,7 +93,7 @@ class Products(NamedTuple):
         if self.method == "jacrev":
             jacobian = self.jacobian(params, h, x)
             return jnp.matmul(matrix, jacobian) if self.anchor == "end" else jnp.matmul(jacobian, matrix)
-        return (pull if self.anchor == "end" else push)(self.flat_step, params, h, x, matrix)
+        return (vjp_rows if self.anchor == "end" else jvp_columns)(self.flat_step, params, h, x, matrix)
 
     def jacobian(self, params: PyTree, h: Float[Array, " n"], x: PyTree) -> Float[Array, "n n"]:
         """J, by the derivatives of `method`."""
@@ -144,7 +141,7 @@ def _first_vectors(products: Products, params: PyTree, before: Array, xs: PyTree
         return identity
     h, x = jax.tree.map(lambda leaf: leaf[-1], (before, xs))
     generic = jnp.asarray(fixed_normal(1, n), dtype)
-    alive = jnp.argmax(jnp.abs(push_rows(products.flat_step, params, h, x, generic)[0]))
+    alive = jnp.argmax(jnp.abs(jvp_rows(products.flat_step, params, h, x, generic)[0]))
     order = jnp.arange(n)
     order = jnp.where(order == 0, alive, jnp.where(order == alive, 0, order))
     return jnp.where(order[:, None] == jnp.arange(n)[None, :], jnp.ones((), dtype), jnp.zeros((), dtype))
@@ -202,7 +199,7 @@ def _measure(
     """Measure a product; also return the starting point of the next search for a spectral norm."""
     # Checking one vector after the loop is much cheaper. It is copied, so that the matrix need not be kept.
     one = matrix[0] if products.anchor == "end" else matrix[:, 0]
-    evidence = underflow.smallest(matrix) if every_vector else computed_once(one)
+    evidence = underflow.smallest(matrix) if every_vector else materialised(one)
     part, of_part = matrix, square
     if products.places is not None:
         part = products.of_block(matrix)

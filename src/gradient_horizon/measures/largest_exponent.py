@@ -16,7 +16,7 @@ from gradient_horizon.measures.trajectory import Trajectory, system_of
 from gradient_horizon.measures.wide import jacobian_by_entry
 from gradient_horizon.numerics import sums
 from gradient_horizon.numerics.arrays import PyTree, Scalar, Step
-from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.derivatives import jvp_columns
 from gradient_horizon.numerics.exponents import bits_of, normalise, power_of_two
 from gradient_horizon.numerics.fallback import step_of_arrays, with_care
 from gradient_horizon.numerics.graded import ZERO, Graded, graded, graded_product, log_norm
@@ -43,7 +43,7 @@ def largest_lyapunov_exponent(
     def advance(carry, inputs):
         vector, logs = carry
         h, x = inputs
-        raw = push(flat_step, params, h, x, (vector * lift)[:, None])[:, 0]
+        raw = jvp_columns(flat_step, params, h, x, (vector * lift)[:, None])[:, 0]
         vector, gained = normalise(raw)
         logs = sums.add_powers(logs, gained - room)
         return (vector, logs), (raw, gained)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gradient_horizon.measures.states import FlatStep
 from gradient_horizon.numerics import lapack, lu, sums
 from gradient_horizon.numerics.arrays import PyTree, Scalar
-from gradient_horizon.numerics.derivatives import push_rows
+from gradient_horizon.numerics.derivatives import jvp_rows
 from gradient_horizon.numerics.exponents import LOG_2, bits_of, normalise
 from gradient_horizon.numerics.keys import fixed_normal
 
@@ -65,7 +65,7 @@ def stretch_by(flat_step: FlatStep, params: PyTree, dtype: DTypeLike) -> Stretch
 
     def stretch(vectors, inputs):
         h, x = inputs
-        return push_rows(flat_step, params, h, x, vectors * 2.0**lift), jnp.int32(-lift)
+        return jvp_rows(flat_step, params, h, x, vectors * 2.0**lift), jnp.int32(-lift)
 
     return stretch
 

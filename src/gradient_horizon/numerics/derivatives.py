@@ -57,7 +57,7 @@ def jacobian_by(
     return _one_of(function, h, *((backwards, forwards) if by_rows else (forwards, backwards)))
 
 
-def push_rows(
+def jvp_rows(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:
     """J v for every row v of `rows`, with J the Jacobian of the step at `h`."""
@@ -72,14 +72,14 @@ def push_rows(
     return _one_of(function, h, forwards, lambda: rows @ jax.jacrev(function)(h).T)
 
 
-def push(
+def jvp_columns(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "n k"]
 ) -> Float[Array, "n k"]:
     """J M for `matrix` M, applied column by column, with J the Jacobian of the step at `h`."""
-    return push_rows(flat_step, params, h, x, matrix.T).T
+    return jvp_rows(flat_step, params, h, x, matrix.T).T
 
 
-def pull(
+def vjp_rows(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:
     """M J for `matrix` M, applied row by row, with J the Jacobian of the step at `h`."""

@@ -15,7 +15,7 @@ STANDARD_ERRORS = 5.0  # exceeded by one normal number in 1.7 million
 
 
 @dataclass(frozen=True)
-class Line:
+class Comparison:
     """A law compared with a measurement.
 
     - `law`, `source`: what must hold, and the paper or argument it comes from.
@@ -56,7 +56,7 @@ class Plot:
     draw: Callable[[], Any]
 
 
-Item: TypeAlias = Line | Plot
+Item: TypeAlias = Comparison | Plot
 Check: TypeAlias = Callable[[bool], Iterator[Item]]  # check(full): with more and larger networks if `full`
 
 
@@ -69,11 +69,11 @@ def worst(
     origin: str,
     *,
     bound: bool = False,
-) -> Line:
+) -> Comparison:
     """The line of the pair whose difference is largest relative to its tolerance, among arrays of pairs."""
     arrays = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (predicted, measured, tolerance)))
     lines = [
-        Line(law, source, float(one), float(other), float(allowed), origin, bound)
+        Comparison(law, source, float(one), float(other), float(allowed), origin, bound)
         for one, other, allowed in zip(*(array.ravel() for array in arrays), strict=True)
     ]
     if len(lines) == 1:
@@ -83,7 +83,7 @@ def worst(
     return replace(chosen, law=f"{law} (worst of {len(lines)})")
 
 
-def _strain(line: Line) -> float:
+def _strain(line: Comparison) -> float:
     """How close the line is to failing: 1 at the tolerance, inf beyond it."""
     if not line.passed:
         return math.inf

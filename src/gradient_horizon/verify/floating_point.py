@@ -23,8 +23,8 @@ from gradient_horizon.verify import plots
 from gradient_horizon.verify.comparison import (
     CHAIN_RULE,
     ROUNDING,
+    Comparison,
     Item,
-    Line,
     Plot,
     log_norms,
     product_rounding,
@@ -60,7 +60,7 @@ def slopes_of_saturated_units(full: bool) -> Iterator[Item]:
         if name == "erf":
             origin = "4 eps φ′ in float32, and x² eps φ′ for the rounding of x²"
         if name == "tanh":
-            yield Line(
+            yield Comparison(
                 "tanh′(8) in float32 (1 - tanh² gives 0)", CALCULUS, float(exact(8.0)),
                 float(slope(np.array([8.0], np.float32))[0]), float(4.0 * EPS32 * exact(8.0)), origin,
             )  # fmt: skip
@@ -101,7 +101,7 @@ def underflow(full: bool) -> Iterator[Item]:
         [product_rounding(factors[:lag], np.float32) for lag in lags], ROUNDING,
     )  # fmt: skip
     eigenvalues, vectors = np.linalg.eig(factors[0])
-    yield Line(
+    yield Comparison(
         "fixed W, linear: log‖W^τ‖_F / τ → log of the spectral radius, τ = 400, the same matrix", "Gelfand 1941",
         math.log(np.abs(eigenvalues).max()), float(found[-1]) / steps,
         (math.log(math.sqrt(n) * float(np.linalg.cond(vectors))) + product_rounding(factors, np.float32)) / steps,
@@ -172,7 +172,7 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
     series = log_jacobian_norms(
         lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), jnp.asarray(fall), anchor="start"
     )
-    yield Line(
+    yield Comparison(
         "a product of which float32 loses a part (10⁻¹⁴⁰ of the rest) before the rest dies: no false zero",
         "log of the part that is left", 7.0 * math.log(float(np.float32(1e-20))), float(series["frobenius"][-1]),
         EPS32 * 7.0 * abs(math.log(1e-20)), "rounding of the result to float32: eps |log norm|",
@@ -186,7 +186,7 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
         [math.log(0.5), math.log(0.5), -math.inf], shut.exponents, [4 * EPS64, 4 * EPS64, 0.0],
         "rounding of the logs: 4 eps; -inf is exact",
     )  # fmt: skip
-    yield Line(
+    yield Comparison(
         "one J_t singular: both sides of the sum rule are -inf, and its violation is NaN",
         "-inf - (-inf)", math.nan, float(shut.sum_rule_error), 0.0, "a value, not a rounding",
     )  # fmt: skip
@@ -269,7 +269,7 @@ def lost_tail(full: bool) -> Iterator[Item]:
         chaotic = list(gains).index(3.0)
         largest.append(float(spectrum.exponents[chaotic, 0]))
         error.append(float(spectrum.standard_error[chaotic, 0]))
-    yield Line(
+    yield Comparison(
         f"chaos parts the float32 and the float64 trajectory, not their largest exponents: T = {steps}",
         "Oseledets 1968: one exponent for almost every trajectory", largest[1], largest[0], 6.5 * math.hypot(*error),
         "6.5 standard errors from 10 blocks of steps each: t of 9 degrees of freedom exceeds it once in 10⁴",
@@ -283,7 +283,7 @@ def clip_rules(full: bool) -> Iterator[Item]:
     gradient = {name: jnp.asarray(leaf) for name, leaf in gradient.items()}
     size = {rule: float(global_norm(clip_gradients(gradient, c, rule))) for rule in ("book", "pseudocode", "optax")}
     rounding = "a few roundings of the norm and the quotient: 8 eps"
-    yield Line(
+    yield Comparison(
         "clipping at c = 0.01: the notes' code over their formula, log of the clipped norms",
         "c/(n + 1e-6) against c/n", -math.log1p(1e-6 / n), math.log(size["book"] / size["pseudocode"]), 8 * EPS64,
         rounding,

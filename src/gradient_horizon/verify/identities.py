@@ -17,9 +17,9 @@ from gradient_horizon.measures.nodes import node_split
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.numerics.arrays import Step
-from gradient_horizon.numerics.derivatives import pull, push
+from gradient_horizon.numerics.derivatives import jvp_columns, vjp_rows
 from gradient_horizon.theory.bounds import pascanu_bounds
-from gradient_horizon.verify.comparison import CHAIN_RULE, ROUNDING, Item, Line, product_rounding, worst
+from gradient_horizon.verify.comparison import CHAIN_RULE, ROUNDING, Comparison, Item, product_rounding, worst
 from gradient_horizon.verify.samples import gaussian
 
 EPS64 = float(np.finfo(np.float64).eps)
@@ -67,7 +67,7 @@ def oracle(full: bool) -> Iterator[Item]:
             yield _oracle_line(name, np.asarray(found), np.asarray(whole))
 
 
-def _oracle_line(name: str, found, whole) -> Line:
+def _oracle_line(name: str, found, whole) -> Comparison:
     steps = len(found)
     factors = np.stack([whole[t + 1, :, t] for t in range(steps)])
     lags = range(1, steps + 1)
@@ -98,8 +98,8 @@ def products(full: bool) -> Iterator[Item]:
             )
 
         return {
-            "factors": jax.vmap(lambda h: push(flat_step, params, h, None, eye))(states[:steps]),
-            "pulled": jax.vmap(lambda h: pull(flat_step, params, h, None, eye))(states[:steps]),
+            "factors": jax.vmap(lambda h: jvp_columns(flat_step, params, h, None, eye))(states[:steps]),
+            "pulled": jax.vmap(lambda h: vjp_rows(flat_step, params, h, None, eye))(states[:steps]),
             "runs": jax.vmap(runs)(states[:steps]),
             "pairs": log_jacobian_norms_all_pairs(cell.step, params, h, steps=steps),
             "nodes": node_split(cell, params, h, steps=steps),
@@ -168,7 +168,7 @@ def homogeneity(full: bool) -> Iterator[Item]:
         states = rollout(cell.step, params, h, steps=steps).states
 
         def advance(vector, state):
-            return push(flat_step, params, state, None, vector), None
+            return jvp_columns(flat_step, params, state, None, vector), None
 
         return jax.lax.scan(advance, h[:, None], states[:-1])[0][:, 0], states[-1]
 

@@ -12,7 +12,7 @@ from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
 from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.singular_values import log_singular_values, log_singular_values_at_lags
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.verify.comparison import Item, Line, worst
+from gradient_horizon.verify.comparison import Comparison, Item, worst
 from gradient_horizon.verify.samples import linear, sech_squared
 
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
@@ -42,7 +42,7 @@ def small_singular_values(full: bool) -> Iterator[Item]:
         slopes.append(sech_squared(w @ h))
         h = np.tanh(w @ h)
     jacobians = np.array(slopes)[:, :, None] * w
-    yield Line(
+    yield Comparison(
         "sum of all log σ_i(M) = T log|det W| + Σ_t Σ_i log φ′(a_t,i), tanh, T = 100", "determinant of a product",
         steps * float(np.linalg.slogdet(w)[1]) + float(np.sum(np.log(slopes))), float(np.sum(measure(jacobians))),
         float(n * EPS64 * sum(np.linalg.cond(jacobian) for jacobian in jacobians)), FACTORS,

@@ -18,7 +18,7 @@ from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.settings import schema
 from gradient_horizon.theory.fixed_point import critical_line, mean_field
 from gradient_horizon.verify import plots
-from gradient_horizon.verify.comparison import Item, Line, Plot, extrapolated, worst
+from gradient_horizon.verify.comparison import Comparison, Item, Plot, extrapolated, worst
 from gradient_horizon.verify.random_matrices import GAUSSIAN, ORIGIN
 from gradient_horizon.verify.samples import over_networks, unit_networks
 
@@ -82,12 +82,12 @@ def growth(full: bool) -> Iterator[Item]:
         limit, tolerance = extrapolated(samples[:, :seeds], samples[:, seeds:], 1.0)
         found[activation] = (points, limit, tolerance)
         g, bias = points[0]
-        yield Line(
+        yield Comparison(
             f"{activation}, g = {g:g}{f', σ_b = {bias:g}' if bias else ''}: log‖M‖_F grows by ½ log χ a step", SOURCE,
             mean_field(activation, g, bias).log_growth, limit[0], tolerance[0], origin,
         )  # fmt: skip
         for g, bias in edges_of.get(activation, []):
-            yield Line(
+            yield Comparison(
                 f"tanh, σ_b = {bias:g}: at the predicted edge, g = {g:.4f}, log‖M‖_F does not grow",
                 "χ = 1: Schoenholz et al. 2017", 0.0, limit[-1], tolerance[-1], origin,
             )  # fmt: skip
@@ -111,7 +111,7 @@ def largest_exponent(full: bool) -> Iterator[Item]:
         samples.append(dataset.lyapunov_exponent.values[0, :, 0].astype(np.float64))
     small, large = LYAPUNOV_SIZES[full]
     limit, tolerance = extrapolated(samples[0], samples[1], 1.0)
-    yield Line(
+    yield Comparison(
         f"tanh, g = {g:g}: the largest Lyapunov exponent is ½ log χ, T = {counted} after {transient} steps",
         "Molgedey, Schuchhardt, Schuster 1992", mean_field("tanh", g).log_growth, float(limit), float(tolerance),
         ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N"),
@@ -125,7 +125,7 @@ def averages(full: bool) -> Iterator[Item]:
         for _ in range(40):  # contracts by a factor below ½ at these gains
             q = g * g * _average(lambda a: math.tanh(a) ** 2, q)
         chi = g * g * _average(lambda a: math.cosh(min(a, 150.0)) ** -4.0, q)
-        yield Line(
+        yield Comparison(
             f"tanh, g = {g:g}: ½ log χ at q = g²⟨φ²⟩, by adaptive quadrature",
             "Sompolinsky, Crisanti, Sommers 1988; Molgedey et al. 1992", 0.5 * math.log(chi),
             mean_field("tanh", g).log_growth, 1e-10, "the quadrature's own 10⁻¹¹, twice, and its effect on q",

@@ -15,7 +15,7 @@ from gradient_horizon.cells.lstm import LSTMParams, LSTMState
 from gradient_horizon.cells.vanilla import VanillaParams
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.theory.one_unit import lstm_forget_log_norm, one_unit_critical_log_norm, one_unit_log_growth
-from gradient_horizon.verify.comparison import Item, Line, worst
+from gradient_horizon.verify.comparison import Comparison, Item, worst
 from gradient_horizon.verify.samples import gaussian
 
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
@@ -40,7 +40,7 @@ def one_unit(full: bool) -> Iterator[Item]:
         (3, "w < -1: log(|w| (1 - h*²))"),
     ):
         w, deepest = float(weights[place]), float(np.abs(logs[place]).max())
-        yield Line(
+        yield Comparison(
             f"one tanh unit, exponent at {law}; w = {w:g}", PITCHFORK, one_unit_log_growth(w), float(settled[place]),
             8 * EPS64 * (1.0 + deepest / half),
             f"8 eps a step for φ′ and the product; 8 eps of log norms up to {deepest:.0f}, over {half} steps",
@@ -54,7 +54,7 @@ def one_unit(full: bool) -> Iterator[Item]:
     )  # fmt: skip
     slope = (logs[1, -1] - logs[1, half - 1]) / math.log(steps / half)
     size = 1.0 / start**2
-    yield Line(
+    yield Comparison(
         f"one tanh unit, w = 1: slope of log norm against log t between t = {half} and {steps}", "-3/2: a power law",
         -1.5, slope, 1.5 * (size + math.log(half)) / (2.0 * half / 3.0),
         "h_t⁻² = h_0⁻² + 2t/3 + O(log t), so the slope is off by (h_0⁻² + log t) / (2t/3) of itself",

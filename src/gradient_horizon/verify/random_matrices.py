@@ -26,7 +26,15 @@ from gradient_horizon.theory.random_matrices import (
     relu_log_growth,
 )
 from gradient_horizon.verify import plots
-from gradient_horizon.verify.comparison import STANDARD_ERRORS, Item, Line, Plot, extrapolated, standard_error, worst
+from gradient_horizon.verify.comparison import (
+    STANDARD_ERRORS,
+    Comparison,
+    Item,
+    Plot,
+    extrapolated,
+    standard_error,
+    worst,
+)
 from gradient_horizon.verify.samples import linear, over_networks, unit_networks
 
 NEWMAN = "Newman 1986, Commun. Math. Phys. 103, 121"
@@ -75,16 +83,16 @@ def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray
 
 def _mean_and_variance(
     what: str, source: str, growth: Float[np.ndarray, " S"], steps: int, mean: float, variance: float, fourth: float
-) -> Iterator[Line]:
+) -> Iterator[Comparison]:
     """Lines for the mean and the variance; `fourth` is the excess kurtosis of the growth in one step."""
     count = growth.size
-    yield Line(
+    yield Comparison(
         f"{what}: mean log growth of h_0 per step", source, mean, float(growth.mean()),
         STANDARD_ERRORS * math.sqrt(variance / (steps * count)),
         f"{K} standard errors of {count} networks × {steps} steps, from the predicted variance; exact at this N",
     )  # fmt: skip
     relative = math.sqrt(2.0 / (count - 1) + fourth / (steps * count))
-    yield Line(
+    yield Comparison(
         f"{what}: its variance per step", source, variance, float(growth.var(ddof=1)) * steps,
         STANDARD_ERRORS * variance * relative,
         f"{K} standard errors of a variance over {count} networks, √(2/(S-1) + kurtosis/(T S)) of it",
@@ -169,17 +177,17 @@ def norm_and_radius(full: bool) -> Iterator[Item]:
     n, g, seeds = 256 if full else 128, 0.6, 32
     dataset = _small_tanh_networks(n, g, seeds)
     norm, radius = dataset.largest_singular_value / g, dataset.spectral_radius / g
-    yield Line(
+    yield Comparison(
         f"norm: largest singular value of a Gaussian W at g = 1, N = {n} (the radius is 1)", "Geman 1980: 2",
         2.0, float(norm.mean()), STANDARD_ERRORS * standard_error(norm) + 2.0 * n ** (-2.0 / 3.0),
         f"{K} standard errors of {seeds} networks, and 2 N^(-2/3), the width of the edge (Johnstone 2001)",
     )  # fmt: skip
-    yield Line(
+    yield Comparison(
         f"radius: largest modulus of an eigenvalue of a Gaussian W at g = 1, N = {n} (the norm is 2)", "Girko 1984: 1",
         1.0, float(radius.mean()), STANDARD_ERRORS * standard_error(radius) + math.sqrt(math.log(n) / (4 * n)),
         f"{K} standard errors of {seeds} networks, and √(log N / 4N), which bounds the shift (Rider, Sinclair 2014)",
     )  # fmt: skip
-    yield Line(
+    yield Comparison(
         f"gradient horizon of tanh, g = {g:g}: median over {seeds} networks of {n} units, h_0 small",
         "first τ with τ |½ log₁₀ χ| > 3", mean_field_horizon("tanh", g), float(dataset.horizon.median()), 0.5,
         "a whole number of steps: half a step is the nearest other one's limit",
