@@ -11,6 +11,7 @@ import numpy as np
 from contestants import OWN, K, Prepared, Process, alternate
 
 from gradient_horizon.ensembles import devices as runtime
+from gradient_horizon.ensembles.block_size import block_size
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Bench:
     def whole_chunks(self, n: int, steps: int, networks: int) -> int:
         """Round `networks` down to whole chunks of this project's, at least one."""
         devices = int(os.environ.get("JAX_NUM_CPU_DEVICES", runtime.cpu_count()))
-        chunk = runtime.block_size(n, steps) * devices
+        chunk = block_size(n, steps) * devices
         return max(1, networks // chunk) * chunk
 
     def agreed(self, who: str, difference: float, tolerance: float, note: str = "") -> None:

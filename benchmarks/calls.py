@@ -104,7 +104,7 @@ def by_vmap(case: Case) -> Ready:
     import jax.numpy as jnp
     from jax import lax
 
-    from gradient_horizon.ensembles import devices
+    from gradient_horizon.ensembles.block_size import block_size
     from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 
     def step(matrix: Any, h: Any, _: Any) -> Any:
@@ -116,7 +116,7 @@ def by_vmap(case: Case) -> Ready:
 
     with np.load(case["start"]) as start:
         matrices, h = jnp.asarray(start["W"]), jnp.asarray(start["h"])
-    n, block = case["n"], devices.block_size(case["n"], case["steps"])
+    n, block = case["n"], block_size(case["n"], case["steps"])
     cut = matrices.reshape(-1, block, n, n), h.reshape(-1, block, n)
     at_once = jax.jit(norms)
     in_blocks = jax.jit(lambda matrices, h: lax.map(lambda block: norms(*block), (matrices, h)))

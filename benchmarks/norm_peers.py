@@ -13,6 +13,7 @@ import numpy as np
 from contestants import Case, Ready, fastest
 
 from gradient_horizon.ensembles import devices
+from gradient_horizon.ensembles.block_size import block_size
 
 _RESCALED = 16  # the largest N whose products are rescaled
 _EVERY = 10  # steps
@@ -91,7 +92,7 @@ def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:
     """Use one thread or all, over all networks at once or in blocks that fit the cache, whichever is fastest."""
     torch: Any = import_module("torch")
     matrices, h = (torch.from_numpy(array) for array in _start(case))
-    own = devices.block_size(case["n"], case["steps"])
+    own = block_size(case["n"], case["steps"])
 
     def call(threads: int, block: int) -> Any:
         torch.set_num_threads(threads)

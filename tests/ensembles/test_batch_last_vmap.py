@@ -11,7 +11,7 @@ from jax import lax
 from gradient_horizon.cells import make_cell
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.ensembles import batch_last_vmap, blocks
-from gradient_horizon.ensembles.devices import batch_last_width
+from gradient_horizon.ensembles.block_size import batch_last_width
 from gradient_horizon.measures.jacobian_norms import scaled_norms
 from gradient_horizon.measures.trajectory import rollout, system_of
 

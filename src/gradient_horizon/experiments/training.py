@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon.cells.cell import make_cell
-from gradient_horizon.ensembles import blocks, devices
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles.block_size import training_block
 from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.settings.schema import Config
@@ -217,7 +218,7 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
             "weight_scale": config.weight_scales,
             "seed": config.seeds,
         },
-        devices.training_block(
+        training_block(
             spec.cell.state_size,
             config.steps,
             config.batch_size,

@@ -68,13 +68,13 @@ def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) ->
     """
     horizon, kind = np.asarray(horizon, np.float64), np.asarray(kind)
     words = kind if kind.dtype.kind in "UO" else np.array([*HORIZON_KINDS, ""])[kind]
-    lost = [Reach(math.nan, "nonfinite")] * int(np.sum(words == "nonfinite"))
-    is_known = (words != "nonfinite") & (words != "")
-    known = sorted(Reach(lag, str(word)) for lag, word in zip(horizon[is_known].tolist(), words[is_known], strict=True))
-    last = len(lost) + len(known) - 1
+    overflows = [Reach(math.nan, "nonfinite")] * int(np.sum(words == "nonfinite"))
+    has_lag = (words != "nonfinite") & (words != "")
+    reaches = sorted(Reach(lag, str(word)) for lag, word in zip(horizon[has_lag].tolist(), words[has_lag], strict=True))
+    last = len(overflows) + len(reaches) - 1
     if last < 0:
         return Reach(math.nan, ""), Reach(math.nan, "")
-    return [*lost, *known][math.floor(level * last)], [*known, *lost][math.ceil(level * last)]
+    return [*overflows, *reaches][math.floor(level * last)], [*reaches, *overflows][math.ceil(level * last)]
 
 
 def neutral_scale(scales: Float[np.ndarray, " G"], log_growth: Float[np.ndarray, " G"]) -> float:

@@ -111,8 +111,8 @@ class Products(NamedTuple):
             return largest_by_lapack(matrix), leading
         fresh = fresh_directions(len(matrix), matrix.dtype)
         # the side of the product that stays the same from lag to lag
-        kept = matrix if self.anchor == "end" else matrix.T
-        value, leading = largest_singular_value(kept, leading, fresh[lag % len(fresh)])
+        oriented = matrix if self.anchor == "end" else matrix.T
+        value, leading = largest_singular_value(oriented, leading, fresh[lag % len(fresh)])
         return value, leading
 
     def leading(self, n: int, dtype: Any) -> Array:

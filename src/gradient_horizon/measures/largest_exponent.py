@@ -52,11 +52,11 @@ def largest_lyapunov_exponent(
     window = (before, xs)
     none = sums.zero(before[0, 0])
     (vector, _), early = lax.scan(advance, (start, none), jax.tree.map(lambda leaf: leaf[:transient], window))
-    begun = vector
+    aligned = vector
     (vector, logs), late = lax.scan(advance, (vector, none), jax.tree.map(lambda leaf: leaf[transient:], window))
-    grown = sums.value(sums.add(sums.add(logs, _log_length(vector)), -_log_length(begun)))
+    growth = sums.value(sums.add(sums.add(logs, _log_length(vector)), -_log_length(aligned)))
     is_over = ~jnp.any(vector != 0)
-    rate = jnp.where(is_over, -jnp.inf, grown / (trajectory.length - transient))
+    rate = jnp.where(is_over, -jnp.inf, growth / (trajectory.length - transient))
 
     raw, gained = jax.tree.map(lambda *parts: jnp.concatenate(parts), early, late)
     smallest = jnp.min(jnp.where(raw == 0, jnp.inf, jnp.abs(raw)), axis=1)
@@ -84,22 +84,22 @@ def _largest_by_entry(flat_step: FlatStep, params: PyTree, window: PyTree, trans
     length, n, dtype = len(before), before.shape[1], before.dtype
 
     def advance(carry, inputs):
-        vector, logs, lost = carry
+        vector, logs, too_far = carry
         h, x = inputs
         vector = graded_product(jacobian_by_entry(lambda h: flat_step(params, h, x), h), vector)
         largest = jnp.max(vector.exponents)
         largest = jnp.where(largest == ZERO, 0, largest)
         is_zero = vector.exponents == ZERO
         exponents = jnp.where(is_zero, ZERO, vector.exponents - largest)
-        lost = lost | jnp.any(~is_zero & (exponents < ZERO // 2))
-        return (Graded(vector.rows, exponents), sums.add_powers(logs, largest), lost), None
+        too_far = too_far | jnp.any(~is_zero & (exponents < ZERO // 2))
+        return (Graded(vector.rows, exponents), sums.add_powers(logs, largest), too_far), None
 
     start = graded(jnp.asarray(fixed_normal(n), dtype)[:, None])
     carry = (start, sums.zero(before[0, 0]), jnp.zeros((), bool))
-    (vector, _, lost), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[:transient], window))
-    begun = log_norm(vector)
-    carry = (vector, sums.zero(before[0, 0]), lost)
-    (vector, logs, lost), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[transient:], window))
-    grown = sums.value(sums.add(sums.add(logs, log_norm(vector)), -begun))
-    rate = jnp.where(begun == -jnp.inf, -jnp.inf, grown / (length - transient))
-    return jnp.where(lost, jnp.nan, rate)
+    (vector, _, too_far), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[:transient], window))
+    log_before = log_norm(vector)
+    carry = (vector, sums.zero(before[0, 0]), too_far)
+    (vector, logs, too_far), _ = lax.scan(advance, carry, jax.tree.map(lambda leaf: leaf[transient:], window))
+    growth = sums.value(sums.add(sums.add(logs, log_norm(vector)), -log_before))
+    rate = jnp.where(log_before == -jnp.inf, -jnp.inf, growth / (length - transient))
+    return jnp.where(too_far, jnp.nan, rate)

@@ -211,10 +211,10 @@ def _spectrum(
     # loses another still has.
     careful = partial(_by_sorted_qr, flat_step, whole_basis, schedule, count * copies, needs_log_dets, with_64_bits)
     with jax.enable_x64(True):
-        measured, log_dets = with_care(is_lost & all_finite, (quick, log_dets), careful, closed, window)
+        results, log_dets = with_care(is_lost & all_finite, (quick, log_dets), careful, closed, window)
     route = partial(_by_orthogonal_route, flat_step, basis, schedule)
-    measured = with_derivative_of(route, measured, closed, window)
-    exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), measured)
+    results = with_derivative_of(route, results, closed, window)
+    exponents, error = jax.tree.map(lambda values: jnp.where(all_finite, values, jnp.nan), results)
     if is_whole and log_det is not None:
         log_dets = user_log_dets(log_det, layout, held(params), counted, copies)
     return _summarise(exponents, error, log_dets, n, copies, every)

@@ -154,12 +154,12 @@ def node_split(
 
     def retreat(vector, inputs):
         raw = vector * lift * slopes(*inputs)
-        activated, lost = normalise(raw)
+        activated, shrunk = normalise(raw)
         is_safe = is_kept(raw, activated, room)
         raw = (activated * lift) @ recurrent
         multiplied, gained = normalise(raw)
         split = {
-            "activation": _log_ratio(activated, lost - room, vector),
+            "activation": _log_ratio(activated, shrunk - room, vector),
             "matrix": _log_ratio(multiplied, gained - room, activated),
         }
         return multiplied, (split, is_safe & is_kept(raw, multiplied, room))

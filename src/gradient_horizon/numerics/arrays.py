@@ -29,9 +29,9 @@ def available(dtype: DTypeLike) -> np.dtype[Any]:
 
     Unless its 64-bit numbers are enabled, JAX turns float64 into float32.
     """
-    asked = jnp.dtype(dtype)
-    if jax.dtypes.canonicalize_dtype(asked) != asked:
+    requested = jnp.dtype(dtype)
+    if jax.dtypes.canonicalize_dtype(requested) != requested:
         raise ValueError(
-            f"dtype: {asked} is not allowed; allowed: float32, or first jax.config.update('jax_enable_x64', True)"
+            f"dtype: {requested} is not allowed; allowed: float32, or first jax.config.update('jax_enable_x64', True)"
         )
-    return asked
+    return requested

@@ -59,9 +59,9 @@ def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
         free = free & ~is_pivot
         multiples = materialised(jnp.where(free, column / jnp.where(pivot == 0, 1, pivot), 0))
         rest = rest - jnp.where(after > j, row, 0)[:, None] * multiples[None]
-        found = LU(jnp.where(is_pivot, 1, multiples), pivot, place)
+        of_column = LU(jnp.where(is_pivot, 1, multiples), pivot, place)
         write = partial(lax.dynamic_update_index_in_dim, index=j, axis=0)
-        return rest, free, jax.tree.map(write, factors, found)
+        return rest, free, jax.tree.map(write, factors, of_column)
 
     none = LU(jnp.zeros_like(columns), jnp.zeros_like(columns[:, 0]), jnp.zeros(k, jnp.int32))
     _, free, factors = lax.fori_loop(0, k, eliminate, (columns, free, none))

@@ -79,8 +79,8 @@ def worst(
     if len(lines) == 1:
         return lines[0]
 
-    chosen = max(lines, key=_strain)
-    return replace(chosen, law=f"{law} (worst of {len(lines)})")
+    tightest = max(lines, key=_strain)
+    return replace(tightest, law=f"{law} (worst of {len(lines)})")
 
 
 def _strain(line: Comparison) -> float:
@@ -122,12 +122,12 @@ def product_rounding(factors: Float[np.ndarray, "T n n"], dtype: Any) -> float:
         early.append(factor @ early[-1])
     for factor in factors[::-1]:
         late.append(late[-1] @ factor)
-    lost = sum(
+    loss = sum(
         np.linalg.norm(late[steps - j], 2) * np.linalg.norm(factors[j - 1]) * np.linalg.norm(early[j - 1], 2)
         for j in range(1, steps + 1)
     )
     size = np.linalg.norm(early[-1])
-    return float((n + 8) * np.finfo(dtype).eps * lost / size) if size > 0 else 0.0
+    return float((n + 8) * np.finfo(dtype).eps * loss / size) if size > 0 else 0.0
 
 
 def log_norms(factors: Float[np.ndarray, "T n n"], anchor: str, order: Any = None) -> Float[np.ndarray, " T"]:

@@ -91,19 +91,19 @@ def underflow(full: bool) -> Iterator[Item]:
     n, steps, g = 3, 400, 1.1
     measure = jax.jit(lambda w: log_jacobian_norms(linear, w, jnp.zeros(n, jnp.float32), steps=steps)["frobenius"])
     matrix = notes_matrix(3, n, 0.5).astype(np.float32)
-    found = np.asarray(measure(matrix))
+    logs = np.asarray(measure(matrix))
     factors = np.repeat(matrix[None].astype(np.float64), steps, axis=0)
     lags = np.array([96, 200, 400])
     yield worst(
         "underflow: log‖W^τ‖_F at lags 96, 200, 400 of the study notes' 3 × 3 matrix, float32 (the sum of squares"
         " underflows to 0 at lag 96)",
-        "float64 powers, which do not underflow", log_norms(factors, "end")[lags - 1], found[lags - 1],
+        "float64 powers, which do not underflow", log_norms(factors, "end")[lags - 1], logs[lags - 1],
         [product_rounding(factors[:lag], np.float32) for lag in lags], ROUNDING,
     )  # fmt: skip
     eigenvalues, vectors = np.linalg.eig(factors[0])
     yield Comparison(
         "fixed W, linear: log‖W^τ‖_F / τ → log of the spectral radius, τ = 400, the same matrix", "Gelfand 1941",
-        math.log(np.abs(eigenvalues).max()), float(found[-1]) / steps,
+        math.log(np.abs(eigenvalues).max()), float(logs[-1]) / steps,
         (math.log(math.sqrt(n) * float(np.linalg.cond(vectors))) + product_rounding(factors, np.float32)) / steps,
         "W^τ = V Λ^τ V⁻¹: at most log(√N κ(V)) / τ",
     )  # fmt: skip
@@ -120,13 +120,13 @@ def order(full: bool) -> Iterator[Item]:
     """The order of the factors in the product, tested with a short cycle of different matrices."""
     xs = np.tile(np.random.default_rng(0).standard_normal((3, 4, 4)), (6, 1, 1))[:16]
     for anchor in names.ANCHORS:
-        found = jax.jit(lambda xs, anchor=anchor: log_jacobian_norms(linear, None, jnp.zeros(4), xs, anchor=anchor))(xs)
-        chosen = [xs[-lag:] if anchor == "end" else xs[:lag] for lag in range(1, len(xs) + 1)]
+        logs = jax.jit(lambda xs, anchor=anchor: log_jacobian_norms(linear, None, jnp.zeros(4), xs, anchor=anchor))(xs)
+        products = [xs[-lag:] if anchor == "end" else xs[:lag] for lag in range(1, len(xs) + 1)]
         which = "∂h_T/∂h_t = J_T ⋯ J_(t+1)" if anchor == "end" else "∂h_t/∂h_0 = J_t ⋯ J_1"
         yield worst(
             f"order of the product: {which} for a cycle of three matrices, every lag",
-            CHAIN_RULE, log_norms(xs, anchor), found["frobenius"],
-            [product_rounding(factors, np.float64) for factors in chosen],
+            CHAIN_RULE, log_norms(xs, anchor), logs["frobenius"],
+            [product_rounding(factors, np.float64) for factors in products],
             ROUNDING,
         )  # fmt: skip
 
@@ -144,14 +144,14 @@ def state(full: bool) -> Iterator[Item]:
         h = np.tanh(a)
     factors = np.array(factors)
     for anchor in names.ANCHORS:
-        found = jax.jit(
+        logs = jax.jit(
             lambda xs, anchor=anchor: log_jacobian_norms(cell.step, params, jnp.array([0.3, -0.6]), xs, anchor=anchor)
         )(xs)
-        chosen = [factors[-lag:] if anchor == "end" else factors[:lag] for lag in range(1, len(xs) + 1)]
+        products = [factors[-lag:] if anchor == "end" else factors[:lag] for lag in range(1, len(xs) + 1)]
         yield worst(
             f"state of J_t: diag(φ′(W h_(t-1) + U x_t)) W, two driven tanh units, from the {anchor}, every lag",
-            CHAIN_RULE, log_norms(factors, anchor), found["frobenius"],
-            [product_rounding(part, np.float64) for part in chosen],
+            CHAIN_RULE, log_norms(factors, anchor), logs["frobenius"],
+            [product_rounding(part, np.float64) for part in products],
             ROUNDING,
         )  # fmt: skip
 
@@ -162,10 +162,10 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
     alive = gaussian(np.random.default_rng(0), 4, dtype="float32")
     dead = replace(alive, bias=jnp.full(4, -10.0, jnp.float32))
     h = np.ones(4, np.float32)
-    found = jax.jit(lambda h: log_jacobian_norms(cell.step, dead, h, steps=4)["frobenius"])(h)
+    logs = jax.jit(lambda h: log_jacobian_norms(cell.step, dead, h, steps=4)["frobenius"])(h)
     yield worst(
         "a ReLU network whose units are all shut: log‖M‖ = -inf at every lag, never NaN", "M = 0",
-        -math.inf, found, 0.0, "a value, not a rounding",
+        -math.inf, logs, 0.0, "a value, not a rounding",
     )  # fmt: skip
 
     fall = np.array([[1.0, 1e-20]] * 7 + [[0.0, 1.0]], np.float32)

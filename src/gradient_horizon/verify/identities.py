@@ -63,18 +63,18 @@ def oracle(full: bool) -> Iterator[Item]:
 
         for place, name in enumerate(family):
             h = LSTMState(*h0) if name == "lstm" else h0[0]
-            found, whole = measure(place, parameters.get(name, gates[0]), h, xs)
-            yield _oracle_line(name, np.asarray(found), np.asarray(whole))
+            logs, whole = measure(place, parameters.get(name, gates[0]), h, xs)
+            yield _oracle_line(name, np.asarray(logs), np.asarray(whole))
 
 
-def _oracle_line(name: str, found, whole) -> Comparison:
-    steps = len(found)
+def _oracle_line(name: str, logs, whole) -> Comparison:
+    steps = len(logs)
     factors = np.stack([whole[t + 1, :, t] for t in range(steps)])
     lags = range(1, steps + 1)
     sizes = [np.linalg.norm(whole[steps, :, steps - lag]) for lag in lags]
     return worst(
         f"oracle: {name}: log‖∂h_T/∂h_t‖_F is that of jax.jacrev of the whole rollout, every lag",
-        CHAIN_RULE, np.log(sizes), found,
+        CHAIN_RULE, np.log(sizes), logs,
         [product_rounding(factors[-lag:], np.float64) for lag in lags], ROUNDING,
     )  # fmt: skip
 
@@ -99,14 +99,14 @@ def products(full: bool) -> Iterator[Item]:
 
         return {
             "factors": jax.vmap(lambda h: jvp_columns(flat_step, params, h, None, eye))(states[:steps]),
-            "pulled": jax.vmap(lambda h: vjp_rows(flat_step, params, h, None, eye))(states[:steps]),
+            "by_vjp": jax.vmap(lambda h: vjp_rows(flat_step, params, h, None, eye))(states[:steps]),
             "runs": jax.vmap(runs)(states[:steps]),
             "pairs": log_jacobian_norms_all_pairs(cell.step, params, h, steps=steps),
             "nodes": node_split(cell, params, h, steps=steps),
         }
 
-    found = jax.tree.map(np.asarray, measure(params, h))
-    factors, runs = found["factors"], found["runs"]
+    results = jax.tree.map(np.asarray, measure(params, h))
+    factors, runs = results["factors"], results["runs"]
     late, early = (np.linalg.multi_dot(part[::-1]) for part in (factors[split:], factors[:split]))
     rounding = product_rounding(factors, np.float64)
     yield worst(
@@ -114,8 +114,8 @@ def products(full: bool) -> Iterator[Item]:
         np.log(np.linalg.norm(late @ early)), runs["frobenius"][0, -1], 2 * rounding, f"{ROUNDING}, on both sides",
     )  # fmt: skip
     yield worst(
-        "forward and reverse mode give the same J_t: relative ‖J_pushed - J_pulled‖_F", CHAIN_RULE, 0.0,
-        np.linalg.norm(factors - found["pulled"], axis=(1, 2)) / np.linalg.norm(factors, axis=(1, 2)),
+        "forward and reverse mode give the same J_t: ‖J_jvp - J_vjp‖_F relative to ‖J_t‖_F", CHAIN_RULE, 0.0,
+        np.linalg.norm(factors - results["by_vjp"], axis=(1, 2)) / np.linalg.norm(factors, axis=(1, 2)),
         4 * EPS64, "each entry is one product of two numbers: 4 eps",
     )  # fmt: skip
     bound = np.cumsum([np.log(np.linalg.norm(factor, 2)) for factor in factors])
@@ -136,22 +136,22 @@ def products(full: bool) -> Iterator[Item]:
     )
     yield worst(
         "all pairs: log‖∂h_t/∂h_s‖_F of the whole triangle is that of separate runs from each h_s", CHAIN_RULE,
-        runs["frobenius"][s, t - s], found["pairs"][t, s], EPS64 * cancellation**2,
+        runs["frobenius"][s, t - s], results["pairs"][t, s], EPS64 * cancellation**2,
         "inner products of Gram matrices: eps times the square of the cancellation in the product",
     )  # fmt: skip
     vector, expected = np.ones(n), []
     for factor in factors[::-1]:
         vector = vector @ factor
         expected.append(np.log(np.linalg.norm(vector) / np.sqrt(n)))
-    total = np.cumsum(found["nodes"]["activation"] + found["nodes"]["matrix"])
-    lost = [
+    total = np.cumsum(results["nodes"]["activation"] + results["nodes"]["matrix"])
+    of_vector = [
         product_rounding(factors[-k:], np.float64)
         * np.exp(np.log(np.linalg.norm(np.linalg.multi_dot([np.eye(n), *factors[-k:][::-1]]))) - expected[k - 1])
         for k in lag
     ]
     yield worst(
         "node split: what activations and matrices add to log‖∂L/∂h_t‖ sums to the whole, every lag", CHAIN_RULE,
-        expected, total, lost, f"{ROUNDING} with the vector",
+        expected, total, of_vector, f"{ROUNDING} with the vector",
     )  # fmt: skip
 
 

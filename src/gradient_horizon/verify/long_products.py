@@ -72,19 +72,19 @@ def exact_zeros(full: bool) -> Iterator[Item]:
     """Exact zeros: a shift register, which loses one cell at each step, and a nilpotent block matrix."""
     n, lags = 8, (3, 8, 12)
     shift = np.eye(n, k=1)
-    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
+    logs = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
     predicted = [[0.0] * max(n - lag, 0) + [-math.inf] * min(n, lag) for lag in lags]
     yield worst(
         "a shift register of 8 cells: after τ = 3, 8, 12 steps log σ_i is 0 for the 8 - τ that are left, else -inf",
-        "W^τ has ones on the τth superdiagonal alone", predicted, found, 4 * EPS64,
+        "W^τ has ones on the τth superdiagonal alone", predicted, logs, 4 * EPS64,
         "rounding of the logs: 4 eps; -inf is exact",
     )  # fmt: skip
     blocks = np.kron(np.eye(3, k=1), np.ones((2, 2))) * np.random.default_rng(1).standard_normal((6, 6))
     lags = (1, 2, 3, 5)
-    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(6), steps=lags[-1], lags=lags))(blocks)
+    logs = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(6), steps=lags[-1], lags=lags))(blocks)
     yield worst(
         "three blocks of two units, each of which reads the next one alone: number of σ_i that are 0 after τ = 1, 2, 3,"
-        " 5 steps", "W^τ has 3 - τ blocks", [min(2 * lag, 6) for lag in lags], np.isneginf(found).sum(axis=1), 0.0,
+        " 5 steps", "W^τ has 3 - τ blocks", [min(2 * lag, 6) for lag in lags], np.isneginf(logs).sum(axis=1), 0.0,
         "exact",
     )  # fmt: skip
     spectrum = jax.jit(lambda w: lyapunov_exponents(linear, w, jnp.zeros(n), steps=20))(shift)
@@ -142,7 +142,7 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
                         linear, None, h, xs, anchor=anchor, norms=norms
                     )
                 )
-                found = measure(factors, jnp.zeros(n, dtype))
+                logs = measure(factors, jnp.zeros(n, dtype))
                 running = np.cumsum(bits if anchor == "start" else bits[::-1], axis=0)
                 sizes = np.square(mix.astype(np.float64)) if factors is mixed else np.eye(n)
                 exact = _log_norms_of_rows(running, sizes)
@@ -150,12 +150,12 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
                 yield worst(
                     f"{n} {what} that hand over, ‖M‖_F at every lag from the {anchor}, float{digits}",
                     "M is a diagonal matrix" + (" times a fixed one" if factors is mixed else ""), exact,
-                    found["frobenius"][-len(exact):], rounding, "rounding of the first factor and of the result",
+                    logs["frobenius"][-len(exact):], rounding, "rounding of the first factor and of the result",
                 )  # fmt: skip
                 if factors is xs:
                     yield worst(
                         f"and their spectral norms, N = {n}, from the {anchor}, float{digits}", "M is diagonal",
-                        running.max(axis=1) * math.log(2), found["spectral"],
+                        running.max(axis=1) * math.log(2), logs["spectral"],
                         np.finfo(dtype).eps * (np.abs(exact) + 16.0), "the search's: 16 eps",
                     )  # fmt: skip
 

@@ -14,13 +14,14 @@ from scipy import integrate
 from gradient_horizon import experiments
 from gradient_horizon.cells.cell import make_cell
 from gradient_horizon.cells.vanilla import VanillaParams
+from gradient_horizon.ensembles.blocks import map_networks
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.settings import schema
 from gradient_horizon.theory.fixed_point import critical_line, mean_field
 from gradient_horizon.verify import plots
 from gradient_horizon.verify.comparison import Comparison, Item, Plot, extrapolated, worst
 from gradient_horizon.verify.random_matrices import GAUSSIAN, ORIGIN
-from gradient_horizon.verify.samples import over_networks, unit_networks
+from gradient_horizon.verify.samples import unit_networks
 
 STEPS = 3
 SOURCE = "Poole et al. 2016; Schoenholz et al. 2017 (χ₁); Chen, Pennington, Schoenholz 2018"
@@ -51,7 +52,7 @@ def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, An
         for g, bias in own
     ]
 
-    def measure(network: dict[str, Any], _: Any) -> Any:
+    def measure(network: dict[str, Any]) -> Any:
         def one(point: Any) -> Any:
             place, (g, bias, spread) = point
 
@@ -65,8 +66,8 @@ def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, An
 
         return jax.lax.map(one, (jnp.asarray(places), jnp.asarray(scales, jnp.float32)))
 
-    grown = over_networks(measure, networks, 16).T
-    return {activation: grown[places == place] for place, activation in enumerate(points)}
+    growths = map_networks(measure, networks, block=16).T
+    return {activation: growths[places == place] for place, activation in enumerate(points)}
 
 
 def growth(full: bool) -> Iterator[Item]:
@@ -74,13 +75,13 @@ def growth(full: bool) -> Iterator[Item]:
     seeds, (small, large) = GAUSSIAN[full]
     networks = unit_networks((small, large), seeds)
     origin = ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N")
-    found = {}
+    results = {}
     edges_of = {"tanh": [(critical_line("tanh", EDGE_BIAS), EDGE_BIAS)]}
-    measured = _growth({name: [*points, *edges_of.get(name, [])] for name, points in POINTS.items()}, networks)
+    growths = _growth({name: [*points, *edges_of.get(name, [])] for name, points in POINTS.items()}, networks)
     for activation, points in POINTS.items():
-        samples = measured[activation]
+        samples = growths[activation]
         limit, tolerance = extrapolated(samples[:, :seeds], samples[:, seeds:], 1.0)
-        found[activation] = (points, limit, tolerance)
+        results[activation] = (points, limit, tolerance)
         g, bias = points[0]
         yield Comparison(
             f"{activation}, g = {g:g}{f', σ_b = {bias:g}' if bias else ''}: log‖M‖_F grows by ½ log χ a step", SOURCE,
@@ -94,7 +95,7 @@ def growth(full: bool) -> Iterator[Item]:
     yield Plot(
         f"Growth of log‖M‖_F per step against the weight scale. Lines: mean field. Dots: networks of {small} and"
         f" {large} units, extrapolated to N → ∞, with the tolerance.",
-        partial(plots.growth_against_scale, found),
+        partial(plots.growth_against_scale, results),
     )
 
 

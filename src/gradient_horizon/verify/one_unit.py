@@ -73,12 +73,12 @@ def forget_gate(full: bool) -> Iterator[Item]:
         params = LSTMParams(still, replace(still, bias=jnp.full(n, bias)), still, still)
         return log_jacobian_norms(cell.step, params, state, steps=steps, norms=("frobenius",), block=lambda s: s.c)
 
-    found = np.asarray(jax.jit(jax.vmap(measure))(biases)["frobenius"])
+    logs = np.asarray(jax.jit(jax.vmap(measure))(biases)["frobenius"])
     lag = np.arange(1, steps + 1)
     predicted = np.stack([0.5 * math.log(n) + lstm_forget_log_norm(float(b), lag) for b in biases])
     yield worst(
         "LSTM with zero weights, forget bias b: ∂c_T/∂c_0 = σ(b)^T, b = -30 .. 12, every lag, float32",
-        "Gers, Schmidhuber, Cummins 2000", predicted, found, EPS32 * (4 * lag[None] + np.abs(predicted) + 4),
+        "Gers, Schmidhuber, Cummins 2000", predicted, logs, EPS32 * (4 * lag[None] + np.abs(predicted) + 4),
         "σ(b) and the product round once a step each, and the log of a number of that size is rounded too",
     )  # fmt: skip
 
@@ -89,12 +89,12 @@ def forget_gate(full: bool) -> Iterator[Item]:
         params = GRUParams(replace(still, bias=jnp.full(n, bias)), still, still)
         return log_jacobian_norms(gru.step, params, state.h, steps=20)["frobenius"]
 
-    found = np.asarray(jax.jit(jax.vmap(measure_update))(openings))
+    logs = np.asarray(jax.jit(jax.vmap(measure_update))(openings))
     lag = np.arange(1, 21)
     predicted = np.stack([0.5 * math.log(n) - lag * math.log1p(math.exp(float(b))) for b in openings])
     yield worst(
         "GRU with zero weights, update bias b: ∂h_T/∂h_0 = (1 - σ(b))^T, b = 2 .. 30, every lag, float32",
-        "Chung et al. 2014, eq. 4; 1 - σ(b) = σ(-b)", predicted, found,
+        "Chung et al. 2014, eq. 4; 1 - σ(b) = σ(-b)", predicted, logs,
         EPS32 * (8 * lag[None] + np.abs(predicted) + 4),
         "σ(-b), the sum of both paths and the product round a step, and the log of a number of that size too",
     )  # fmt: skip

@@ -14,6 +14,7 @@ from scipy import special
 from gradient_horizon import experiments
 from gradient_horizon.cells.cell import Cell, make_cell
 from gradient_horizon.cells.vanilla import VanillaParams
+from gradient_horizon.ensembles.blocks import map_networks
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
@@ -35,7 +36,7 @@ from gradient_horizon.verify.comparison import (
     standard_error,
     worst,
 )
-from gradient_horizon.verify.samples import linear, over_networks, unit_networks
+from gradient_horizon.verify.samples import linear, unit_networks
 
 NEWMAN = "Newman 1986, Commun. Math. Phys. 103, 121"
 HANIN = "Hanin and Nica 2020, Commun. Math. Phys. 376, 287"
@@ -66,7 +67,7 @@ def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray
     """Mean log growth per step of h_0 under fresh Gaussian weights, g = 1; for both cells h_T = J_T ⋯ J_1 h_0."""
     weights = np.random.default_rng(7).standard_normal((seeds, steps, n, n), np.float32) / np.float32(math.sqrt(n))
 
-    def measure(xs: Any, _: Any) -> Any:
+    def measure(xs: Any) -> Any:
         still, h = jnp.zeros((n, 0), jnp.float32), jnp.ones(n, jnp.float32)
 
         def growth(cell: Cell) -> Any:
@@ -78,7 +79,7 @@ def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray
 
         return {name: growth(make_cell(name, n)) for name in ("linear", "relu")}
 
-    return over_networks(measure, weights, 500)
+    return map_networks(measure, weights, block=500)
 
 
 def _mean_and_variance(
@@ -132,14 +133,14 @@ def powers(full: bool) -> Iterator[Item]:
     """Powers of one Gaussian matrix at g = 1."""
     steps, seeds, sizes = 4, *GAUSSIAN[full]
 
-    def measure(network: dict[str, Any], _: Any) -> Any:
+    def measure(network: dict[str, Any]) -> Any:
         w = network["weights"]
         found = log_jacobian_norms(
             linear, w, jnp.zeros_like(w[0]), steps=steps, anchor="start", norms=("frobenius", "spectral")
         )
         return found["frobenius"], found["spectral"]
 
-    logs = np.stack(over_networks(measure, unit_networks(sizes, seeds), 16)).reshape(2, 2, seeds, steps)
+    logs = np.stack(map_networks(measure, unit_networks(sizes, seeds), block=16)).reshape(2, 2, seeds, steps)
     frobenius, spectral = np.moveaxis(logs, -1, 2)  # (sizes, lags, seeds) each
     lags = np.arange(1, steps + 1)
     law = gaussian_power_norms(lags)
