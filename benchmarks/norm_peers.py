@@ -68,7 +68,7 @@ def _torch_norms(begin: Callable[[Any], Advance], block: int, matrices: Any, h: 
     """Return log norms (networks, lags), `block` networks at a time; `begin(W)` returns their `Advance`."""
     torch: Any = import_module("torch")
     rescaled = matrices.shape[1] <= _RESCALED
-    found = []
+    blocks = []
     with torch.inference_mode():
         for W, first in zip(matrices.split(block), h.split(block), strict=True):
             states = [first]
@@ -84,8 +84,8 @@ def _torch_norms(begin: Callable[[Any], Advance], block: int, matrices: Any, h: 
                 if rescaled and lag % _EVERY == 0:
                     gained = logs[-1]
                     product /= norm[:, None, None]
-            found.append(torch.stack(logs, 1))
-    return torch.cat(found)
+            blocks.append(torch.stack(logs, 1))
+    return torch.cat(blocks)
 
 
 def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:

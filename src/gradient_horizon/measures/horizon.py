@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Reach(NamedTuple):
     kind: str
 
 
-def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
+def horizon_of(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
     """The first lag (from 1) at which |log10(‖M‖_F / √n)| exceeds `threshold`, and what happened there.
 
     `log_norm` holds natural logs of Frobenius norms from the end, lags along the last axis; n = `state_size`.
@@ -55,10 +56,18 @@ def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, thres
     return Horizon(lag, kind) if is_traced or kind.ndim else Horizon(float(lag), HorizonKind(int(kind)))
 
 
+def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
+    """`horizon_of` by its name in version 0.1, which the package has too."""
+    warnings.warn(
+        "gradient_horizon.gradient_horizon is now gradient_horizon.horizon_of", DeprecationWarning, stacklevel=2
+    )
+    return horizon_of(log_norm, state_size, threshold)
+
+
 def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
     """The two networks whose horizons bracket the quantile `level`, each with the way its gradient ends.
 
-    `horizon` and `kind` have shape (S,) and are as returned by `gradient_horizon`; `kind` may also be given as words.
+    `horizon` and `kind` have shape (S,) and are as returned by `horizon_of`; `kind` may also be given as words.
     Censored values cannot be averaged, nor can a gradient that vanishes with one that explodes, so the result is a pair
     of order statistics: of m networks sorted by lag, those at positions ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉,
     counted from 0. Both are the same network unless the quantile lies between two. A network that overflows

@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
-from gradient_horizon.measures.horizon import Horizon, gradient_horizon
+from gradient_horizon.measures.horizon import Horizon, horizon_of
 from gradient_horizon.measures.jacobian_products import (
     Block,
     ScaledNorms,
@@ -63,10 +63,10 @@ class JacobianNorms(Mapping[str, Any]):
         return ~jnp.isnan(next(iter(self.log_norms.values())))
 
     def horizon(self, threshold: float = 3.0) -> Horizon:
-        """`gradient_horizon` of the Frobenius norms; `ValueError` if they were not measured."""
+        """`horizon_of` the Frobenius norms; `ValueError` if they were not measured."""
         if "frobenius" not in self.log_norms:
             raise ValueError(f"norms: {list(self.log_norms)}; a horizon needs frobenius among them")
-        return gradient_horizon(self.log_norms["frobenius"], self.state_size, threshold)
+        return horizon_of(self.log_norms["frobenius"], self.state_size, threshold)
 
 
 jax.tree_util.register_dataclass(JacobianNorms, data_fields=["log_norms"], meta_fields=["state_size"])
