@@ -459,7 +459,7 @@ def test_results_have_names_for_one_network_and_for_many():
     np.testing.assert_array_equal(lag, [4, 7, 3, np.nan])
     assert [names.HORIZON_KINDS[one] for one in kind] == ["vanished", "beyond", "exploded", "nonfinite"]
     assert many.finite.any(axis=1).tolist() == [True, True, True, False]
-    with pytest.raises(ValueError, match=r"norms: \['spectral'\]; a horizon needs frobenius"):
+    with pytest.raises(ValueError, match=r"norms: \['spectral'\]; allowed: norms that include frobenius"):
         log_jacobian_norms(step, 0.5, jnp.ones(3), steps=2, norms=("spectral",)).horizon()
 
 

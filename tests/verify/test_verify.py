@@ -142,7 +142,7 @@ def test_one_exponent_for_the_whole_matrix_is_caught(sabotage):
     for digits in ("float32", "float64"):
         assert [law for law in named(laws, "16 units") if digits in law]
     assert named(laws, "2 units in every vector that hand over, ‖M‖_F at every lag from the start, float32")
-    assert named(laws, "a product of which float32 loses a part")
+    assert named(laws, "a product with a part")
 
 
 def test_lags_in_the_wrong_order_are_caught(sabotage):
@@ -158,7 +158,7 @@ def test_slopes_of_a_state_that_dies_away_are_caught(sabotage):
         return rollout(*arguments, **settings)
 
     assert named(
-        sabotage([floating_point.dying_state], networks, "rollout", plain), "ReLU without bias and input: log‖M‖"
+        sabotage([floating_point.dying_state], networks, "rollout", plain), "ReLU without bias or input: log‖M‖"
     )
 
 
@@ -186,7 +186,7 @@ def test_noise_for_a_zero_is_caught(sabotage):
 
 def test_what_is_flushed_on_the_way_is_caught(sabotage):
     assert named(
-        sabotage([long_products.hand_over], volume_growth, "_THIN", 0.0), "their largest exponent, by one vector"
+        sabotage([long_products.hand_over], volume_growth, "_THIN", 0.0), "their largest exponent from one vector"
     )
 
 

@@ -72,7 +72,7 @@ def prepare(*, devices: int | None = None) -> dict[str, str]:
             jax.config.update("jax_num_cpu_devices", devices)
         except RuntimeError as error:
             raise RuntimeError(
-                "prepare: JAX has started its devices already; call it before the first array"
+                "prepare: JAX has already started its devices; call it before the first array is made"
             ) from error
     variables = {"JAX_NUM_CPU_DEVICES": str(devices), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     variables = {name: value for name, value in variables.items() if name not in os.environ}

@@ -65,7 +65,7 @@ class JacobianNorms(Mapping[str, Any]):
     def horizon(self, threshold: float = 3.0) -> Horizon:
         """`horizon_of` the Frobenius norms; `ValueError` if they were not measured."""
         if "frobenius" not in self.log_norms:
-            raise ValueError(f"norms: {list(self.log_norms)}; a horizon needs frobenius among them")
+            raise ValueError(f"norms: {list(self.log_norms)}; allowed: norms that include frobenius")
         return horizon_of(self.log_norms["frobenius"], self.state_size, threshold)
 
 

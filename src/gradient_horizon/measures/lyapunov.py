@@ -371,7 +371,7 @@ def _summarise(
 
 def _check(length: int, n: int, transient: int, count: int, every: int) -> None:
     if not 0 <= transient < length:
-        raise ValueError(f"transient: {transient}; allowed: from 0 to {length - 1}, one less than the steps there are")
+        raise ValueError(f"transient: {transient}; allowed: from 0 to {length - 1}, one less than the number of steps")
     if not 1 <= count <= n:
         raise ValueError(f"count: {count}; allowed: from 1 to {n}, the size of the state")
     if every < 1:

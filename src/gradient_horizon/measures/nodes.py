@@ -134,15 +134,13 @@ def node_split(
     """
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         allowed = ", ".join(names.ONE_PATH_CELLS)
-        raise ValueError(f"cell: {cell.name!r} lets the gradient back on more than one path; allowed: {allowed}")
+        raise ValueError(f"cell: {cell.name!r} passes the gradient back along more than one path; allowed: {allowed}")
     trajectory = system_of(cell.step, params, h0, xs, steps=steps, trajectory=trajectory).trajectory
     before = trajectory.states[:-1]
     if gradient is None:
         gradient = jnp.ones_like(h0)
     if gradient.shape != h0.shape or gradient.dtype != h0.dtype:
-        raise ValueError(
-            f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, as the state is"
-        )
+        raise ValueError(f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, like the state")
 
     dtype = before.dtype  # float32 for a 16-bit network
     gradient, recurrent = gradient.astype(dtype), params.recurrent.astype(dtype)

@@ -145,7 +145,7 @@ class Layout(NamedTuple):
         places = places[places >= 0] if is_number else places
         if not places.size or not is_number:
             raise ValueError(
-                "block: selects nothing of the state; allowed: a function that returns some of its entries"
+                "block: selects no differentiated entries of the state; allowed: a function that returns some"
             )
         in_pairs = np.concatenate([np.full(leaf.stop - leaf.start, leaf.is_complex) for leaf in self.leaves])
         return np.concatenate([[place, place + 1] if in_pairs[place] else [place] for place in places]).astype(int)

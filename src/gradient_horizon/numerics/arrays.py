@@ -31,7 +31,6 @@ def available(dtype: DTypeLike) -> np.dtype[Any]:
     """
     requested = jnp.dtype(dtype)
     if jax.dtypes.canonicalize_dtype(requested) != requested:
-        raise ValueError(
-            f"dtype: {requested} is not allowed; allowed: float32, or first jax.config.update('jax_enable_x64', True)"
-        )
+        allowed = f"float32, or {requested} after jax.config.update('jax_enable_x64', True)"
+        raise ValueError(f"dtype: {requested} is not allowed; allowed: {allowed}")
     return requested

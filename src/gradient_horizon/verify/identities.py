@@ -73,7 +73,7 @@ def _oracle_line(name: str, logs, whole) -> Comparison:
     lags = range(1, steps + 1)
     sizes = [np.linalg.norm(whole[steps, :, steps - lag]) for lag in lags]
     return worst(
-        f"oracle: {name}: log‖∂h_T/∂h_t‖_F is that of jax.jacrev of the whole rollout, every lag",
+        f"oracle: {name}: log‖∂h_T/∂h_t‖_F equals that from jax.jacrev of the whole rollout, every lag",
         CHAIN_RULE, np.log(sizes), logs,
         [product_rounding(factors[-lag:], np.float64) for lag in lags], ROUNDING,
     )  # fmt: skip
@@ -135,7 +135,7 @@ def products(full: bool) -> Iterator[Item]:
         [product_rounding(factors[b : a + 1], np.float64) / EPS64 for a, b in zip(t, s, strict=True)]
     )
     yield worst(
-        "all pairs: log‖∂h_t/∂h_s‖_F of the whole triangle is that of separate runs from each h_s", CHAIN_RULE,
+        "all pairs: log‖∂h_t/∂h_s‖_F equals that of separate runs from each h_s, for all s < t", CHAIN_RULE,
         runs["frobenius"][s, t - s], results["pairs"][t, s], EPS64 * cancellation**2,
         "inner products of Gram matrices: eps times the square of the cancellation in the product",
     )  # fmt: skip
@@ -150,8 +150,8 @@ def products(full: bool) -> Iterator[Item]:
         for k in lag
     ]
     yield worst(
-        "node split: what activations and matrices add to log‖∂L/∂h_t‖ sums to the whole, every lag", CHAIN_RULE,
-        expected, total, of_vector, f"{ROUNDING} with the vector",
+        "node split: the contributions of activations and matrices sum to log‖∂L/∂h_t‖, every lag", CHAIN_RULE,
+        expected, total, of_vector, f"{ROUNDING} and the vector",
     )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def homogeneity(full: bool) -> Iterator[Item]:
 
     pushed, last = (np.asarray(values) for values in measure(params, h))
     yield worst(
-        f"ReLU without bias and input: J_T ⋯ J_1 h_0 = h_T, T = {steps}, all {n} entries",
+        f"ReLU without bias or input: J_T ⋯ J_1 h_0 = h_T, T = {steps}, all {n} entries",
         "Euler: homogeneous of degree 1", last, pushed, n * steps * EPS64 * np.abs(last).max(),
         "both sides sum the same n terms a step: n T eps max|h_T|",
     )  # fmt: skip

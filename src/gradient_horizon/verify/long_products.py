@@ -60,11 +60,11 @@ def long_sums(full: bool) -> Iterator[Item]:
         f"λ_i of a diagonal matrix over {steps} steps in float32 are log 1.3, log 0.7, log 0.01",
         "W^T = diag(w_i^T)", np.log(rates.astype(np.float64)), spectrum.exponents,
         EPS32 * (1.0 + np.abs(np.log(rates.astype(np.float64)))),
-        "a product and a log round by eps each step, the exponent once; the sum of the logs by nothing",
+        "the product and its log round by eps at each step, the exponent once, the sum of the logs not at all",
     )  # fmt: skip
     yield worst(
-        "and their standard errors, of rates that never change, are 0", "the blocks are equal", 0.0,
-        spectrum.standard_error, EPS32, "rounding of one step: eps",
+        "the standard errors of these exponents are 0, since the rates never change", "all groups of steps are equal",
+        0.0, spectrum.standard_error, EPS32, "rounding of one step: eps",
     )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def exact_zeros(full: bool) -> Iterator[Item]:
     logs = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
     predicted = [[0.0] * max(n - lag, 0) + [-math.inf] * min(n, lag) for lag in lags]
     yield worst(
-        "a shift register of 8 cells: after τ = 3, 8, 12 steps log σ_i is 0 for the 8 - τ that are left, else -inf",
+        "a shift register of 8 cells: after τ = 3, 8, 12 steps log σ_i is 0 for the 8 - τ that remain, else -inf",
         "W^τ has ones on the τth superdiagonal alone", predicted, logs, 4 * EPS64,
         "rounding of the logs: 4 eps; -inf is exact",
     )  # fmt: skip
@@ -102,20 +102,20 @@ def hand_over(full: bool) -> Iterator[Item]:
     def step(_, h, x):
         return h * x
 
-    found = jax.jit(lambda xs: log_singular_values_at_lags(step, None, h, xs, lags=lags))(xs)
+    logs = jax.jit(lambda xs: log_singular_values_at_lags(step, None, h, xs, lags=lags))(xs)
     bits = [np.sort(np.log2(xs[-lag:].astype(np.float64)).sum(axis=0))[::-1] for lag in lags]
     yield worst(
-        "two units, one 2⁻⁴⁰⁰ before the other falls to 2⁻⁶⁰⁰: both log σ_i at lags 40, 80, 100, float32",
-        "M is diagonal", np.array(bits) * math.log(2), found, EPS32 * np.abs(bits),
+        "two units, of which one falls to 2⁻⁴⁰⁰ and then the other to 2⁻⁶⁰⁰: log σ_i at lags 40, 80, 100, float32",
+        "M is diagonal", np.array(bits) * math.log(2), logs, EPS32 * np.abs(bits),
         "rounding of the result: eps |log σ|",
     )  # fmt: skip
     trajectory = rollout(step, None, h, xs)
     one = jax.jit(lambda xs: lyapunov_exponents(step, None, h, xs, count=1).exponents[0])(xs)
     vector = jax.jit(lambda xs: largest_lyapunov_exponent(step, None, h, trajectory, xs))(xs)
     yield worst(
-        "their largest exponent, by one vector: that of the first, 2⁻⁴ a step, 2⁻⁴⁰⁰ of the second at step 40",
+        "their largest exponent from one vector is -4 log 2, that of the first, which is 2⁻⁴⁰⁰ of the second at step 40",
         "M is diagonal", -4 * math.log(2), [one, vector], 3.0 / len(xs),
-        "the start's share of either unit: at least e⁻³",
+        "each unit's share of the initial vector: at least e⁻³",
     )  # fmt: skip
 
 
@@ -154,9 +154,9 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
                 )  # fmt: skip
                 if factors is xs:
                     yield worst(
-                        f"and their spectral norms, N = {n}, from the {anchor}, float{digits}", "M is diagonal",
+                        f"their spectral norms, N = {n}, from the {anchor}, float{digits}", "M is diagonal",
                         running.max(axis=1) * math.log(2), logs["spectral"],
-                        np.finfo(dtype).eps * (np.abs(exact) + 16.0), "the search's: 16 eps",
+                        np.finfo(dtype).eps * (np.abs(exact) + 16.0), "tolerance of the search: 16 eps",
                     )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def averages(full: bool) -> Iterator[Item]:
         yield Comparison(
             f"tanh, g = {g:g}: ½ log χ at q = g²⟨φ²⟩, by adaptive quadrature",
             "Sompolinsky, Crisanti, Sommers 1988; Molgedey et al. 1992", 0.5 * math.log(chi),
-            mean_field("tanh", g).log_growth, 1e-10, "the quadrature's own 10⁻¹¹, twice, and its effect on q",
+            mean_field("tanh", g).log_growth, 1e-10, "twice the error of the quadrature, 10⁻¹¹, and its effect on q",
         )  # fmt: skip
 
 
@@ -170,5 +170,5 @@ def below_the_edge(full: bool) -> Iterator[Item]:
         f"tanh, g = {g:g} < 1: λ_i = log|eigenvalue_i of W|, N = {n}, all exponents of {len(seeds)} networks",
         "linearisation at the fixed point 0",
         dataset.log_eigenvalue_modulus, dataset.lyapunov_exponent, np.log(conditions)[:, None] / counted,
-        f"W^T = V Λ^T V⁻¹: log κ(V) / T for each network, T = {counted} after {transient} steps of settling",
+        f"W^T = V Λ^T V⁻¹: log κ(V) / T for each network, T = {counted} after a transient of {transient}",
     )  # fmt: skip

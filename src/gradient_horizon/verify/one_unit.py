@@ -48,9 +48,9 @@ def one_unit(full: bool) -> Iterator[Item]:
     t = np.arange(1, steps + 1)
     yield worst(
         "one tanh unit, w = 1: the whole power law, log|∂h_t/∂h_0| from h_0 = ½, every t",
-        "the stretch of the flow du/dt = f(u), u = h⁻²",
+        "stretching by the flow du/dt = f(u), u = h⁻²",
         one_unit_critical_log_norm(t, start), logs[1], 0.003 * start**6 + 8 * EPS64 * t,
-        "the flow's own 0.003 h_0⁶, and 8 eps a step",
+        "error of the flow, 0.003 h_0⁶, and 8 eps a step",
     )  # fmt: skip
     slope = (logs[1, -1] - logs[1, half - 1]) / math.log(steps / half)
     size = 1.0 / start**2
@@ -79,7 +79,7 @@ def forget_gate(full: bool) -> Iterator[Item]:
     yield worst(
         "LSTM with zero weights, forget bias b: ∂c_T/∂c_0 = σ(b)^T, b = -30 .. 12, every lag, float32",
         "Gers, Schmidhuber, Cummins 2000", predicted, logs, EPS32 * (4 * lag[None] + np.abs(predicted) + 4),
-        "σ(b) and the product round once a step each, and the log of a number of that size is rounded too",
+        "σ(b) and the product each round once a step, and the log in proportion to its size",
     )  # fmt: skip
 
     gru = make_cell("gru", n)
@@ -96,5 +96,5 @@ def forget_gate(full: bool) -> Iterator[Item]:
         "GRU with zero weights, update bias b: ∂h_T/∂h_0 = (1 - σ(b))^T, b = 2 .. 30, every lag, float32",
         "Chung et al. 2014, eq. 4; 1 - σ(b) = σ(-b)", predicted, logs,
         EPS32 * (8 * lag[None] + np.abs(predicted) + 4),
-        "σ(-b), the sum of both paths and the product round a step, and the log of a number of that size too",
+        "σ(-b), the sum of both paths and the product each round once a step, and the log in proportion to its size",
     )  # fmt: skip

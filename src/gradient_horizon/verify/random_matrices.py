@@ -47,19 +47,19 @@ def newman_spectrum(full: bool) -> Iterator[Item]:
     """All Lyapunov exponents of products of fresh Gaussian matrices, at finite N."""
     n, steps = (64, 4000) if full else (32, 2000)
     xs = np.random.default_rng(5).standard_normal((steps, n, n)).astype(np.float32) / np.float32(math.sqrt(n))
-    found = jax.jit(lambda xs: lyapunov_exponents(lambda _, h, x: x @ h, None, jnp.zeros(n, jnp.float32), xs))(xs)
+    spectrum = jax.jit(lambda xs: lyapunov_exponents(lambda _, h, x: x @ h, None, jnp.zeros(n, jnp.float32), xs))(xs)
     predicted = gaussian_lyapunov_exponents(n, 1.0)
     spread = np.sqrt(special.polygamma(1, 0.5 * np.arange(n, 0, -1)) / 4 / steps)
     yield worst(
         f"fresh Gaussian W, N = {n}: λ_i = ½ [log 2 + ψ((N - i + 1)/2) - log N], all N exponents, T = {steps}",
-        NEWMAN, predicted, found.exponents, STANDARD_ERRORS * spread,
+        NEWMAN, predicted, spectrum.exponents, STANDARD_ERRORS * spread,
         f"{K} standard errors: log R_ii² is a log chi-square of N - i + 1, independent from step to step, so"
         " √(ψ₁((N - i + 1)/2) / 4T); exact at this N",
     )  # fmt: skip
     yield Plot(
         f"Lyapunov exponents of products of fresh Gaussian matrices (N = {n}, T = {steps}), and Newman's prediction"
         f" at this N with {K} standard errors.",
-        partial(plots.newman, predicted, np.asarray(found.exponents), STANDARD_ERRORS * spread),
+        partial(plots.newman, predicted, np.asarray(spectrum.exponents), STANDARD_ERRORS * spread),
     )
 
 
@@ -135,10 +135,10 @@ def powers(full: bool) -> Iterator[Item]:
 
     def measure(network: dict[str, Any]) -> Any:
         w = network["weights"]
-        found = log_jacobian_norms(
+        norms = log_jacobian_norms(
             linear, w, jnp.zeros_like(w[0]), steps=steps, anchor="start", norms=("frobenius", "spectral")
         )
-        return found["frobenius"], found["spectral"]
+        return norms["frobenius"], norms["spectral"]
 
     logs = np.stack(map_networks(measure, unit_networks(sizes, seeds), block=16)).reshape(2, 2, seeds, steps)
     frobenius, spectral = np.moveaxis(logs, -1, 2)  # (sizes, lags, seeds) each
@@ -161,8 +161,8 @@ def powers(full: bool) -> Iterator[Item]:
     )  # fmt: skip
     roots = {n: np.exp(frobenius[place]).mean(axis=-1) / math.sqrt(n) for place, n in enumerate(sizes)}
     yield Plot(
-        "Powers of one Gaussian matrix at g = 1: the mean square stays, the worst case grows. Lines: the laws at N → ∞."
-        f" Dots: means over {seeds} matrices of each size, and extrapolated, with the tolerance.",
+        "Powers of one Gaussian matrix at g = 1: the mean square stays constant, the worst case grows. Lines: the laws at"
+        f" N → ∞. Dots: means over {seeds} matrices of each size, and extrapolated, with the tolerance.",
         partial(
             plots.powers,
             roots,
@@ -191,7 +191,7 @@ def norm_and_radius(full: bool) -> Iterator[Item]:
     yield Comparison(
         f"gradient horizon of tanh, g = {g:g}: median over {seeds} networks of {n} units, h_0 small",
         "first τ with τ |½ log₁₀ χ| > 3", mean_field_horizon("tanh", g), float(dataset.horizon.median()), 0.5,
-        "a whole number of steps: half a step is the nearest other one's limit",
+        "half a step, as lags are whole numbers",
     )  # fmt: skip
 
 

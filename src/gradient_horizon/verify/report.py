@@ -67,7 +67,7 @@ def _numbers(line: Comparison) -> tuple[str, str, str, str]:
     return predicted, number(line.measured), _small(line.difference), _small(line.tolerance)
 
 
-def made(*, full: bool, seconds: float) -> str:
+def provenance(*, full: bool, seconds: float) -> str:
     """One line on how the page was made: the command, the time it took, the versions and the machine."""
     versions = f"gradient_horizon {__version__}, JAX {jax.__version__}, NumPy {np.__version__}"
     machine = f"Python {platform.python_version()} on {platform.machine()}, {jax.devices()[0].device_kind}"
@@ -101,8 +101,8 @@ def as_table(sections: Sequence[Section]) -> Table:
     return table
 
 
-def as_html(sections: Sequence[Section], made: str) -> str:
-    """The page as HTML; the argument `made` is the line that the function `made` returns."""
+def as_html(sections: Sequence[Section], made_by: str) -> str:
+    """The page as HTML; `made_by` is the line that `provenance` returns."""
     sentence, failed = verdict(sections)
     laws = "".join(f"<li>{html.escape(law)}</li>" for law in failed)
     body = [
@@ -113,7 +113,7 @@ def as_html(sections: Sequence[Section], made: str) -> str:
         " rounding, eps times the operations and the cancellation on the way (eps = 1.2·10⁻⁷ in float32, 2.2·10⁻¹⁶ in"
         " float64, which is meant where nothing else is said), or statistical, standard errors of a mean.</p>",
         f'<div class="verdict {"fail" if failed else "pass"}">{sentence}{f"<ul>{laws}</ul>" if failed else ""}</div>',
-        f'<p class="made">{html.escape(made)}</p>',
+        f'<p class="made">{html.escape(made_by)}</p>',
     ]
     for section in sections:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
