@@ -51,7 +51,7 @@ def assert_can_fail(lines):
 
 
 def assert_is_one_file_with_figures(sections):
-    text = report.as_html(sections, report.made(full=False, seconds=1.0))
+    text = report.as_html(sections, report.provenance(full=False, seconds=1.0))
     assert text.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert text.count('<tr class="pass">') == sum(len(section.comparisons) for section in sections)

@@ -113,7 +113,7 @@ def hand_over(full: bool) -> Iterator[Item]:
     one = jax.jit(lambda xs: lyapunov_exponents(step, None, h, xs, count=1).exponents[0])(xs)
     vector = jax.jit(lambda xs: largest_lyapunov_exponent(step, None, h, trajectory, xs))(xs)
     yield worst(
-        "their largest exponent from one vector is -4 log 2, that of the first, which is 2⁻⁴⁰⁰ of the second at step 40",
+        "their largest exponent from one vector is -4 log 2, that of the first, 2⁻⁴⁰⁰ of the second at step 40",
         "M is diagonal", -4 * math.log(2), [one, vector], 3.0 / len(xs),
         "each unit's share of the initial vector: at least e⁻³",
     )  # fmt: skip

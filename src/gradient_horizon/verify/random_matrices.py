@@ -161,7 +161,7 @@ def powers(full: bool) -> Iterator[Item]:
     )  # fmt: skip
     roots = {n: np.exp(frobenius[place]).mean(axis=-1) / math.sqrt(n) for place, n in enumerate(sizes)}
     yield Plot(
-        "Powers of one Gaussian matrix at g = 1: the mean square stays constant, the worst case grows. Lines: the laws at"
+        "Powers of one Gaussian matrix at g = 1: the mean square is constant, the worst case grows. Lines: the laws at"
         f" N → ∞. Dots: means over {seeds} matrices of each size, and extrapolated, with the tolerance.",
         partial(
             plots.powers,
