@@ -8,9 +8,9 @@ from rows import Row, compare, shown
 
 
 def compared(screen: Console, rows: Sequence[Row], path: Path, earlier: Sequence[Row]) -> int:
-    """Print which rows fell since `path` was written; return the exit status.
+    """Print the rows that have become worse since `path` was written; return the exit status.
 
-    It is 1 if any fell, or if none can be compared.
+    The status is 1 if any row has, or if no row can be compared.
     """
     fallen, common = compare(rows, earlier)
     screen.print(f"{common} of {len(rows)} rows are in {path} too; {len(fallen)} fell", markup=False)

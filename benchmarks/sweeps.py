@@ -120,5 +120,5 @@ def _whole_processes(bench: Bench) -> list[Row]:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Return the rows in the order of the module's first line."""
+    """Return the rows in the order given in the module's docstring."""
     return _million(bench) + _price_of_a_job(bench) + _whole_processes(bench)

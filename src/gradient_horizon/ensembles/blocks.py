@@ -125,7 +125,7 @@ def _with_entries(arrays: Sequence[Any]) -> list[Any]:
 
 
 def _put_back(nonempty: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
-    """Arrays of these `shapes` and dtypes: the nonempty ones taken from `held` in order, the empty ones recreated."""
+    """Arrays of these `shapes` and dtypes: the `nonempty` ones in order, and the empty ones made anew."""
     rest = iter(nonempty)
     return [next(rest) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
 
@@ -208,7 +208,7 @@ def map_networks(measure: Callable[[Any], Any] | Program, networks: PyTree, *, b
 
 
 def _block_of(leaves: Sequence[Any]) -> int:
-    """`block_size` of networks of which these are the arrays, with the largest one taken for a square matrix."""
+    """`block_size` of networks with these arrays, the largest of which is treated as a square matrix."""
     n = math.isqrt(max(1, *(math.prod(leaf.shape[1:]) for leaf in leaves)) - 1) + 1
     precision = "float64" if any(leaf.dtype == np.float64 for leaf in leaves) else "float32"
     return block_size(n, 1, precision=precision, backend=jax.default_backend())

@@ -57,7 +57,7 @@ def horizon_of(log_norm: Float[Any, "*networks T"], state_size: int, threshold: 
 
 
 def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
-    """`horizon_of` by its name in version 0.1, which the package has too."""
+    """The name of `horizon_of` in version 0.1; deprecated."""
     warnings.warn(
         "gradient_horizon.gradient_horizon is now gradient_horizon.horizon_of", DeprecationWarning, stacklevel=2
     )

@@ -116,7 +116,7 @@ class Products(NamedTuple):
         return value, leading
 
     def leading(self, n: int, dtype: Any) -> Array:
-        """Where the search for the first spectral norm starts."""
+        """The starting point of the search for the first spectral norm."""
         return fresh_directions(n if self.places is None else len(self.places), dtype)[0]
 
 

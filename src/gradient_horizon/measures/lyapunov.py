@@ -221,9 +221,9 @@ def _spectrum(
 
 
 class _Schedule(NamedTuple):
-    """How the steps are used: `transient` of them to align the vectors, then `length` that count.
+    """How the steps are used: `transient` of them align the vectors, and the next `length` are measured.
 
-    Vectors are orthogonalised after `every` steps.
+    The vectors are reduced after `every` steps.
     """
 
     transient: int
@@ -241,11 +241,11 @@ class _Schedule(NamedTuple):
         return self.length // self.groups
 
     def counted(self, window: PyTree) -> PyTree:
-        """The steps that count."""
+        """The steps after the transient."""
         return jax.tree.map(lambda leaf: leaf[self.transient :], window)
 
     def grouped(self, counted: PyTree) -> tuple[PyTree, PyTree]:
-        """The steps that count as groups, with leading axes (`groups`, `size`), and the steps left over."""
+        """These steps in groups, with leading axes (`groups`, `size`), and the steps left over."""
         cut = self.groups * self.size
         whole = jax.tree.map(lambda leaf: leaf[:cut].reshape(self.groups, self.size, *leaf.shape[1:]), counted)
         return whole, jax.tree.map(lambda leaf: leaf[cut:], counted)
@@ -269,9 +269,9 @@ def _align(
 
 
 def _count(stretch: Stretch, window: PyTree, growth: Growth, schedule: _Schedule) -> tuple[Growth, sums.Sum, sums.Sum]:
-    """Carry `growth` over the steps that count.
+    """Carry `growth` over the steps after the transient.
 
-    Returns it with the growth of log R_ii in each group of steps, and in each group and the steps left over.
+    Returns it, the growth of log R_ii in each group of steps, and the same followed by that in the steps left over.
     """
     whole, rest = schedule.grouped(schedule.counted(window))
     growth, by_group = lax.scan(partial(grow, stretch, schedule.every), growth, whole)

@@ -140,9 +140,9 @@ def log_singular_values_at_lags(
     logs, starts = logs.astype(dtype), starts.astype(dtype)
 
     def by_orthogonal_route(closed, window):
-        """log σ_i = Σ log R_t,ii from the right singular vectors.
+        """log σ_i as the sum over t of log R_t,ii, with the right singular vectors as the initial basis.
 
-        These maximise σ_1 … σ_i, so their own derivatives do not matter.
+        These maximise σ_1 ⋯ σ_i, so their own derivatives drop out.
         """
 
         def over(lag, start):

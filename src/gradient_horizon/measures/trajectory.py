@@ -35,7 +35,7 @@ class Trajectory(NamedTuple):
 
     @property
     def length(self) -> int:
-        """T."""
+        """T, the number of steps."""
         return self.states.shape[0] - 1
 
     @property

@@ -42,7 +42,7 @@ def jacobian_by_rows(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"
 def jacobian_by(
     function: Map, h: Float[Array, " n"], form: Callable[[Callable[[Array], Array]], Any], *, by_rows: bool = False
 ) -> Any:
-    """Apply `formed` to the map v ↦ J v or to v ↦ Jᵀ v; return its result, and True if the map was the latter.
+    """Apply `form` to the map v ↦ J v or to v ↦ Jᵀ v; return its result, and True if the map was the latter.
 
     `by_rows` selects which of the two is preferred: Jᵀ v if true, J v otherwise.
     """

@@ -62,7 +62,7 @@ def held(tree: PyTree) -> PyTree:
 
 
 def with_care(is_suspect: Bool[Array, ""], result: PyTree, compute: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
-    """Return `found` or, if it `is_suspect`, `compute(*arrays)`, of the same shapes and dtypes (see `corrected`).
+    """Return `result` or, if it `is_suspect`, `compute(*arrays)`, of the same shapes and dtypes (see `corrected`).
 
     `compute` runs only if it is needed, even inside a transformation. It must not close over values traced for a
     derivative (see `step_of_arrays`).

@@ -156,7 +156,7 @@ def products(full: bool) -> Iterator[Item]:
 
 
 def homogeneity(full: bool) -> Iterator[Item]:
-    """A ReLU network without bias and input is its own linearisation."""
+    """A ReLU network without bias or input equals its own linearisation."""
     n, steps = 20, 40
     cell = make_cell("relu", n)
     rng = np.random.default_rng(6)

@@ -62,7 +62,7 @@ def one_unit(full: bool) -> Iterator[Item]:
 
 
 def forget_gate(full: bool) -> Iterator[Item]:
-    """An LSTM, and a GRU, with zero weights: the product depends on one gate only, even if that is closed."""
+    """An LSTM, and a GRU, with zero weights: the product depends on a single gate, even a closed one."""
     n, steps = 2, 500
     cell = make_cell("lstm", n)
     still = gaussian(np.random.default_rng(0), n, scale=0.0, dtype="float32")

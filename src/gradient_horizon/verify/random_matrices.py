@@ -101,7 +101,7 @@ def _mean_and_variance(
 
 
 def vector_growth(full: bool) -> Iterator[Item]:
-    """A fixed vector under fresh Gaussian matrices, and under fresh ReLU layers."""
+    """Growth of a fixed vector under fresh Gaussian matrices and under fresh ReLU layers."""
     n, steps, seeds = 16, 8, 20_000 if full else 2000
     growth = _vector_growth(n, steps, seeds)
     variance = gaussian_log_growth_variance(n)
