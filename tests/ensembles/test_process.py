@@ -57,7 +57,7 @@ def test_what_the_environment_says_is_kept():
 
 def test_too_late_is_an_error():
     jax.devices()
-    with pytest.raises(RuntimeError, match=r"^prepare: JAX has started its devices already; call it before the first "):
+    with pytest.raises(RuntimeError, match=r"^prepare: JAX has already started its devices; call it before the first "):
         gh.prepare(devices=7)
 
 

@@ -409,7 +409,7 @@ def verify(options: argparse.Namespace) -> int:
 
         sections = verify(full=options.full, sections=SECTIONS, report=report)
     sentence, failed = page.verdict(sections)
-    made = page.made(full=options.full, seconds=time.monotonic() - begun)
+    made = page.provenance(full=options.full, seconds=time.monotonic() - begun)
     records.write_atomically(output, page.as_html(sections, made).encode())
     screen.print(page.as_table(sections))
     for line in (sentence, *(f"    {law}" for law in failed), f"wrote {output}"):

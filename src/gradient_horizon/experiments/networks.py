@@ -12,7 +12,8 @@ import numpy as np
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
-from gradient_horizon.ensembles import blocks, devices
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles.block_size import batch_last_width, block_size
 from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
@@ -152,9 +153,7 @@ class Networks:
         self._rollout = (self._cell, config.steps, rescale)
         self.population = Population(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
-            devices.block_size(
-                self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()
-            ),
+            block_size(self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()),
             precision=config.precision,
             constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
             parts=parts,
@@ -162,7 +161,7 @@ class Networks:
         self.population.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.population.total, self.population.block
         # gated cells have more and longer sums, which gain nothing from sharing vector lanes
-        self.width = devices.lane_width(
+        self.width = batch_last_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
             precision=config.precision,
