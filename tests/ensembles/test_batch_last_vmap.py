@@ -208,10 +208,10 @@ def test_an_ensembles_products_are_written_out_for_every_network():
 
 
 def test_a_parameter_that_is_not_known_is_seen():
-    assert batch_last_vmap._is_known("transpose", {"permutation": (1, 0)})
-    assert not batch_last_vmap._is_known("transpose", {"permutation": (1, 0), "direction": "left"})
-    assert not batch_last_vmap._is_known("reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"})
-    assert not batch_last_vmap._is_known("conv", {})
+    assert batch_last_vmap._is_supported("transpose", {"permutation": (1, 0)})
+    assert not batch_last_vmap._is_supported("transpose", {"permutation": (1, 0), "direction": "left"})
+    assert not batch_last_vmap._is_supported("reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"})
+    assert not batch_last_vmap._is_supported("conv", {})
 
 
 def test_a_program_that_is_written_in_a_way_that_is_not_known_is_left_to_vmap(monkeypatch, caplog):

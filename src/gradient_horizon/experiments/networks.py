@@ -105,7 +105,7 @@ def init_network(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any,
 
 
 def _init_network(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
-    return drawn(joined(draw, constants.draw), network, constants.pixels)
+    return init_network(joined(draw, constants.draw), network, constants.pixels)
 
 
 def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> Any:
