@@ -20,7 +20,7 @@ import argcomplete.shell_integration
 from gradient_horizon import __version__
 from gradient_horizon.commands import actions, interrupts
 from gradient_horizon.commands.actions import DONE, FAILED, INTERRUPTED, WRONG, UsageError
-from gradient_horizon.settings.rules import SettingError, one_line
+from gradient_horizon.names.rules import SettingError, one_line
 from gradient_horizon.store.files import Harmless
 from gradient_horizon.store.records import ResultError
 
@@ -196,17 +196,17 @@ def _settings(options: argparse.Namespace) -> int:
     import json
 
     from gradient_horizon.commands import sweep
-    from gradient_horizon.settings import schema
+    from gradient_horizon.settings import validation
 
     own = sweep.experiments_defaults()
     if options.overrides:
         key, _, experiment = options.overrides[-1].partition("=")
         if key != "experiment" or len(options.overrides) > 1:
             raise UsageError(f"settings: {' '.join(options.overrides)!r} is not allowed; allowed: experiment=NAME")
-        schema.check_value("experiment", experiment)
-        print(schema.describe_settings(experiment, own.get(experiment)))
+        validation.check_value("experiment", experiment)
+        print(validation.describe_settings(experiment, own.get(experiment)))
         return DONE
-    print(schema.describe_settings())
+    print(validation.describe_settings())
     print("Defaults of single experiments (gradient-horizon settings experiment=NAME shows all that it reads):")
     for name, values in own.items():
         print(f"  experiment={name}: {', '.join(f'{key}={json.dumps(value)}' for key, value in values.items())}")

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from gradient_horizon import names
 from gradient_horizon.commands import interrupts, jobs
 from gradient_horizon.ensembles import devices
-from gradient_horizon.settings import launchers, presets, schema
-from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.names import declare
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import identity, launchers, presets, schema, validation
 from gradient_horizon.store import files, records
 
 _log = logging.getLogger(__name__)
@@ -107,10 +108,10 @@ def _check_override(override: Override) -> None:
         if not override.is_add() or not isinstance(value, str):
             raise SettingError("sweeps", override.input_line, "+sweeps=NAME, one value a command")
         if value not in presets.names():
-            near = schema.did_you_mean(value, presets.names())
+            near = validation.did_you_mean(value, presets.names())
             raise SettingError("sweeps", value, f"the presets {', '.join(presets.names())}{near}")
     else:
-        schema.check_key(key, value)
+        validation.check_key(key, value)
         if override.is_delete():
             raise SettingError(f"~{key}", value, because="a setting can be changed but not deleted")
         _check_sweep(override)
@@ -146,20 +147,18 @@ def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
     Only the package's `conf/` and what is registered in this process are used, so that a folder that happens to be in
     the working directory is not mistaken for a launcher's settings.
     """
-    ConfigStore.instance().store(name="settings", node=schema.Config)
+    store = ConfigStore.instance()
+    store.store(name="settings", node=schema.Config)
+    for name, defaults in experiments_defaults().items():
+        store.store(group="experiment", name=name, node={"experiment": name, **defaults}, package="_global_")
     with initialize_config_dir(str(presets.root() / "conf"), version_base="1.3", job_name="gradient-horizon"):
         yield lambda overrides: compose("config", list(overrides), return_hydra_config=True)
 
 
 def experiments_defaults() -> dict[str, dict[str, Any]]:
-    """Return, for each experiment, the settings for which it has its own default, from `conf/experiment/`."""
-    found = {}
-    for name in names.EXPERIMENTS:
-        values = OmegaConf.to_container(OmegaConf.load(presets.root() / "conf" / "experiment" / f"{name}.yaml"))
-        assert isinstance(values, dict)
-        own = {str(key): value for key, value in values.items() if key != "experiment"}
-        found |= {name: own} if own else {}
-    return found
+    """Return, for each experiment, the settings for which it has its own default."""
+    declared = declare.declared(declare.Experiment)
+    return {name: dict(declared[name].defaults) for name in names.EXPERIMENTS}
 
 
 def _axis(override: Override) -> list[Any]:
@@ -176,7 +175,7 @@ def _axis(override: Override) -> list[Any]:
             raise SettingError(key, f"{values[0]},{values[1]},...", f"at most {MOST_JOBS} jobs")
         if key in schema.FROM_OTHERS and written is None:
             raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
-        checked = schema.check_value(key, written)
+        checked = validation.check_value(key, written)
         # 1 and 1.0 are the same setting, hence the same job; lists keep their spelling, which makes shorter job names.
         values.append(written if key in schema.JOINED else checked)
     if not values:
@@ -228,7 +227,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     for override in fixed:
         key, value = override.key_or_group, override.value()
         if key == "experiment" or (key in schema.FIELDS and "${" not in str(value)):
-            schema.check_value(key, value)
+            validation.check_value(key, value)
     preset = presets.read(chosen[0]) if chosen else {}
     axes = _axes([*swept, *_swept_by(preset, on_line={override.key_or_group for override in given})])
     mode = (preset.get("hydra") or {}).get("mode")
@@ -239,10 +238,10 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     composed = _composed(fixed, chosen[0] if chosen else "", preset)
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     spelt = [override for override in fixed if override.key_or_group in schema.AXES]
-    base = schema.from_node(settings, {override.key_or_group: override.value() for override in spelt})
+    base = validation.from_node(settings, {override.key_or_group: override.value() for override in spelt})
     named = [override.key_or_group for override in given if override.key_or_group in schema.FIELDS]
     _check_read(base.experiment, [*axes, *named], base)
-    values = schema.as_dict(base)
+    values = identity.as_dict(base)
     for key in schema.FROM_OTHERS:
         if settings[key] is None:  # the usual value, which depends on each job's other settings
             values[key] = None
@@ -289,23 +288,24 @@ def _check_read(experiment: str, keys: Sequence[str], base: schema.Config) -> No
 def _sweep(
     base: schema.Config, values: dict[str, Any], axes: dict[str, list[Any]], launcher: dict[str, Any] | None
 ) -> Sweep:
-    deciding = schema.deciding(base)
-    for key, others in (("steps", {"task", "distance"}), ("transient", {"steps"})):
-        if key in deciding and values[key] is None and others & set(axes):
+    deciding = identity.deciding(base)
+    for key in schema.FROM_OTHERS:
+        if key in deciding and values[key] is None and set(schema.SETTINGS[key].usual_from) & set(axes):
             deciding[key] = None  # each job has its own
-    name = base.name or f"{base.experiment}-{schema.content_hash({**deciding, 'axes': axes})[:8]}"
+    name = base.name or f"{base.experiment}-{identity.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     if launcher is not None and not (whole := str(folder.resolve())).isprintable():
         raise SettingError("output", whole, "a folder of printable characters, as a launcher's script names it")
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {MOST_JOBS}")
+    every = replace(base, name=name, **{key: values[key] for key in schema.FROM_OTHERS})
     found: dict[str, jobs.Job] = {}
     idle: dict[str, list[tuple[str, Any]]] = {}
     for point in itertools.product(*(axes[key] for key in keys)):
         at = dict(zip(keys, point, strict=True))
-        checked = schema.checked({**values, **at, "name": name})
-        for key, reason in schema.unread(checked).items():
+        checked = validation.changed(every, at)
+        for key, reason in validation.unread(checked).items():
             several = axes.get(key) or (getattr(checked, key) if key in schema.AXES else [])
             if len(several) > 1:
                 idle.setdefault(key, []).append((reason, several))
@@ -357,7 +357,7 @@ def _shared_conflict(sweep: Sweep) -> str:
     found: dict[str, list[Any]] = {}
     for known in there:
         # a setting that one side does not share is, or was, swept there
-        found |= schema.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
+        found |= validation.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
     if not found:
         return ""
     differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in found.items())
@@ -460,8 +460,8 @@ def check_still_wanted(job: jobs.Job) -> None:
         raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
     shared = records.shared_settings(job.folder.parent)
     if shared is not None:
-        settings = schema.deciding(job.config)
-        found = schema.disagreements([shared, settings], settings.keys() - shared.keys())
+        settings = identity.deciding(job.config)
+        found = validation.disagreements([shared, settings], settings.keys() - shared.keys())
         if found:
             differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in found.items())
             raise SettingError("name", job.config.name, f"another one: other settings were planned ({differences})")

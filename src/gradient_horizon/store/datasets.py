@@ -25,7 +25,7 @@ from xarray.backends import H5NetCDFStore
 from xarray.core.indexing import LazilyIndexedArray
 
 from gradient_horizon import names
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import schema, validation
 from gradient_horizon.settings.schema import draws_of
 from gradient_horizon.store import files, netcdf, records, seal
 from gradient_horizon.store.joined_arrays import Joined, Piece, boxes, is_covered
@@ -524,7 +524,7 @@ def _check_joinable(
         raise DifferentJobsError(
             f"{', '.join(both)}: a swept setting, and a dimension of the result; allowed: one of them"
         )
-    different = schema.disagreements([settings for _, settings in described], keys)
+    different = validation.disagreements([settings for _, settings in described], keys)
     if not different:
         return
     examples = []
