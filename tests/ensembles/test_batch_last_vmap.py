@@ -210,7 +210,9 @@ def test_an_ensembles_products_are_written_out_for_every_network():
 def test_a_parameter_that_is_not_known_is_seen():
     assert batch_last_vmap._is_supported("transpose", {"permutation": (1, 0)})
     assert not batch_last_vmap._is_supported("transpose", {"permutation": (1, 0), "direction": "left"})
-    assert not batch_last_vmap._is_supported("reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"})
+    assert not batch_last_vmap._is_supported(
+        "reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"}
+    )
     assert not batch_last_vmap._is_supported("conv", {})
 
 
