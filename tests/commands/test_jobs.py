@@ -25,9 +25,9 @@ from gradient_horizon.commands.jobs import (
     read_job,
     write_settings,
 )
-from gradient_horizon.experiments import population
+from gradient_horizon.experiments import grid
 from gradient_horizon.settings.schema import SettingError, checked, cut, networks_of
-from gradient_horizon.store import datasets, files, records, standings
+from gradient_horizon.store import datasets, files, job_status, records
 
 # 16 networks fill a chunk, 8 on each of two devices.
 SETTINGS = {"hidden_size": 64, "steps": 10, "seeds": [4, 0, 3, 7, 1], "weight_scales": [1.5, 0.8, 30.0, 1.0, 0.2]}
@@ -41,8 +41,8 @@ def run(folder, report=lambda _: None, **settings):
 
 @pytest.fixture
 def small_slabs(monkeypatch):
-    monkeypatch.setattr(population, "SLAB", 1)
-    monkeypatch.setattr(population, "SLAB_CHUNKS", 1)
+    monkeypatch.setattr(grid, "SLAB", 1)
+    monkeypatch.setattr(grid, "SLAB_CHUNKS", 1)
 
 
 def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
@@ -130,7 +130,7 @@ def test_a_quick_look_that_cannot_be_drawn_is_reported_and_the_job_is_finished(t
     record = records.read_record(folder)
     assert record is not None
     assert (record.state, record.error, record.picture) == (records.FINISHED, "", "ValueError: no such colour")
-    assert standings.standing_of(folder, 1).why == "no quick look: ValueError: no such colour"
+    assert job_status.standing_of(folder, 1).why == "no quick look: ValueError: no such colour"
     assert "Traceback" in (folder / "run.log").read_text()
     assert not (folder / "quick_look.png").exists()
     monkeypatch.undo()
@@ -183,7 +183,7 @@ def test_what_memory_cannot_hold_is_refused_with_what_it_takes(tmp_path):
 
 
 def test_less_memory_makes_smaller_slabs_and_changes_no_number(tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(population, "HELD", 2**16)  # as if a result took this much more than the programs do
+    monkeypatch.setattr(grid, "HELD", 2**16)  # as if a result took this much more than the programs do
     sizes = []
     measure = experiments.measure
 
@@ -265,7 +265,7 @@ def test_what_stands_where_a_file_belongs_fails_its_job_in_one_line_and_no_other
     assert as_it_was(outside)
     assert os.path.lexists(path)
     if name not in ("status.json", "lock"):
-        told = standings.standing_of(bad.folder, 2)
+        told = job_status.standing_of(bad.folder, 2)
         assert (told.state, told.why) == (records.FAILED, why)
 
 
@@ -342,7 +342,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
 
     def other():
         machine.be("second", skew)
-        told = standings.standing_of(job.folder, 2)
+        told = job_status.standing_of(job.folder, 2)
         with claimed(job) as mine:
             seen.append((mine, told.state))
         machine.be("first", 0.0)
@@ -353,7 +353,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
     assert seen == [(False, records.RUNNING)]
     machine.be("second", skew)
     assert job.is_finished()
-    told = standings.standing_of(job.folder, 2)
+    told = job_status.standing_of(job.folder, 2)
     assert (told.state, told.host) == (records.FINISHED, "first")
 
 
@@ -542,7 +542,7 @@ def test_commands_at_once_keep_all_jobs_and_compute_none_twice(kind, tmp_path):
     folder = tmp_path / "both"
     names = {f"steps={steps}" for steps in range(2, 52)}
     assert set(records.read_plan(folder)) == names
-    assert {job.job for job in standings.standings(folder) if job.state == records.FINISHED} == names
+    assert {job.job for job in job_status.standings(folder) if job.state == records.FINISHED} == names
     measured = [line.split()[0] for line in (tmp_path / "measured").read_text().splitlines()]
     assert sorted(map(int, measured)) == list(range(2, 52))
     assert not [path for path in folder.rglob(".*") if path.name != records.PLAN_LOCK]

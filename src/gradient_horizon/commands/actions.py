@@ -259,8 +259,8 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
 
 def _left_out_lines(dataset: Any, folder: Path) -> list[str]:
     """Return lines on the jobs that the table and the figures leave out: their states, and how to include them."""
+    from gradient_horizon.store import job_status as told
     from gradient_horizon.store import records
-    from gradient_horizon.store import standings as told
 
     missing = {*json.loads(dataset.attrs["missing_jobs"])}
     if not missing:
@@ -315,8 +315,8 @@ def _output(path: Path) -> Path:
 
 def status(options: argparse.Namespace) -> int:
     """Show the state of each job of a sweep, wherever it runs."""
+    from gradient_horizon.store import job_status as told
     from gradient_horizon.store import records
-    from gradient_horizon.store import standings as told
 
     with records.remembering():
         folder = _folder(options.folder)
@@ -358,7 +358,7 @@ def collect(options: argparse.Namespace) -> int:
     """Join the finished jobs into one file, and list the missing ones."""
     folder = _folder(options.folder)  # before the slow imports
     from gradient_horizon.store import datasets, records
-    from gradient_horizon.store import standings as told
+    from gradient_horizon.store import job_status as told
 
     output = _output(options.output or folder / "collected.nc")
     with records.remembering(), _without_warnings():  # missing jobs are listed below

@@ -29,13 +29,13 @@ from gradient_horizon.commands import interrupts, jobs, sweep
 from gradient_horizon.commands.sweep import Outcome, Sweep
 from gradient_horizon.ensembles import devices, process
 from gradient_horizon.settings import launchers
-from gradient_horizon.store import files, records, standings
+from gradient_horizon.store import files, job_status, records
 
 FOLDER = "launcher"  # in the sweep's folder, for the launchers' files
 ALIVE = "alive"  # in each command's own folder there; locked as long as the command lives
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
-Tell = Callable[[list[standings.Standing]], None]
+Tell = Callable[[list[job_status.Standing]], None]
 
 
 class _LostError(Exception):
@@ -115,7 +115,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
     while (outcome := _outcome(todo, error)).elsewhere:
         interrupts.check()
         time.sleep(SECONDS)
-        tell([standings.standing_of(job.folder, job.networks) for job in todo])
+        tell([job_status.standing_of(job.folder, job.networks) for job in todo])
     return outcome
 
 
@@ -149,7 +149,7 @@ def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
     ended, gave_up = threading.Event(), threading.Event()
 
     def look() -> set[str]:
-        told = [standings.standing_of(job.folder, job.networks) for job in todo]
+        told = [job_status.standing_of(job.folder, job.networks) for job in todo]
         tell(told)
         return {job.state for job in told}
 
@@ -210,7 +210,7 @@ def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig
 def _outcome(todo: Sequence[jobs.Job], error: str) -> Outcome:
     outcome = Outcome([], [])
     for job in todo:
-        told = standings.standing_of(job.folder, job.networks)
+        told = job_status.standing_of(job.folder, job.networks)
         if told.state == records.RUNNING:
             outcome.elsewhere.append(job)
         elif told.state != records.FINISHED:

@@ -13,8 +13,8 @@ from rich.text import Text
 from gradient_horizon.commands.jobs import Job
 from gradient_horizon.commands.progress import Tally
 from gradient_horizon.store.files import harmless
+from gradient_horizon.store.job_status import Standing
 from gradient_horizon.store.records import FAILED, FINISHED, MISSING, RUNNING
-from gradient_horizon.store.standings import Standing
 
 Watch = Callable[[Job], Callable[[float], None]]
 _COLUMNS = (

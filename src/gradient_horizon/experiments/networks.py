@@ -13,7 +13,7 @@ import numpy as np
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
 from gradient_horizon.ensembles import blocks, devices
-from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon.experiments.grid import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.numerics import lapack

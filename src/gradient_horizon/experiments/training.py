@@ -11,7 +11,7 @@ import xarray as xr
 
 from gradient_horizon.cells.cell import make_cell
 from gradient_horizon.ensembles import blocks, devices
-from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon.experiments.grid import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Parts
