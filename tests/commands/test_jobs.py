@@ -161,13 +161,13 @@ def test_jobs_of_equal_shapes_share_their_compiled_programs(tmp_path, whole, sma
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(25, [25]), (15, [15, 10]), (14, [10, 10, 5]), (4, [4, 1] * 5), (1, 25)])
-def test_settings_are_cut_into_pieces_that_hold_every_network_once(most, sizes):
+def test_settings_are_cut_into_slabs_that_hold_every_network_once(most, sizes):
     config = checked(SETTINGS)
-    pieces = cut(config, most)
-    assert [networks_of(piece) for piece in pieces] == ([1] * sizes if isinstance(sizes, int) else sizes)
-    networks = [(seed, scale) for piece in pieces for seed in piece.seeds for scale in piece.weight_scales]
+    slabs = cut(config, most)
+    assert [networks_of(slab) for slab in slabs] == ([1] * sizes if isinstance(sizes, int) else sizes)
+    networks = [(seed, scale) for slab in slabs for seed in slab.seeds for scale in slab.weight_scales]
     assert networks == [(seed, scale) for seed in config.seeds for scale in config.weight_scales]
-    assert {piece.hidden_size for piece in pieces} == {64}
+    assert {slab.hidden_size for slab in slabs} == {64}
 
 
 def test_what_memory_cannot_hold_is_refused_with_what_it_takes(tmp_path):
@@ -193,7 +193,7 @@ def test_less_memory_makes_smaller_slabs_and_changes_no_number(tmp_path, whole, 
 
     monkeypatch.setattr(experiments, "measure", heard)
     found = run(tmp_path, recheck=True, memory_budget=0.1)
-    assert sizes == [25, 15, 10]
+    assert sizes == [15, 10]
     np.testing.assert_array_equal(found.log_norm, whole.log_norm)
 
 
@@ -208,6 +208,7 @@ def measured(monkeypatch):
         report(networks_of(config))
         return xr.Dataset({"seed_sum": ((), sum(config.seeds))})
 
+    monkeypatch.setattr(experiments, "slabs", lambda config, budget: [config])
     monkeypatch.setattr(experiments, "measure", measure)
     return meanwhile
 
@@ -513,6 +514,7 @@ def measure(config, report, parts):
     time.sleep(0.05)
     report(2)
     return xr.Dataset({"sum": ((), float(config.steps))})
+experiments.slabs = lambda config, budget: [config]
 experiments.measure = measure
 steps = range(10 * number + 2, 10 * number + 22)
 planned = sweep.plan(

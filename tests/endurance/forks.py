@@ -90,7 +90,7 @@ def command(words: list[str], *, small_slabs: bool = False, at_event: int = 0, c
     from gradient_horizon.experiments import grid
     from gradient_horizon.store import checkpoints, records
 
-    jobs.Parts = partial(checkpoints.Parts, seconds=0.0)  # type: ignore[misc]
+    jobs.Checkpoints = partial(checkpoints.Checkpoints, seconds=0.0)  # type: ignore[misc]
     records.HEARTBEAT = 0.02
     if small_slabs:
         grid.SLAB = grid.SLAB_CHUNKS = 1

@@ -21,13 +21,12 @@ from gradient_horizon.settings.schema import (
     as_dict,
     checked,
     content_hash,
-    cut,
     deciding,
     networks_of,
     spelt_short,
 )
 from gradient_horizon.store import files, provenance, records
-from gradient_horizon.store.checkpoints import Parts, TooManyNetworksError
+from gradient_horizon.store.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -364,23 +363,25 @@ def _measured(config: Config, folder: Path, made_by: str, report: Callable[[floa
     from gradient_horizon import experiments
     from gradient_horizon.store import datasets
 
-    parts = Parts(folder, made_by, budget=devices.memory_budget(config.memory_budget))
-    try:
-        return experiments.measure(config, report, parts)
-    except TooManyNetworksError as error:
-        pieces = cut(config, error.most)
-    slabs = []
-    for index, piece in enumerate(pieces):
-        slab = folder / f"slab-{index:05d}"
-        files.check_folder(slab)
-        slabs.append(slab)
-        settings = content_hash({**deciding(piece), "made_by": made_by})
-        if records.is_finished(slab, settings):
-            report(networks_of(piece))
+    slabs = experiments.slabs(config, devices.memory_budget(config.memory_budget))
+    if len(slabs) == 1:
+        return experiments.measure(config, report, _checkpoints(config, folder, made_by))
+    folders = []
+    for index, slab in enumerate(slabs):
+        own = folder / f"slab-{index:05d}"
+        files.check_folder(own)
+        folders.append(own)
+        settings = content_hash({**deciding(slab), "made_by": made_by})
+        if records.is_finished(own, settings):
+            report(networks_of(slab))
             continue
-        dataset = _measured(piece, slab / PARTS, made_by, report)
-        files.make_folder(slab)
-        checksum = datasets.save(dataset, slab / records.RESULT)
-        records.write_record(slab, records.Record(records.FINISHED, settings, {}, {}, checksum))
-        files.remove_tree(slab / PARTS)
-    return datasets.concatenated([datasets.open_job(slab, lazy=True) for slab in slabs])
+        dataset = experiments.measure(slab, report, _checkpoints(slab, own / PARTS, made_by))
+        files.make_folder(own)
+        checksum = datasets.save(dataset, own / records.RESULT)
+        records.write_record(own, records.Record(records.FINISHED, settings, {}, {}, checksum))
+        files.remove_tree(own / PARTS)
+    return datasets.concatenated([datasets.open_job(own, lazy=True) for own in folders])
+
+
+def _checkpoints(config: Config, folder: Path, made_by: str) -> Checkpoints:
+    return Checkpoints(folder, made_by, budget=devices.memory_budget(config.memory_budget))

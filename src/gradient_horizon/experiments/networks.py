@@ -13,12 +13,12 @@ import numpy as np
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
 from gradient_horizon.ensembles import blocks, devices
-from gradient_horizon.experiments.grid import Population, program, zeros
+from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.numerics import lapack
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.drives import digit_pixels, digit_sequence, noise_sequence
 
 NETWORK = ("weight_scale", "seed")
@@ -35,6 +35,18 @@ class Network(NamedTuple):
 
 # measure(spec, cell, network) -> arrays; compiled once per `spec` and structure of the cell, for all of its numbers
 Measure = Callable[[Any, Cell, Network], Any]
+
+
+class Measurement(NamedTuple):
+    """What an experiment measures of each network.
+
+    `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
+    loops.
+    """
+
+    measure: Measure
+    spec: Hashable = None
+    side_by_side: bool = False
 
 
 @partial(
@@ -139,7 +151,7 @@ def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
 class Networks:
     """Every network of a job: all its seeds at each of its weight scales, with the seed varying fastest."""
 
-    def __init__(self, config: Config, parts: Parts | None = None):
+    def __init__(self, config: Config, checkpoints: Checkpoints | None = None):
         self.config = config
         draw = draw_of(config)
         cell = make_cell(
@@ -150,17 +162,17 @@ class Networks:
         rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"
         (self._draw, scales), (self._cell, numbers) = parted(draw), parted(cell)
         self._rollout = (self._cell, config.steps, rescale)
-        self.population = Population(
+        self.grid = NetworkGrid(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
             devices.block_size(
                 self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()
             ),
             precision=config.precision,
             constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
-            parts=parts,
+            checkpoints=checkpoints,
         )
-        self.population.refuse_underflow(program(_zeros, self._draw))
-        self.total, self.block = self.population.total, self.population.block
+        self.grid.refuse_underflow(program(_zeros, self._draw))
+        self.total, self.block = self.grid.total, self.grid.block
         # gated cells have more and longer sums, which gain nothing from sharing vector lanes
         self.width = devices.lane_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
@@ -168,27 +180,26 @@ class Networks:
             precision=config.precision,
             backend=jax.default_backend(),
         )
-        self.shape, self.per_network = self.population.shape, self.population.label
+        self.shape, self.per_network = self.grid.shape, self.grid.label
 
-    def every(
-        self, measure: Measure, spec: Hashable, report: Callable[[float], None], *, side_by_side: bool = False
-    ) -> Any:
-        """Return the output of `measure` for every network, along a leading axis; `report` is called after each chunk.
+    def every(self, measurement: Measurement, report: Callable[[float], None]) -> Any:
+        """Return the measurement of every network, along a leading axis; `report` is called after each chunk."""
+        return self.grid.every(self._stages(measurement), report)
 
-        `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
-        loops.
-        """
-        return self.population.every(self._stages(measure, spec, self.width if side_by_side else 1), report)
-
-    def over(self, measure: Measure, spec: Hashable, places: Any) -> Any:
+    def over(self, measurement: Measurement, places: Any) -> Any:
         """Return the same for the networks at `places` only."""
-        return self.population.over(self._stages(measure, spec), self.population.at(places))
+        return self.grid.over(self._stages(measurement), self.grid.at(places))
 
-    def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[blocks.Program]:
+    def slab_size(self, measurement: Measurement, budget: int) -> int | None:
+        """Return how many networks may be measured at once in `budget` bytes (see `NetworkGrid.slab_size`)."""
+        return self.grid.slab_size(self._stages(measurement), budget)
+
+    def _stages(self, measurement: Measurement) -> list[blocks.Program]:
+        measure, spec, side_by_side = measurement
         return [
             program(_drawn, self._draw),
             program(_rolled, *self._rollout, width=self.width),
-            program(_measured, measure, spec, self._cell, width=width),
+            program(_measured, measure, spec, self._cell, width=self.width if side_by_side else 1),
         ]
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
@@ -198,13 +209,13 @@ class Networks:
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
-        found = self.population.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
+        found = self.grid.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
         return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
-        found = self.population.coordinates()
+        found = self.grid.coordinates()
         if lag:
             found["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
         return found

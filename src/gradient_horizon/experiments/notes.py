@@ -62,10 +62,14 @@ def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str,
     }
 
 
-def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
+def slab_size(config: Config, budget: int) -> None:
+    """Return None: all networks are measured at once, whatever the `budget`, as the experiment is short."""
+
+
+def measure(config: Config, report: Any, checkpoints: Any = None) -> xr.Dataset:
     """Compute the three series for every seed and weight scale, and the spectral radius that governs them.
 
-    `parts` is not used: the experiment is too short to need it.
+    `checkpoints` are not used: the experiment is too short to need them.
     """
     shape = (len(config.weight_scales), len(config.seeds))
     matrices = np.stack(

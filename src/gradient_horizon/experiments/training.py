@@ -11,10 +11,10 @@ import xarray as xr
 
 from gradient_horizon.cells.cell import make_cell
 from gradient_horizon.ensembles import blocks, devices
-from gradient_horizon.experiments.grid import Population, program, zeros
+from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
 from gradient_horizon.tasks.make import make_task
 from gradient_horizon.training.ending import ends, left
@@ -99,13 +99,18 @@ def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any],
 class _Trainer:
     """The stage that trains a chunk of networks from record to record and reports its progress.
 
-    With `parts`, it writes checkpoints there and resumes from the last one.
+    With `checkpoints`, it saves its state there and resumes from the last one.
     """
 
     def __init__(
-        self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None], parts: Parts | None = None
+        self,
+        spec: TrainSpec,
+        total: int,
+        chunk: int,
+        report: Callable[[float], None],
+        checkpoints: Checkpoints | None = None,
     ):
-        self.spec, self.left, self.chunk, self.report, self.parts = spec, total, chunk, report, parts
+        self.spec, self.left, self.chunk, self.report, self.checkpoints = spec, total, chunk, report, checkpoints
         self.structure, _ = _parted(spec)
         self.ahead = 0.0  # networks of the current chunk that have been reported
 
@@ -120,7 +125,7 @@ class _Trainer:
         learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
         records = [_on_host(observed((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
-        if kept := self.parts and self.parts.checkpointed(work):
+        if kept := self.checkpoints and self.checkpoints.unfinished(work):
             learner, records = _restored(learner, records[0], kept)
             self._advanced(len(records) - 1)
         over = np.any([ends(spec, record) for record in records], axis=0)
@@ -132,8 +137,8 @@ class _Trainer:
                 records.append(_on_host(observed((networks, learner, over), constants)))
                 over = over | ends(spec, records[-1])
             self._advanced(1)
-            if self.parts:
-                self.parts.checkpoint(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
+            if self.checkpoints:
+                self.checkpoints.save_unfinished(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
         return _stacked(records, 1)
 
     def _advanced(self, records: int) -> None:
@@ -205,12 +210,10 @@ _SERIES = {
 }
 
 
-def measure(config: Config, report: Callable[[float], None], parts: Parts | None = None) -> xr.Dataset:
-    """Train every network of `config` and label its history."""
-    spec = spec_of(config)
+def _grid(config: Config, spec: TrainSpec, checkpoints: Checkpoints | None = None) -> NetworkGrid:
     # without a clip rule the thresholds make no difference: one is trained and its result is used for all
     thresholds = config.clip_thresholds[:1] if config.clip == "none" else config.clip_thresholds
-    population = Population(
+    grid = NetworkGrid(
         {
             "learning_rate": config.learning_rates,
             "clip_threshold": thresholds,
@@ -226,17 +229,31 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         ),
         precision=config.precision,
         constants=Constants(_parted(spec)[1], spec.task.data()),
-        parts=parts,
+        checkpoints=checkpoints,
     )
-    population.refuse_underflow(program(_zeros, _parted(spec)[0]))
-    trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
-    history = population.every([trainer], trainer.finished)
-    dataset = _labelled(spec, population, history)
-    if len(config.clip_thresholds) > len(thresholds):
+    grid.refuse_underflow(program(_zeros, _parted(spec)[0]))
+    return grid
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be trained at once in `budget` bytes; None: all of them."""
+    spec = spec_of(config)
+    grid = _grid(config, spec)
+    return grid.slab_size([_Trainer(spec, grid.total, grid.block, lambda _: None)], budget)
+
+
+def measure(config: Config, report: Callable[[float], None], checkpoints: Checkpoints | None = None) -> xr.Dataset:
+    """Train every network of `config` and label its history."""
+    spec = spec_of(config)
+    grid = _grid(config, spec, checkpoints)
+    trainer = _Trainer(spec, grid.total, grid.block * jax.device_count(), report, checkpoints)
+    history = grid.every([trainer], trainer.finished)
+    dataset = _labelled(spec, grid, history)
+    if len(config.clip_thresholds) > len(grid.axes["clip_threshold"]):
         dataset = dataset.isel(clip_threshold=[0] * len(config.clip_thresholds))
         attributes = dataset.clip_threshold.attrs
         dataset = dataset.assign_coords(clip_threshold=("clip_threshold", config.clip_thresholds, attributes))
-    return dataset.assign_attrs(block_size=population.block)
+    return dataset.assign_attrs(block_size=grid.block)
 
 
 def _given(spec: TrainSpec) -> dict[str, Any]:
@@ -251,8 +268,8 @@ def _given(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Dataset:
-    label = population.label
+def _labelled(spec: TrainSpec, grid: NetworkGrid, history: Record) -> xr.Dataset:
+    label = grid.label
     described = {
         name: label(getattr(history, name), "update", title=title, units=units)
         for name, (title, units) in _SERIES.items()
@@ -297,7 +314,7 @@ def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Da
     }
     steps = np.arange(1, spec.task.steps + 1)
     coordinates = {
-        **population.coordinates(),
+        **grid.coordinates(),
         "update": ("update", np.asarray(spec.recorded), {"long_name": "update", "units": "1"}),
         "time": ("time", steps, {"long_name": "time t of the state", "units": "step"}),
         "lag": ("lag", steps, {"long_name": "lag", "units": "step"}),
