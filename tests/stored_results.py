@@ -44,5 +44,5 @@ def write(folder: Path, dataset: xr.Dataset) -> Path:
     folder.mkdir(parents=True)
     checksum = save(dataset, folder / records.RESULT)
     swept = json.loads(dataset.attrs["swept"])
-    records.write_record(folder, records.Record(records.FINISHED, "0" * 64, {}, swept, checksum, job=folder.name))
+    records.write_record(folder, records.JobRecord(records.FINISHED, "0" * 64, {}, swept, checksum, job=folder.name))
     return folder

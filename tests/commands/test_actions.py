@@ -98,7 +98,7 @@ def test_of_many_finished_jobs_a_table_lists_those_that_are_not(tmp_path, monkey
         folder = tmp_path / f"steps={number + 1}"
         folder.mkdir()
         (folder / records.RESULT).write_bytes(b"")
-        record = records.Record(
+        record = records.JobRecord(
             state, "", {}, {"steps": number + 1}, records.file_checksum(folder / records.RESULT), job=folder.name
         )
         records.write_record(folder, record)

@@ -130,7 +130,7 @@ def test_a_quick_look_that_cannot_be_drawn_is_reported_and_the_job_is_finished(t
     record = records.read_record(folder)
     assert record is not None
     assert (record.state, record.error, record.picture) == (records.FINISHED, "", "ValueError: no such colour")
-    assert job_status.standing_of(folder, 1).why == "no quick look: ValueError: no such colour"
+    assert job_status.status_of(folder, 1).why == "no quick look: ValueError: no such colour"
     assert "Traceback" in (folder / "run.log").read_text()
     assert not (folder / "quick_look.png").exists()
     monkeypatch.undo()
@@ -266,7 +266,7 @@ def test_what_stands_where_a_file_belongs_fails_its_job_in_one_line_and_no_other
     assert as_it_was(outside)
     assert os.path.lexists(path)
     if name not in ("status.json", "lock"):
-        told = job_status.standing_of(bad.folder, 2)
+        told = job_status.status_of(bad.folder, 2)
         assert (told.state, told.why) == (records.FAILED, why)
 
 
@@ -343,7 +343,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
 
     def other():
         machine.be("second", skew)
-        told = job_status.standing_of(job.folder, 2)
+        told = job_status.status_of(job.folder, 2)
         with claimed(job) as mine:
             seen.append((mine, told.state))
         machine.be("first", 0.0)
@@ -354,7 +354,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
     assert seen == [(False, records.RUNNING)]
     machine.be("second", skew)
     assert job.is_finished()
-    told = job_status.standing_of(job.folder, 2)
+    told = job_status.status_of(job.folder, 2)
     assert (told.state, told.host) == (records.FINISHED, "first")
 
 
@@ -544,7 +544,7 @@ def test_commands_at_once_keep_all_jobs_and_compute_none_twice(kind, tmp_path):
     folder = tmp_path / "both"
     names = {f"steps={steps}" for steps in range(2, 52)}
     assert set(records.read_plan(folder)) == names
-    assert {job.job for job in job_status.standings(folder) if job.state == records.FINISHED} == names
+    assert {job.job for job in job_status.statuses(folder) if job.state == records.FINISHED} == names
     measured = [line.split()[0] for line in (tmp_path / "measured").read_text().splitlines()]
     assert sorted(map(int, measured)) == list(range(2, 52))
     assert not [path for path in folder.rglob(".*") if path.name != records.PLAN_LOCK]

@@ -130,8 +130,8 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
         text=True,
     ) as process:
         try:
-            wait_until(lambda: job_status.counts(job_status.standings(folder)) == {"running": 2})
-            preempted, killed = job_status.standings(folder)
+            wait_until(lambda: job_status.counts(job_status.statuses(folder)) == {"running": 2})
+            preempted, killed = job_status.statuses(folder)
             assert (preempted.job, killed.job) == ("recheck=true", "recheck=false")
             assert killed.process is not None
             os.kill(killed.process, signal.SIGKILL)

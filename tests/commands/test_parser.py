@@ -639,7 +639,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
         (folder / name).mkdir()
     os.mkfifo(folder / "pipe" / records.RECORD)
     (folder / "stray\x1b[2J" / records.RECORD).write_text("{}")
-    wrong = dataclasses.asdict(records.Record("failed", "", {}, {}, job="wrong"))
+    wrong = dataclasses.asdict(records.JobRecord("failed", "", {}, {}, job="wrong"))
     records._write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
     with (folder / "huge" / records.RECORD).open("wb") as stream:
         stream.truncate(2**40)

@@ -339,7 +339,7 @@ def finish(job) -> None:
     (job.folder / records.RESULT).write_bytes(b"a result")
     checksum = records.file_checksum(job.folder / records.RESULT)
     settings = schema.spelt_short(schema.deciding(job.config))
-    record = records.Record(records.FINISHED, job.hash, settings, job.swept, checksum, job=job.name)
+    record = records.JobRecord(records.FINISHED, job.hash, settings, job.swept, checksum, job=job.name)
     records.write_record(job.folder, record)
 
 
@@ -485,7 +485,7 @@ def test_many_commands_plan_one_sweep_at_once_and_none_is_forgotten():
 def test_a_job_that_runs_with_other_settings_is_a_conflict():
     job = planned("name=a", "steps=5").jobs[0]
     job.folder.mkdir()
-    records.write_record(job.folder, records.Record(records.RUNNING, job.hash, {"steps": 5}, {}, job=job.name))
+    records.write_record(job.folder, records.JobRecord(records.RUNNING, job.hash, {"steps": 5}, {}, job=job.name))
     (line,) = sweep.conflicts(plan(["name=a", "steps=6"]))
     assert line.startswith("results/a/single: running with other settings (")
     assert sweep.conflicts(plan(["name=a", "steps=5"])) == []
@@ -590,7 +590,7 @@ def test_what_another_process_computes_is_waited_for(ends, monkeypatch):
                 finish(job)
             elif ends != "silent":
                 error = "ValueError: why" if ends == "failed" else jobs.INTERRUPTED
-                record = records.Record(records.FAILED, job.hash, {}, {}, error=error, job=job.name)
+                record = records.JobRecord(records.FAILED, job.hash, {}, {}, error=error, job=job.name)
                 records.write_record(job.folder, record)
 
     thread = threading.Thread(target=other)
@@ -614,7 +614,7 @@ def test_with_force_what_another_process_has_just_computed_is_not_computed_again
 
     def other():
         with jobs.claimed(job):
-            records.write_record(job.folder, records.Record(records.RUNNING, job.hash, {}, {}, job=job.name))
+            records.write_record(job.folder, records.JobRecord(records.RUNNING, job.hash, {}, {}, job=job.name))
             claimed.set()
             time.sleep(0.3)
             finish(job)

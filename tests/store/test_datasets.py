@@ -274,7 +274,7 @@ def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(ResultError, match="none of its 2 jobs has finished"):
         load(tmp_path)
     (tmp_path / "a").mkdir()
-    records.write_record(tmp_path / "a", records.Record(records.FAILED, "", {}, {}))
+    records.write_record(tmp_path / "a", records.JobRecord(records.FAILED, "", {}, {}))
     with pytest.raises(ResultError, match="holds no finished job"):
         load(tmp_path / "a")
     assert issubclass(ResultError, ValueError)

@@ -280,7 +280,7 @@ def test_a_screen_obeys_its_own_commands_alone(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", files.Harmless(stream, "output"))  # type: ignore[arg-type]
     screen = terminal.console()
-    table = terminal.status_table("\x1b[2Jtitle", [terminal.Standing("job\x1b[2J", "fail\x1b[2J", 1, 0, why="\x9b2J")])
+    table = terminal.status_table("\x1b[2Jtitle", [terminal.JobStatus("job\x1b[2J", "fail\x1b[2J", 1, 0, why="\x9b2J")])
     screen.print(table)
     screen.print("[bold]plain\x1b[2J", markup=True)
     said = stream.getvalue()

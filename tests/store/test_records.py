@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 
 from gradient_horizon.store import files, records
-from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING, Record, ResultError
+from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING, JobRecord, ResultError
 
 
-def record(state: str) -> Record:
-    return Record(state, "0" * 64, {"steps": 3, "seeds": [0, 1]}, {"cell": "tanh"})
+def record(state: str) -> JobRecord:
+    return JobRecord(state, "0" * 64, {"steps": 3, "seeds": [0, 1]}, {"cell": "tanh"})
 
 
 def ended_process() -> int:
@@ -237,7 +237,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_sealed_record_with_a_value_of_another_kind_is_refused_by_its_name(tmp_path, name, value):
-    assert set(WRONG) == {entry.name for entry in dataclasses.fields(Record)}
+    assert set(WRONG) == {entry.name for entry in dataclasses.fields(JobRecord)}
     folder = tmp_path / "single"
     folder.mkdir()
     sealed(folder / records.RECORD, **{**dataclasses.asdict(record(FINISHED)), name: value})
@@ -468,7 +468,7 @@ def test_records_and_plans_of_version_0_1_are_read(tmp_path):
 def test_a_folder_is_a_job_where_its_settings_name_it(tmp_path, swept, name, own):
     """As version 0.1.0 recorded it, without the name."""
     settings = {"cell": "tanh", "steps": 3, "seeds": 2, "weight_scales": [0.5, 1.0], **swept}
-    old = Record(FINISHED, "0" * 64, settings, swept)
+    old = JobRecord(FINISHED, "0" * 64, settings, swept)
     assert records.is_own(tmp_path / name, old) == own
     assert records.is_own(tmp_path / name, replace(old, job=name))
     assert not records.is_own(tmp_path / name, replace(old, job=f"{name},steps=4"))
@@ -484,7 +484,7 @@ def test_what_is_remembered_is_what_stands(tmp_path, monkeypatch):
         return fresh(path)
 
     monkeypatch.setattr(records, "_fresh_record_of", counted)
-    first, second = (records.Record(state, "", {}, {}) for state in (records.RUNNING, records.FAILED))
+    first, second = (records.JobRecord(state, "", {}, {}) for state in (records.RUNNING, records.FAILED))
     records.write_record(tmp_path, first)
     with records.remembering():
         assert records.read_record(tmp_path) == records.read_record(tmp_path) == first

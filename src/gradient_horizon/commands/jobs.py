@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradient_horizon import __version__
 from gradient_horizon.commands import interrupts
-from gradient_horizon.commands.progress import Tally
+from gradient_horizon.commands.progress import ProgressMeter
 from gradient_horizon.ensembles import devices
 from gradient_horizon.settings.schema import (
     Config,
@@ -66,9 +66,9 @@ class Job:
     def networks(self) -> int:
         return networks_of(self.config)
 
-    def record(self) -> records.Record:
+    def record(self) -> records.JobRecord:
         """Return a record which states that this process computes the job from now on."""
-        return records.Record(
+        return records.JobRecord(
             *(records.RUNNING, self.hash, spelt_short(deciding(self.config)), self.swept),
             networks=self.networks,
             job=self.name,
@@ -161,7 +161,7 @@ def _announced(job: Job) -> Iterator[bool]:
 
 
 @contextmanager
-def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[Callable[[], None]]:
+def _heartbeat(folder: Path, record: records.JobRecord, meter: ProgressMeter) -> Iterator[Callable[[], None]]:
     """Regularly update the job's record to show that it runs and how far it is, unless another process has taken it.
 
     Yields a function that raises `TakenError` once this has been noticed.
@@ -174,7 +174,7 @@ def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[C
                 taken.set()
                 return
             with suppress(OSError):  # a full disk: the job itself will report it
-                records.write_record(folder, _now(record, tally))
+                records.write_record(folder, _now(record, meter))
 
     def check() -> None:
         if taken.is_set():
@@ -189,9 +189,9 @@ def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[C
         thread.join()
 
 
-def _now(record: records.Record, tally: Tally) -> records.Record:
+def _now(record: records.JobRecord, meter: ProgressMeter) -> records.JobRecord:
     """Return the record with the current time and progress."""
-    return replace(record, changed=time.time(), done=tally.done, left=tally.left)
+    return replace(record, changed=time.time(), done=meter.done, left=meter.left)
 
 
 def write_settings(job: Job) -> None:
@@ -247,7 +247,7 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
     files.clear_unfinished(job.folder)
     record = job.record()
     records.write_record(job.folder, record)
-    tally = Tally(job.networks)
+    meter = ProgressMeter(job.networks)
 
     def check() -> None:
         if not records.is_held(job.folder, record):
@@ -255,12 +255,12 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
 
     begun = time.perf_counter()
     try:
-        with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, tally) as beating:
+        with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, meter) as beating:
 
             def heard(networks: float) -> None:
                 interrupts.check()
                 beating()
-                tally.add(networks)
+                meter.add(networks)
                 report(networks)
 
             _log.info("job %s", job.folder.name)
@@ -273,16 +273,16 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
             check()
         if records.is_held(job.folder, record):
             reason = INTERRUPTED if stopped else f"{type(error).__name__}: {error}".splitlines()[0]
-            _record_failure(job.folder, replace(_now(record, tally), state=records.FAILED, error=reason))
+            _record_failure(job.folder, replace(_now(record, meter), state=records.FAILED, error=reason))
         raise
     wall_time = time.perf_counter() - begun
     finished = replace(
-        _now(record, tally), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
+        _now(record, meter), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
     )
     records.write_record(job.folder, finished)
 
 
-def _record_failure(folder: Path, record: records.Record) -> None:
+def _record_failure(folder: Path, record: records.JobRecord) -> None:
     """Write the traceback into the job's log, and the reason for the failure into its record."""
     for write in (
         lambda: files.append(folder / LOG, traceback.format_exc()),
@@ -378,7 +378,7 @@ def _measured(config: Config, folder: Path, made_by: str, report: Callable[[floa
         dataset = experiments.measure(slab, report, _checkpoints(slab, own / PARTS, made_by))
         files.make_folder(own)
         checksum = datasets.save(dataset, own / records.RESULT)
-        records.write_record(own, records.Record(records.FINISHED, settings, {}, {}, checksum))
+        records.write_record(own, records.JobRecord(records.FINISHED, settings, {}, {}, checksum))
         files.remove_tree(own / PARTS)
     return datasets.concatenated([datasets.open_job(own, lazy=True) for own in folders])
 

@@ -35,7 +35,7 @@ FOLDER = "launcher"  # in the sweep's folder, for the launchers' files
 ALIVE = "alive"  # in each command's own folder there; locked as long as the command lives
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
-Tell = Callable[[list[job_status.Standing]], None]
+Tell = Callable[[list[job_status.JobStatus]], None]
 
 
 class _LostError(Exception):
@@ -65,7 +65,7 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
 
 
 def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outcome:
-    """Launch `todo`, `pack` jobs per task, and wait for them; `tell` is called regularly with their standings.
+    """Launch `todo`, `pack` jobs per task, and wait for them; `tell` is called regularly with their status.
 
     Jobs that are being computed by the tasks of another command are waited for as well.
     """
@@ -115,7 +115,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
     while (outcome := _outcome(todo, error)).elsewhere:
         interrupts.check()
         time.sleep(SECONDS)
-        tell([job_status.standing_of(job.folder, job.networks) for job in todo])
+        tell([job_status.status_of(job.folder, job.networks) for job in todo])
     return outcome
 
 
@@ -142,14 +142,14 @@ def clear(folder: Path) -> None:
 
 @contextmanager
 def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
-    """Call `tell` regularly with the standings of the jobs; raise `_LostError` if some are lost and none runs for long.
+    """Call `tell` regularly with the status of the jobs; raise `_LostError` if some are lost and none runs for long.
 
     A launcher may not notice that one of its own tasks was killed.
     """
     ended, gave_up = threading.Event(), threading.Event()
 
     def look() -> set[str]:
-        told = [job_status.standing_of(job.folder, job.networks) for job in todo]
+        told = [job_status.status_of(job.folder, job.networks) for job in todo]
         tell(told)
         return {job.state for job in told}
 
@@ -210,7 +210,7 @@ def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig
 def _outcome(todo: Sequence[jobs.Job], error: str) -> Outcome:
     outcome = Outcome([], [])
     for job in todo:
-        told = job_status.standing_of(job.folder, job.networks)
+        told = job_status.status_of(job.folder, job.networks)
         if told.state == records.RUNNING:
             outcome.elsewhere.append(job)
         elif told.state != records.FINISHED:

@@ -28,7 +28,7 @@ from gradient_horizon import names
 from gradient_horizon.settings import schema
 from gradient_horizon.settings.schema import draws_of
 from gradient_horizon.store import files, netcdf, records, seal
-from gradient_horizon.store.joined_arrays import Joined, Piece, boxes, is_covered
+from gradient_horizon.store.joined_arrays import JoinedArray, Placed, boxes, is_covered
 from gradient_horizon.store.records import ResultError
 
 _log = logging.getLogger(__name__)
@@ -414,7 +414,7 @@ def _coordinate(values: Iterable[Any], *, ordered: bool) -> list[Any]:
     return sorted(different) + null
 
 
-def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Piece]) -> tuple[np.dtype[Any], Any]:
+def _fill(dtype: np.dtype[Any], shape: Sequence[int], pieces: Sequence[Placed]) -> tuple[np.dtype[Any], Any]:
     """Return the type of a variable whose pieces have `dtype`, and the value to use where there is no piece."""
     if dtype.kind in "US":
         return dtype, ""
@@ -464,11 +464,11 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
         dims = (*keys, *(str(dim) for dim in first.dims))
         shape = [len(axes[dim]) for dim in dims]
         pieces = [
-            Piece(swept_places[i] + [own_places[i][str(dim)] for dim in variable.dims], variable)
+            Placed(swept_places[i] + [own_places[i][str(dim)] for dim in variable.dims], variable)
             for i, variable in holders
         ]
         dtype, fill = _fill(np.result_type(*{variable.dtype for _, variable in holders}), shape, pieces)
-        joined = Joined(shape, dtype, fill, pieces)
+        joined = JoinedArray(shape, dtype, fill, pieces)
         large = lazy and dtype.itemsize * math.prod(shape) > LARGE
         values = LazilyIndexedArray(joined) if large else joined.whole()
         variables[f"{name}_used" if name in keys else name] = xr.Variable(dims, values, first.attrs)

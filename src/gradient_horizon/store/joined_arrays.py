@@ -9,7 +9,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 
-class Piece(NamedTuple):
+class Placed(NamedTuple):
     """A variable, and the indices that it fills along each dimension of the joined array.
 
     Its own dimensions come last; along each dimension before those it has a single index.
@@ -19,10 +19,10 @@ class Piece(NamedTuple):
     variable: xr.Variable
 
 
-class Joined(BackendArray):
+class JoinedArray(BackendArray):
     """An array assembled from `pieces`, equal to `fill` elsewhere; only the requested values are read."""
 
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: Any, pieces: Sequence[Piece]):
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: Any, pieces: Sequence[Placed]):
         self.shape, self.dtype, self.fill, self.pieces = tuple(shape), dtype, fill, pieces
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray[Any, Any]:
@@ -67,7 +67,7 @@ def _grid(places: Sequence[np.ndarray[Any, Any]]) -> Any:
     return tuple(slices) if all(isinstance(along, slice) for along in slices) else np.ix_(*places)
 
 
-def is_covered(shape: Sequence[int], pieces: Sequence[Piece]) -> bool:
+def is_covered(shape: Sequence[int], pieces: Sequence[Placed]) -> bool:
     """True if the pieces leave no element of an array of this shape empty."""
     covered = np.zeros(shape, bool)
     for piece in pieces:

@@ -78,7 +78,7 @@ def job_name(swept: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Record:
+class JobRecord:
     """The state of one job: `running`, `finished` or `failed`.
 
     While the job runs, `changed` is updated every `HEARTBEAT` seconds, together with the number of networks `done` and
@@ -143,11 +143,11 @@ def _seal(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def write_record(folder: Path, record: Record) -> None:
+def write_record(folder: Path, record: JobRecord) -> None:
     _write_sealed(folder / RECORD, dataclasses.asdict(record))
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> JobRecord | None:
     """Return the record in a job's folder; None if there is none, or if it is truncated or altered.
 
     Raises `ResultError` for an intact record with other fields, as written by another version, and `DamagedError` for
@@ -156,7 +156,7 @@ def read_record(folder: Path) -> Record | None:
     return _record_of(folder / RECORD)
 
 
-_remembered: dict[Any, Record | None] | None = None  # keyed by the file and its state
+_remembered: dict[Any, JobRecord | None] | None = None  # keyed by the file and its state
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def remembering() -> Iterator[None]:
         _remembered = before
 
 
-def _record_of(path: Path) -> Record | None:
+def _record_of(path: Path) -> JobRecord | None:
     if _remembered is None:
         return _fresh_record_of(path)
     try:
@@ -184,19 +184,19 @@ def _record_of(path: Path) -> Record | None:
     return _remembered[key]
 
 
-def _fresh_record_of(path: Path) -> Record | None:
+def _fresh_record_of(path: Path) -> JobRecord | None:
     values = _read_sealed(path)
     if not values:
         return None
-    known = dataclasses.fields(Record)
+    known = dataclasses.fields(JobRecord)
     required = {entry.name for entry in known if entry.default is entry.default_factory is dataclasses.MISSING}
     _check_version(path, values, required, {entry.name for entry in known})
     _check_types(path, values, _RECORDED)
     texts = {key: harmless(value) for key, value in values.items() if isinstance(value, str)}
-    return Record(**{**values, **texts})
+    return JobRecord(**{**values, **texts})
 
 
-def readable_record(folder: Path) -> Record | None:
+def readable_record(folder: Path) -> JobRecord | None:
     """As `read_record`, but None if the record is damaged. Raises `ResultError` if another version wrote it."""
     try:
         return read_record(folder)
@@ -229,7 +229,7 @@ def is_finished(folder: Path, settings: str) -> bool:
     return record is not None and record.state == FINISHED and record.hash == settings and is_intact(folder, record)
 
 
-def is_intact(folder: Path, record: Record) -> bool:
+def is_intact(folder: Path, record: JobRecord) -> bool:
     """True if the result of a finished job is what was written."""
     try:
         return file_checksum(folder / RESULT) == record.checksum
@@ -249,7 +249,7 @@ def silence(folder: Path) -> float:
     return files.clock(folder) - written
 
 
-def is_alive(folder: Path, record: Record) -> bool:
+def is_alive(folder: Path, record: JobRecord) -> bool:
     """True if the process that wrote the record in `folder` is alive: it wrote recently and is not known to be dead."""
     if abs(silence(folder)) > LOST_AFTER:
         return False
@@ -264,7 +264,7 @@ def is_alive(folder: Path, record: Record) -> bool:
     return True
 
 
-def is_running(folder: Path, record: Record | None) -> bool:
+def is_running(folder: Path, record: JobRecord | None) -> bool:
     """True if some process is computing the job that has this record."""
     return record is not None and record.state == RUNNING and is_alive(folder, record)
 
@@ -286,7 +286,7 @@ def is_computed_elsewhere(folder: Path, *, here: bool = False) -> bool:
     return False
 
 
-def is_held(folder: Path, record: Record) -> bool:
+def is_held(folder: Path, record: JobRecord) -> bool:
     """True if the job still belongs to the process that wrote `record`: no other has written a record since."""
     try:
         found = read_record(folder)
@@ -295,11 +295,11 @@ def is_held(folder: Path, record: Record) -> bool:
     return found is None or _writer(found) == _writer(record)
 
 
-def _writer(record: Record) -> tuple[str, int, float, str]:
+def _writer(record: JobRecord) -> tuple[str, int, float, str]:
     return record.host, record.process, record.began, record.token
 
 
-def forget(folder: Path, record: Record | None) -> None:
+def forget(folder: Path, record: JobRecord | None) -> None:
     """Remove the record that was read from `folder`, unless another process has written a new one since."""
     if record is not None or files.is_regular(folder / RECORD):
         with suppress(FileNotFoundError):
@@ -404,7 +404,7 @@ def _shared_settings(sweep: Path, *_: int) -> dict[str, Any] | None:
     return _read_plan(sweep).get("settings")
 
 
-def is_own(folder: Path, record: Record) -> bool:
+def is_own(folder: Path, record: JobRecord) -> bool:
     """True if a job's folder is the one that its settings name, and not a copy under another name.
 
     Version 0.1.0 did not record the name, which is then rebuilt from the swept settings. Lists such as seeds and weight
