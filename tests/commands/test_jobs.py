@@ -27,7 +27,7 @@ from gradient_horizon.commands.jobs import (
 )
 from gradient_horizon.experiments import grid
 from gradient_horizon.settings.schema import SettingError, checked, cut, networks_of
-from gradient_horizon.store import datasets, files, job_status, records
+from gradient_horizon.store import datasets, files, job_status, joined_arrays, records, sweep_folders
 
 # 16 networks fill a chunk, 8 on each of two devices.
 SETTINGS = {"hidden_size": 64, "steps": 10, "seeds": [4, 0, 3, 7, 1], "weight_scales": [1.5, 0.8, 30.0, 1.0, 0.2]}
@@ -63,7 +63,7 @@ def whole(tmp_path_factory):
 def test_a_job_measured_in_slabs_has_the_same_result(tmp_path, whole, small_slabs, monkeypatch):
     for left in (".status.json.11033", ".result.nc.7"):  # by processes that were killed while they wrote
         (tmp_path / left).touch()
-    monkeypatch.setattr(datasets, "LARGE", 2**10)
+    monkeypatch.setattr(joined_arrays, "LARGE", 2**10)
     heard = []
     found = run(tmp_path, heard.append, recheck=True)
     assert sum(heard) == 25
@@ -498,7 +498,7 @@ STRESS = """
 import errno, fcntl, os, sys, time
 from gradient_horizon import experiments
 from gradient_horizon.commands import jobs, sweep
-from gradient_horizon.store import records
+from gradient_horizon.store import records, sweep_folders
 import xarray as xr
 kind, number, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if kind == "without locks":
@@ -543,10 +543,10 @@ def test_commands_at_once_keep_all_jobs_and_compute_none_twice(kind, tmp_path):
     assert [process.returncode for process in running] == [0] * 4, said
     folder = tmp_path / "both"
     names = {f"steps={steps}" for steps in range(2, 52)}
-    assert set(records.read_plan(folder)) == names
+    assert set(sweep_folders.read_plan(folder)) == names
     assert {job.job for job in job_status.statuses(folder) if job.state == records.FINISHED} == names
     measured = [line.split()[0] for line in (tmp_path / "measured").read_text().splitlines()]
     assert sorted(map(int, measured)) == list(range(2, 52))
-    assert not [path for path in folder.rglob(".*") if path.name != records.PLAN_LOCK]
+    assert not [path for path in folder.rglob(".*") if path.name != sweep_folders.PLAN_LOCK]
     warned = "no locks on this file system (No locks available)"
     assert [text.count(warned) for text in said] == [1 if kind == "without locks" else 0] * 4

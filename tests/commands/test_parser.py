@@ -19,7 +19,7 @@ import gradient_horizon as gh
 from gradient_horizon import names
 from gradient_horizon.commands import parser
 from gradient_horizon.settings.rules import SettingError
-from gradient_horizon.store import records
+from gradient_horizon.store import records, sweep_folders
 
 FIRST = shlex.split(
     "-m experiment=jacobian cell=tanh,relu weights=gaussian,orthogonal name=first weight_scales=[0.5,1.0,2.0]"
@@ -329,7 +329,7 @@ def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(he
     assert ran.stderr.count("\n") == 1
     record = json.loads((job / records.RECORD).read_text())
     del record["seal"]
-    records._write_sealed(job / records.RECORD, {**record, "version": "7.3", "mood": "good"})
+    records.write_sealed(job / records.RECORD, {**record, "version": "7.3", "mood": "good"})
     before = files(tmp_path)
     for words in (["run", *FIRST], ["status", "results/first"], ["collect", "results/first"]):
         ran = here(*words, folder=tmp_path)
@@ -628,7 +628,7 @@ def test_a_full_disk_is_told_in_one_line_and_takes_nothing(arguments, said, smal
     assert len(ran.stderr.splitlines()) <= 1 + ran.stderr.count("could not record the failure")
     kept = {name: (small_disk / name).read_bytes() for name in before}
     assert {name for name in before if name.endswith(".nc") and kept[name] != before[name]} == set()
-    assert {path.name for path in small_disk.rglob(".*")} <= {records.PLAN_LOCK}
+    assert {path.name for path in small_disk.rglob(".*")} <= {sweep_folders.PLAN_LOCK}
 
 
 def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_path, here):
@@ -640,7 +640,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     os.mkfifo(folder / "pipe" / records.RECORD)
     (folder / "stray\x1b[2J" / records.RECORD).write_text("{}")
     wrong = dataclasses.asdict(records.JobRecord("failed", "", {}, {}, job="wrong"))
-    records._write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
+    records.write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
     with (folder / "huge" / records.RECORD).open("wb") as stream:
         stream.truncate(2**40)
     one = folder / "cell=tanh,weights=gaussian"
@@ -649,9 +649,9 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     two = folder / "cell=relu,weights=gaussian"
     values = json.loads((two / records.RECORD).read_text())
     del values["seal"]
-    records._write_sealed(two / records.RECORD, {**values, "wall_time": float("nan"), "left": float("inf")})
-    (folder / records.PLAN).unlink()
-    os.mkfifo(folder / records.PLAN)
+    records.write_sealed(two / records.RECORD, {**values, "wall_time": float("nan"), "left": float("inf")})
+    (folder / sweep_folders.PLAN).unlink()
+    os.mkfifo(folder / sweep_folders.PLAN)
 
     ran = here("status", "results/first", "--json", folder=tmp_path)
     told = json.loads(ran.stdout, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
@@ -684,7 +684,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     ran = command("run", *FIRST, folder=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "gradient-horizon: results/first/sweep.json is a named pipe; allowed: a file\n"
-    (folder / records.PLAN).unlink()
+    (folder / sweep_folders.PLAN).unlink()
     ran = command("run", *FIRST, folder=tmp_path)
     assert ran.returncode == 1
     assert [line.partition(": ")[2].partition(":")[0] for line in ran.stderr.splitlines()] == [

@@ -19,7 +19,7 @@ from gradient_horizon.commands import jobs, parser, sweep
 from gradient_horizon.commands.sweep import plan
 from gradient_horizon.settings import presets, schema
 from gradient_horizon.settings.schema import SettingError
-from gradient_horizon.store import records
+from gradient_horizon.store import records, sweep_folders
 from gradient_horizon.store.records import LONGEST_JOB_NAME, job_name
 from gradient_horizon.tasks import limits
 
@@ -414,7 +414,7 @@ def test_other_settings_that_are_no_axis_are_refused_before_anything_is_computed
     if finished:
         for job in first.jobs:
             finish(job)
-    plan_before = (first.folder / records.PLAN).read_bytes()
+    plan_before = (first.folder / sweep_folders.PLAN).read_bytes()
     other = plan([*overrides, "name=a"], multirun=True)
     (line,) = sweep.conflicts(other)
     assert line.startswith("results/a: its jobs have other settings (")
@@ -423,7 +423,7 @@ def test_other_settings_that_are_no_axis_are_refused_before_anything_is_computed
     assert ("force=true does not compute its other jobs again" in line) == ("force=true" in overrides)
     with pytest.raises(SettingError, match="its jobs have other settings"):  # as another command had just planned them
         sweep.prepare_folder(other)
-    assert (first.folder / records.PLAN).read_bytes() == plan_before
+    assert (first.folder / sweep_folders.PLAN).read_bytes() == plan_before
 
 
 @pytest.mark.parametrize(
@@ -464,14 +464,14 @@ def test_of_a_sweep_of_version_0_1_the_records_say_what_its_jobs_share():
     first = plan(BASE, multirun=True)
     for job in first.jobs:
         finish(job)
-    records.write_plan(first.folder, {job.name: job.networks for job in first.jobs})
-    assert records.shared_settings(first.folder) is None
+    sweep_folders.write_plan(first.folder, {job.name: job.networks for job in first.jobs})
+    assert sweep_folders.shared_settings(first.folder) is None
     (line,) = sweep.conflicts(plan(["cell=erf", "hidden_size=16", "name=a"], multirun=True))
     assert "hidden_size: 8 there, 16 here" in line
     assert sweep.conflicts(plan(["cell=erf", "hidden_size=8", "name=a"], multirun=True)) == []
     planned("cell=erf", "hidden_size=8", "name=a")
-    assert (records.shared_settings(first.folder) or {})["hidden_size"] == 8
-    assert "cell" not in (records.shared_settings(first.folder) or {})
+    assert (sweep_folders.shared_settings(first.folder) or {})["hidden_size"] == 8
+    assert "cell" not in (sweep_folders.shared_settings(first.folder) or {})
 
 
 def test_many_commands_plan_one_sweep_at_once_and_none_is_forgotten():
@@ -479,7 +479,7 @@ def test_many_commands_plan_one_sweep_at_once_and_none_is_forgotten():
     sweeps = [plan([f"cell={cell},gru", "name=a"], multirun=True) for cell in cells]
     with ThreadPoolExecutor(len(sweeps)) as pool:
         list(pool.map(sweep.prepare_folder, sweeps))
-    assert set(records.read_plan(sweeps[0].folder)) == {f"cell={cell}" for cell in (*cells, "gru")}
+    assert set(sweep_folders.read_plan(sweeps[0].folder)) == {f"cell={cell}" for cell in (*cells, "gru")}
 
 
 def test_a_job_that_runs_with_other_settings_is_a_conflict():
@@ -515,13 +515,13 @@ def test_the_copy_of_another_job_is_not_taken_for_finished():
     assert single.is_finished()
     shutil.copytree(single.folder, named.folder)
     assert not named.is_finished()
-    assert records.found_folders(single.folder.parent) == ([single.folder], {named.name: "single"})
+    assert sweep_folders.found_folders(single.folder.parent) == ([single.folder], {named.name: "single"})
 
 
 def test_the_plan_is_written_before_anything_is_computed():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     sweep.prepare_folder(found)
-    assert records.read_plan(found.folder) == {job.name: job.networks for job in found.jobs}
+    assert sweep_folders.read_plan(found.folder) == {job.name: job.networks for job in found.jobs}
     assert all(records.state_of(job.folder) == records.MISSING for job in found.jobs)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradient_horizon.commands import progress, terminal
-from gradient_horizon.store import job_status, records
+from gradient_horizon.store import job_status, records, sweep_folders
 from gradient_horizon.store.job_status import JobStatus
 from gradient_horizon.store.records import FAILED, FINISHED, LOST, MISSING, RUNNING, JobRecord
 
@@ -32,7 +32,7 @@ def sweep(tmp_path) -> Path:
         ),
         LOST: JobRecord(RUNNING, "", {}, {}, process=child.pid, began=now - 9, networks=100, done=50),
     }
-    records.write_plan(tmp_path, dict.fromkeys((*made, MISSING), 100))
+    sweep_folders.write_plan(tmp_path, dict.fromkeys((*made, MISSING), 100))
     for state, record in made.items():
         (tmp_path / state).mkdir()
         records.write_record(tmp_path / state, record)
@@ -59,13 +59,13 @@ def test_a_record_that_cannot_be_read_takes_nothing_from_the_others(sweep):
     kinds = {
         "pipe": os.mkfifo,
         "folder": Path.mkdir,
-        "wrong": lambda path: records._write_sealed(path, {**dataclasses.asdict(FULL), "networks": "many"}),
+        "wrong": lambda path: records.write_sealed(path, {**dataclasses.asdict(FULL), "networks": "many"}),
     }
     kinds["cut"] = lambda path: path.write_bytes(b"{")
     for name, put in kinds.items():
         (sweep / name).mkdir()
         put(sweep / name / records.RECORD)
-    records.write_plan(sweep, dict.fromkeys(kinds, 7))
+    sweep_folders.write_plan(sweep, dict.fromkeys(kinds, 7))
     found = {job.job: job for job in job_status.statuses(sweep, look=True)}
     for name in expected:
         assert replace(found[name], seconds=None, why="") == replace(expected[name], seconds=None, why="")

@@ -121,10 +121,9 @@ def _run_sweep(overrides: Sequence[str], *, multirun: bool = False, dry_run: boo
     end, some = _computed(screen, sweep, todo) if todo else (DONE, True)
     if end == INTERRUPTED or not some:
         return end
-    if (sweep.folder / "launcher").exists():
-        from gradient_horizon.commands import launch
+    from gradient_horizon.store import sweep_folders
 
-        launch.clear(sweep.folder)
+    sweep_folders.clear_launcher(sweep.folder)
     _draw_quick_looks(screen, sweep, todo)
     return max(end, _conclude(screen, sweep.folder, redraw=redraw))
 
@@ -231,7 +230,7 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
     """
     from gradient_horizon.analysis import tables
     from gradient_horizon.commands import drawing
-    from gradient_horizon.store import datasets, records
+    from gradient_horizon.store import datasets, records, sweep_folders
 
     shows = drawing.shown_by(folder)
     dataset = datasets.load(folder)
@@ -239,7 +238,7 @@ def _conclude(screen: Any, folder: Path, *, redraw: bool) -> int:
         screen.print(table)
     for line in (*tables.recheck_lines(dataset), *_left_out_lines(dataset, folder)):
         screen.print(line, markup=False, soft_wrap=True)
-    paths = sorted(path for job in records.job_folders(folder) if (path := job / records.RESULT).exists())
+    paths = sorted(path for job in sweep_folders.job_folders(folder) if (path := job / records.RESULT).exists())
     end, drawn = DONE, None if redraw else drawing.standing(folder, shows)
     if drawn is None:
         try:
@@ -284,9 +283,9 @@ def _left_out_lines(dataset: Any, folder: Path) -> list[str]:
 
 
 def _folder(path: Path) -> Path:
-    from gradient_horizon.store import records
+    from gradient_horizon.store import sweep_folders
 
-    if not path.is_dir() or not records.job_folders(path):
+    if not path.is_dir() or not sweep_folders.job_folders(path):
         raise UsageError(f"DIR: {str(path)!r} holds no sweep; allowed: a folder that gradient-horizon run wrote")
     return path
 
@@ -316,12 +315,12 @@ def _output(path: Path) -> Path:
 def status(options: argparse.Namespace) -> int:
     """Show the state of each job of a sweep, wherever it runs."""
     from gradient_horizon.store import job_status as told
-    from gradient_horizon.store import records
+    from gradient_horizon.store import records, sweep_folders
 
     with records.remembering():
         folder = _folder(options.folder)
         jobs = told.standings(folder, look=True)
-        ignored = records.found_folders(folder)[1]
+        ignored = sweep_folders.found_folders(folder)[1]
     counts, left = told.counts(jobs), told.seconds_left(jobs)
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
@@ -338,7 +337,7 @@ def status(options: argparse.Namespace) -> int:
     if len(listed) < len(jobs):
         screen.print(f"Not listed: {len(jobs) - len(listed)} finished jobs; --json lists all.", markup=False)
     line = ", ".join(f"{count} {state}" for state, count in counts.items())
-    for said in records.ignored_lines(ignored):
+    for said in sweep_folders.ignored_lines(ignored):
         screen.print(said, markup=False)
     screen.print(f"{line}; about {terminal.duration(left)} left" if left else line, markup=False)
     return DONE
@@ -357,7 +356,7 @@ def _without_warnings() -> Iterator[None]:
 def collect(options: argparse.Namespace) -> int:
     """Join the finished jobs into one file, and list the missing ones."""
     folder = _folder(options.folder)  # before the slow imports
-    from gradient_horizon.store import datasets, records
+    from gradient_horizon.store import datasets, records, sweep_folders
     from gradient_horizon.store import job_status as told
 
     output = _output(options.output or folder / "collected.nc")
@@ -365,10 +364,10 @@ def collect(options: argparse.Namespace) -> int:
         dataset = datasets.load(folder)
         missing = {*json.loads(dataset.attrs["missing_jobs"])}
         left_out = [job for job in told.standings(folder) if job.job in missing] if missing else []
-        ignored = records.found_folders(folder)[1]
+        ignored = sweep_folders.found_folders(folder)[1]
     try:
         if output.parent.resolve() == folder.resolve():
-            with records.writing(folder):
+            with sweep_folders.writing(folder):
                 datasets.save(dataset, _output(output))
         else:
             datasets.save(dataset, _output(output))  # checked again, as it may have changed meanwhile
@@ -376,7 +375,7 @@ def collect(options: argparse.Namespace) -> int:
         raise UsageError(f"-o: {str(output)!r} cannot be written ({error.strerror})") from None
     for job in left_out:
         print(f"missing: {job.job} ({job.state}{f': {job.why}' if job.why else ''})")
-    for line in records.ignored_lines(ignored):
+    for line in sweep_folders.ignored_lines(ignored):
         print(line)
     print(f"wrote {output}: {len(json.loads(dataset.attrs['jobs']))} jobs, {len(missing)} missing")
     return DONE

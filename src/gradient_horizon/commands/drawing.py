@@ -12,7 +12,7 @@ from pathlib import Path
 import xarray as xr
 
 from gradient_horizon import __version__, figures
-from gradient_horizon.store import files, records
+from gradient_horizon.store import files, records, sweep_folders
 
 DRAWN = "figures.json"
 ENDINGS = (".pdf", ".png")
@@ -24,7 +24,7 @@ def shown_by(folder: Path) -> str:
     This covers the names and checksums of its finished results, and the version of the package.
     """
     found = {}
-    for job in records.job_folders(folder):
+    for job in sweep_folders.job_folders(folder):
         record = records.readable_record(job)
         if record is not None and records.state_of(job) == records.FINISHED:
             found[job.name] = record.checksum
@@ -62,7 +62,7 @@ def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None
 
     Figures of an earlier drawing that are no longer made are removed. `check` is called before each figure.
     """
-    with records.writing(folder):
+    with sweep_folders.writing(folder):
         return _draw(folder, dataset, shows, check)
 
 

@@ -8,13 +8,12 @@ import importlib
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -29,10 +28,8 @@ from gradient_horizon.commands import interrupts, jobs, sweep
 from gradient_horizon.commands.sweep import Outcome, Sweep
 from gradient_horizon.ensembles import devices, process
 from gradient_horizon.settings import launchers
-from gradient_horizon.store import files, job_status, records
+from gradient_horizon.store import files, job_status, records, sweep_folders
 
-FOLDER = "launcher"  # in the sweep's folder, for the launchers' files
-ALIVE = "alive"  # in each command's own folder there; locked as long as the command lives
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
 Tell = Callable[[list[job_status.JobStatus]], None]
@@ -82,11 +79,7 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     if not fit:
         return Outcome(failed, [])
     todo = fit
-    folder = planned.folder.resolve()
-    files.make_folder(folder / FOLDER)
-    own = folder / FOLDER / os.urandom(8).hex()  # for this command alone; nobody can have put links there
-    files.make_folder(own)
-    with files.locked(own / ALIVE, wait=True):
+    with sweep_folders.launching(planned.folder.resolve()) as own:
         outcome = _launched(planned, todo, pack, tell, own, cores)
     if not outcome.failed:
         files.remove_tree(own)
@@ -117,27 +110,6 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
         time.sleep(SECONDS)
         tell([job_status.status_of(job.folder, job.networks) for job in todo])
     return outcome
-
-
-def clear(folder: Path) -> None:
-    """Remove launcher files of commands that have ended from a sweep's folder, once all its jobs are finished.
-
-    Until then these files hold the output of tasks, and the instructions for tasks that are still waiting.
-    """
-    kept = folder / FOLDER
-    if not kept.is_dir() or kept.is_symlink():
-        return
-    if any(records.state_of(job) != records.FINISHED for job in records.job_folders(folder)):
-        return
-    for own in kept.iterdir():
-        with suppress(OSError):
-            files.check_folder(own)
-            with files.locked(own / ALIVE, wait=False) as is_free:
-                pass
-            if is_free:
-                files.remove_tree(own)
-    with suppress(OSError):  # another command still has something there
-        kept.rmdir()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from gradient_horizon.commands import interrupts, jobs
 from gradient_horizon.ensembles import devices
 from gradient_horizon.settings import launchers, presets, schema
 from gradient_horizon.settings.rules import SettingError
-from gradient_horizon.store import files, records
+from gradient_horizon.store import files, records, sweep_folders
 
 _log = logging.getLogger(__name__)
 MOST_JOBS = 100_000
@@ -350,7 +350,7 @@ def conflicts(sweep: Sweep) -> list[str]:
 
 
 def _shared_conflict(sweep: Sweep) -> str:
-    others = {folder.name for folder in records.job_folders(sweep.folder)} - {job.name for job in sweep.jobs}
+    others = {folder.name for folder in sweep_folders.job_folders(sweep.folder)} - {job.name for job in sweep.jobs}
     if not others:
         return ""
     there = _known(sweep.folder, others)
@@ -370,7 +370,7 @@ def _shared_conflict(sweep: Sweep) -> str:
 
 def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
     """Return the settings that the jobs of a sweep's folder share, from its plan or else from each job's record."""
-    shared = records.shared_settings(folder)
+    shared = sweep_folders.shared_settings(folder)
     if shared is not None:
         return [shared]
     found = [record for name in sorted(jobs) if (record := records.readable_record(folder / name))]
@@ -393,12 +393,12 @@ def prepare_folder(sweep: Sweep) -> None:
     """
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
-        with records.planning(sweep.folder):
+        with sweep_folders.planning(sweep.folder):
             if line := _shared_conflict(sweep):
                 raise SettingError("name", sweep.folder.name, line)
             names = [job.name for job in sweep.jobs]
-            shared = _merged(sweep, {folder.name for folder in records.job_folders(sweep.folder)} - {*names})
-            records.write_plan(sweep.folder, {job.name: job.networks for job in sweep.jobs}, shared)
+            shared = _merged(sweep, {folder.name for folder in sweep_folders.job_folders(sweep.folder)} - {*names})
+            sweep_folders.write_plan(sweep.folder, {job.name: job.networks for job in sweep.jobs}, shared)
     except OSError as error:
         raise SettingError("output", str(sweep.folder), f"a folder that can be written ({error.strerror})") from None
 
@@ -458,7 +458,7 @@ def check_still_wanted(job: jobs.Job) -> None:
     """Raise `SettingError` if another command has meanwhile taken the job's folder or sweep for other settings."""
     if not job.config.force and (differences := job.conflict()):
         raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
-    shared = records.shared_settings(job.folder.parent)
+    shared = sweep_folders.shared_settings(job.folder.parent)
     if shared is not None:
         settings = schema.deciding(job.config)
         found = schema.disagreements([shared, settings], settings.keys() - shared.keys())

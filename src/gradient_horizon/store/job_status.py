@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gradient_horizon.store import files, records
+from gradient_horizon.store import files, records, sweep_folders
 from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING
 
 
@@ -57,8 +57,8 @@ def status_of(folder: Path, networks: int) -> JobStatus:
 
 def statuses(sweep: Path, *, look: bool = False) -> list[JobStatus]:
     """Return the standing of every job in a sweep's folder; `look` reads results too: altered ones are `damaged`."""
-    plan, _ = records.known_plan(sweep)
-    found = [status_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
+    plan, _ = sweep_folders.known_plan(sweep)
+    found = [status_of(folder, plan.get(folder.name, 0)) for folder in sweep_folders.job_folders(sweep)]
     return [_looked_at(sweep / job.job, job) for job in found] if look else found
 
 
