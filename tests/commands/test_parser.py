@@ -385,7 +385,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, tmp_path,
     assert told["seconds_left"] > 0
     assert process.returncode == 130, wrong
     assert wrong == ""
-    assert said.splitlines() == ["interrupted: 1 of 2 jobs are finished and stay; the same command goes on from there"]
+    assert said.splitlines() == ["interrupted: 1 of 2 jobs are finished and kept; the same command resumes the others"]
     finished = tmp_path / "results/stopped/cell=tanh/result.nc"
     before = finished.stat().st_mtime_ns
     assert "1 finished, 1 failed" in here("status", "results/stopped", folder=tmp_path).stdout
@@ -740,7 +740,7 @@ def test_a_fault_of_the_package_is_no_wrong_input(tmp_path, monkeypatch):
     def faulty(*_, **__):
         raise ValueError("operands could not be broadcast")
 
-    monkeypatch.setattr(parser.actions, "_run_sweep", faulty)
+    monkeypatch.setattr(parser.run, "_run_sweep", faulty)
     with pytest.raises(ValueError, match="operands could not be broadcast"):
         parser.main(["run"])
 

@@ -515,7 +515,7 @@ def test_the_copy_of_another_job_is_not_taken_for_finished():
     assert single.is_finished()
     shutil.copytree(single.folder, named.folder)
     assert not named.is_finished()
-    assert sweep_folders.found_folders(single.folder.parent) == ([single.folder], {named.name: "single"})
+    assert sweep_folders.contents(single.folder.parent) == ([single.folder], {named.name: "single"})
 
 
 def test_the_plan_is_written_before_anything_is_computed():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gradient_horizon import names
-from gradient_horizon.commands.sweep import experiments_defaults
 from gradient_horizon.settings import schema
+from gradient_horizon.settings.compose import experiments_defaults
 from gradient_horizon.settings.schema import (
     Config,
     SettingError,

@@ -279,7 +279,7 @@ def test_a_plan_that_is_no_file_is_refused_and_the_jobs_are_found_by_their_recor
         with pytest.raises(ResultError) as refused:
             read(tmp_path)
         assert str(refused.value) == said
-    assert sweep_folders.found_folders(tmp_path) == ([tmp_path / "cell=tanh"], {sweep_folders.PLAN: said})
+    assert sweep_folders.contents(tmp_path) == ([tmp_path / "cell=tanh"], {sweep_folders.PLAN: said})
     assert sweep_folders.ignored_lines({sweep_folders.PLAN: said}) == [f"ignored: {said}"]
 
 
@@ -318,7 +318,7 @@ def test_a_name_that_commands_a_terminal_is_no_jobs(tmp_path, name):
         return
     (tmp_path / name).mkdir()
     records.write_record(tmp_path / name, replace(record(FAILED), job=name))
-    folders, others = sweep_folders.found_folders(tmp_path)
+    folders, others = sweep_folders.contents(tmp_path)
     assert folders == [tmp_path / "a"]
     assert sweep_folders.ignored_lines(others) == [f"ignored: {files.harmless(name)}: holds no job's record"]
 
@@ -331,9 +331,9 @@ def test_a_stray_file_of_that_name_makes_no_job(tmp_path, content):
         (stray / records.RECORD).mkdir()
     else:
         (stray / records.RECORD).write_bytes(content)
-    assert sweep_folders.found_folders(tmp_path) == ([], {"notes": ""})
+    assert sweep_folders.contents(tmp_path) == ([], {"notes": ""})
     sweep_folders.write_plan(tmp_path, {"notes": 3})  # unless it was planned
-    assert sweep_folders.found_folders(tmp_path) == ([stray], {})
+    assert sweep_folders.contents(tmp_path) == ([stray], {})
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])

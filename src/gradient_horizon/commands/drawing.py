@@ -23,12 +23,12 @@ def shown_by(folder: Path) -> str:
 
     This covers the names and checksums of its finished results, and the version of the package.
     """
-    found = {}
+    checksums = {}
     for job in sweep_folders.job_folders(folder):
         record = records.readable_record(job)
         if record is not None and records.state_of(job) == records.FINISHED:
-            found[job.name] = record.checksum
-    return hashlib.sha256(json.dumps([__version__, found], sort_keys=True).encode()).hexdigest()
+            checksums[job.name] = record.checksum
+    return hashlib.sha256(json.dumps([__version__, checksums], sort_keys=True).encode()).hexdigest()
 
 
 def _drawn(folder: Path) -> tuple[str, dict[str, str]]:
@@ -44,7 +44,7 @@ def _is_figure(name: str) -> bool:
     return Path(name).name == name and name.endswith(ENDINGS)
 
 
-def standing(folder: Path, shows: str) -> list[Path] | None:
+def current(folder: Path, shows: str) -> list[Path] | None:
     """Return the files of the existing figures if they show what they should; None if they have to be drawn."""
     drawn_from, checksums = _drawn(folder)
     if drawn_from != shows:

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gradient_horizon.commands import interrupts, jobs, sweep
 from gradient_horizon.commands.sweep import Outcome, Sweep
 from gradient_horizon.ensembles import devices, process
-from gradient_horizon.settings import launchers
+from gradient_horizon.settings import compose, launchers
 from gradient_horizon.store import files, job_status, records, sweep_folders
 
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
@@ -169,7 +169,7 @@ def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | No
 
 
 def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig], None]) -> Any:
-    with sweep.initialised() as composing:
+    with compose.initialised() as composing:
         master = composing([f"hydra.sweep.dir={json.dumps(str(folder))}", "hydra.sweep.subdir=tasks"])
         with open_dict(master):
             kept = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}

@@ -95,7 +95,7 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
 
 
 @contextmanager
-def telling(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[JobStatus]], None]]:
+def following(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[JobStatus]], None]]:
     """Yield a function that takes the status of `jobs`, which other processes compute, and displays them."""
     if not screen.is_terminal:
         yield _news(screen, len(jobs))

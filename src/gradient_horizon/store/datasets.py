@@ -320,7 +320,7 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
         return _say_draws(folder, _open_file(folder))
     if (folder / records.RECORD).exists():
         return _say_draws(folder, open_job(folder, lazy=_is_large([folder / records.RESULT])))
-    jobs, others = sweep_folders.found_folders(folder) if folder.is_dir() else ([], {})
+    jobs, others = sweep_folders.contents(folder) if folder.is_dir() else ([], {})
     for line in sweep_folders.ignored_lines(others):
         _log.warning("%s: %s", folder, line)
     if not jobs:

@@ -1,6 +1,7 @@
 """The progress of a sweep during and after its run, wherever it runs, read from its records alone."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,11 +59,18 @@ def status_of(folder: Path, networks: int) -> JobStatus:
 def statuses(sweep: Path, *, look: bool = False) -> list[JobStatus]:
     """Return the standing of every job in a sweep's folder; `look` reads results too: altered ones are `damaged`."""
     plan, _ = sweep_folders.known_plan(sweep)
-    found = [status_of(folder, plan.get(folder.name, 0)) for folder in sweep_folders.job_folders(sweep)]
-    return [_looked_at(sweep / job.job, job) for job in found] if look else found
+    jobs = [status_of(folder, plan.get(folder.name, 0)) for folder in sweep_folders.job_folders(sweep)]
+    return [_checked(sweep / job.job, job) for job in jobs] if look else jobs
 
 
-def _looked_at(folder: Path, job: JobStatus) -> JobStatus:
+def left_out(sweep: Path, missing: Collection[str]) -> list[JobStatus]:
+    """Return the status of the jobs that a joined result is `missing`; those whose result was altered are `damaged`."""
+    if not missing:
+        return []
+    return [_checked(sweep / job.job, job) for job in statuses(sweep) if job.job in missing]
+
+
+def _checked(folder: Path, job: JobStatus) -> JobStatus:
     record = records.readable_record(folder) if job.state == FINISHED else None
     if record is None or not record.checksum or records.is_intact(folder, record):
         return job

@@ -103,7 +103,7 @@ def _shared_settings(sweep: Path, *_: int) -> dict[str, Any] | None:
     return _read_plan(sweep).get("settings")
 
 
-def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
+def contents(sweep: Path) -> tuple[list[Path], dict[str, str]]:
     """Return the folders of a sweep's jobs, planned or found; and a dictionary of everything else there, by name.
 
     Its values are, for a folder that holds a job of another name, that job's name; for a folder without a job's record,
@@ -132,11 +132,11 @@ def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
 
 def job_folders(sweep: Path) -> list[Path]:
     """Return the folders of a sweep's jobs, planned or found."""
-    return found_folders(sweep)[0]
+    return contents(sweep)[0]
 
 
 def ignored_lines(others: Mapping[str, str]) -> list[str]:
-    """Return the lines that report what else is in a sweep's folder, from the result of `found_folders`."""
+    """Return the lines that report what else is in a sweep's folder, from the result of `contents`."""
     return [f"ignored: {harmless(_said_of(name, found))}" for name, found in others.items()]
 
 
