@@ -94,7 +94,7 @@ def test_a_damaged_file_among_others_is_left_out_and_named(tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING):
         joined = load(tmp_path)
     assert json.loads(joined.attrs["missing_jobs"]) == ["cell=relu"]
-    assert joined.identical(join([intact["tanh"], intact["erf"]]).assign_attrs(missing_jobs='["cell=relu"]'))
+    assert joined.identical(join([intact["erf"], intact["tanh"]]).assign_attrs(missing_jobs='["cell=relu"]'))
     first, second = caplog.messages
     assert first.startswith(f"{damaged}: cut short or altered")
     assert second == f"{tmp_path}: 1 of 3 jobs missing: cell=relu"

@@ -8,7 +8,7 @@ import xarray as xr
 from stored_results import made, of_version, write
 
 from gradient_horizon import names
-from gradient_horizon.store import records
+from gradient_horizon.store import records, sweep_folders
 from gradient_horizon.store.datasets import load, open_job, save
 from gradient_horizon.store.joining import join, settings_of
 from gradient_horizon.store.records import ResultError
@@ -149,7 +149,7 @@ def test_jobs_that_differ_in_what_is_no_axis_are_refused_by_name(tmp_path, swept
         join(jobs)
     assert "\n" not in str(refused.value)
     folders = [write(tmp_path / records.job_name(json.loads(job.attrs["swept"])), job) for job in jobs]
-    records.write_plan(tmp_path, {folder.name: 4 for folder in folders})
+    sweep_folders.write_plan(tmp_path, {folder.name: 4 for folder in folders})
     with pytest.raises(ResultError, match=rf"^{tmp_path}: its jobs differ in settings .*: {named}"):
         load(tmp_path)
 
