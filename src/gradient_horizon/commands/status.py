@@ -25,7 +25,7 @@ def status(options: argparse.Namespace) -> int:
     with records.remembering():
         folder = _sweep_folder(options.folder)
         jobs = job_status.statuses(folder, look=True)
-        ignored = sweep_folders.found_folders(folder)[1]
+        ignored = sweep_folders.contents(folder)[1]
     counts, left = job_status.counts(jobs), job_status.seconds_left(jobs)
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
@@ -58,7 +58,7 @@ def collect(options: argparse.Namespace) -> int:
         dataset = datasets.load(folder)
         missing = {*json.loads(dataset.attrs["missing_jobs"])}
         left_out = job_status.left_out(folder, missing)
-        ignored = sweep_folders.found_folders(folder)[1]
+        ignored = sweep_folders.contents(folder)[1]
     try:
         if output.parent.resolve() == folder.resolve():
             with sweep_folders.writing(folder):
