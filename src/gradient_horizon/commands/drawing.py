@@ -14,7 +14,7 @@ import xarray as xr
 from gradient_horizon import __version__, figures
 from gradient_horizon.store import files, records, sweep_folders
 
-DRAWN = "figures.json"
+RECORD = "figures.json"
 ENDINGS = (".pdf", ".png")
 
 
@@ -31,11 +31,11 @@ def shown_by(folder: Path) -> str:
     return hashlib.sha256(json.dumps([__version__, checksums], sort_keys=True).encode()).hexdigest()
 
 
-def _drawn(folder: Path) -> tuple[str, dict[str, str]]:
+def _record_of(folder: Path) -> tuple[str, dict[str, str]]:
     """Return what the figures there were drawn from, and a hash of each of their files; both empty if unknown."""
     try:
-        drawn = json.loads(files.read_regular(folder / DRAWN))
-        return drawn["shows"], {name: drawn["files"][name] for name in drawn["files"] if _is_figure(name)}
+        record = json.loads(files.read_regular(folder / RECORD))
+        return record["shows"], {name: record["files"][name] for name in record["files"] if _is_figure(name)}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "", {}
 
@@ -46,8 +46,8 @@ def _is_figure(name: str) -> bool:
 
 def current(folder: Path, shows: str) -> list[Path] | None:
     """Return the files of the existing figures if they show what they should; None if they have to be drawn."""
-    drawn_from, checksums = _drawn(folder)
-    if drawn_from != shows:
+    source, checksums = _record_of(folder)
+    if source != shows:
         return None
     paths = [folder / name for name in checksums]
     try:
@@ -67,13 +67,13 @@ def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None
 
 
 def _draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None]) -> list[Path]:
-    before = _drawn(folder)[1]
+    before = _record_of(folder)[1]
     paths: list[Path] = []
     for name, figure in figures.sweep_figures(dataset).items():
         check()
         paths += figures.save(figure, folder / name)
     for name in before.keys() - {path.name for path in paths}:
         (folder / name).unlink(missing_ok=True)
-    drawn = {"shows": shows, "files": {path.name: records.file_checksum(path) for path in paths}}
-    files.write_atomically(folder / DRAWN, json.dumps(drawn, indent=1).encode() + b"\n")
+    record = {"shows": shows, "files": {path.name: records.file_checksum(path) for path in paths}}
+    files.write_atomically(folder / RECORD, json.dumps(record, indent=1).encode() + b"\n")
     return paths

@@ -166,18 +166,18 @@ def _heartbeat(folder: Path, record: records.JobRecord, meter: ProgressMeter) ->
 
     Yields a function that raises `TakenError` once this has been noticed.
     """
-    ended, taken = threading.Event(), threading.Event()
+    ended, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
         while not ended.wait(records.HEARTBEAT):
             if not records.is_held(folder, record):
-                taken.set()
+                lost.set()
                 return
             with suppress(OSError):  # a full disk: the job itself will report it
                 records.write_record(folder, _now(record, meter))
 
     def check() -> None:
-        if taken.is_set():
+        if lost.is_set():
             raise TakenError(folder)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -253,18 +253,18 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
         if not records.is_held(job.folder, record):
             raise TakenError(job.folder)
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
         with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, meter) as beating:
 
-            def heard(networks: float) -> None:
+            def progressed(networks: float) -> None:
                 interrupts.check()
                 beating()
                 meter.add(networks)
                 report(networks)
 
             _log.info("job %s", job.folder.name)
-            checksum, picture = _compute(job, heard, begun, check)
+            checksum, picture = _compute(job, progressed, start, check)
             _log.info("finished")
         check()
     except BaseException as error:
@@ -275,7 +275,7 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
             reason = INTERRUPTED if stopped else f"{type(error).__name__}: {error}".splitlines()[0]
             _record_failure(job.folder, replace(_now(record, meter), state=records.FAILED, error=reason))
         raise
-    wall_time = time.perf_counter() - begun
+    wall_time = time.perf_counter() - start
     finished = replace(
         _now(record, meter), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
     )
@@ -294,25 +294,25 @@ def _record_failure(folder: Path, record: records.JobRecord) -> None:
             _log.warning("%s: could not record the failure", folder)
 
 
-def _compute(job: Job, report: Callable[[float], None], begun: float, check: Callable[[], None]) -> tuple[str, str]:
+def _compute(job: Job, report: Callable[[float], None], start: float, check: Callable[[], None]) -> tuple[str, str]:
     """Measure and write the result; return its checksum, and the reason if a requested quick look is missing.
 
     `check` raises if the result must no longer be written.
     """
     from gradient_horizon.store import datasets
 
-    parts = job.folder / PARTS
+    checkpoints = job.folder / PARTS
     for name in (records.RESULT, f"{QUICK_LOOK}.png"):
         files.check_place(job.folder / name)
-    files.check_folder(parts)
+    files.check_folder(checkpoints)
     write_settings(job)
     if job.config.force:
-        files.remove_tree(parts)
-    dataset = _measured(job.config, parts, provenance.made_by(job.hash), report)
-    dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - begun))
+        files.remove_tree(checkpoints)
+    dataset = _result(job.config, checkpoints, provenance.made_by(job.hash), report)
+    dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - start))
     checksum = datasets.save(dataset, job.folder / records.RESULT, check=check)
     picture = _draw_quick_look(dataset, job.folder) if job.config.quick_look else ""
-    files.remove_tree(parts)
+    files.remove_tree(checkpoints)
     return checksum, picture
 
 
@@ -354,7 +354,7 @@ def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
     return ""
 
 
-def _measured(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
+def _result(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
     """Return the result, resuming from what `folder` already holds of it.
 
     If there are more networks than should be held at once, they are measured in slabs, each stored as a result of its

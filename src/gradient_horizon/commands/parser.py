@@ -131,13 +131,13 @@ def _parser() -> argparse.ArgumentParser:
         help="list every setting, its default and its allowed values",
         description="List every setting, its default and its allowed values; for one experiment, those that it reads.",
     )
-    chosen = settings.add_argument(
+    experiment = settings.add_argument(
         "overrides",
         nargs="*",
         metavar="experiment=NAME",
         help="list the settings of this experiment, with its defaults",
     )
-    chosen.completer = _complete_override  # type: ignore[attr-defined]
+    experiment.completer = _complete_override  # type: ignore[attr-defined]
     settings.set_defaults(command=_settings)
 
     figures = add(

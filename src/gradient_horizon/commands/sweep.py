@@ -45,19 +45,19 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > compose.MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {compose.MOST_JOBS}")
-    found: dict[str, jobs.Job] = {}
+    planned: dict[str, jobs.Job] = {}
     idle: dict[str, list[tuple[str, Any]]] = {}
     for point in itertools.product(*(axes[key] for key in keys)):
         at = dict(zip(keys, point, strict=True))
-        checked = schema.checked({**values, **at, "name": name})
-        for key, reason in schema.unread(checked).items():
-            several = axes.get(key) or (getattr(checked, key) if key in schema.AXES else [])
+        config = schema.checked({**values, **at, "name": name})
+        for key, reason in schema.unread(config).items():
+            several = axes.get(key) or (getattr(config, key) if key in schema.AXES else [])
             if len(several) > 1:
                 idle.setdefault(key, []).append((reason, several))
-        swept = {key: getattr(checked, key) for key in keys if key not in schema.JOINED}
-        job = jobs.Job(folder / records.job_name(at), checked, swept)
-        found.setdefault(job.name, job)
-    in_float64 = "precision" in deciding and any(job.config.precision == "float64" for job in found.values())
+        swept = {key: getattr(config, key) for key in keys if key not in schema.JOINED}
+        job = jobs.Job(folder / records.job_name(at), config, swept)
+        planned.setdefault(job.name, job)
+    in_float64 = "precision" in deciding and any(job.config.precision == "float64" for job in planned.values())
     if in_float64 and devices.is_without_float64():
         raise SettingError("precision", "float64", "float32 where the environment has JAX_ENABLE_X64=0")
     for key, cases in idle.items():
@@ -70,7 +70,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
         f" the same networks are computed for each of its {len(cases[0][1])} values"
         for key, cases in idle.items()
     ]
-    return Sweep(folder, list(found.values()), axes, shared, launcher, notices)
+    return Sweep(folder, list(planned.values()), axes, shared, launcher, notices)
 
 
 def conflicts(sweep: Sweep) -> list[str]:
@@ -99,13 +99,13 @@ def _shared_conflict(sweep: Sweep) -> str:
     if not others:
         return ""
     there = _known(sweep.folder, others)
-    found: dict[str, list[Any]] = {}
+    differing: dict[str, list[Any]] = {}
     for known in there:
         # a setting that one side does not share is, or was, swept there
-        found |= schema.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
-    if not found:
+        differing |= schema.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
+    if not differing:
         return ""
-    differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in found.items())
+    differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in differing.items())
     more = ", as force=true does not compute its other jobs again" if sweep.jobs[0].config.force else ""
     return (
         f"{sweep.folder}: its jobs have other settings ({differences}); allowed: another name, or a sweep over these"
@@ -118,11 +118,11 @@ def _known(folder: Path, jobs: Collection[str]) -> list[dict[str, Any]]:
     shared = sweep_folders.shared_settings(folder)
     if shared is not None:
         return [shared]
-    found = [record for name in sorted(jobs) if (record := records.readable_record(folder / name))]
-    swept = {key for record in found for key in record.swept}
+    from_jobs = [record for name in sorted(jobs) if (record := records.readable_record(folder / name))]
+    swept = {key for record in from_jobs for key in record.swept}
     return [
         {key: value for key, value in record.settings.items() if key not in swept and key not in schema.JOINED}
-        for record in found
+        for record in from_jobs
     ]
 
 
@@ -206,9 +206,9 @@ def check_still_wanted(job: jobs.Job) -> None:
     shared = sweep_folders.shared_settings(job.folder.parent)
     if shared is not None:
         settings = schema.deciding(job.config)
-        found = schema.disagreements([shared, settings], settings.keys() - shared.keys())
-        if found:
-            differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in found.items())
+        differing = schema.disagreements([shared, settings], settings.keys() - shared.keys())
+        if differing:
+            differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in differing.items())
             raise SettingError("name", job.config.name, f"another one: other settings were planned ({differences})")
 
 

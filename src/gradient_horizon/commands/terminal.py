@@ -103,39 +103,39 @@ def following(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[J
     with Progress(*_COLUMNS, console=screen) as progress:
         bar = progress.add_task("waiting", total=sum(job.networks for job in jobs))
 
-        def tell(told: list[JobStatus]) -> None:
-            running = sum(job.state == RUNNING for job in told)
+        def show(statuses: list[JobStatus]) -> None:
+            running = sum(job.state == RUNNING for job in statuses)
             description = f"{running} jobs running" if running else "waiting"
-            progress.update(bar, description=description, completed=sum(job.done for job in told))
+            progress.update(bar, description=description, completed=sum(job.done for job in statuses))
 
-        yield tell
+        yield show
 
 
 def _news(screen: Console, count: int) -> Callable[[list[JobStatus]], None]:
     known: dict[str, str] = {}
 
-    def tell(told: list[JobStatus]) -> None:
-        ended = sum(job.state in (FINISHED, FAILED) for job in told)
-        for job in told:
+    def show(statuses: list[JobStatus]) -> None:
+        ended = sum(job.state in (FINISHED, FAILED) for job in statuses)
+        for job in statuses:
             if job.state not in (MISSING, known.get(job.job)):
                 why = f": {job.why}" if job.why else ""
                 screen.print(f"[{ended}/{count}] {job.job}: {job.state}{why}", markup=False)
                 known[job.job] = job.state
 
-    return tell
+    return show
 
 
 @contextmanager
 def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
     """Yield a function to be called with the name of each of `total` pieces of work, before it starts."""
-    begun = 0
+    count = 0
 
     if not screen.is_terminal:
 
         def say(name: str) -> None:
-            nonlocal begun
-            begun += 1
-            screen.print(f"[{begun}/{total}] {name}", markup=False)
+            nonlocal count
+            count += 1
+            screen.print(f"[{count}/{total}] {name}", markup=False)
 
         yield say
         return
@@ -144,9 +144,9 @@ def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
         bar = progress.add_task("starting", total=total)
 
         def advance(name: str) -> None:
-            nonlocal begun
-            progress.update(bar, description=name, completed=begun)
-            begun += 1
+            nonlocal count
+            progress.update(bar, description=name, completed=count)
+            count += 1
 
         yield advance
 

@@ -32,8 +32,8 @@ def spec_of(config: Config) -> TrainSpec:
     cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
     gain, input_scale, output_scale = 1.0, config.input_scale, config.output_scale
     if config.initialisation is not None:
-        chosen = PUBLISHED[config.initialisation]
-        gain, std = chosen.gain, chosen.std
+        published = PUBLISHED[config.initialisation]
+        gain, std = published.gain, published.std
         input_scale, output_scale = std * task.input_size**0.5, std * config.hidden_size**0.5
     floss = Flossing(config.floss_updates, config.floss_exponents, config.floss_rate, config.floss_every)
     return TrainSpec(
@@ -125,8 +125,8 @@ class _Trainer:
         learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
         records = [_on_host(observed((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
-        if kept := self.checkpoints and self.checkpoints.unfinished(work):
-            learner, records = _restored(learner, records[0], kept)
+        if saved := self.checkpoints and self.checkpoints.unfinished(work):
+            learner, records = _restored(learner, records[0], saved)
             self._advanced(len(records) - 1)
         over = np.any([ends(spec, record) for record in records], axis=0)
         for count in np.diff(spec.recorded)[len(records) - 1 :]:
@@ -160,12 +160,14 @@ class _Trainer:
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Return the bytes that the updates take on all devices."""
-        begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
+        begin_stage, advance_stage = (program(stage, self.structure) for stage in (_begin, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
-        given = blocks.shapes_of(networks)
-        shapes = blocks.together(given, begun.shapes(given, constants), blocks.shapes_of(over))
-        known = advanced.known_memory(shapes, more)
-        return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
+        of_networks = blocks.shapes_of(networks)
+        shapes = blocks.together(of_networks, begin_stage.shapes(of_networks, constants), blocks.shapes_of(over))
+        known_size = advance_stage.known_memory(shapes, more)
+        if known_size is not None:
+            return known_size
+        return advance_stage.memory((networks, begin_stage(networks, constants), over), more)
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
@@ -184,12 +186,12 @@ def _stacked(records: list[Record], axis: int) -> Record:
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis=axis), *records)
 
 
-def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple[Learner, list[Record]]:
+def _restored(learner: Learner, record: Record, saved: list[np.ndarray]) -> tuple[Learner, list[Record]]:
     """Return the learner and records of a checkpoint, which have the structure of those given."""
     count = len(jax.tree.leaves(learner))
-    places = [jax.device_put(new, old.sharding) for new, old in zip(kept, jax.tree.leaves(learner), strict=False)]
+    places = [jax.device_put(new, old.sharding) for new, old in zip(saved, jax.tree.leaves(learner), strict=False)]
     structure = jax.tree.structure(record)
-    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*kept[count:], strict=True)]
+    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*saved[count:], strict=True)]
     return jax.tree.unflatten(jax.tree.structure(learner), places), records
 
 
@@ -256,7 +258,7 @@ def measure(config: Config, report: Callable[[float], None], checkpoints: Checkp
     return dataset.assign_attrs(block_size=grid.block)
 
 
-def _given(spec: TrainSpec) -> dict[str, Any]:
+def _references(spec: TrainSpec) -> dict[str, Any]:
     """Return the reference values for the histories: the level of chance, and the error that counts as solved."""
     described = {
         "chance_loss": (spec.task.chance_loss, "smallest loss without reading the input", "nat"),
@@ -310,7 +312,7 @@ def _labelled(spec: TrainSpec, grid: NetworkGrid, history: Record) -> xr.Dataset
             units="update",
         ),
         "state_size": ((), spec.cell.state_size, {"long_name": "size n of the state", "units": "1"}),
-        **_given(spec),
+        **_references(spec),
     }
     steps = np.arange(1, spec.task.steps + 1)
     coordinates = {

@@ -116,7 +116,7 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
     content = _file_of(encoded.drop_vars(large))
     if not large:
         whole = io.BytesIO(content)
-        checksum = _ended(whole, encoded, h5py.h5f.open_file_image(content))
+        checksum = _seal(whole, encoded, h5py.h5f.open_file_image(content))
         files.write_atomically(path, whole.getvalue(), check=check)
         return checksum
     room = shutil.disk_usage(path.parent).free
@@ -130,10 +130,10 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
             for name in large:
                 _append(file, str(name), dataset[name].variable)
         with temporary.open("r+b") as stream:
-            return _ended(stream, encoded, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
+            return _seal(stream, encoded, h5py.h5f.open(os.fsencode(temporary), h5py.h5f.ACC_RDONLY))
 
 
-def _ended(stream: BinaryIO, dataset: xr.Dataset, file: h5py.h5f.FileID) -> str:
+def _seal(stream: BinaryIO, dataset: xr.Dataset, file: h5py.h5f.FileID) -> str:
     """Append to a file a table of its contents and a checksum; return the SHA-256 of the whole file."""
     try:
         contents = netcdf.contents(dataset, file)
@@ -149,16 +149,16 @@ def _append(file: h5netcdf.File, name: str, variable: xr.Variable) -> None:
     for dim, length in variable.sizes.items():
         if dim not in file.dimensions:
             file.dimensions[str(dim)] = length
-    written = file.create_variable(
+    stored = file.create_variable(
         name,
         tuple(map(str, variable.dims)),
         variable.dtype,
         fillvalue=np.nan if variable.dtype.kind == "f" else None,
         fill_time="never",  # every element is written below
     )
-    written.attrs.update(variable.attrs)
+    stored.attrs.update(variable.attrs)
     for box in boxes(variable.shape, joined_arrays.LARGE // variable.dtype.itemsize):
-        written[box] = variable[box].values
+        stored[box] = variable[box].values
 
 
 def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.Dataset:
@@ -169,8 +169,8 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:  # do not wait for a pipe
-            found = os.fstat(stream.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise ResultError("no file; allowed: a netCDF-4 file")
             content = b"" if lazy else stream.read()
             whole = seal.examine(stream if lazy else io.BytesIO(content))
@@ -178,8 +178,8 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
                 again = "run it again" if checksum else "write it again"
                 raise ResultError(f"cut short or altered since it was written (its checksum differs); {again}")
             if lazy:
-                end = found.st_size - seal.LENGTH if whole.intact else None
-                identity = netcdf.Identity.of(found)
+                end = status.st_size - seal.LENGTH if whole.intact else None
+                identity = netcdf.Identity.of(status)
                 dataset = netcdf.open_lazily(str(path), stream, identity, {_KIND: _words}, small, end=end)
             else:
                 own = content[: -seal.LENGTH] if whole.intact else content
@@ -190,7 +190,7 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
     except Exception as error:  # HDF5, h5netcdf and xarray raise many types for a damaged or foreign file
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise ResultError(f"{path}: {error.strerror}") from None
-        raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.said(error)})") from None
+        raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.first_line(error)})") from None
     if whole.intact is None and not checksum:
         _log.warning("%s: unchecked, as it carries no checksum of its own", path)
     return _with_draws(dataset)
@@ -296,8 +296,8 @@ def open_job(folder: Path, *, lazy: bool = False, small: int = 0) -> xr.Dataset:
 def _open_file(path: Path) -> xr.Dataset:
     """Open one file, checked against the record of the job in its folder, or against the checksum at its own end."""
     record = records.read_record(path.parent) if path.name == records.RESULT else None
-    known = record.checksum if record is not None and record.state == records.FINISHED else ""
-    return _read(path, known, lazy=_is_large([path]))
+    checksum = record.checksum if record is not None and record.state == records.FINISHED else ""
+    return _read(path, checksum, lazy=_is_large([path]))
 
 
 @records.remembering()

@@ -46,9 +46,9 @@ class JoinedArray(BackendArray):
             for length, at, places in zip(self.shape, wanted, one.places, strict=True):
                 index = np.full(length, -1)
                 index[places] = np.arange(len(places))
-                held = index[np.atleast_1d(at)]
-                here.append(np.flatnonzero(held >= 0))
-                there.append(held[held >= 0])
+                sources = index[np.atleast_1d(at)]
+                here.append(np.flatnonzero(sources >= 0))
+                there.append(sources[sources >= 0])
             if all(places.size for places in here):
                 own = there[len(there) - one.variable.ndim :]
                 values[_grid(here)] = one.variable[tuple(map(_as_slice, own))].values

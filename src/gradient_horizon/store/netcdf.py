@@ -41,8 +41,8 @@ class Identity(NamedTuple):
     changed: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> "Identity":
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    def of(cls, status: os.stat_result) -> "Identity":
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class _Entry(NamedTuple):
@@ -159,9 +159,9 @@ def read(content: bytes, decoders: Decoders, *, trusted: bool = False) -> xr.Dat
 
     `trusted`: as this package wrote them, so that what they say of their own contents holds.
     """
-    found = _stated_contents(io.BytesIO(content), len(content)) if trusted else None
-    if found is not None:
-        return _dataset(found, decoders, lambda one: _numbers_at(content, one))
+    table = _stated_contents(io.BytesIO(content), len(content)) if trusted else None
+    if table is not None:
+        return _dataset(table, decoders, lambda one: _numbers_at(content, one))
     file = h5f.open_file_image(content)
     try:
         check(file, len(content))
@@ -189,9 +189,9 @@ def open_lazily(
         stored = _Stored(path, identity, one)
         return stored.whole() if one.is_index or one.bytes <= small else indexing.LazilyIndexedArray(stored)
 
-    found = _stated_contents(stream, end) if end is not None else None
-    if found is not None:
-        return _dataset(found, decoders, numbers)
+    table = _stated_contents(stream, end) if end is not None else None
+    if table is not None:
+        return _dataset(table, decoders, numbers)
     file = _opened(path, identity)
     try:
         check(file, identity.size)
@@ -202,10 +202,10 @@ def open_lazily(
     return _decoded(dataset, decoders)
 
 
-def _dataset(found: _Contents, decoders: Decoders, numbers: Callable[[_Entry], Any]) -> xr.Dataset:
+def _dataset(table: _Contents, decoders: Decoders, numbers: Callable[[_Entry], Any]) -> xr.Dataset:
     """The Dataset of these contents."""
     variables, coordinates = {}, {}
-    for one in found.entries:
+    for one in table.entries:
         values = numbers(one) if one.dtype else np.array(one.texts, np.str_ if one.texts else "U1")
         if one.is_truth:
             is_read = isinstance(values, np.ndarray)
@@ -214,7 +214,7 @@ def _dataset(found: _Contents, decoders: Decoders, numbers: Callable[[_Entry], A
         if one.name in decoders:
             variable = decoders[one.name](variable)
         (coordinates if one.is_index else variables)[one.name] = variable
-    return xr.Dataset(variables, coordinates, found.attributes)
+    return xr.Dataset(variables, coordinates, table.attributes)
 
 
 def _decoded(dataset: xr.Dataset, decoders: Decoders) -> xr.Dataset:
@@ -255,11 +255,11 @@ class _Stored(BackendArray):
                 file.close()
                 _check_identity(self.path, self.identity)
         except Exception as error:  # HDF5 has many for what is not there
-            raise ResultError(f"{self.path}: {said(error)}") from None
+            raise ResultError(f"{self.path}: {first_line(error)}") from None
 
 
-def said(error: BaseException) -> str:
-    """What an exception of any library says, in one line."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 

@@ -116,9 +116,9 @@ def _is_no_variable(dataset: h5d.DatasetID) -> bool:
         return False
     if not 0 < attribute.get_storage_size() == kind.get_size() < 2**16:
         return False
-    read = np.empty((), f"S{kind.get_size()}")
-    attribute.read(read, kind)
-    return bytes(read[()]).startswith(_NO_VARIABLE)
+    value = np.empty((), f"S{kind.get_size()}")
+    attribute.read(value, kind)
+    return bytes(value[()]).startswith(_NO_VARIABLE)
 
 
 def _check_type(kind: h5t.TypeID, name: str) -> None:
@@ -152,10 +152,10 @@ def _check_attributes(owner: Any, name: str, meter: _Meter) -> None:
                 raise ResultError(f"{label}: several names for one dimension")
         elif isinstance(kind, h5t.TypeStringID) and kind.is_variable_str():
             meter.take(label, count * meter.size, at_most=True)  # each may be as long as the file
-            read = np.empty(_shape(attribute.get_space()), _TEXT)
+            texts = np.empty(_shape(attribute.get_space()), _TEXT)
             if count:
-                attribute.read(read)
-            meter.take(label, sum(4 * len(text) + _OF_A_TEXT for text in read.ravel().tolist() if text is not None))
+                attribute.read(texts)
+            meter.take(label, sum(4 * len(text) + _OF_A_TEXT for text in texts.ravel().tolist() if text is not None))
         else:
             _check_type(kind, label)
             meter.take(label, count * max(kind.get_size(), 8))

@@ -50,10 +50,10 @@ def _git(checkout: Path, *words: str) -> str:
     own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(checkout.parent), "GIT_NO_LAZY_FETCH": "1"}
     command = ["git", *_QUIET, "-C", str(checkout), *words]
     try:
-        found = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        process = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 def code_hash() -> str:
@@ -84,7 +84,7 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _told(config: Config) -> dict[str, Any]:
+def _recorded_settings(config: Config) -> dict[str, Any]:
     return {key: value for key, value in spelt_short(as_dict(config)).items() if key not in HOUSEKEEPING}
 
 
@@ -96,7 +96,7 @@ def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: 
     return {
         "title": f"Gradient Horizon: {config.experiment}",
         "experiment": config.experiment,
-        "config": json.dumps(_told(config)),
+        "config": json.dumps(_recorded_settings(config)),
         "config_hash": settings,
         "swept": json.dumps(swept),
         **({} if draws is None else {"draws": draws}),

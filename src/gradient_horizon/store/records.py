@@ -169,10 +169,10 @@ def _record_of(path: Path) -> JobRecord | None:
     if _remembered is None:
         return _fresh_record_of(path)
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return _fresh_record_of(path)
-    key = path, found.st_ino, found.st_size, found.st_mtime_ns
+    key = path, status.st_ino, status.st_size, status.st_mtime_ns
     if key not in _remembered:
         _remembered[key] = _fresh_record_of(path)
     return _remembered[key]
@@ -201,7 +201,7 @@ def readable_record(folder: Path) -> JobRecord | None:
 def check_types(path: Path, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:
     """Raise `DamagedError` for values that this package does not write; those without a rule must be strings."""
     for key, value in values.items():
-        if not rules.get(key, lambda found: isinstance(found, str))(value):
+        if not rules.get(key, lambda text: isinstance(text, str))(value):
             raise DamagedError(harmless(f"{path}: {key} is {value!r:.40}; allowed: what gradient-horizon wrote"))
 
 
@@ -237,10 +237,10 @@ def silence(folder: Path) -> float:
     Infinite if there is no record. (`changed`, by the writer's own clock, may be minutes off.)
     """
     try:
-        written = (folder / RECORD).stat().st_mtime
+        time_of_record = (folder / RECORD).stat().st_mtime
     except OSError:
         return math.inf
-    return files.clock(folder) - written
+    return files.clock(folder) - time_of_record
 
 
 def is_alive(folder: Path, record: JobRecord) -> bool:
@@ -283,10 +283,10 @@ def is_computed_elsewhere(folder: Path, *, here: bool = False) -> bool:
 def is_held(folder: Path, record: JobRecord) -> bool:
     """True if the job still belongs to the process that wrote `record`: no other has written a record since."""
     try:
-        found = read_record(folder)
+        record_now = read_record(folder)
     except ResultError:
         return False
-    return found is None or _writer(found) == _writer(record)
+    return record_now is None or _writer(record_now) == _writer(record)
 
 
 def _writer(record: JobRecord) -> tuple[str, int, float, str]:

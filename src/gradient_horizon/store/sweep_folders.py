@@ -48,13 +48,13 @@ def write_plan(sweep: Path, jobs: Mapping[str, int], settings: Mapping[str, Any]
     `settings` are those that all jobs of the sweep share; None keeps the ones already recorded.
     """
     plan = _read_plan(sweep)
-    known = {"jobs": plan.get("jobs", {}), "settings": plan.get("settings")}
-    every = {
-        "jobs": {**known["jobs"], **jobs},
-        "settings": known["settings"] if settings is None else dict(settings),
+    before = {"jobs": plan.get("jobs", {}), "settings": plan.get("settings")}
+    after = {
+        "jobs": {**before["jobs"], **jobs},
+        "settings": before["settings"] if settings is None else dict(settings),
     }
-    if every != known:
-        records.write_sealed(sweep / PLAN, {**every, "version": __version__})
+    if after != before:
+        records.write_sealed(sweep / PLAN, {**after, "version": __version__})
 
 
 def _read_plan(sweep: Path) -> dict[str, Any]:
@@ -137,13 +137,15 @@ def job_folders(sweep: Path) -> list[Path]:
 
 def ignored_lines(others: Mapping[str, str]) -> list[str]:
     """Return the lines that report what else is in a sweep's folder, from the result of `contents`."""
-    return [f"ignored: {harmless(_said_of(name, found))}" for name, found in others.items()]
+    return [f"ignored: {harmless(_description(name, content))}" for name, content in others.items()]
 
 
-def _said_of(name: str, found: str) -> str:
+def _description(name: str, content: str) -> str:
     if name == PLAN:
-        return found
-    return f"{name}: holds the job {found}, whose folder has that name" if found else f"{name}: holds no job's record"
+        return content
+    if content:
+        return f"{name}: holds the job {content}, whose folder has that name"
+    return f"{name}: holds no job's record"
 
 
 @contextmanager
@@ -161,12 +163,12 @@ def clear_launcher(sweep: Path) -> None:
 
     Until then these files hold the output of tasks, and the instructions for tasks that are still waiting.
     """
-    kept = sweep / LAUNCHER
-    if not kept.is_dir() or kept.is_symlink():
+    folder = sweep / LAUNCHER
+    if not folder.is_dir() or folder.is_symlink():
         return
     if any(records.state_of(job) != records.FINISHED for job in job_folders(sweep)):
         return
-    for own in kept.iterdir():
+    for own in folder.iterdir():
         with suppress(OSError):
             files.check_folder(own)
             with files.locked(own / ALIVE, wait=False) as is_free:
@@ -174,4 +176,4 @@ def clear_launcher(sweep: Path) -> None:
             if is_free:
                 files.remove_tree(own)
     with suppress(OSError):  # another command still has something there
-        kept.rmdir()
+        folder.rmdir()
