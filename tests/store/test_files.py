@@ -207,7 +207,7 @@ def test_a_file_system_without_locks_is_told_once(number, folder, monkeypatch, c
         with files.locked(folder / "lock", wait=False) as held:
             assert held is None
     assert [record.message for record in caplog.records] == [
-        f"no locks on this file system ({os.strerror(number)}): processes keep apart by the heartbeats of their jobs"
+        f"no locks on this file system ({os.strerror(number)}): processes coordinate by the heartbeats of their jobs"
     ]
     monkeypatch.setattr(files.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"), files.locked(folder / "lock", wait=False):

@@ -83,7 +83,7 @@ def _check_override(override: Override) -> None:
         _check_hydras(override)
     elif key == "sweeps":
         if not override.is_add() or not isinstance(value, str):
-            raise SettingError("sweeps", override.input_line, "+sweeps=NAME, one value a command")
+            raise SettingError("sweeps", override.input_line, "+sweeps=NAME, one value per command")
         if value not in presets.names():
             near = schema.did_you_mean(value, presets.names())
             raise SettingError("sweeps", value, f"the presets {', '.join(presets.names())}{near}")
@@ -102,7 +102,7 @@ def _check_hydras(override: Override) -> None:
     if override.is_delete():
         raise SettingError(f"~{key}", value, because="it can be changed but not deleted")
     if override.is_sweep_override():
-        raise SettingError(key, (override.input_line or "").partition("=")[2], "one value a command")
+        raise SettingError(key, (override.input_line or "").partition("=")[2], "one value per command")
     if key == "hydra/launcher":
         launchers.check_name(value)
     else:
@@ -204,7 +204,7 @@ def composed(overrides: Sequence[str], *, multirun: bool = False) -> Composition
     last = {override.key_or_group: override for override in parsed}
     names_of_presets = [str(override.value()) for override in parsed if override.key_or_group == "sweeps"]
     if len(names_of_presets) > 1:
-        raise SettingError("sweeps", ", ".join(names_of_presets), "one value a command")
+        raise SettingError("sweeps", ", ".join(names_of_presets), "one value per command")
     parsed = [override for override in parsed if override is last[override.key_or_group]]
     fixed = [override for override in parsed if not override.is_sweep_override()]
     swept = [override for override in parsed if override.is_sweep_override()]
@@ -242,7 +242,7 @@ def _axes(swept: Sequence[Override]) -> dict[str, list[Any]]:
     for override in swept:
         _check_override(override)
         if override.key_or_group in ("experiment", "sweeps", *schema.HOUSEKEEPING):
-            raise SettingError(override.key_or_group, "a sweep", "one value a command")
+            raise SettingError(override.key_or_group, "a sweep", "one value per command")
     return {override.key_or_group: _axis(override) for override in swept}
 
 

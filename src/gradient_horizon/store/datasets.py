@@ -267,8 +267,8 @@ def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
     draws = dataset.attrs.get("draws")
     if draws is not None and draws != draws_of(dataset.attrs["experiment"]):
         _log.warning(
-            "%s: version %d of the draws made these networks (package %s); this package has version %d, whose same "
-            "seeds are other networks",
+            "%s: version %d of the draws made these networks (package %s); this package has version %d, in which "
+            "the same seeds draw other networks",
             *(path, draws, dataset.attrs.get("package_version", "unknown"), draws_of(dataset.attrs["experiment"])),
         )
     return dataset

@@ -249,7 +249,7 @@ def clock(folder: Path) -> float:
 
 @functools.cache
 def _say_without_locks(reason: str) -> None:
-    _log.warning("no locks on this file system (%s): processes keep apart by the heartbeats of their jobs", reason)
+    _log.warning("no locks on this file system (%s): processes coordinate by the heartbeats of their jobs", reason)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""netCDF-4 files read without trust: only what they hold themselves, and no more than they can hold.
+"""Reading of netCDF-4 files of any origin: nothing outside the file is read, and its size bounds the memory.
 
 A file of this package ends in a table of its `contents`, made from the dataset that was written: with it the file is
 read in a fiftieth of the time that xarray takes. xarray reads every other file, after `netcdf_limits.check` has shown
@@ -33,7 +33,7 @@ Decoders = Mapping[str, Callable[[xr.Variable], xr.Variable]]
 
 
 class Identity(NamedTuple):
-    """Which file a path names, and which state of it."""
+    """Identifies a file and its state: it changes if the file is replaced or written to."""
 
     device: int
     number: int
@@ -46,7 +46,7 @@ class Identity(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """One variable: numbers of `dtype` that lie in one piece at `offset`, or else `texts`."""
+    """One variable: contiguous numbers of `dtype` at `offset`, or else `texts`."""
 
     name: str
     dims: tuple[str, ...]
@@ -69,14 +69,14 @@ class _Contents(NamedTuple):
 
 
 class _NotPlainError(Exception):
-    """Something that a table of contents has no words for."""
+    """The dataset has something that a table of contents cannot describe."""
 
 
 def contents(dataset: xr.Dataset, file: h5f.FileID) -> bytes:
-    """The table to write behind the bytes of the `file` to which xarray has written `dataset`.
+    """Return the table to append to the `file` to which xarray has written `dataset`.
 
-    Empty for a dataset that is not plain: numbers that lie in one piece, texts along a dimension of their own, and
-    attributes of numbers and single texts.
+    Empty unless the dataset is plain: contiguous numbers, texts along a dimension of their own, and attributes that
+    are numbers or single texts.
     """
     try:
         if len(dataset.coords) > len(dataset.indexes):
@@ -89,7 +89,7 @@ def contents(dataset: xr.Dataset, file: h5f.FileID) -> bytes:
 
 
 def _written(file: h5f.FileID) -> list[str]:
-    """The names of a file's variables, in the order in which they were written."""
+    """Return the names of a file's variables, in the order in which they were written."""
     root = h5g.open(file, b"/")
     return [name.decode() for name in root]
 
@@ -113,7 +113,7 @@ def _entry(name: str, variable: xr.Variable, file: h5f.FileID) -> _Entry:
 
 
 def _coded(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """Texts as they are, numbers and arrays of them with their types."""
+    """Return attributes in a form for JSON: texts as they are, numbers and arrays of numbers with their types."""
     coded: dict[str, Any] = {}
     for key, value in attributes.items():
         array = np.asarray(value)
@@ -134,7 +134,7 @@ def _uncoded(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stated_contents(stream: BinaryIO, end: int) -> _Contents | None:
-    """What `contents` wrote before the place `end` of a file."""
+    """Return what `contents` wrote before position `end` of a file; None if there is no such table."""
     stream.seek(max(0, end - len(_AFTER % 0)))
     last = _LAST.search(stream.read(min(end, len(_AFTER % 0))))
     if last is None:
@@ -155,9 +155,10 @@ def _stated_contents(stream: BinaryIO, end: int) -> _Contents | None:
 
 
 def read(content: bytes, decoders: Decoders, *, trusted: bool = False) -> xr.Dataset:
-    """What a file of these bytes holds, in memory; `decoders` are for variables by name. Raises `ResultError`.
+    """Return the dataset in a file of these bytes; `decoders` are applied to the variables of these names.
 
-    `trusted`: as this package wrote them, so that what they say of their own contents holds.
+    `trusted`: the bytes are unaltered since this package wrote them, so that their table of contents is correct.
+    Raises `ResultError`.
     """
     table = _stated_contents(io.BytesIO(content), len(content)) if trusted else None
     if table is not None:
@@ -179,10 +180,10 @@ def _numbers_at(content: bytes, one: _Entry) -> np.ndarray[Any, Any]:
 def open_lazily(
     path: str, stream: BinaryIO, identity: Identity, decoders: Decoders, small: int, *, end: int | None = None
 ) -> xr.Dataset:
-    """What a file holds, of which variables of more than `small` bytes are read when they are asked for.
+    """Return the dataset in a file; variables of more than `small` bytes are read on access.
 
-    `end`: where its table of contents ends, for one that this package wrote. A file that is no longer the one of this
-    `identity`, that of `stream`, is not read. Raises `ResultError`.
+    `end`: where the table of contents ends, if this package wrote the file. `identity` is that of `stream`; if the
+    file at `path` has another by then, it is not read. Raises `ResultError`.
     """
 
     def numbers(one: _Entry) -> Any:
@@ -203,7 +204,7 @@ def open_lazily(
 
 
 def _dataset(table: _Contents, decoders: Decoders, numbers: Callable[[_Entry], Any]) -> xr.Dataset:
-    """The Dataset of these contents."""
+    """Return the dataset that a table of contents describes; `numbers` reads the values of one entry."""
     variables, coordinates = {}, {}
     for one in table.entries:
         values = numbers(one) if one.dtype else np.array(one.texts, np.str_ if one.texts else "U1")
@@ -234,7 +235,7 @@ def _opened(path: str, identity: Identity) -> h5f.FileID:
 
 
 class _Stored(BackendArray):
-    """Numbers in a file that is opened whenever a part of them is asked for."""
+    """Numbers in a file that is opened on each access."""
 
     def __init__(self, path: str, identity: Identity, entry: _Entry):
         self.path, self.identity, self.name = path, identity, entry.name
@@ -264,7 +265,7 @@ def first_line(error: BaseException) -> str:
 
 
 class _Truths(BackendArray):
-    """The truth values that a lazy array of numbers stands for."""
+    """A lazy array of numbers, read as booleans."""
 
     def __init__(self, numbers: indexing.LazilyIndexedArray):
         self.numbers, self.shape, self.dtype = numbers, numbers.shape, np.dtype(bool)

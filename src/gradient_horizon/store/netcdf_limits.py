@@ -20,18 +20,18 @@ _TEXT = np.dtype("O", metadata={"vlen": str})
 
 
 def bound(size: int) -> int:
-    """The most bytes of memory that what a file of `size` bytes holds may fill: 64 times as many, and 64 MiB."""
+    """Return how many bytes of memory a file of `size` bytes may fill: 64 times its size plus 64 MiB."""
     return EXPANSION * size + ALLOWANCE
 
 
 class _Meter:
-    """Counts what a file fills in memory, against `bound`."""
+    """Counts the memory that a file's contents fill, against `bound`."""
 
     def __init__(self, size: int):
         self.size, self.left = size, bound(size)
 
     def take(self, name: str, count: int, *, at_most: bool = False) -> None:
-        """Count so many bytes for `name`, or see that so many are left. Raises `ResultError`."""
+        """Count `count` bytes for `name`; with `at_most`, only check that so many are left. Raises `ResultError`."""
         if count > self.left:
             raise ResultError(
                 f"{name}: declares more than a file of {self.size} bytes can hold; allowed: {EXPANSION} times its size"
@@ -42,7 +42,7 @@ class _Meter:
 
 
 def _opened_attributes(owner: Any, name: str, but: Collection[bytes] = ()) -> Iterator[tuple[bytes, h5a.AttrID]]:
-    """An object's attributes."""
+    """Yield the names and handles of an object's attributes, except those in `but`."""
     if h5a.get_num_attrs(owner) > MOST_NAMES:
         raise ResultError(f"{name}: has more than {MOST_NAMES} attributes".removeprefix(": "))
     keys: list[bytes] = []
@@ -54,10 +54,9 @@ def _opened_attributes(owner: Any, name: str, but: Collection[bytes] = ()) -> It
 
 
 def check(file: h5f.FileID, size: int) -> None:
-    """Raise `ResultError`, which names the variable, where reading a file of `size` bytes would leave the file.
+    """Raise `ResultError`, naming the variable, if reading a file of `size` bytes would go beyond the file or `bound`.
 
-    By links to other files, by data in other files, by filters that are loaded; or where it would fill more memory
-    than `bound` allows.
+    Beyond the file lead links to other files, data in other files, and filters that would have to be loaded.
     """
     meter = _Meter(size)
     root = h5g.open(file, b"/")
@@ -107,7 +106,7 @@ def _shape(space: h5s.SpaceID) -> tuple[int, ...]:
 
 
 def _is_no_variable(dataset: h5d.DatasetID) -> bool:
-    """Whether it only stands for a dimension, and is never read."""
+    """True if the dataset only represents a dimension, and is never read."""
     if not h5a.exists(dataset, b"NAME"):
         return False
     attribute = h5a.open(dataset, b"NAME")
@@ -127,7 +126,7 @@ def _check_type(kind: h5t.TypeID, name: str) -> None:
 
 
 def _check_texts(dataset: h5d.DatasetID, name: str, shape: tuple[int, ...], meter: _Meter) -> None:
-    """Count texts, of which each may be as long as the file, and several the same one: so many at a time as fit."""
+    """Count texts, each of which may be as long as the file; they may share storage. Reads as many at once as fit."""
     meter.take(name, math.prod(shape) * _OF_A_TEXT)
     space = dataset.get_space()
     for box in boxes(shape, max(1, meter.left // (meter.size + 1))):
