@@ -8,7 +8,7 @@ import xarray as xr
 
 from gradient_horizon import names
 from gradient_horizon.measures.horizon import gradient_horizon
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 
 N = 8
 NETWORK = ("weight_scale", "seed")

@@ -8,7 +8,8 @@ import pytest
 
 from gradient_horizon import theory
 from gradient_horizon.analysis.laws import exponents_at_rest, prediction
-from gradient_horizon.settings.schema import Config, checked
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.settings.validation import checked
 
 
 def settings(**changed):

@@ -26,7 +26,9 @@ from gradient_horizon.commands.jobs import (
     write_settings,
 )
 from gradient_horizon.experiments import grid
-from gradient_horizon.settings.schema import SettingError, checked, cut, networks_of
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings.identity import cut, networks_of
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets, files, job_status, joined_arrays, records, sweep_folders
 
 # 16 networks fill a chunk, 8 on each of two devices.

@@ -18,7 +18,7 @@ import pytest
 import gradient_horizon as gh
 from gradient_horizon import names
 from gradient_horizon.commands import parser
-from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.store import records, sweep_folders
 
 FIRST = shlex.split(

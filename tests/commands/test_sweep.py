@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from gradient_horizon import names
 from gradient_horizon.commands import jobs, parser, sweep
 from gradient_horizon.commands.sweep import plan
-from gradient_horizon.settings import presets, schema
-from gradient_horizon.settings.schema import SettingError
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import identity, presets, validation
 from gradient_horizon.store import records, sweep_folders
 from gradient_horizon.store.records import LONGEST_JOB_NAME, job_name
 from gradient_horizon.tasks import limits
@@ -74,7 +74,7 @@ def test_one_job_without_a_sweep():
     found = plan(["cell=relu", "steps=5", "output=results"])
     assert [job.name for job in found.jobs] == ["single"]
     assert found.jobs[0].swept == {}
-    assert found.jobs[0].config == schema.checked({"cell": "relu", "steps": 5, "name": found.folder.name})
+    assert found.jobs[0].config == validation.checked({"cell": "relu", "steps": 5, "name": found.folder.name})
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_settings_tells_what_an_experiment_takes_for_what_is_not_set(capsys):
     assert parser.main(["settings"]) == 0
     told = capsys.readouterr().out
     for name in names.EXPERIMENTS:
-        used = schema.as_dict(plan([f"experiment={name}"]).jobs[0].config)
+        used = identity.as_dict(plan([f"experiment={name}"]).jobs[0].config)
         line = next((line for line in told.splitlines() if line.startswith(f"  experiment={name}: ")), "")
         own = json.loads("{" + re.sub(r"(\w+)=", r'"\1": ', line.partition(": ")[2]) + "}")
-        assert used == schema.as_dict(schema.checked({**own, "experiment": name, "name": used["name"]}))
+        assert used == identity.as_dict(validation.checked({**own, "experiment": name, "name": used["name"]}))
 
 
 @pytest.mark.parametrize("words", [["precision=float64"], ["precision=float32,float64", "-m"]])
@@ -283,7 +283,7 @@ def test_the_settings_that_solve_tasks_by_the_documentation_are_jobs():
     rows = re.findall(r"^\| `(\w+)` \| `(task=[^`]*)` \|", text, re.MULTILINE)
     assert len(rows) >= 7
     for task, rest in rows:
-        if limits.refusal(task, limits.PIXELS.get(task, 100)) is None:
+        if limits.refusal(task, limits.declaration(task).pixels or 100, {}) is None:
             (job,) = plan([*command.split(), *rest.split()]).jobs
             assert (job.config.task, job.networks) == (task, 4)
 
@@ -338,7 +338,7 @@ def finish(job) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / records.RESULT).write_bytes(b"a result")
     checksum = records.file_checksum(job.folder / records.RESULT)
-    settings = schema.spelt_short(schema.deciding(job.config))
+    settings = identity.spelt_short(identity.deciding(job.config))
     record = records.JobRecord(records.FINISHED, job.hash, settings, job.swept, checksum, job=job.name)
     records.write_record(job.folder, record)
 
@@ -371,12 +371,12 @@ def test_a_result_of_version_1_of_the_draws_is_a_conflict_that_says_so():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     job = found.jobs[0]
     finish(job)
-    settings = schema.deciding(job.config)
+    settings = identity.deciding(job.config)
     version = settings.pop("draws")
     record = records.read_record(job.folder)
     assert record is not None
     # as package 0.1.0 wrote it: the hash of the settings alone
-    old = replace(record, hash=schema.content_hash(settings), settings=schema.spelt_short(settings))
+    old = replace(record, hash=identity.content_hash(settings), settings=identity.spelt_short(settings))
     records.write_record(job.folder, old)
     (line,) = sweep.conflicts(found)
     assert f"finished with other settings (version of the draws: 1 there, {version} here); allowed: another" in line
@@ -384,7 +384,7 @@ def test_a_result_of_version_1_of_the_draws_is_a_conflict_that_says_so():
 
 
 def test_the_notes_do_not_draw_by_key_and_keep_their_hash():
-    assert "draws" not in schema.deciding(plan(["experiment=notes"]).jobs[0].config)
+    assert "draws" not in identity.deciding(plan(["experiment=notes"]).jobs[0].config)
 
 
 BASE = ["cell=tanh,relu", "hidden_size=8", "name=a"]
@@ -628,9 +628,9 @@ def test_with_force_what_another_process_has_just_computed_is_not_computed_again
 
 def test_the_hash_of_a_job_is_that_of_its_deciding_settings():
     job = plan(["steps=5"]).jobs[0]
-    assert job.hash == schema.content_hash(schema.deciding(job.config))
+    assert job.hash == identity.content_hash(identity.deciding(job.config))
     assert replace(job, folder=Path("elsewhere")).hash == job.hash
-    assert json.loads(json.dumps(schema.deciding(job.config))) == schema.deciding(job.config)
+    assert json.loads(json.dumps(identity.deciding(job.config))) == identity.deciding(job.config)
 
 
 def test_values_that_change_nothing_in_some_jobs_are_told():

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from gradient_horizon import make_cell, names
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.experiments.jacobian import measure
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 
 SQUARES = blocks.Program(lambda network, shift: {"square": network["x"] * network["x"] + shift})
 
 
 def measured(**values) -> xr.Dataset:
-    return measure(schema.checked({"steps": 30, "anchors": ["end", "start"], **values}), lambda _: None)
+    return measure(validation.checked({"steps": 30, "anchors": ["end", "start"], **values}), lambda _: None)
 
 
 def assert_same_bytes(part: xr.Dataset, whole: xr.Dataset) -> None:

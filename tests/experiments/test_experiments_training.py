@@ -13,7 +13,9 @@ from gradient_horizon import experiments
 from gradient_horizon.analysis.outcomes import final_error
 from gradient_horizon.analysis.tables.training import solved_table
 from gradient_horizon.experiments import training
-from gradient_horizon.settings.schema import SettingError, checked, networks_of
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings.identity import networks_of
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets
 from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.training import Member

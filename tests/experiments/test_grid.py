@@ -5,7 +5,8 @@ from jax import monitoring
 
 from gradient_horizon import experiments
 from gradient_horizon.experiments import grid
-from gradient_horizon.settings.schema import checked, networks_of
+from gradient_horizon.settings.identity import networks_of
+from gradient_horizon.settings.validation import checked
 
 PLENTY = 2**40  # bytes
 

@@ -31,7 +31,8 @@ from gradient_horizon.figures.activations import tanh_derivatives
 from gradient_horizon.figures.horizon import horizons_of
 from gradient_horizon.figures.kit import panels, quantiles, style, theory, weight_scale
 from gradient_horizon.measures.horizon import gradient_horizon
-from gradient_horizon.settings.schema import FIELDS, checked
+from gradient_horizon.settings.schema import FIELDS
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets
 
 N = 16

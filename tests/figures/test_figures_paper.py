@@ -24,7 +24,7 @@ from gradient_horizon.figures.paper import (
     thresholds,
     triangle,
 )
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets
 
 

@@ -11,7 +11,7 @@ from gradient_horizon.analysis import outcomes
 from gradient_horizon.analysis.intervals import share
 from gradient_horizon.figures import share_solved, state_gradients
 from gradient_horizon.figures.kit import histories, weight_scale
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.store import datasets
 
 SOLVED = [[-1, 10, 20, -1], [10, 10, 40, -1]]
@@ -217,7 +217,9 @@ class TestStateGradients:
         assert [ax.get_ylim()[1] for ax in axes] == [12.5, 20.5]
 
     def test_tasks_keep_their_own_times(self):
-        lengths = {task: schema.checked({"experiment": "training", "task": task}).steps for task in ("adding", "story")}
+        lengths = {
+            task: validation.checked({"experiment": "training", "task": task}).steps for task in ("adding", "story")
+        }
         dataset = datasets.join([trained({"task": task}, steps=None) for task in lengths])
         axes = [ax for ax in panels_of(figures.state_gradient_over_training(dataset)) if ax.get_xlabel()]
         assert lengths["adding"] != lengths["story"]

@@ -20,9 +20,10 @@ from gradient_horizon.measures.wide import (
     reads_subnormal,
     sized_jacobian,
 )
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.numerics.extended_range import Extended
-from gradient_horizon.settings.rules import SettingError
-from gradient_horizon.settings.schema import Config, checked
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.settings.validation import checked
 
 N, T = 4, 5
 POWERS = {

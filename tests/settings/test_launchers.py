@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from gradient_horizon.commands import launch, sweep
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.settings import launchers
-from gradient_horizon.settings.rules import SettingError
 
 MARKER = "touch marker"
 BREAKS = ("\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029")

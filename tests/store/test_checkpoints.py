@@ -15,7 +15,7 @@ import pytest
 import gradient_horizon as gh
 from gradient_horizon import experiments
 from gradient_horizon.ensembles import devices
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import files
 from gradient_horizon.store.checkpoints import Checkpoints
 

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from gradient_horizon import experiments
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets, netcdf, netcdf_limits, seal
 from gradient_horizon.store.records import ResultError
 

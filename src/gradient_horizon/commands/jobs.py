@@ -16,15 +16,9 @@ from gradient_horizon import __version__
 from gradient_horizon.commands import interrupts
 from gradient_horizon.commands.progress import ProgressMeter
 from gradient_horizon.ensembles import devices
-from gradient_horizon.settings.schema import (
-    Config,
-    as_dict,
-    checked,
-    content_hash,
-    deciding,
-    networks_of,
-    spelt_short,
-)
+from gradient_horizon.settings.identity import as_dict, content_hash, deciding, networks_of, spelt_short
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import files, provenance, records
 from gradient_horizon.store.checkpoints import Checkpoints
 

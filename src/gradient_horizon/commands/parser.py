@@ -20,7 +20,7 @@ import argcomplete.shell_integration
 from gradient_horizon import __version__
 from gradient_horizon.commands import interrupts, run, status, verify
 from gradient_horizon.commands.common import DONE, FAILED, INTERRUPTED, WRONG, UsageError, preset_names
-from gradient_horizon.settings.rules import SettingError, one_line
+from gradient_horizon.names.rules import SettingError, one_line
 from gradient_horizon.store.files import Harmless
 from gradient_horizon.store.records import ResultError
 
@@ -213,17 +213,17 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
 def _settings(options: argparse.Namespace) -> int:
     import json
 
-    from gradient_horizon.settings import compose, schema
+    from gradient_horizon.settings import compose, validation
 
     own = compose.experiments_defaults()
     if options.overrides:
         key, _, experiment = options.overrides[-1].partition("=")
         if key != "experiment" or len(options.overrides) > 1:
             raise UsageError(f"settings: {' '.join(options.overrides)!r} is not allowed; allowed: experiment=NAME")
-        schema.check_value("experiment", experiment)
-        print(schema.describe_settings(experiment, own.get(experiment)))
+        validation.check_value("experiment", experiment)
+        print(validation.describe_settings(experiment, own.get(experiment)))
         return DONE
-    print(schema.describe_settings())
+    print(validation.describe_settings())
     print("Defaults of single experiments (gradient-horizon settings experiment=NAME shows all that it reads):")
     for name, values in own.items():
         print(f"  experiment={name}: {', '.join(f'{key}={json.dumps(value)}' for key, value in values.items())}")

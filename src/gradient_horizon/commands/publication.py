@@ -20,7 +20,8 @@ from gradient_horizon.commands.jobs import Job
 from gradient_horizon.commands.sweep import Sweep
 from gradient_horizon.figures.kit import style
 from gradient_horizon.figures.paper import paper_figure
-from gradient_horizon.settings.schema import AXES, Config, as_dict, settings_of, spelt_short
+from gradient_horizon.settings.identity import as_dict, spelt_short
+from gradient_horizon.settings.schema import AXES, Config, settings_of
 from gradient_horizon.store import datasets, files, provenance, records
 
 ENDINGS = ("pdf", "png", "csv", "md")

@@ -5,14 +5,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gradient_horizon.commands import interrupts, jobs
 from gradient_horizon.ensembles import devices
-from gradient_horizon.settings import compose, schema
-from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import compose, identity, schema, validation
 from gradient_horizon.store import files, records, sweep_folders
 
 _log = logging.getLogger(__name__)
@@ -34,23 +34,24 @@ class Sweep:
 def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     """Return every job of `overrides`, or raise `SettingError` for the first wrong setting. Writes nothing."""
     base, values, axes, launcher = compose.composed(overrides, multirun=multirun)
-    deciding = schema.deciding(base)
-    for key, others in (("steps", {"task", "distance"}), ("transient", {"steps"})):
-        if key in deciding and values[key] is None and others & set(axes):
+    deciding = identity.deciding(base)
+    for key in schema.FROM_OTHERS:
+        if key in deciding and values[key] is None and set(schema.SETTINGS[key].usual_from) & set(axes):
             deciding[key] = None  # each job has its own
-    name = base.name or f"{base.experiment}-{schema.content_hash({**deciding, 'axes': axes})[:8]}"
+    name = base.name or f"{base.experiment}-{identity.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     if launcher is not None and not (whole := str(folder.resolve())).isprintable():
         raise SettingError("output", whole, "a folder of printable characters, as a launcher's script names it")
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > compose.MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {compose.MOST_JOBS}")
+    every = replace(base, name=name, **{key: values[key] for key in schema.FROM_OTHERS})
     planned: dict[str, jobs.Job] = {}
     idle: dict[str, list[tuple[str, Any]]] = {}
     for point in itertools.product(*(axes[key] for key in keys)):
         at = dict(zip(keys, point, strict=True))
-        config = schema.checked({**values, **at, "name": name})
-        for key, reason in schema.unread(config).items():
+        config = validation.changed(every, at)
+        for key, reason in validation.unread(config).items():
             several = axes.get(key) or (getattr(config, key) if key in schema.AXES else [])
             if len(several) > 1:
                 idle.setdefault(key, []).append((reason, several))
@@ -102,7 +103,7 @@ def _shared_conflict(sweep: Sweep) -> str:
     differing: dict[str, list[Any]] = {}
     for known in there:
         # a setting that one side does not share is, or was, swept there
-        differing |= schema.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
+        differing |= validation.disagreements([known, sweep.shared], known.keys() ^ sweep.shared.keys())
     if not differing:
         return ""
     differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in differing.items())
@@ -205,8 +206,8 @@ def check_still_wanted(job: jobs.Job) -> None:
         raise SettingError("name", job.config.name, f"another one: {job.occupied()} ({'; '.join(differences)})")
     shared = sweep_folders.shared_settings(job.folder.parent)
     if shared is not None:
-        settings = schema.deciding(job.config)
-        differing = schema.disagreements([shared, settings], settings.keys() - shared.keys())
+        settings = identity.deciding(job.config)
+        differing = validation.disagreements([shared, settings], settings.keys() - shared.keys())
         if differing:
             differences = "; ".join(f"{key}: {a!r} there, {b!r} here" for key, (a, b) in differing.items())
             raise SettingError("name", job.config.name, f"another one: other settings were planned ({differences})")

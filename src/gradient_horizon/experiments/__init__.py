@@ -1,19 +1,15 @@
 """Experiments: each takes a checked `Config` and returns a labelled Dataset. One experiment per file."""
 
 from collections.abc import Callable
-from importlib import import_module
-from types import ModuleType
 
 import xarray as xr
 
-from gradient_horizon.settings.schema import Config, cut
+from gradient_horizon.names import declare
+from gradient_horizon.settings.identity import cut
+from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
 
 Report = Callable[[float], None]  # receives the number of networks finished since the last call, possibly fractional
-
-
-def _module_of(config: Config) -> ModuleType:
-    return import_module(f"gradient_horizon.experiments.{config.experiment}")
 
 
 def slabs(config: Config, budget: int) -> list[Config]:
@@ -22,13 +18,14 @@ def slabs(config: Config, budget: int) -> list[Config]:
     Nothing is compiled or computed. Raises `SettingError` for networks that the precision cannot represent. JAX is not
     loaded before this call.
     """
-    most = _module_of(config).slab_size(config, budget)
+    slab_size = declare.declared(declare.Experiment)[config.experiment].load_slab_size()
+    most = None if slab_size is None else slab_size(config, budget)
     return [config] if most is None else cut(config, most)
 
 
 def measure(config: Config, report: Report, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Run the experiment named by `config`, resuming from what `checkpoints` hold. JAX is not loaded before this call.
 
-    All networks are held in memory at once; `slabs` says whether they fit.
+    All networks are held in memory at once; `slabs` cuts a config into what fits.
     """
-    return _module_of(config).measure(config, report, checkpoints)
+    return declare.declared(declare.Experiment)[config.experiment].load()(config, report, checkpoints)

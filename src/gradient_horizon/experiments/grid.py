@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon.ensembles import blocks
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.numerics.arrays import available
-from gradient_horizon.settings.rules import SettingError
 from gradient_horizon.store.checkpoints import Checkpoints
 
 # A slab is the number of networks measured before they are labelled and written: about `SLAB` bytes of results, but at

@@ -12,10 +12,63 @@ from gradient_horizon.experiments.networks import NETWORK, Measurement, Network,
 from gradient_horizon.measures.horizon import gradient_horizon
 from gradient_horizon.measures.jacobian_norms import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.measures.trajectory import system_of
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
 
-_BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state.h, "cell": lambda state: state.c}
+DECLARES = declare.Experiment(
+    "jacobian",
+    "how far the gradient reaches: norms of the Jacobian product against lag",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    settings={
+        "norms": declare.Setting(
+            ["frobenius"], rules.some_of(names.NORMS), "norms of the Jacobian product", type=Any, coordinate="norm"
+        ),
+        "block": declare.Setting(
+            "state",
+            rules.one_of(names.BLOCKS),
+            "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all",
+            idle=lambda settings: "" if declare.cell_of(settings).blocks else f"cell={settings.cell}",
+        ),
+        "anchors": declare.Setting(
+            ["end"],
+            rules.some_of(names.ANCHORS),
+            "end: dh_T/dh_t for every t; start: dh_t/dh_0",
+            type=Any,
+            coordinate="anchor",
+        ),
+        "horizon_threshold": declare.Setting(
+            3.0, rules.POSITIVE, "decades that the gradient may gain or lose before its horizon"
+        ),
+        "method": declare.Setting(
+            "auto", rules.one_of(names.METHODS), "how the product is formed; jacrev is the reference"
+        ),
+        "recheck": declare.Setting(
+            False, rules.SWITCH, "measure one block again with method=jacrev and record the difference"
+        ),
+    },
+    needs=(
+        declare.Need(
+            "block",
+            lambda settings: settings.block in ("state", *declare.cell_of(settings).blocks),
+            lambda settings: f"state where cell={settings.cell}, whose state is one vector",
+        ),
+        *(
+            declare.Need(
+                "method",
+                lambda settings, anchor=anchor, fitting=fitting: (
+                    anchor not in settings.anchors or settings.method in ("auto", "jacrev", fitting)
+                ),
+                lambda settings, anchor=anchor, fitting=fitting: (
+                    f"auto, jacrev or {fitting} where anchors holds {anchor}"
+                ),
+            )
+            for anchor, fitting in names.METHOD_OF_ANCHOR.items()
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +96,17 @@ def _products(spec: Spec, cell: Cell, network: Network) -> dict[str, ScaledNorms
             anchor=anchor,
             norms=spec.norms,
             method=spec.method,
-            block=_BLOCKS[spec.block],
+            block=_attribute(cell.name, spec.block),
             care=spec.care,
         )
         for anchor in spec.anchors
     }
+
+
+def _attribute(cell: str, block: str) -> Block | None:
+    """Return the function that takes the `block` from the state of a cell; None for the whole state."""
+    name = declare.declared(declare.Cell)[cell].blocks.get(block)
+    return None if name is None else lambda state: getattr(state, name)
 
 
 LogNorms = dict[str, dict[str, np.ndarray]]  # by anchor, then norm; shape (networks, lags)

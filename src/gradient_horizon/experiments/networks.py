@@ -16,6 +16,7 @@ from gradient_horizon.ensembles import blocks, devices
 from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
+from gradient_horizon.names import declare
 from gradient_horizon.numerics import lapack
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
@@ -51,23 +52,20 @@ class Measurement(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["forget_bias", "bias_scale", "input_scale", "state_scale", "noise_scale"],
-    meta_fields=["family", "weights", "hidden_size", "steps", "inputs", "input_size", "precision"],
+    data_fields=["cell", "bias_scale", "input_scale", "state_scale", "noise_scale"],
+    meta_fields=["weights", "steps", "inputs", "precision"],
 )
 @dataclass(frozen=True)
 class Draw:
     """How a network is drawn. All cells of a family share one compiled program, whatever the scales."""
 
-    family: str
+    cell: Cell
     weights: str
-    hidden_size: int
     steps: int
-    forget_bias: float
     bias_scale: float
     input_scale: float
     state_scale: float
     inputs: str
-    input_size: int
     noise_scale: float
     precision: str
 
@@ -82,25 +80,29 @@ class Constants(NamedTuple):
 
 def draw_of(config: Config) -> Draw:
     """Return the `Draw` that the settings describe."""
+    size = {"none": 0, "digits": 1, "noise": config.input_size or config.hidden_size}[config.inputs]
     return Draw(
-        family=names.FAMILY_OF_CELL[config.cell],
+        cell=cell_of(config, names.FAMILY_OF_CELL[config.cell], size),
         weights=config.weights,
-        hidden_size=config.hidden_size,
         steps=config.steps,
-        forget_bias=config.forget_bias,
         bias_scale=config.bias_scale,
         input_scale=config.input_scale,
         state_scale=config.state_scale,
         inputs=config.inputs,
-        input_size={"none": 0, "digits": 1, "noise": config.input_size or config.hidden_size}[config.inputs],
         noise_scale=config.noise_scale,
         precision=config.precision,
     )
 
 
+def cell_of(config: Config, name: str, input_size: int) -> Cell:
+    """Return the cell `name` with the settings of `config`."""
+    own = {key: getattr(config, key) for key in declare.declared(declare.Cell)[name].settings}
+    return make_cell(name, config.hidden_size, input_size, **own)
+
+
 def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
     """Draw the parameters, initial state and inputs of one network."""
-    cell = make_cell(draw.family, draw.hidden_size, draw.input_size, forget_bias=draw.forget_bias)
+    cell = draw.cell
     dtype = jnp.dtype(draw.precision)
     key = jax.random.key(network["seed"])
     params = cell.init(key, network["weight_scale"], draw.weights, draw.bias_scale, draw.input_scale, dtype)
@@ -109,7 +111,7 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     if draw.inputs == "digits":
         xs = digit_sequence(key, pixels, draw.steps, dtype)
     elif draw.inputs == "noise":
-        xs = noise_sequence(key, draw.input_size, draw.steps, draw.noise_scale, dtype)
+        xs = noise_sequence(key, cell.input_size, draw.steps, draw.noise_scale, dtype)
     return params, h0, xs
 
 
@@ -154,9 +156,7 @@ class Networks:
     def __init__(self, config: Config, checkpoints: Checkpoints | None = None):
         self.config = config
         draw = draw_of(config)
-        cell = make_cell(
-            config.cell, config.hidden_size, draw.input_size, leak=config.leak, forget_bias=config.forget_bias
-        )
+        cell = cell_of(config, config.cell, draw.cell.input_size)
         self.state_size = cell.state_size
         # without bias and inputs the state of a homogeneous cell may be scaled, by a different program
         rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"

@@ -6,11 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.nodes import node_split
+from gradient_horizon.names import declare
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
+
+DECLARES = declare.Experiment(
+    "nodes",
+    "what the activation and the matrix each contribute to the norm of a gradient",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    needs=(
+        declare.Need(
+            "cell",
+            lambda settings: declare.cell_of(settings).one_path,
+            lambda settings: f"{', '.join(names.ONE_PATH_CELLS)} where experiment=nodes",
+        ),
+    ),
+)
 
 NODES = ("activation", "matrix")
 

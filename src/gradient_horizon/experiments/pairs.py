@@ -8,8 +8,18 @@ import xarray as xr
 from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.names import declare
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
+
+DECLARES = declare.Experiment(
+    "pairs",
+    "norms of the Jacobian product between every two times",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    defaults={"seeds": 1},
+)
 
 
 def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:

@@ -9,8 +9,33 @@ import xarray as xr
 from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.singular_values import log_singular_values_at_lags
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
+
+DECLARES = declare.Experiment(
+    "singular_values",
+    "in how many directions the gradient survives: all singular values of the Jacobian product",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    settings={
+        "lags": declare.Setting(
+            None,
+            rules.LAGS,
+            "steps back from T, at most T; null: 1, 2, 5, 10, 20, 50, ... and T",
+            type=Any,
+            coordinate="lag",
+        )
+    },
+    needs=(
+        declare.Need(
+            "lags",
+            lambda settings: settings.lags is None or settings.lags[-1] <= settings.steps,
+            lambda settings: f"at most steps={settings.steps}",
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)

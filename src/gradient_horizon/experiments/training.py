@@ -9,13 +9,14 @@ import jax
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.cells.cell import make_cell
+from gradient_horizon import names
 from gradient_horizon.ensembles import blocks, devices
 from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
+from gradient_horizon.experiments.networks import cell_of
 from gradient_horizon.experiments.structure import Structure, joined, parted
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
-from gradient_horizon.tasks.limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
 from gradient_horizon.tasks.make import make_task
 from gradient_horizon.training.ending import ends, left
 from gradient_horizon.training.initialisations import PUBLISHED
@@ -25,11 +26,98 @@ from gradient_horizon.training.record import Record, blanked, observe
 from gradient_horizon.training.spec import Flossing, Member, Omega, TrainSpec
 from gradient_horizon.training.train import solved_at
 
+DECLARES = declare.Experiment(
+    "training",
+    "train networks on a task and follow their gradients through time",
+    make="measure",
+    slab_size="slab_size",
+    reads=(
+        *("experiment", "cell", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
+        *("bias_scale", "input_scale", "initialisation", "batch_size", "precision"),
+    ),
+    defaults={"hidden_size": 50, "weight_scales": [1.0], "learning_rates": [0.1]},
+    settings={
+        "task": declare.Setting("temporal_order", rules.one_of(names.TASKS), "what is learned"),
+        "updates": declare.Setting(1000, rules.whole(1), "how many"),
+        "record_every": declare.Setting(
+            None,
+            rules.whole_or_null(1),
+            "updates between two records; null: a twentieth of them",
+            type=int | None,
+        ),
+        "test_size": declare.Setting(1000, rules.whole(1), "fresh sequences that each record is made on"),
+        "optimizer": declare.Setting("sgd", rules.one_of(names.OPTIMIZERS), "what turns gradients into updates"),
+        "learning_rates": declare.Setting(
+            [0.01], rules.RATES, "networks at each learning rate", type=Any, coordinate="learning_rate"
+        ),
+        "clip": declare.Setting("book", rules.one_of(names.CLIP_RULES), "what shortens a gradient that is too long"),
+        "clip_thresholds": declare.Setting(
+            [1.0],
+            rules.RATES,
+            "networks at each threshold of the clip rule",
+            type=Any,
+            coordinate="clip_threshold",
+            idle=declare.where("clip", "none"),
+        ),
+        "output_scale": declare.Setting(
+            1.0,
+            rules.NOT_NEGATIVE,
+            "readout weights have variance output_scale^2 / N",
+            idle=declare.unless("initialisation", None),
+        ),
+        "solved_below": declare.Setting(
+            None,
+            rules.POSITIVE_OR_NULL,
+            "the error under which the task counts as solved; null: the task's own",
+            type=float | None,
+        ),
+        "until_solved": declare.Setting(False, rules.SWITCH, "no updates once a network has solved its task"),
+        "omega": declare.Setting(0.0, rules.NOT_NEGATIVE, "weight of Pascanu's regulariser; 0: none"),
+        "omega_squared": declare.Setting(
+            True,
+            rules.SWITCH,
+            "the regulariser of squared norms (else of norms)",
+            idle=declare.where("omega", 0),
+        ),
+        "floss_updates": declare.Setting(0, rules.whole(0), "updates of gradient flossing before training; 0: none"),
+        "floss_exponents": declare.Setting(
+            1, rules.whole(1), "Lyapunov exponents that flossing pushes to zero", idle=declare.where("floss_updates", 0)
+        ),
+        "floss_rate": declare.Setting(
+            0.001, rules.POSITIVE, "learning rate of flossing", idle=declare.where("floss_updates", 0)
+        ),
+        "floss_every": declare.Setting(
+            0,
+            rules.whole(0),
+            "floss again before every so many updates; 0: never",
+            idle=declare.where("floss_updates", 0),
+        ),
+    },
+    needs=(
+        declare.Need(
+            "record_every",
+            lambda settings: settings.record_every is None or settings.record_every <= settings.updates,
+            lambda settings: f"at most updates={settings.updates}",
+        ),
+        declare.Need(
+            "cell",
+            lambda settings: not settings.omega or declare.cell_of(settings).one_path,
+            lambda settings: f"{', '.join(names.ONE_PATH_CELLS)} where omega is above 0",
+        ),
+        declare.Need(
+            "floss_exponents",
+            lambda settings: settings.floss_exponents <= declare.state_size(settings),
+            lambda settings: f"at most {declare.state_size(settings)}, the size of the state",
+        ),
+    ),
+)
+
 
 def spec_of(config: Config) -> TrainSpec:
     """Return the `TrainSpec` that the settings describe."""
-    task = make_task(config.task, config.steps, distance=config.distance)
-    cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
+    declared = declare.declared(declare.Task)[config.task]
+    task = make_task(config.task, config.steps, **{key: getattr(config, key) for key in declared.settings})
+    cell = cell_of(config, config.cell, task.input_size)
     gain, input_scale, output_scale = 1.0, config.input_scale, config.output_scale
     if config.initialisation is not None:
         published = PUBLISHED[config.initialisation]
@@ -50,7 +138,7 @@ def spec_of(config: Config) -> TrainSpec:
         updates=config.updates,
         record_every=config.record_every or -(-config.updates // 20),
         test_size=config.test_size,
-        solved_below=config.solved_below or SOLVED_BELOW.get(config.task, SOLVED_BELOW_OTHERS),
+        solved_below=config.solved_below or declared.solved_below,
         until_solved=config.until_solved,
         omega=Omega(config.omega, config.omega_squared) if config.omega else None,
         flossing=floss if floss.updates else None,

@@ -17,8 +17,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from gradient_horizon import names
-from gradient_horizon.settings import launchers, presets, schema
-from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.names import declare
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import identity, launchers, presets, schema, validation
 
 MOST_JOBS = 100_000
 LONGEST_OVERRIDE = 20_000  # characters, which Hydra parses in two seconds; longer ones take it minutes
@@ -85,10 +86,10 @@ def _check_override(override: Override) -> None:
         if not override.is_add() or not isinstance(value, str):
             raise SettingError("sweeps", override.input_line, "+sweeps=NAME, one value per command")
         if value not in presets.names():
-            near = schema.did_you_mean(value, presets.names())
+            near = validation.did_you_mean(value, presets.names())
             raise SettingError("sweeps", value, f"the presets {', '.join(presets.names())}{near}")
     else:
-        schema.check_key(key, value)
+        validation.check_key(key, value)
         if override.is_delete():
             raise SettingError(f"~{key}", value, because="a setting can be changed but not deleted")
         _check_sweep(override)
@@ -124,20 +125,18 @@ def initialised() -> Iterator[Callable[[Sequence[str]], DictConfig]]:
     Only the package's `conf/` and what is registered in this process are used, so that a folder that happens to be in
     the working directory is not mistaken for a launcher's settings.
     """
-    ConfigStore.instance().store(name="settings", node=schema.Config)
+    store = ConfigStore.instance()
+    store.store(name="settings", node=schema.Config)
+    for name, defaults in experiments_defaults().items():
+        store.store(group="experiment", name=name, node={"experiment": name, **defaults}, package="_global_")
     with initialize_config_dir(str(presets.root() / "conf"), version_base="1.3", job_name="gradient-horizon"):
         yield lambda overrides: compose("config", list(overrides), return_hydra_config=True)
 
 
 def experiments_defaults() -> dict[str, dict[str, Any]]:
-    """Return, for each experiment, the settings for which it has its own default, from `conf/experiment/`."""
-    defaults = {}
-    for name in names.EXPERIMENTS:
-        values = OmegaConf.to_container(OmegaConf.load(presets.root() / "conf" / "experiment" / f"{name}.yaml"))
-        assert isinstance(values, dict)
-        own = {str(key): value for key, value in values.items() if key != "experiment"}
-        defaults |= {name: own} if own else {}
-    return defaults
+    """Return, for each experiment, the settings for which it has its own default."""
+    declared = declare.declared(declare.Experiment)
+    return {name: dict(declared[name].defaults) for name in names.EXPERIMENTS}
 
 
 def _axis(override: Override) -> list[Any]:
@@ -154,7 +153,7 @@ def _axis(override: Override) -> list[Any]:
             raise SettingError(key, f"{values[0]},{values[1]},...", f"at most {MOST_JOBS} jobs")
         if key in schema.FROM_OTHERS and value_of_job is None:
             raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
-        checked = schema.check_value(key, value_of_job)
+        checked = validation.check_value(key, value_of_job)
         # 1 and 1.0 are the same setting, hence the same job; lists keep their spelling, which makes shorter job names.
         values.append(value_of_job if key in schema.JOINED else checked)
     if not values:
@@ -211,7 +210,7 @@ def composed(overrides: Sequence[str], *, multirun: bool = False) -> Composition
     for override in fixed:
         key, value = override.key_or_group, override.value()
         if key == "experiment" or (key in schema.FIELDS and "${" not in str(value)):
-            schema.check_value(key, value)
+            validation.check_value(key, value)
     preset = presets.read(names_of_presets[0]) if names_of_presets else {}
     axes = _axes([*swept, *_swept_by(preset, on_line=last)])
     mode = (preset.get("hydra") or {}).get("mode")
@@ -222,10 +221,10 @@ def composed(overrides: Sequence[str], *, multirun: bool = False) -> Composition
     node = _compose(fixed, names_of_presets[0] if names_of_presets else "", preset)
     settings = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
     spelt = [override for override in fixed if override.key_or_group in schema.AXES]
-    base = schema.from_node(settings, {override.key_or_group: override.value() for override in spelt})
+    base = validation.from_node(settings, {override.key_or_group: override.value() for override in spelt})
     named = [override.key_or_group for override in parsed if override.key_or_group in schema.FIELDS]
     _check_read(base.experiment, [*axes, *named], base)
-    values = schema.as_dict(base)
+    values = identity.as_dict(base)
     for key in schema.FROM_OTHERS:
         if settings[key] is None:  # the usual value, which depends on each job's other settings
             values[key] = None

@@ -15,8 +15,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon.settings import rules
-from gradient_horizon.settings.rules import Rule, SettingError
+from gradient_horizon.names import rules
+from gradient_horizon.names.rules import Rule, SettingError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon.settings import launchers, schema
-from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import launchers, validation
 
 LARGEST_FILE = 2**16  # bytes
 DEEPEST = 10  # nested lists and mappings
@@ -137,8 +137,8 @@ def _check(values: Mapping[str, Any]) -> None:
         elif key == "hydra":
             _check_hydra(value)
         else:
-            schema.check_key(key, value)
-            schema.check_value(key, value)
+            validation.check_key(key, value)
+            validation.check_value(key, value)
 
 
 def _check_defaults(entries: Any) -> None:
@@ -148,7 +148,7 @@ def _check_defaults(entries: Any) -> None:
             raise SettingError("defaults", entry, allowed)
         for group, name in entry.items() if isinstance(entry, dict) else ():
             if group == "override /experiment":
-                schema.check_value("experiment", name)
+                validation.check_value("experiment", name)
             elif group == "override /hydra/launcher":
                 launchers.check_name(name)
             else:
@@ -175,6 +175,6 @@ def _check_hydra(given: Any) -> None:
         if not isinstance(params, Mapping):
             raise SettingError("hydra.sweeper.params", params, "NAME: VALUE,VALUE")
         for key, value in params.items():
-            schema.check_key(key, value)
+            validation.check_key(key, value)
             if not isinstance(value, str | int | float | list):
                 raise SettingError(f"hydra.sweeper.params.{key}", value, "VALUE,VALUE")

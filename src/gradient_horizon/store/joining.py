@@ -10,7 +10,7 @@ import xarray as xr
 from xarray.core.indexing import LazilyIndexedArray
 
 from gradient_horizon import names
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import schema, validation
 from gradient_horizon.store import joined_arrays, records
 from gradient_horizon.store.joined_arrays import JoinedArray, Placed, is_covered
 from gradient_horizon.store.records import ResultError
@@ -225,7 +225,7 @@ def _check_joinable(
         raise DifferentJobsError(
             f"{', '.join(both)}: a swept setting, and a dimension of the result; allowed: one of them"
         )
-    different = schema.disagreements([settings for _, settings in described], keys)
+    different = validation.disagreements([settings for _, settings in described], keys)
     if not different:
         return
     examples = []

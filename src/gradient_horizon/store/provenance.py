@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gradient_horizon import __version__
-from gradient_horizon.settings.schema import HOUSEKEEPING, Config, as_dict, draws_of, spelt_short
+from gradient_horizon.names import declare
+from gradient_horizon.settings.identity import described
+from gradient_horizon.settings.schema import Config, draws_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CALCULATING = ("jax", "jaxlib", "numpy", "optax", "pandas", "scipy", "xarray")  # versions that may affect the numbers
@@ -67,6 +69,7 @@ def _code_hash(package: Path) -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     digest.update(json.dumps({name: version(name) for name in CALCULATING}).encode())
+    digest.update(json.dumps(declare.packages()).encode())
     return digest.hexdigest()
 
 
@@ -84,23 +87,21 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _recorded_settings(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in spelt_short(as_dict(config)).items() if key not in HOUSEKEEPING}
-
-
 def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: float) -> dict[str, Any]:
     """Return the attributes of a result; `settings` is the hash of its settings, and `wall_time` is in seconds."""
     import jax
 
     draws = draws_of(config.experiment)
+    packages = sorted({one.package for one in declare.chosen(config) if one.package})
     return {
         "title": f"Gradient Horizon: {config.experiment}",
         "experiment": config.experiment,
-        "config": json.dumps(_recorded_settings(config)),
+        "config": json.dumps(described(config)),
         "config_hash": settings,
         "swept": json.dumps(swept),
         **({} if draws is None else {"draws": draws}),
         "package_version": __version__,
+        **({"packages": json.dumps(packages)} if packages else {}),
         "jax_version": jax.__version__,
         "python_version": platform.python_version(),
         "git_commit": _git_commit(),

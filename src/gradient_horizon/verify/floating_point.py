@@ -17,7 +17,7 @@ from gradient_horizon.experiments.notes import notes_matrix
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.training.clipping import clip_gradients, global_norm
 from gradient_horizon.verify import plots
 from gradient_horizon.verify.comparison import (
@@ -200,7 +200,7 @@ def one_bad_network(full: bool) -> Iterator[Item]:
         "cell": "linear", "weights": "identity", "hidden_size": n, "steps": steps, "seeds": seeds,
         "weight_scales": [shrinking, growing], "anchors": ["start"], "bias_scale": 0.1,
     }  # fmt: skip
-    dataset = experiments.measure(schema.checked(settings), lambda _: None)
+    dataset = experiments.measure(validation.checked(settings), lambda _: None)
     cell = make_cell("linear", n)
     # h_t = 4^t (h_0 + b/3) - b/3
     starts = [cell.initial_state(key) + cell.init(key, bias_scale=0.1).bias / 3 for key in map(jax.random.key, seeds)]
@@ -229,7 +229,7 @@ def dying_state(full: bool) -> Iterator[Item]:
     """A ReLU state that falls below the smallest float32, without a change of its slopes."""
     steps, g = 256, 0.25
     settings = {"cell": "relu", "hidden_size": 8, "steps": steps, "seeds": 8, "weight_scales": [g, 1.0]}
-    log_norm = experiments.measure(schema.checked(settings), lambda _: None).log_norm.isel(norm=0)
+    log_norm = experiments.measure(validation.checked(settings), lambda _: None).log_norm.isel(norm=0)
     lag = np.arange(1, steps + 1)
     expected = log_norm.sel(weight_scale=1.0).values + lag * math.log(g)
     yield worst(

@@ -15,7 +15,7 @@ from gradient_horizon import experiments
 from gradient_horizon.cells.cell import make_cell
 from gradient_horizon.cells.vanilla import VanillaParams
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.theory.fixed_point import critical_line, mean_field
 from gradient_horizon.verify import plots
 from gradient_horizon.verify.comparison import Item, Line, Plot, extrapolated, worst
@@ -107,7 +107,7 @@ def largest_exponent(full: bool) -> Iterator[Item]:
             "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted,
             "transient": transient, "exponents": 1, "seeds": seeds, "weight_scales": [g],
         }  # fmt: skip
-        dataset = experiments.measure(schema.checked(settings), lambda _: None)
+        dataset = experiments.measure(validation.checked(settings), lambda _: None)
         samples.append(dataset.lyapunov_exponent.values[0, :, 0].astype(np.float64))
     small, large = LYAPUNOV_SIZES[full]
     limit, tolerance = extrapolated(samples[0], samples[1], 1.0)
@@ -161,7 +161,7 @@ def below_the_edge(full: bool) -> Iterator[Item]:
         "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted, "seeds": len(seeds),
         "weight_scales": [g], "transient": transient, "precision": "float64",
     }  # fmt: skip
-    dataset = experiments.measure(schema.checked(settings), lambda _: None).isel(weight_scale=0)
+    dataset = experiments.measure(validation.checked(settings), lambda _: None).isel(weight_scale=0)
     init = make_cell("tanh", n).init
     weights = [init(jax.random.key(seed), g, dtype=jnp.float64).recurrent for seed in seeds]
     conditions = np.linalg.cond(np.linalg.eig(np.array(weights))[1])

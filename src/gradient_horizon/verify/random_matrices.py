@@ -17,7 +17,7 @@ from gradient_horizon.cells.vanilla import VanillaParams
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.theory.fixed_point import mean_field_horizon
 from gradient_horizon.theory.random_matrices import (
     gaussian_log_growth_variance,
@@ -191,7 +191,7 @@ def _small_tanh_networks(n: int, g: float, seeds: int) -> Any:
     settings = {
         "cell": "tanh", "hidden_size": n, "steps": 20, "seeds": seeds, "weight_scales": [g], "state_scale": 1e-3,
     }  # fmt: skip
-    return experiments.measure(schema.checked(settings), lambda _: None).isel(weight_scale=0)
+    return experiments.measure(validation.checked(settings), lambda _: None).isel(weight_scale=0)
 
 
 GAUSSIAN = {False: (256, (48, 96)), True: (512, (128, 256))}

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from gradient_horizon.names import declare
+
 _MEANING = {
     "jacobian": (
         "The horizon is the first lag at which the norm of ∂h_T/∂h_(T-lag) has lost (vanished) or gained (exploded)"
@@ -39,8 +41,9 @@ _MEANING = {
 
 def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
     """Return three lines: what is measured, which figure to look at first, and how to load all of the numbers."""
-    sentence, picture = _MEANING[dataset.attrs["experiment"]]
     attributes = dataset.attrs
+    experiment = attributes["experiment"]
+    sentence, picture = _MEANING.get(experiment) or (_help(experiment), experiment)
     configs = [job["config"] for job in json.loads(attributes["jobs"])] if "jobs" in attributes else []
     configs = configs or [json.loads(attributes["config"])]
     words = {key: _words(dataset, configs, key) for key in ("horizon_threshold", "steps", "solved_below")}
@@ -49,6 +52,12 @@ def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
         f"Look at {folder / picture}.pdf first.",
         f"In Python, gradient_horizon.load({str(folder)!r}) holds every number, as an xarray Dataset.",
     ]
+
+
+def _help(experiment: str) -> str:
+    """Return the help of an experiment of an installed package as a sentence."""
+    text = declare.declared(declare.Experiment)[experiment].help
+    return f"{text[:1].upper()}{text[1:]}.".replace("{", "{{").replace("}", "}}")
 
 
 def _words(dataset: xr.Dataset, configs: Sequence[Mapping[str, Any]], key: str) -> str:

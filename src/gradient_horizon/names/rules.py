@@ -1,8 +1,9 @@
 """Rules for the values of settings, in words and as tests, and the error for a value that breaks one. Loads no JAX."""
 
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,16 @@ def cut(text: str) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a setting allows: in words, as a test, and as the words offered by shell completion."""
+    """What a setting allows: in words, as a test, and as the words offered by shell completion.
+
+    `expand` turns a value as it is written into the one that is tested and used: `8` seeds into 0 to 7, a range into
+    its numbers. What it cannot expand it returns unchanged, or as an empty list, which no rule accepts.
+    """
 
     allowed: str
     accepts: Callable[[Any], bool]
     options: tuple[str, ...] = ()
+    expand: Callable[[Any], Any] = lambda value: value
 
 
 def is_number(value: Any) -> bool:
@@ -86,6 +92,7 @@ def some_of(options: Sequence[str]) -> Rule:
         f"one or more of {', '.join(options)}, each once",
         lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(options),
         tuple(options),
+        _expanded_names,
     )
 
 
@@ -121,8 +128,8 @@ SEEDS = Rule(
     lambda value: (
         bool(value) and all(is_whole(s) and 0 <= s <= LARGEST_SEED for s in value) and len(set(value)) == len(value)
     ),
+    expand=lambda value: _expanded_seeds(value),
 )
-
 LAGS = Rule(
     f"a list of different whole numbers of at least 1 and at most {LARGEST_WHOLE}, or null",
     lambda value: (
@@ -133,18 +140,70 @@ LAGS = Rule(
             and len(set(value)) == len(value)
         )
     ),
+    expand=lambda value: _expanded_lags(value),
 )
 
 
-def _some_numbers(allowed: str, accepts: Callable[[Any], bool]) -> Rule:
+def _some_numbers(allowed: str, accepts: Callable[[Any], bool], usual: Sequence[float] | None = None) -> Rule:
+    """Numbers of which `accepts` holds; null stands for the `usual` ones."""
     return Rule(
         f"{allowed}, a list of different ones, or {{start: .., stop: .., num: .., spacing: linear or log}}",
         lambda value: bool(value) and all(accepts(entry) for entry in value) and len(set(value)) == len(value),
+        expand=lambda value: _expanded_numbers(list(usual) if value is None and usual else value),
     )
 
 
-SCALES = _some_numbers("a finite number of at least 0", lambda value: is_number(value) and value >= 0)
+SCALES = _some_numbers(
+    "a finite number of at least 0", lambda value: is_number(value) and value >= 0, (0.5, 1.0, 1.5, 2.0)
+)
 RATES = _some_numbers("a finite number above 0", lambda value: is_number(value) and value > 0)
+
+
+def _expanded_seeds(value: Any) -> Any:
+    if is_whole(value) and 1 <= value <= MOST_VALUES:
+        return list(range(value))
+    return value if isinstance(value, list) else []
+
+
+def _expanded_numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        try:
+            start, stop, num = (value[key] for key in ("start", "stop", "num"))
+            spacing = value.get("spacing", "linear")
+            if set(value) - {"start", "stop", "num", "spacing"} or spacing not in ("linear", "log"):
+                return []
+            if not (is_whole(num) and 1 <= num <= MOST_VALUES):
+                return []
+            if not (is_number(start) and is_number(stop)):
+                return []
+            if spacing == "log":
+                if min(start, stop) <= 0:
+                    return []
+                start, stop = math.log(start), math.log(stop)
+            points = [start + (stop - start) * k / max(num - 1, 1) for k in range(num)]
+            value = [math.exp(point) for point in points] if spacing == "log" else points
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return []
+    if is_number(value):
+        value = [value]
+    if not isinstance(value, list):
+        return []
+    # Twelve digits: 1.05 is the same network whether it was typed or came from a range.
+    return [unsigned_zero(float(f"{scale:.12g}")) if is_number(scale) else scale for scale in value]
+
+
+def unsigned_zero(value: float) -> float:
+    """Return the same number, but 0.0 for -0.0, which would have a name and a hash of its own."""
+    return value + 0.0
+
+
+def _expanded_lags(value: Any) -> Any:
+    value = [value] if is_whole(value) else value
+    return sorted(value) if isinstance(value, list) and all(map(is_whole, value)) else value
+
+
+def _expanded_names(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
 
 
 def _is_name(value: Any) -> bool:
