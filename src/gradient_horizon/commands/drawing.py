@@ -6,7 +6,7 @@ written last, so that if a process ends while drawing, for whatever reason, the 
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import xarray as xr
@@ -14,27 +14,29 @@ import xarray as xr
 from gradient_horizon import __version__, figures
 from gradient_horizon.store import files, records, sweep_folders
 
-RECORD = "figures.json"
+FIGURES = "figures.json"
 ENDINGS = (".pdf", ".png")
 
 
-def shown_by(folder: Path) -> str:
-    """Return a hash of what the figures of a sweep's folder should show.
-
-    This covers the names and checksums of its finished results, and the version of the package.
-    """
+def finished(folder: Path) -> dict[str, str]:
+    """Return the checksums of the finished results in a sweep's folder, by the names of their jobs."""
     checksums = {}
     for job in sweep_folders.job_folders(folder):
         record = records.readable_record(job)
         if record is not None and records.state_of(job) == records.FINISHED:
             checksums[job.name] = record.checksum
-    return hashlib.sha256(json.dumps([__version__, checksums], sort_keys=True).encode()).hexdigest()
+    return checksums
+
+
+def shown_by(checksums: Mapping[str, str]) -> str:
+    """Return a hash of what figures of these results show, which also covers the version of the package."""
+    return hashlib.sha256(json.dumps([__version__, dict(checksums)], sort_keys=True).encode()).hexdigest()
 
 
 def _record_of(folder: Path) -> tuple[str, dict[str, str]]:
     """Return what the figures there were drawn from, and a hash of each of their files; both empty if unknown."""
     try:
-        record = json.loads(files.read_regular(folder / RECORD))
+        record = json.loads(files.read_regular(folder / FIGURES))
         return record["shows"], {name: record["files"][name] for name in record["files"] if _is_figure(name)}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "", {}
@@ -75,5 +77,5 @@ def _draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], Non
     for name in before.keys() - {path.name for path in paths}:
         (folder / name).unlink(missing_ok=True)
     record = {"shows": shows, "files": {path.name: records.file_checksum(path) for path in paths}}
-    files.write_atomically(folder / RECORD, json.dumps(record, indent=1).encode() + b"\n")
+    files.write_atomically(folder / FIGURES, json.dumps(record, indent=1).encode() + b"\n")
     return paths

@@ -200,8 +200,10 @@ def _conclude(screen: "Console", folder: Path, *, redraw: bool) -> int:
     from gradient_horizon.commands import drawing
     from gradient_horizon.store import datasets, records, sweep_folders
 
-    shows = drawing.shown_by(folder)
+    finished = drawing.finished(folder)
     dataset = datasets.load(folder)
+    left_out = json.loads(dataset.attrs["missing_jobs"])  # among them finished jobs whose results were altered
+    shows = drawing.shown_by({name: checksum for name, checksum in finished.items() if name not in left_out})
     for table in tables.tables(dataset):
         screen.print(table)
     for line in (*tables.recheck_lines(dataset), *_left_out_lines(dataset, folder)):
