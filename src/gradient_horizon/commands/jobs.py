@@ -355,7 +355,7 @@ def _result(config: Config, folder: Path, made_by: str, report: Callable[[float]
     own in `folder` until the whole is written from them.
     """
     from gradient_horizon import experiments
-    from gradient_horizon.store import datasets
+    from gradient_horizon.store import datasets, joining
 
     slabs = experiments.slabs(config, devices.memory_budget(config.memory_budget))
     if len(slabs) == 1:
@@ -374,7 +374,7 @@ def _result(config: Config, folder: Path, made_by: str, report: Callable[[float]
         checksum = datasets.save(dataset, own / records.RESULT)
         records.write_record(own, records.JobRecord(records.FINISHED, settings, {}, {}, checksum))
         files.remove_tree(own / PARTS)
-    return datasets.concatenated([datasets.open_job(own, lazy=True) for own in folders])
+    return joining.concatenated([datasets.open_job(own, lazy=True) for own in folders])
 
 
 def _checkpoints(config: Config, folder: Path, made_by: str) -> Checkpoints:

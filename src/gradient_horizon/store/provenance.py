@@ -74,7 +74,7 @@ def _code_hash(package: Path) -> str:
 
 
 def made_by(settings: str) -> str:
-    """Return all that determines the bytes of a checkpoint, apart from the machine: the hash of the settings, and the code.
+    """Return what determines the bytes of a checkpoint, apart from the machine: the hash of the settings, and the code.
 
     The commit is not included, since other changes committed along with the package's source do not affect the numbers.
     """
