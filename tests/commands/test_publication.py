@@ -148,7 +148,7 @@ def test_without_data_a_drawing_names_the_command_that_makes_them(here, capsys, 
         RESULT.write_bytes(RESULT.read_bytes()[:-1])
     before = state()
     assert main(["figures", "notes", "--quick", "--draw-only"]) == 1
-    said = f"gradient-horizon: notes: 1 of its 1 jobs are missing or stale; {MAKES} makes them\n"
+    said = f"gradient-horizon: notes: 1 of its 1 jobs are missing or stale; {MAKES} computes them\n"
     assert capsys.readouterr() == ("", said)
     assert state() == before
     assert main(["figures", "notes", "--quick"]) == 0
@@ -161,7 +161,7 @@ def test_data_of_other_settings_are_left_alone(here, monkeypatch, capsys, option
     before = state()
     assert main(["figures", "notes", "--quick", *options]) == 1
     command = MAKES.replace("notes output", "notes steps=5 output") + " force=true"
-    assert capsys.readouterr().err.endswith(f"{command} makes them\n")
+    assert capsys.readouterr().err.endswith(f"{command} computes them\n")
     assert state() == before
 
 

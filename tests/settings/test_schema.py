@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gradient_horizon import names
-from gradient_horizon.commands.sweep import experiments_defaults
 from gradient_horizon.names.rules import SettingError
 from gradient_horizon.settings import identity, schema, validation
+from gradient_horizon.settings.compose import experiments_defaults
 from gradient_horizon.settings.identity import content_hash, deciding
 from gradient_horizon.settings.schema import Config, settings_of
 from gradient_horizon.settings.validation import checked, describe_settings

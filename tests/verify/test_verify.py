@@ -15,7 +15,7 @@ import pytest
 
 from gradient_horizon.cells import activations
 from gradient_horizon.cells.activations import ACTIVATIONS
-from gradient_horizon.experiments import networks, population
+from gradient_horizon.experiments import grid, networks
 from gradient_horizon.measures import jacobian_products, singular_values, volume_growth
 from gradient_horizon.measures import trajectory as trajectories
 from gradient_horizon.measures.trajectory import Trajectory, rollout
@@ -67,13 +67,13 @@ def sabotage(monkeypatch):
         if target is not None:
             set_it = monkeypatch.setitem if isinstance(target, dict) else monkeypatch.setattr
             set_it(target, name, replacement)
-        population.program.cache_clear()
+        grid.program.cache_clear()
         return [
             line.law for section in verify(sections={"": checks}) for line in section.comparisons if not line.passed
         ]
 
     yield failed
-    population.program.cache_clear()
+    grid.program.cache_clear()
 
 
 def named(laws, words):

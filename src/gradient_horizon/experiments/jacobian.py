@@ -8,18 +8,19 @@ import xarray as xr
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
-from gradient_horizon.experiments.networks import NETWORK, Network, Networks
+from gradient_horizon.experiments.networks import NETWORK, Measurement, Network, Networks
 from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.measures.jacobian_norms import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.measures.trajectory import system_of
 from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 
 DECLARES = declare.Experiment(
     "jacobian",
     "how far the gradient reaches: norms of the Jacobian product against lag",
     make="measure",
+    slab_size="slab_size",
     reads=declare.DRAWN,
     settings={
         "norms": declare.Setting(
@@ -140,18 +141,32 @@ def _largest_difference(log_norms: LogNorms, reference: LogNorms, places: np.nda
     return largest
 
 
-def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
-    """Measure every network of `config` and label the result."""
-    networks = Networks(config, parts)
-    spec = Spec(
+def _spec(config: Config) -> Spec:
+    return Spec(
         # the horizon is defined by the Frobenius norm, which costs little compared with the product
         norms=tuple(dict.fromkeys(("frobenius", *config.norms))),
         block=config.block,
         anchors=tuple(config.anchors),
         method=config.method,
     )
+
+
+def _measurement(config: Config) -> Measurement:
+    spec = _spec(config)
     products_alone = spec.norms == ("frobenius",) and spec.method != "jacrev"
-    measured = networks.every(_measure, spec, report, side_by_side=products_alone)
+    return Measurement(_measure, spec, side_by_side=products_alone)
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(_measurement(config), budget)
+
+
+def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
+    """Measure every network of `config` and label the result."""
+    networks = Networks(config, checkpoints)
+    spec = _spec(config)
+    measured = networks.every(_measurement(config), report)
     log_norms = _log_norms(measured["scaled"])
     suspect = _suspect(measured["scaled"])
     with_exponents = np.zeros(networks.total, bool)
@@ -159,7 +174,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
         places = np.flatnonzero(suspect)
         if not len(places) or spec.method == "jacrev":
             break
-        again = networks.over(_products, replace(spec, care=care), places)
+        again = networks.over(Measurement(_products, replace(spec, care=care)), places)
         for anchor, by_name in _log_norms(again).items():
             for name, values in by_name.items():
                 log_norms[anchor][name][places] = values
@@ -168,7 +183,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     rechecked: dict[str, Any] = {}
     if config.recheck:
         places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
-        reference = _log_norms(networks.over(_products, replace(spec, method="jacrev"), places))
+        reference = _log_norms(networks.over(Measurement(_products, replace(spec, method="jacrev")), places))
         difference = _largest_difference(log_norms, reference, places)
         rechecked = {"recheck_networks": len(places), "recheck_difference": difference}
 

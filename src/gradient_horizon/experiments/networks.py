@@ -14,13 +14,13 @@ from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.ensembles.block_size import batch_last_width, block_size
-from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.names import declare
 from gradient_horizon.numerics import lapack
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.drives import digit_pixels, digit_sequence, noise_sequence
 
 NETWORK = ("weight_scale", "seed")
@@ -37,6 +37,18 @@ class Network(NamedTuple):
 
 # measure(spec, cell, network) -> arrays; compiled once per `spec` and structure of the cell, for all of its numbers
 Measure = Callable[[Any, Cell, Network], Any]
+
+
+class Measurement(NamedTuple):
+    """What an experiment measures of each network.
+
+    `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
+    loops.
+    """
+
+    measure: Measure
+    spec: Hashable = None
+    side_by_side: bool = False
 
 
 @partial(
@@ -142,7 +154,7 @@ def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
 class Networks:
     """Every network of a job: all its seeds at each of its weight scales, with the seed varying fastest."""
 
-    def __init__(self, config: Config, parts: Parts | None = None):
+    def __init__(self, config: Config, checkpoints: Checkpoints | None = None):
         self.config = config
         draw = draw_of(config)
         cell = cell_of(config, config.cell, draw.cell.input_size)
@@ -151,15 +163,15 @@ class Networks:
         rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"
         (self._draw, scales), (self._cell, numbers) = parted(draw), parted(cell)
         self._rollout = (self._cell, config.steps, rescale)
-        self.population = Population(
+        self.grid = NetworkGrid(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
             block_size(self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()),
             precision=config.precision,
             constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
-            parts=parts,
+            checkpoints=checkpoints,
         )
-        self.population.refuse_underflow(program(_zeros, self._draw))
-        self.total, self.block = self.population.total, self.population.block
+        self.grid.refuse_underflow(program(_zeros, self._draw))
+        self.total, self.block = self.grid.total, self.grid.block
         # gated cells have more and longer sums, which gain nothing from sharing vector lanes
         self.width = batch_last_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
@@ -167,27 +179,26 @@ class Networks:
             precision=config.precision,
             backend=jax.default_backend(),
         )
-        self.shape, self.per_network = self.population.shape, self.population.label
+        self.shape, self.per_network = self.grid.shape, self.grid.label
 
-    def every(
-        self, measure: Measure, spec: Hashable, report: Callable[[float], None], *, side_by_side: bool = False
-    ) -> Any:
-        """Return the output of `measure` for every network, along a leading axis; `report` is called after each chunk.
+    def every(self, measurement: Measurement, report: Callable[[float], None]) -> Any:
+        """Return the measurement of every network, along a leading axis; `report` is called after each chunk."""
+        return self.grid.every(self._stages(measurement), report)
 
-        `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
-        loops.
-        """
-        return self.population.every(self._stages(measure, spec, self.width if side_by_side else 1), report)
-
-    def over(self, measure: Measure, spec: Hashable, places: Any) -> Any:
+    def over(self, measurement: Measurement, places: Any) -> Any:
         """Return the same for the networks at `places` only."""
-        return self.population.over(self._stages(measure, spec), self.population.at(places))
+        return self.grid.over(self._stages(measurement), self.grid.at(places))
 
-    def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[blocks.Program]:
+    def slab_size(self, measurement: Measurement, budget: int) -> int | None:
+        """Return how many networks may be measured at once in `budget` bytes (see `NetworkGrid.slab_size`)."""
+        return self.grid.slab_size(self._stages(measurement), budget)
+
+    def _stages(self, measurement: Measurement) -> list[blocks.Program]:
+        measure, spec, side_by_side = measurement
         return [
             program(_init_network, self._draw),
             program(_rolled, *self._rollout, width=self.width),
-            program(_measured, measure, spec, self._cell, width=width),
+            program(_measured, measure, spec, self._cell, width=self.width if side_by_side else 1),
         ]
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
@@ -197,16 +208,15 @@ class Networks:
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
-        of_unit = self.population.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
+        values_of_unit = self.grid.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
-        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in of_unit.items()}
+        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in values_of_unit.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
-        coordinates = self.population.coordinates()
-        if lag:
-            coordinates["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
-        return coordinates
+        lags = np.arange(1, self.config.steps + 1)
+        along_lags = {"lag": ("lag", lags, {"long_name": "lag", "units": "step"})} if lag else {}
+        return {**self.grid.coordinates(), **along_lags}
 
     def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the variables common to all experiments: W's extremes, finiteness of the states, and state size."""

@@ -73,10 +73,10 @@ def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str,
     }
 
 
-def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
+def measure(config: Config, report: Any, checkpoints: Any = None) -> xr.Dataset:
     """Compute the three series for every seed and weight scale, and the spectral radius that governs them.
 
-    `parts` is not used: the experiment is too short to need it.
+    `checkpoints` are not used: the experiment is too short to need them.
     """
     shape = (len(config.weight_scales), len(config.seeds))
     matrices = np.stack(

@@ -12,12 +12,12 @@ import xarray as xr
 from gradient_horizon import names
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.ensembles.block_size import training_block
+from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.networks import cell_of
-from gradient_horizon.experiments.population import Population, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.make import make_task
 from gradient_horizon.training.ending import ends, left
 from gradient_horizon.training.initialisations import PUBLISHED
@@ -31,6 +31,7 @@ DECLARES = declare.Experiment(
     "training",
     "train networks on a task and follow their gradients through time",
     make="measure",
+    slab_size="slab_size",
     reads=(
         *("experiment", "cell", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
         *("bias_scale", "input_scale", "initialisation", "batch_size", "precision"),
@@ -120,8 +121,8 @@ def spec_of(config: Config) -> TrainSpec:
     cell = cell_of(config, config.cell, task.input_size)
     gain, input_scale, output_scale = 1.0, config.input_scale, config.output_scale
     if config.initialisation is not None:
-        chosen = PUBLISHED[config.initialisation]
-        gain, std = chosen.gain, chosen.std
+        published = PUBLISHED[config.initialisation]
+        gain, std = published.gain, published.std
         input_scale, output_scale = std * task.input_size**0.5, std * config.hidden_size**0.5
     floss = Flossing(config.floss_updates, config.floss_exponents, config.floss_rate, config.floss_every)
     return TrainSpec(
@@ -187,13 +188,18 @@ def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any],
 class _Trainer:
     """The stage that trains a chunk of networks from record to record and reports its progress.
 
-    With `parts`, it writes checkpoints there and resumes from the last one.
+    With `checkpoints`, it saves its state there and resumes from the last one.
     """
 
     def __init__(
-        self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None], parts: Parts | None = None
+        self,
+        spec: TrainSpec,
+        total: int,
+        chunk: int,
+        report: Callable[[float], None],
+        checkpoints: Checkpoints | None = None,
     ):
-        self.spec, self.left, self.chunk, self.report, self.parts = spec, total, chunk, report, parts
+        self.spec, self.left, self.chunk, self.report, self.checkpoints = spec, total, chunk, report, checkpoints
         self.structure, _ = _parted(spec)
         self.ahead = 0.0  # networks of the current chunk that have been reported
 
@@ -208,8 +214,8 @@ class _Trainer:
         learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
         records = [_on_host(observed((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
-        if kept := self.parts and self.parts.checkpointed(work):
-            learner, records = _restored(learner, records[0], kept)
+        if saved := self.checkpoints and self.checkpoints.unfinished(work):
+            learner, records = _restored(learner, records[0], saved)
             self._advanced(len(records) - 1)
         over = np.any([ends(spec, record) for record in records], axis=0)
         for count in np.diff(spec.recorded)[len(records) - 1 :]:
@@ -220,8 +226,8 @@ class _Trainer:
                 records.append(_on_host(observed((networks, learner, over), constants)))
                 over = over | ends(spec, records[-1])
             self._advanced(1)
-            if self.parts:
-                self.parts.checkpoint(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
+            if self.checkpoints:
+                self.checkpoints.save_unfinished(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
         return _stacked(records, 1)
 
     def _advanced(self, records: int) -> None:
@@ -243,12 +249,14 @@ class _Trainer:
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Return the bytes that the updates take on all devices."""
-        begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
+        begin_stage, advance_stage = (program(stage, self.structure) for stage in (_begin, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
-        given = blocks.shapes_of(networks)
-        shapes = blocks.together(given, begun.shapes(given, constants), blocks.shapes_of(over))
-        known = advanced.known_memory(shapes, more)
-        return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
+        of_networks = blocks.shapes_of(networks)
+        shapes = blocks.together(of_networks, begin_stage.shapes(of_networks, constants), blocks.shapes_of(over))
+        known_size = advance_stage.known_memory(shapes, more)
+        if known_size is not None:
+            return known_size
+        return advance_stage.memory((networks, begin_stage(networks, constants), over), more)
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
@@ -267,12 +275,12 @@ def _stacked(records: list[Record], axis: int) -> Record:
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis=axis), *records)
 
 
-def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple[Learner, list[Record]]:
+def _restored(learner: Learner, record: Record, saved: list[np.ndarray]) -> tuple[Learner, list[Record]]:
     """Return the learner and records of a checkpoint, which have the structure of those given."""
     count = len(jax.tree.leaves(learner))
-    places = [jax.device_put(new, old.sharding) for new, old in zip(kept, jax.tree.leaves(learner), strict=False)]
+    places = [jax.device_put(new, old.sharding) for new, old in zip(saved, jax.tree.leaves(learner), strict=False)]
     structure = jax.tree.structure(record)
-    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*kept[count:], strict=True)]
+    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*saved[count:], strict=True)]
     return jax.tree.unflatten(jax.tree.structure(learner), places), records
 
 
@@ -293,12 +301,10 @@ _SERIES = {
 }
 
 
-def measure(config: Config, report: Callable[[float], None], parts: Parts | None = None) -> xr.Dataset:
-    """Train every network of `config` and label its history."""
-    spec = spec_of(config)
+def _grid(config: Config, spec: TrainSpec, checkpoints: Checkpoints | None = None) -> NetworkGrid:
     # without a clip rule the thresholds make no difference: one is trained and its result is used for all
     thresholds = config.clip_thresholds[:1] if config.clip == "none" else config.clip_thresholds
-    population = Population(
+    grid = NetworkGrid(
         {
             "learning_rate": config.learning_rates,
             "clip_threshold": thresholds,
@@ -314,20 +320,34 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         ),
         precision=config.precision,
         constants=Constants(_parted(spec)[1], spec.task.data()),
-        parts=parts,
+        checkpoints=checkpoints,
     )
-    population.refuse_underflow(program(_zeros, _parted(spec)[0]))
-    trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
-    history = population.every([trainer], trainer.finished)
-    dataset = _labelled(spec, population, history)
-    if len(config.clip_thresholds) > len(thresholds):
+    grid.refuse_underflow(program(_zeros, _parted(spec)[0]))
+    return grid
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be trained at once in `budget` bytes; None: all of them."""
+    spec = spec_of(config)
+    grid = _grid(config, spec)
+    return grid.slab_size([_Trainer(spec, grid.total, grid.block, lambda _: None)], budget)
+
+
+def measure(config: Config, report: Callable[[float], None], checkpoints: Checkpoints | None = None) -> xr.Dataset:
+    """Train every network of `config` and label its history."""
+    spec = spec_of(config)
+    grid = _grid(config, spec, checkpoints)
+    trainer = _Trainer(spec, grid.total, grid.block * jax.device_count(), report, checkpoints)
+    history = grid.every([trainer], trainer.finished)
+    dataset = _labelled(spec, grid, history)
+    if len(config.clip_thresholds) > len(grid.axes["clip_threshold"]):
         dataset = dataset.isel(clip_threshold=[0] * len(config.clip_thresholds))
         attributes = dataset.clip_threshold.attrs
         dataset = dataset.assign_coords(clip_threshold=("clip_threshold", config.clip_thresholds, attributes))
-    return dataset.assign_attrs(block_size=population.block)
+    return dataset.assign_attrs(block_size=grid.block)
 
 
-def _given(spec: TrainSpec) -> dict[str, Any]:
+def _references(spec: TrainSpec) -> dict[str, Any]:
     """Return the reference values for the histories: the level of chance, and the error that counts as solved."""
     described = {
         "chance_loss": (spec.task.chance_loss, "smallest loss without reading the input", "nat"),
@@ -339,8 +359,8 @@ def _given(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Dataset:
-    label = population.label
+def _labelled(spec: TrainSpec, grid: NetworkGrid, history: Record) -> xr.Dataset:
+    label = grid.label
     described = {
         name: label(getattr(history, name), "update", title=title, units=units)
         for name, (title, units) in _SERIES.items()
@@ -381,11 +401,11 @@ def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Da
             units="update",
         ),
         "state_size": ((), spec.cell.state_size, {"long_name": "size n of the state", "units": "1"}),
-        **_given(spec),
+        **_references(spec),
     }
     steps = np.arange(1, spec.task.steps + 1)
     coordinates = {
-        **population.coordinates(),
+        **grid.coordinates(),
         "update": ("update", np.asarray(spec.recorded), {"long_name": "update", "units": "1"}),
         "time": ("time", steps, {"long_name": "time t of the state", "units": "step"}),
         "lag": ("lag", steps, {"long_name": "lag", "units": "step"}),

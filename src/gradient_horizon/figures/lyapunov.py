@@ -16,7 +16,7 @@ from gradient_horizon.figures.kit import style, theory, weight_scale
 from gradient_horizon.figures.kit.panels import lines_of, remarks, split
 from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 INDEX = "index $i/n$"
 SPECTRUM = R"exponent $\lambda_i$ (1/step)"

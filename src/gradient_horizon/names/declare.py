@@ -170,11 +170,13 @@ class ClipRule(Declaration):
 
 @dataclass(frozen=True)
 class Experiment(Declaration):
-    """An experiment: `make(config, report, parts)` measures and returns a labelled Dataset.
+    """An experiment: `make(config, report, checkpoints)` measures and returns a labelled Dataset.
 
     - `reads`: the settings of others that decide its numbers; with them it reads the own settings of the cell, task,
       ensemble and clip rule that they name. `defaults`: the values of settings that have another default here.
     - `has_own_draws`: its seeds are those of another generator than JAX's.
+    - `slab_size`: the name of a function in the same file that returns, given `(config, budget)`, how many networks may
+      be measured at once in so many bytes of memory (None: all); larger jobs are cut. Without it, none is.
     - `draw`: the name of a function in the same file that draws the result of one job, or of a sweep, as a Figure of
       matplotlib; only the experiments of this package, whose figures are in `figures`, do without.
     """
@@ -186,7 +188,12 @@ class Experiment(Declaration):
     reads: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     has_own_draws: bool = False
+    slab_size: str = ""
     draw: str = ""
+
+    def load_slab_size(self) -> Callable[[Any, int], int | None] | None:
+        """Import the function that `slab_size` names; None if it names none."""
+        return getattr(import_module(self.module), self.slab_size) if self.slab_size else None
 
 
 KINDS: tuple[type[Declaration], ...] = (Cell, Ensemble, Task, ClipRule, Experiment)

@@ -52,10 +52,10 @@ def _git(checkout: Path, *words: str) -> str:
     own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(checkout.parent), "GIT_NO_LAZY_FETCH": "1"}
     command = ["git", *_QUIET, "-C", str(checkout), *words]
     try:
-        found = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        process = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 def code_hash() -> str:
@@ -74,7 +74,7 @@ def _code_hash(package: Path) -> str:
 
 
 def made_by(settings: str) -> str:
-    """Return all that determines the bytes of a part, apart from the machine: the hash of the settings, and the code.
+    """Return what determines the bytes of a checkpoint, apart from the machine: the hash of the settings, and the code.
 
     The commit is not included, since other changes committed along with the package's source do not affect the numbers.
     """

@@ -6,13 +6,14 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from gradient_horizon.experiments.networks import Networks
+from gradient_horizon.experiments.networks import Measurement, Networks
 from gradient_horizon.names import declare
 
 DECLARES = declare.Experiment(
     "step_norms",
     "the spectral norm of every step's Jacobian",
     make="measure",
+    slab_size="slab_size",
     reads=declare.DRAWN,
     draw="norm_against_time",
 )
@@ -28,10 +29,18 @@ def _measure(_, cell, network):
     return {"log_norm_of_step": jnp.log(norms)}
 
 
-def measure(config, report, parts=None):
+MEASUREMENT = Measurement(_measure)
+
+
+def slab_size(config, budget):
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(MEASUREMENT, budget)
+
+
+def measure(config, report, checkpoints=None):
     """Measure every network of `config`, whose state must be a vector, and label the result."""
-    networks = Networks(config, parts)
-    measured = networks.every(_measure, None, report)
+    networks = Networks(config, checkpoints)
+    measured = networks.every(MEASUREMENT, report)
     values = networks.per_network(
         measured["log_norm_of_step"], "time", title="log spectral norm of ∂h_t/∂h_(t-1)", comment="natural logarithm"
     )

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from gradient_horizon.analysis.laws import prediction
 from gradient_horizon.analysis.tables.layout import few_scales, median_of, points_of, swept_keys, table_of
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 
 def lyapunov_table(dataset: xr.Dataset) -> Table | None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.figures.kit import style
 from gradient_horizon.settings.schema import JOINED
-from gradient_horizon.store.datasets import is_label_of, settings_of
+from gradient_horizon.store.joining import is_label_of, settings_of
 
 MOST_PANELS, MOST_COLUMNS = 24, 4
 CHARACTERS = 96  # of a title across two columns of a page

@@ -13,7 +13,7 @@ from gradient_horizon.analysis.laws import Prediction, prediction
 from gradient_horizon.figures.kit import style
 from gradient_horizon.figures.kit.panels import lines_of
 from gradient_horizon.figures.kit.weight_scale import spans_decades
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 _DOTS: dict[str, Any] = {"linestyle": (0, (1, 1.3)), "linewidth": 1.0, "dash_capstyle": "butt", "gid": "theory"}
 _POINTS = 80

@@ -10,7 +10,7 @@ from gradient_horizon.analysis.outcomes import share_solved
 from gradient_horizon.figures import share_solved as success
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.panels import Grid, Panel
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 from gradient_horizon.store.records import ResultError
 
 TITLE = "Temporal order: success against length, for plain gradient descent, clipping, regularisation and both"

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from gradient_horizon.figures import lyapunov
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.measures.horizon import neutral_scale
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.fixed_point import critical_line
 

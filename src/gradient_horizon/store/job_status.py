@@ -1,15 +1,16 @@
 """The progress of a sweep during and after its run, wherever it runs, read from its records alone."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gradient_horizon.store import files, records
+from gradient_horizon.store import files, records, sweep_folders
 from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobStatus:
     """One job: its state, its networks and how many are done, the seconds taken and left, and what went wrong."""
 
     job: str
@@ -23,26 +24,26 @@ class Standing:
     process: int | None = None
 
 
-def standing_of(folder: Path, networks: int) -> Standing:
+def status_of(folder: Path, networks: int) -> JobStatus:
     """Return the standing of the job in `folder`, which was planned to have this many networks."""
     try:
         record, state = records.read_record(folder), records.state_of(folder)
     except records.DamagedError as error:
-        return Standing(folder.name, DAMAGED, networks, 0, why=str(error))
+        return JobStatus(folder.name, DAMAGED, networks, 0, why=str(error))
     if record is None or state == MISSING:
         damaged = record is None and files.is_regular(folder / records.RECORD)
         why = f"{records.RECORD} is cut short or altered; run computes the job again" if damaged else ""
-        return Standing(folder.name, MISSING, networks, 0, why=why)
+        return JobStatus(folder.name, MISSING, networks, 0, why=why)
     networks = record.networks or networks
     if state == FINISHED:
         why = f"no quick look: {record.picture}" if record.picture else ""
-        return Standing(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
+        return JobStatus(folder.name, state, networks, networks, record.wall_time, why=why, host=record.host)
     # by the clock that all machines share, whereas `began` and `changed` are by the writer's clock
     silence = 0.0 if state == FAILED else records.silence(folder)
     since = silence if state == RUNNING and math.isfinite(silence) else 0.0
     seconds = max(0.0, record.changed - record.began + since)
     silent = f"no sign of process {record.process} on {record.host} for {silence:.0f} s"
-    return Standing(
+    return JobStatus(
         folder.name,
         state,
         networks,
@@ -55,21 +56,28 @@ def standing_of(folder: Path, networks: int) -> Standing:
     )
 
 
-def standings(sweep: Path, *, look: bool = False) -> list[Standing]:
+def statuses(sweep: Path, *, look: bool = False) -> list[JobStatus]:
     """Return the standing of every job in a sweep's folder; `look` reads results too: altered ones are `damaged`."""
-    plan, _ = records.known_plan(sweep)
-    found = [standing_of(folder, plan.get(folder.name, 0)) for folder in records.job_folders(sweep)]
-    return [_looked_at(sweep / job.job, job) for job in found] if look else found
+    plan, _ = sweep_folders.known_plan(sweep)
+    jobs = [status_of(folder, plan.get(folder.name, 0)) for folder in sweep_folders.job_folders(sweep)]
+    return [_checked(sweep / job.job, job) for job in jobs] if look else jobs
 
 
-def _looked_at(folder: Path, job: Standing) -> Standing:
+def left_out(sweep: Path, missing: Collection[str]) -> list[JobStatus]:
+    """Return the status of the jobs that a joined result is `missing`; those whose result was altered are `damaged`."""
+    if not missing:
+        return []
+    return [_checked(sweep / job.job, job) for job in statuses(sweep) if job.job in missing]
+
+
+def _checked(folder: Path, job: JobStatus) -> JobStatus:
     record = records.readable_record(folder) if job.state == FINISHED else None
     if record is None or not record.checksum or records.is_intact(folder, record):
         return job
     return replace(job, state=DAMAGED, why=f"{records.RESULT} is not what was written; run computes it again")
 
 
-def counts(jobs: list[Standing]) -> dict[str, int]:
+def counts(jobs: list[JobStatus]) -> dict[str, int]:
     """Return the number of jobs in each state that occurs."""
     states = [job.state for job in jobs]
     return {
@@ -77,7 +85,7 @@ def counts(jobs: list[Standing]) -> dict[str, int]:
     }
 
 
-def seconds_left(jobs: list[Standing]) -> float | None:
+def seconds_left(jobs: list[JobStatus]) -> float | None:
     """Estimate the time left for the whole sweep, at the pace so far and with as many jobs in parallel as run now.
 
     None if no pace is known, or if nothing is running.

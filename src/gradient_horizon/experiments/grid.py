@@ -1,8 +1,12 @@
-"""The population of a job, one network per point of its axes: computed in chunks, resumed from parts, and labelled."""
+"""The networks of a job, one per point of its axes: computed in chunks, resumed from checkpoints, and labelled.
+
+A *block* is compiled together for one device, a *chunk* is a block on every device, and a *slab* is held in memory at
+once.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -12,10 +16,11 @@ import numpy as np
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.names.rules import SettingError
 from gradient_horizon.numerics.arrays import available
-from gradient_horizon.store.checkpoints import Parts, TooManyNetworksError
+from gradient_horizon.store.checkpoints import Checkpoints
 
 # A slab is the number of networks measured before they are labelled and written: about `SLAB` bytes of results, but at
-# least `SLAB_CHUNKS` chunks, as the last is padded. Meanwhile each byte exists `HELD` times: in parts, logs and files.
+# least `SLAB_CHUNKS` chunks, as the last is padded. Meanwhile each byte exists `HELD` times: in checkpoints, logs and
+# files.
 SLAB, SLAB_CHUNKS, HELD = 2**26, 16, 8
 _SMALLEST_DRAWN = 46  # bits: entries of W⁰ below 2^-46, about 1e-14, are never drawn
 
@@ -37,7 +42,7 @@ def program(function: Callable[..., Any], *arguments: Any, width: int = 1) -> bl
     return blocks.Program(partial(function, *arguments), width)
 
 
-class Population:
+class NetworkGrid:
     """The networks at all points of `axes`, the last axis varying fastest. Seeds are uint32, all else has `precision`.
 
     `block` networks share a compiled block on one device; `constants` are the same for every network.
@@ -50,30 +55,47 @@ class Population:
         *,
         precision: str,
         constants: Any = None,
-        parts: Parts | None = None,
+        checkpoints: Checkpoints | None = None,
     ):
         available(precision)
         self.axes = {name: list(values) for name, values in axes.items()}
         self.block = block
         self.shape = tuple(len(values) for values in self.axes.values())
         self.total = math.prod(self.shape)
-        self._constants, self._parts = constants, parts
-        columns = [np.asarray(values, np.uint32 if name == "seed" else precision) for name, values in self.axes.items()]
+        self._constants, self._checkpoints = constants, checkpoints
+        self._columns = {
+            name: np.asarray(values, np.uint32 if name == "seed" else precision) for name, values in self.axes.items()
+        }
+
+    @cached_property
+    def networks(self) -> dict[str, np.ndarray]:
+        """The values of every network along each axis."""
         places = np.unravel_index(np.arange(self.total), self.shape)
-        self.networks = {name: column[place] for name, column, place in zip(self.axes, columns, places, strict=True)}
+        return {name: column[place] for (name, column), place in zip(self._columns.items(), places, strict=True)}
 
     def every(self, stages: Sequence[blocks.Stage], report: Callable[[float], None]) -> Any:
         """Return the output of the last of `stages` for every network, along a leading axis.
 
-        Calls `report` after each chunk. Networks already in the job's parts are read from there; the others are
-        computed and added to them. With parts, raises `TooManyNetworksError` if the job should be run in pieces, and
-        `SettingError` if memory is too small for even one chunk.
+        Calls `report` after each chunk. Networks already in the job's checkpoints are read from there; the others are
+        computed and added to them. With checkpoints, raises `SettingError` if memory is too small for even one chunk.
         """
-        chunks = self._chunks(stages, self.networks) if self._parts is None else self._resumed(self._parts, stages)
+        kept = self._checkpoints
+        chunks = self._chunks(stages, self.networks) if kept is None else self._resumed(kept, stages)
         return blocks.gather(chunks, self.total, report)
 
+    def slab_size(self, stages: Sequence[blocks.Stage], budget: int) -> int | None:
+        """Return how many networks a slab holds if `budget` bytes may be filled; None if all networks fit into one.
+
+        Their results may take half of the memory; the other half is for computing them.
+        """
+        chunk = self.block * jax.device_count()
+        of_chunk = self._shapes(stages).leaves
+        each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in of_chunk) // chunk
+        most = max(chunk, min(budget // (2 * HELD * each), max(SLAB // each, SLAB_CHUNKS * chunk)))
+        return None if self.total <= most else most
+
     def over(self, stages: Sequence[blocks.Stage], networks: Mapping[str, np.ndarray]) -> Any:
-        """Return the same for `networks`, given by their values along the axes; nothing is added to the parts."""
+        """Return the same for `networks`, given by their values along the axes; nothing is added to the checkpoints."""
         return blocks.gather(self._chunks(stages, networks), len(networks["seed"]))
 
     def at(self, places: Any) -> dict[str, np.ndarray]:
@@ -86,23 +108,23 @@ class Population:
         XLA would flush that entry to 0, which gives a different network. `zeros` counts the parameters of a network
         that are 0.
         """
-        tiny = float(np.finfo(self.networks["weight_scale"].dtype).tiny)
-        asked = [scale for scale in self.axes["weight_scale"] if 0 < scale < tiny * 2**_SMALLEST_DRAWN]
-        if not asked:
+        dtype = self._columns["weight_scale"].dtype
+        tiny = float(np.finfo(dtype).tiny)
+        suspect = [scale for scale in self.axes["weight_scale"] if 0 < scale < tiny * 2**_SMALLEST_DRAWN]
+        if not suspect:
             return
         seeds = np.asarray(self.axes["seed"], np.uint32)
 
         def count(scale: float) -> np.ndarray:
-            networks = {name: np.full(len(seeds), column[0]) for name, column in self.networks.items()}
-            networks |= {"seed": seeds, "weight_scale": np.full(len(seeds), scale, networks["weight_scale"].dtype)}
+            networks = {name: np.full(len(seeds), column[0]) for name, column in self._columns.items()}
+            networks |= {"seed": seeds, "weight_scale": np.full(len(seeds), scale, dtype)}
             return np.asarray(self.over([zeros], networks))
 
         ordinary = count(1.0)
-        for scale in asked:
+        for scale in suspect:
             if np.any(count(scale) > ordinary):
-                precision = self.networks["weight_scale"].dtype.name
-                allowed = f"0, or scales at which no entry of W is below {tiny:.2g}, the smallest {precision}"
-                wider = "; or precision=float64" if precision == "float32" else ""
+                allowed = f"0, or scales at which no entry of W is below {tiny:.2g}, the smallest {dtype.name}"
+                wider = "; or precision=float64" if dtype == np.float32 else ""
                 raise SettingError("weight_scales", scale, allowed + wider)
 
     def _chunks(
@@ -110,51 +132,38 @@ class Population:
     ) -> Iterator[tuple[slice, Any]]:
         return blocks.map_blocks(stages, self.block, networks, self._constants, *check)
 
-    def _resumed(self, parts: Parts, stages: Sequence[blocks.Stage]) -> Iterator[tuple[slice, Any]]:
-        shapes = self._shapes(stages)
-        self._check_total(shapes.leaves, parts.budget)
+    def _resumed(self, kept: Checkpoints, stages: Sequence[blocks.Stage]) -> Iterator[tuple[slice, Any]]:
+        structure = self._shapes(stages).structure
         done = 0
-        for rows, leaves in parts.stored():
-            yield rows, jax.tree.unflatten(shapes.structure, leaves)
-            done = rows.stop
+        for places, leaves in kept.stored():
+            yield places, jax.tree.unflatten(structure, leaves)
+            done = places.stop
         if done == self.total:
             return
         try:
-            for rows, values in self._chunks(stages, self.at(slice(done, None)), partial(self._check, parts.budget)):
-                rows = slice(done + rows.start, done + rows.stop)
-                parts.add(rows, jax.tree.leaves(values))
-                yield rows, values
+            for chunk, values in self._chunks(stages, self.at(slice(done, None)), partial(self._check, kept.budget)):
+                places = slice(done + chunk.start, done + chunk.stop)
+                kept.add(places, jax.tree.leaves(values))
+                yield places, values
         except BaseException:  # interrupted or failed: keep what is finished
-            parts.flush()
+            kept.flush()
             raise
 
     def _shapes(self, stages: Sequence[blocks.Stage]) -> blocks.Shapes:
         """Return the shapes of the last stage's output for a chunk, without computing it."""
         size = self.block * jax.device_count()
         shapes = blocks.shapes_of(
-            {key: jax.ShapeDtypeStruct((size,), array.dtype) for key, array in self.networks.items()}
+            {key: jax.ShapeDtypeStruct((size,), column.dtype) for key, column in self._columns.items()}
         )
         for stage in stages:
             shapes = stage.shapes(shapes, self._constants)
         return shapes
 
-    def _check_total(self, chunk: Sequence[Any], budget: int) -> None:
-        """Raise `TooManyNetworksError` if there are more networks than a slab holds.
-
-        Their results may take half of the memory; the other half is for computing them.
-        """
-        size = self.block * jax.device_count()
-        each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in chunk) // size
-        most = max(size, min(budget // (2 * HELD * each), max(SLAB // each, SLAB_CHUNKS * size)))
-        if self.total > most:
-            raise TooManyNetworksError(most)
-
     def _check(self, budget: int, taken: int) -> None:
         if taken > budget:
-            least = (
-                f"at least {taken / 2**30:.2g} GiB, which {self.block} networks on each of {jax.device_count()} devices"
-            )
-            allowed = f"{least} take; or a smaller hidden_size, or fewer steps"
+            networks = f"{self.block} networks on each of {jax.device_count()} devices"
+            least = f"at least {taken / 2**30:.2g} GiB, which {networks} take"
+            allowed = f"{least}; or a smaller hidden_size, or fewer steps"
             raise SettingError("memory_budget", f"{budget / 2**30:.2g} GiB", allowed)
 
     def label(self, values: np.ndarray, *dims: str, title: str, units: str = "1", **more: Any) -> Any:
