@@ -147,14 +147,6 @@ def _first_vectors(products: Products, params: PyTree, before: Array, xs: PyTree
     return jnp.where(order[:, None] == jnp.arange(n)[None, :], jnp.ones((), dtype), jnp.zeros((), dtype))
 
 
-def _outcome(
-    products: Products, trajectory: Trajectory, mantissa: dict[str, Series], exponent: IntSeries, is_safe: Array
-) -> ScaledNorms:
-    touches_bad = ever(_outward(~trajectory.finite, products.anchor))[1:]
-    mantissa = {name: jnp.where(touches_bad, jnp.nan, value) for name, value in mantissa.items()}
-    return ScaledNorms(mantissa, exponent, jnp.any(~is_safe & ~touches_bad))
-
-
 class _Scaled(NamedTuple):
     """A product as `matrix` · `scale` · 2^e, where `matrix` · `scale` has the norm that `underflow` requires.
 
