@@ -30,7 +30,7 @@ import numpy as np
 
 import gradient_horizon as gh
 from gradient_horizon import figures
-from gradient_horizon.analysis.outcomes import foretold, has_solved, initial_log_norms
+from gradient_horizon.analysis.outcomes import horizon_auc, has_solved, initial_log_norms
 
 # %% [markdown]
 # ## A sweep of training
@@ -101,7 +101,7 @@ figures.solving_against_initial_growth(data)
 # %%
 for cell, weights in itertools.product(data.cell.values, data.weights.values):
     chosen = data.sel(cell=cell, weights=weights, clip="book").squeeze(["learning_rate", "clip_threshold"])
-    area = foretold(chosen)
+    area = horizon_auc(chosen)
     norms = initial_log_norms(chosen)  # of the product over √n
     median, _ = gh.horizon_quantile(*gh.gradient_horizon(norms.reshape(-1, norms.shape[-1]), 1))
     print(

@@ -6,7 +6,7 @@ from table_parts import rows_of
 from training_results import trained
 
 from gradient_horizon.analysis.intervals import share
-from gradient_horizon.analysis.outcomes import foretold
+from gradient_horizon.analysis.outcomes import horizon_auc
 from gradient_horizon.analysis.tables.sweep import tables
 from gradient_horizon.analysis.tables.training import prediction_table, solved_table
 from gradient_horizon.store.datasets import join
@@ -85,7 +85,7 @@ def test_at_most_five_weight_scales_are_shown_with_both_ends():
 def test_the_initial_horizon_as_a_predictor():
     tanh = trained({"cell": "tanh"}, weight_scales=(0.1, 0.9), steps=20, solved=[[-1, -1, 10, -1], [10, -1, 10, 10]])
     dataset = join([tanh, trained({"cell": "relu"}, weight_scales=(0.1, 0.9), steps=20)])
-    area = foretold(tanh)
+    area = horizon_auc(tanh)
     assert area is not None
     found = rows_of(prediction_table(dataset))
     assert found == [["tanh", "4/8", f"{area.estimate:.2f}", f"{area.lower:.2f}–{area.upper:.2f}"]]

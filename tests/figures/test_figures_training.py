@@ -434,7 +434,7 @@ class TestPrediction:
         assert not expected
         assert len(found) == 8
         assert [mark for mark, _ in found].count("x") == 1
-        area = outcomes.foretold(data)
+        area = outcomes.horizon_auc(data)
         assert area is not None
         assert ax.texts[0].get_text() == f"AUC {area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})"
         assert words_of(figure)[0] == ["solved", "not solved", "diverged"]

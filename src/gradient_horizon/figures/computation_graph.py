@@ -68,6 +68,6 @@ def _backward(ax: Axes) -> None:
     ax.text(53.5, 10.4, R"$\delta_h$", ha="left", va="center", fontsize=8, color=BACKWARD)
     for name, (becomes, does) in _BACK.items():
         _, x, y = _NODES[name]
-        told: dict[str, Any] = {"ha": "center", "va": "bottom", "color": BACKWARD}
-        ax.text(x, y + _HEIGHT / 2 + 0.6, becomes, fontsize=7.5, **told)
-        ax.text(x, y + _HEIGHT / 2 + 3.4, does, fontsize=style.SMALL, linespacing=1.1, **told)
+        look: dict[str, Any] = {"ha": "center", "va": "bottom", "color": BACKWARD}
+        ax.text(x, y + _HEIGHT / 2 + 0.6, becomes, fontsize=7.5, **look)
+        ax.text(x, y + _HEIGHT / 2 + 3.4, does, fontsize=style.SMALL, linespacing=1.1, **look)

@@ -22,7 +22,7 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Scal
 
     Returns whether any of them clips at all.
     """
-    drawn, clips = [], False
+    curves, clips = [], False
     for ax, data in zip(axes, panels, strict=True):
         updates, before = histories.bands_of(data, "gradient_norm")
         _, after = histories.bands_of(data, "clipped_gradient_norm")
@@ -30,8 +30,8 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Scal
         if not np.array_equal(before, after, equal_nan=True):
             histories.draw_bands(ax, updates, after, colours, banded=False, **_AFTER)
             clips = True
-        drawn += [before, after]
-    histories.set_ordinate(axes, drawn)
+        curves += [before, after]
+    histories.set_ordinate(axes, curves)
     return clips
 
 

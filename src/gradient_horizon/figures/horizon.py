@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradient_horizon.figures.kit import style, theory, weight_scale
-from gradient_horizon.figures.kit.panels import lines_of, remarks, setting, split
+from gradient_horizon.figures.kit.panels import left_out_note, lines_of, setting, split
 from gradient_horizon.figures.kit.quantiles import LEVELS
 from gradient_horizon.measures.horizon import horizon_quantile
 
@@ -125,11 +125,11 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
     """Return notes on networks without a known horizon, and on panels that are left out."""
     kinds = dataset["horizon_kind"].values
     lost = int(np.sum(kinds == "nonfinite"))
-    said = (
+    note = (
         f"{lost} of {int(np.sum(kinds != ''))} networks overflow: they explode, at an unknown lag. No band where they"
         " are more than a tenth, no median where they are half."
     )
-    return ([said] if lost else []) + remarks(0, 0, left_out)
+    return ([note] if lost else []) + left_out_note(left_out)
 
 
 def horizon_against_scale(dataset: xr.Dataset) -> Figure:
@@ -141,8 +141,7 @@ def horizon_against_scale(dataset: xr.Dataset) -> Figure:
     dataset = dataset.sortby("weight_scale")
     grid = split(dataset, within=("cell",))
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, weight_scale.LABEL, YLABEL)
+        figure, axes = grid.subplots(weight_scale.LABEL, YLABEL)
         names, marks = draw_horizons(axes, [panel.data for panel in grid.panels])
         key = names + marks + style.median_key(dataset.sizes["seed"])
         key += theory.key_of(panel.data for panel in grid.panels)

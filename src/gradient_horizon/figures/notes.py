@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, left_out_note, split
 from gradient_horizon.figures.kit.quantiles import quantiles, thin_band, thin_curve
 
 NORM, LOGARITHM = R"$\Vert dh\Vert_F\,/\,N$", R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$"
@@ -127,6 +127,6 @@ def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
         axes[1, 0].set_ylabel(LOGARITHM)
         key = logarithms_key()
         seeds = dataset.sizes["seed"]
-        notes = remarks(0, 0, len(columns) - len(places))
+        notes = left_out_note(len(columns) - len(places))
         style.add_key(figure, key if seeds == 1 else key + style.median_key(seeds), notes)
     return figure

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.analysis.outcomes import exists, foretold, has_diverged, has_solved, initial_growth
+from gradient_horizon.analysis.outcomes import exists, has_diverged, has_solved, horizon_auc, initial_growth
 from gradient_horizon.figures.kit import histories, style
-from gradient_horizon.figures.kit.panels import setting
+from gradient_horizon.figures.kit.panels import left_out_note, setting
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.share_solved import budget
 from gradient_horizon.settings.schema import Config
@@ -72,7 +72,7 @@ def draw_points(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Sca
 
 
 def _verdict(data: xr.Dataset) -> str:
-    area = foretold(data)
+    area = horizon_auc(data)
     if area is not None:
         return f"AUC {area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})"
     return "all solved" if has_solved(data).any() else "none solved"
@@ -94,15 +94,14 @@ def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
 
     One panel per combination of swept settings, at the learning rate and clip threshold with which most networks solved
     the task; networks that did not are drawn above the line. Each panel states how well the initial gradient horizon
-    tells the two apart: `outcomes.foretold`.
+    tells the two apart: `outcomes.horizon_auc`.
     """
     dataset = dataset.sortby("weight_scale")
     grid = histories.split_at_best(dataset)
     panels = [panel.data for panel in grid.panels]
     with style.applied():
         colours = ScaleColours(dataset["weight_scale"].values)
-        figure = grid.new_figure()
-        axes = grid.axes(figure, XLABEL, YLABEL)
+        figure, axes = grid.subplots(XLABEL, YLABEL)
         shown, off = draw_points(axes, panels, colours)
         colours.add_bar(figure, axes)
         key = key_of(shown)
@@ -113,7 +112,6 @@ def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
             *histories.chosen_note(dataset, ("learning_rate", "clip_threshold")),
         ]
         notes += zero_note(off)
-        if grid.left_out:
-            notes.append(f"{grid.left_out} more panels are not shown.")
+        notes += left_out_note(grid.left_out)
         style.add_key(figure, key, notes)
     return figure

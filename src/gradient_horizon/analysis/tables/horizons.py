@@ -110,7 +110,7 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
 
 def _caption(neutral: list[str], reaches: list[str]) -> str | None:
     """Explain the less common entries."""
-    said = {
+    remarks = {
         "neutral g > or <: the median gradient vanishes or explodes at every scale": any(
             cell.startswith((">", "<")) for cell in neutral
         ),
@@ -118,7 +118,7 @@ def _caption(neutral: list[str], reaches: list[str]) -> str | None:
         "a–b, a to b: the median lies between": any("–" in cell or " to " in cell for cell in reaches),
         "?: half or more overflow, which hides the lag": any("?" in cell for cell in reaches),
     }
-    return "; ".join(words for words, is_needed in said.items() if is_needed) or None
+    return "; ".join(words for words, is_needed in remarks.items() if is_needed) or None
 
 
 def recheck_lines(dataset: xr.Dataset) -> list[str]:

@@ -74,9 +74,9 @@ def median_key(seeds: int, more: str = "") -> Key:
     return [((Patch(facecolor=GREY, alpha=0.3, linewidth=0), line), f"median, 10–90 % of {seeds} seeds{more}")]
 
 
-def add_bar(figure: Figure, drawn: Any, axes: Sequence[Axes], **settings: Any) -> Any:
-    """Add a colour bar for `drawn` next to `axes`, without a frame."""
-    bar = figure.colorbar(drawn, ax=list(axes), **settings)
+def add_bar(figure: Figure, mappable: Any, axes: Sequence[Axes], **settings: Any) -> Any:
+    """Add a colour bar for `mappable` next to `axes`, without a frame."""
+    bar = figure.colorbar(mappable, ax=list(axes), **settings)
     bar.outline.set_visible(False)  # type: ignore[operator]
     return bar
 

@@ -47,7 +47,7 @@ def curves_of(dataset: xr.Dataset) -> list[Curve]:
     """Return the curve of every cell at every multiple, in order."""
     if "log_norm" not in dataset or "cell" not in dataset.dims:
         raise ResultError(f"dataset: has no norms of several cells; {_COMMAND} makes them")
-    found, quantity = [], norm_curves.quantity_of(dataset)
+    curves, quantity = [], norm_curves.quantity_of(dataset)
     for cell in dataset["cell"].values.tolist():
         data = dataset.sel(cell=cell)
         law = theory.law_of(data)
@@ -60,8 +60,8 @@ def curves_of(dataset: xr.Dataset) -> list[Curve]:
                 raise ResultError(f"dataset: {cell} was not measured at g = {scale:g}; {_COMMAND} makes it")
             lags, growth = data["lag"].values, law.log_growth(scale) / math.log(10.0)
             bands = quantity.bands(near)[:, 0]
-            found.append(Curve(cell, multiple, near["weight_scale"].item(), lags, bands, growth * lags))
-    return found
+            curves.append(Curve(cell, multiple, near["weight_scale"].item(), lags, bands, growth * lags))
+    return curves
 
 
 def _draw(ax: Axes, curves: list[Curve], colours: dict[float, Any]) -> None:
@@ -96,8 +96,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         key: style.Key = [(Line2D([], [], color=colour), f"{multiple:g} $g_c$") for multiple, colour in colours.items()]
         key += norm_curves.key_of(quantity, shades, dataset.sizes["seed"])
         key += theory.key_of(dataset.sel(cell=cell) for cell in cells)
-        finite = dataset["finite"]
-        notes = panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum()))
+        notes = panels.remarks_on(dataset)
         style.add_key(figure, key, notes, 5)
     return figure
 

@@ -55,7 +55,7 @@ def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
             "dataset: has no norms over cells and forget biases; gradient-horizon run +sweeps=gates makes them"
         )
 
-    def found(cell: str, bias: float) -> list[Curve]:
+    def curves_at(cell: str, bias: float) -> list[Curve]:
         data = dataset.sel(cell=cell, forget_bias=bias).sortby("weight_scale")
         bands = np.moveaxis(norm_curves.quantity_of(dataset).bands(data), 1, 0)
         scales = data["weight_scale"].values.tolist()
@@ -64,8 +64,8 @@ def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
         ]
 
     biases = sorted(dataset["forget_bias"].values.tolist())
-    cells = [curve for cell in dataset["cell"].values.tolist() for curve in found(cell, biases[0])]
-    return cells, [curve for bias in biases for curve in found("lstm", bias)]
+    cells = [curve for cell in dataset["cell"].values.tolist() for curve in curves_at(cell, biases[0])]
+    return cells, [curve for bias in biases for curve in curves_at("lstm", bias)]
 
 
 def _draw(
@@ -113,8 +113,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             ax.legend(*zip(*key, strict=True), loc="lower left", handlelength=1.2)
         key = norm_curves.key_of(quantity, shades, dataset.sizes["seed"])
         key.append((Line2D([], [], **theory.look(style.GREY)), R"forget line, $\tau\,\log_{10}\,\sigma(b)$"))
-        finite = dataset["finite"]
-        style.add_key(figure, key, panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
+        style.add_key(figure, key, panels.remarks_on(dataset))
     return figure
 
 

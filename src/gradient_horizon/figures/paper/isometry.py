@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from gradient_horizon.figures import singular_values
 from gradient_horizon.figures.kit import frames, style, theory
-from gradient_horizon.figures.kit.panels import remarks, title_of
+from gradient_horizon.figures.kit.panels import remarks_on, title_of
 from gradient_horizon.figures.kit.quantiles import over_seeds
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.lyapunov import INDEX
@@ -145,8 +145,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         ]
         key += style.median_key(dataset.sizes["seed"])
         key.append((Line2D([], [], **theory.look(style.GREY)), R"theory, $N \to \infty$"))
-        finite = dataset["finite"]
-        style.add_key(figure, key, remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
+        style.add_key(figure, key, remarks_on(dataset))
     return figure
 
 

@@ -31,11 +31,11 @@ _NAMES = {(False, False): "SGD", (True, False): "SGD-C", (False, True): "SGD-R",
 
 def _ordered(dataset: xr.Dataset) -> xr.Dataset:
     """Put the initialisations in the paper's order, and turn settings that are not swept into axes of length one."""
-    told = settings_of(dataset)
+    settings = settings_of(dataset)
     fixed = {
-        key: [told[key]]
+        key: [settings[key]]
         for key in ("initialisation", "clip", "omega")
-        if key not in dataset.dims and told.get(key) is not None
+        if key not in dataset.dims and settings.get(key) is not None
     }
     dataset = dataset.expand_dims(fixed)
     if "solved_at" not in dataset or not {"initialisation", "clip", "omega", "steps"} <= {*dataset.dims}:

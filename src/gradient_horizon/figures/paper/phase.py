@@ -95,10 +95,10 @@ def _draw_map(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"],
 
 
 def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> style.Key:
-    g, by_bias, chosen = dataset["weight_scale"].values, _by_bias(dataset), _cuts(dataset)
-    looks = style.line_looks(len(chosen))
+    g, by_bias, places = dataset["weight_scale"].values, _by_bias(dataset), _cuts(dataset)
+    looks = style.line_looks(len(places))
     ax.axhline(0, **style.REFERENCE)
-    for look, place in zip(looks, chosen, strict=True):
+    for look, place in zip(looks, places, strict=True):
         lower, median, upper = growth[place]
         weight_scale.draw_band(ax, g, lower, upper, look["color"])
         ax.plot(g, median, linewidth=1.0, **look)
@@ -108,7 +108,7 @@ def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]
     ax.set(xlabel=weight_scale.LABEL, ylabel=R"$\lambda_1$ (1/step)")
     return [
         (Line2D([], [], **look), Rf"$\sigma_b$ = {by_bias[place][0]:g}")
-        for look, place in zip(looks, chosen, strict=True)
+        for look, place in zip(looks, places, strict=True)
     ]
 
 
@@ -122,11 +122,11 @@ def draw(dataset: xr.Dataset) -> Figure:
         figure = style.new_figure(style.DOUBLE, 3.2)
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         _draw_map(left, dataset, growth, norm)
-        drawn, extend = (
+        mappable, extend = (
             ScalarMappable(norm, matplotlib.colormaps[_COLOURS]),
             "min" if finite.min(initial=0.0) < -end else "neither",
         )
-        style.add_bar(figure, drawn, [left], label=lyapunov.LARGEST, extend=extend)
+        style.add_bar(figure, mappable, [left], label=lyapunov.LARGEST, extend=extend)
         cuts = _draw_cuts(right, dataset, growth)
         key: style.Key = [
             (Line2D([], [], **_LINE), R"critical line, $\chi = 1$"),

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.analysis.intervals import share
 from gradient_horizon.analysis.outcomes import (
-    at_best,
+    best_over,
     exists,
-    foretold,
     has_diverged,
     has_solved,
+    horizon_auc,
     initial_growth,
     initial_horizon,
 )
@@ -47,7 +47,7 @@ def networks_of(dataset: xr.Dataset) -> xr.Dataset:
         raise ResultError(
             "dataset: is no training over weight scales; gradient-horizon run +sweeps=prediction makes it"
         )
-    data, _ = at_best(dataset.sortby("weight_scale"), ("learning_rate", "clip_threshold"))
+    data, _ = best_over(dataset.sortby("weight_scale"), ("learning_rate", "clip_threshold"))
     return data.transpose("weight_scale", "seed", ...)
 
 
@@ -143,7 +143,7 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     networks = pd.DataFrame({name: values.ravel()[there] for name, values in columns.items()})
     rows = [networks, shares_by_horizon(data), shares_by_scale(data)]
     panels = ["networks", "by initial horizon", "by weight scale"]
-    area = foretold(data)
+    area = horizon_auc(data)
     if area is not None:
         rows.append(pd.DataFrame([{"auc": area.estimate, "lower": area.lower, "upper": area.upper}]))
         panels.append("networks, AUC")

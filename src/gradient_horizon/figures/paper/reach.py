@@ -45,8 +45,8 @@ def _by_size(dataset: xr.Dataset) -> list[xr.Dataset]:
 
 def _horizons(dataset: xr.Dataset) -> tuple[Float[np.ndarray, "K 3 G"], list[list[str]]]:
     """Return the 10, 50 and 90 % quantiles over seeds by size and weight scale, and the kind of each median."""
-    found = [horizon.horizons_of(data) for data in _by_size(dataset)]
-    return np.stack([bands for bands, _ in found]), [kinds for _, kinds in found]
+    horizons = [horizon.horizons_of(data) for data in _by_size(dataset)]
+    return np.stack([bands for bands, _ in horizons]), [kinds for _, kinds in horizons]
 
 
 def _law(dataset: xr.Dataset, at: Float[np.ndarray, " G"] | None = None) -> tuple[np.ndarray, np.ndarray]:

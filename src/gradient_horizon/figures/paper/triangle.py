@@ -74,8 +74,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         all_pairs.add_bar(figure, axes, norm, dataset.sizes["seed"], is_cut=is_cut)
         key = all_pairs.key_of(shown, threshold)
         key.append((Line2D([], [], **line), R"mean-field horizon, $N \to \infty$"))
-        finite = dataset["finite"]
-        style.add_key(figure, key, panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
+        style.add_key(figure, key, panels.remarks_on(dataset))
     return figure
 
 
