@@ -211,7 +211,7 @@ class TestNormAgainstLag:
         first, _, third = (line.get_ydata() for line in curves_of(ax))
         np.testing.assert_allclose(first, np.median(decades(dataset)[0, 3:], axis=0), rtol=1e-12)
         assert np.isnan(third).all()
-        assert words_of(figure)[1].startswith("8 of 27 networks are left out")
+        assert words_of(figure)[1].startswith("8 of 27 networks overflow and are omitted")
         figures.save(figure, tmp_path / "lost", ("png",))
 
     def test_nothing_finite_at_all_still_draws(self, tmp_path):
@@ -289,7 +289,12 @@ class TestHorizon:
         filled, open_ = (line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata()))
         assert (filled.get_xdata().tolist(), open_.get_xdata().tolist()) == ([0.1], [10.0])
         assert filled.get_markerfacecolor() != open_.get_markerfacecolor()
-        words = ["vanished", "exploded", "median, 10–90 % of 9 seeds", R"mean field, $N \to \infty$ (here $N$ = 16)"]
+        words = [
+            "vanished",
+            "exploded",
+            "median and 10–90 % range, 9 seeds",
+            R"mean field, $N \to \infty$ (here $N$ = 16)",
+        ]
         assert words_of(figure)[0] == words
 
     def test_networks_that_overflow_explode_at_an_unknown_lag(self):
@@ -303,7 +308,7 @@ class TestHorizon:
         # of nine networks the fifth, two of which are before all others: the third of those that are known
         assert line[0] == np.sort(dataset["horizon"][0, 2:])[2]
         assert np.isnan(line[1])
-        assert words_of(figure)[1].startswith("7 of 27 networks overflow: they explode, at an unknown lag.")
+        assert words_of(figure)[1].startswith("7 of 27 networks overflow: they explode at an unknown lag.")
         bands, kinds = horizons_of(dataset)
         assert np.isnan(bands[[0, 2], 0]).all()  # more than a tenth
         assert kinds[1] == ""
@@ -461,19 +466,19 @@ class TestNotes:
     def test_float32_is_drawn_until_it_gives_out(self):
         dataset = notes_dataset()
         _, _, grows, decays = figures.norm_growth_and_decay(dataset).axes
-        for ax, scale, reads in ((grows, 1.0, "∞"), (decays, 0.5, "0")):
+        for ax, scale, result in ((grows, 1.0, "∞"), (decays, 0.5, "0")):
             single = dataset["norm_float32"].sel(weight_scale=scale).values[0]
             alive = int(np.flatnonzero(np.isinf(single) | (single == 0))[0])
             drawn = ax.lines[0].get_ydata()
             np.testing.assert_array_equal(np.isfinite(drawn), np.arange(len(drawn)) < alive)
-            assert ax.texts[0].get_text() == f"float32 reads {reads}\nfrom step {alive + 1} on"
+            assert ax.texts[0].get_text() == f"float32 gives {result}\nfrom step {alive + 1} on"
 
     def test_many_factors_and_seeds(self, tmp_path):
         dataset = notes_dataset(weight_scales=[0.1 * k for k in range(1, 8)], seeds=4, steps=80)
         figure = figures.norm_growth_and_decay(dataset)
         assert len(figure.axes) == 2 * panels.MOST_COLUMNS
         assert words_of(figure)[1] == "3 more panels are not shown."
-        assert "median, 10–90 % of 4 seeds" in words_of(figure)[0]
+        assert "median and 10–90 % range, 4 seeds" in words_of(figure)[0]
         figures.save(figure, tmp_path / "many", ("png",))
 
 

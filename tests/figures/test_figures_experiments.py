@@ -93,7 +93,7 @@ class TestSpectrum:
         np.testing.assert_allclose(first, np.median(dataset["lyapunov_exponent"][0, 2:], axis=0))
         assert np.isnan(third).all()
         assert len(diamonds_of(ax)) == 2
-        assert words_of(figure)[1].startswith("5 of 15 networks are left out")
+        assert words_of(figure)[1].startswith("5 of 15 networks overflow and are omitted")
 
     def test_every_size_ends_at_one(self):
         jobs = [lyapunov_job({"hidden_size": n}, n=n) for n in (4, 8)]
@@ -245,7 +245,7 @@ class TestPairs:
             np.testing.assert_allclose(
                 corners[:, 1] - corners[:, 0], 6.0, atol=1e-9
             )  # 3 decades at half a decade a step
-        assert words_of(figure)[0] == ["±3 decades, the horizon"]
+        assert words_of(figure)[0] == ["horizon threshold (±3 decades)"]
 
     def test_no_contour_where_no_gradient_gets_that_far(self):
         figure = figures.reach_of_every_pair(pairs_job(weight_scales=(0.9, 1.1)))
@@ -266,7 +266,7 @@ class TestPairs:
         missing = np.zeros((T, T), bool)
         missing[5, 2] = True
         np.testing.assert_array_equal(np.ma.filled(lost.images[1].get_array().astype(float), np.nan) == 1, missing)
-        assert words_of(figure)[0] == ["±3 decades, the horizon", "exactly zero", "no value"]
+        assert words_of(figure)[0] == ["horizon threshold (±3 decades)", "exactly zero", "no value"]
 
     def test_many_scales_are_thinned_and_counted(self):
         dataset = pairs_job(weight_scales=np.linspace(0.5, 1.5, 11).round(2).tolist(), steps=5)

@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -98,6 +98,11 @@ def _run(arguments: Sequence[str] | None) -> int:
 class _Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line."""
 
+    more_help: Callable[[], str] = staticmethod(lambda: "")  # appended to the help, and called for it alone
+
+    def format_help(self) -> str:
+        return super().format_help() + self.more_help()
+
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"gradient-horizon: {one_line(message)} (see {self.prog} --help)\n")
 
@@ -150,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument(
         "--draw-only", action="store_true", help="compute nothing; say what makes data that is missing"
     )
+    figures.more_help = _paper_figures
     figures.set_defaults(command=actions.figures)
 
     status = add("status", help="finished, running, failed, lost and missing jobs of a sweep, and how long is left")
@@ -178,6 +184,12 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(command=_completion)
     return parser
+
+
+def _paper_figures() -> str:
+    from gradient_horizon.figures import paper
+
+    return f"\nfigures of the paper:\n{paper.listing()}"
 
 
 def _complete_override(prefix: str, **_: Any) -> list[str]:

@@ -84,7 +84,7 @@ def add_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, seeds: int, *
 def key_of(marks: Collection[str], threshold: float) -> style.Key:
     """Return legend entries for the contour and for the colours that are not on the bar."""
     entries = {
-        "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"±{threshold:g} decades, the horizon"),
+        "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"horizon threshold (±{threshold:g} decades)"),
         "zero": (Patch(facecolor=_ZERO), "exactly zero"),
         "missing": (Patch(facecolor=_MISSING), "no value"),
     }

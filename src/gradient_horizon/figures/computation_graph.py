@@ -13,9 +13,9 @@ _NODES = {"matmul": ("MatMul", 15, 12), "plus": ("+", 31, 12), "tanh": ("tanh", 
 _HEIGHT, _WIDTH = 3.4, {"matmul": 7.4, "plus": 3.4, "tanh": 5.0, "input": 7.4}
 # For each node: what the gradient becomes on its way back, and the effect on its norm.
 _BACK = {
-    "tanh": (R"$\delta_a = \varphi^{\prime}(a_t)\odot\delta_h$", R"shrinks it: $0<\varphi^{\prime}\leq 1$"),
+    "tanh": (R"$\delta_a = \varphi^{\prime}(a_t)\odot\delta_h$", R"shrinks: $0<\varphi^{\prime}\leq 1$"),
     "plus": (R"$\delta_a$", "unchanged"),
-    "matmul": (R"$W_h^{\top}\,\delta_a$", "grows or shrinks it: the\nsame matrix at every step"),
+    "matmul": (R"$W_h^{\top}\,\delta_a$", "grows or shrinks: the\nsame matrix at every step"),
 }
 
 

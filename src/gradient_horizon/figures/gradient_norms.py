@@ -13,7 +13,7 @@ from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 LABEL = R"$\Vert\nabla L\Vert$"
-FRACTION = "share clipped"
+FRACTION = "fraction clipped"
 _AFTER: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
@@ -37,7 +37,7 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Scal
 
 def key_of(clips: bool) -> style.Key:
     """Return the legend entry for the dashed lines."""
-    return [(Line2D([], [], color=style.GREY, **_AFTER), "after clipping (median)")] if clips else []
+    return [(Line2D([], [], color=style.GREY, **_AFTER), "median after clipping")] if clips else []
 
 
 def gradient_norm_against_update(dataset: xr.Dataset) -> Figure:

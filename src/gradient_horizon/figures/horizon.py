@@ -85,7 +85,8 @@ def draw_marks(
 def marks_key(kinds: Collection[str]) -> style.Key:
     """Return legend entries for the markers of these kinds."""
     marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in kinds]
-    return [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
+    words = {"beyond": "beyond $T$"}
+    return [(Line2D([], [], color=style.GREY, **_MARK, **mark), words.get(kind, kind)) for kind, mark in marks]
 
 
 def draw_end(ax: Axes, last: int) -> None:
@@ -126,8 +127,8 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
     kinds = dataset["horizon_kind"].values
     lost = int(np.sum(kinds == "nonfinite"))
     note = (
-        f"{lost} of {int(np.sum(kinds != ''))} networks overflow: they explode, at an unknown lag. No band where they"
-        " are more than a tenth, no median where they are half."
+        f"{lost} of {int(np.sum(kinds != ''))} networks overflow: they explode at an unknown lag. No band is drawn"
+        " where they exceed a tenth of the networks, and no median where they reach half."
     )
     return ([note] if lost else []) + left_out_note(left_out)
 

@@ -147,7 +147,7 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0, *, spectra: bool = True) ->
     exponents = dataset["lyapunov_exponent"]
     notes = remarks_on(dataset, left_out)
     if bool(np.isneginf(exponents if spectra else exponents.isel(index=0)).any()):
-        notes.append("Exponents of −∞, of directions that a step maps to zero, lie below the axis.")
+        notes.append("Exponents of −∞ (directions that a step maps to zero) lie below the axis.")
     return notes
 
 

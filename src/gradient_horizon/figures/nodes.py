@@ -15,7 +15,7 @@ from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks_on, split_
 from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.norm_curves import XLABEL
 
-YLABEL = "growth (decades)"
+YLABEL = "cumulative growth (decades)"
 SUM = "sum"
 
 

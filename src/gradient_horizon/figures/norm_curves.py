@@ -171,7 +171,7 @@ def key_of(quantity: Quantity, colours: ScaleColours, seeds: int, second: Quanti
     if second:
         key.append((Line2D([], [], color=style.GREY, **_SECOND), R"spectral norm, $\Vert\cdot\Vert_2$"))
     if quantity.threshold:
-        key.append((Line2D([], [], **style.REFERENCE), f"horizon threshold, ±{quantity.threshold:g} decades"))
+        key.append((Line2D([], [], **style.REFERENCE), f"horizon threshold (±{quantity.threshold:g} decades)"))
     return key
 
 

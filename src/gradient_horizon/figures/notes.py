@@ -82,17 +82,17 @@ def draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
 
 
 def _mark_the_end(ax: Axes, steps: np.ndarray, single: Float[np.ndarray, " T"]) -> None:
-    """Draw a cross where float32 fails, and state what it reads from there on."""
+    """Draw a cross where float32 fails, and state what it gives from there on."""
     lost = np.flatnonzero(np.isinf(single))
     if not lost.size or lost[0] == 0:
         return
-    reads = "0" if np.isneginf(single[lost[0]]) else "∞"
+    result = "0" if np.isneginf(single[lost[0]]) else "∞"
     x, y = steps[lost[0] - 1], single[lost[0] - 1]
     ax.plot(x, y, color=_FLOAT32, marker="x", markersize=5, markeredgewidth=1.3, linestyle="none")
     # The corner that a rising or falling line leaves free.
     corner, side = ((0.98, 0.04), "bottom") if y > 0 else ((0.98, 0.96), "top")
     ax.annotate(
-        f"float32 reads {reads}\nfrom step {steps[lost[0]]} on", corner, xycoords="axes fraction",
+        f"float32 gives {result}\nfrom step {steps[lost[0]]} on", corner, xycoords="axes fraction",
         ha="right", va=side, fontsize=6.5, color=_FLOAT32,
     )  # fmt: skip
 

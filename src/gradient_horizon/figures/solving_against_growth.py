@@ -20,10 +20,10 @@ from gradient_horizon.settings.schema import Config
 XLABEL = "initial growth (1/step)"
 GROWTH = R"Initial growth: $\log(\Vert\partial h_T/\partial h_0\Vert_F/\sqrt{n})\,/\,T$ before the first update."
 AREA = (
-    "AUC: probability that a network that solves its task has the longer initial gradient horizon"
-    f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by a bootstrap over seeds."
+    "AUC: probability that a network that solves its task has a longer initial gradient horizon"
+    f" ({Config().horizon_threshold:g} decades) than one that does not, with its 95 % bootstrap interval over seeds."
 )
-YLABEL = "solved after (updates)"
+YLABEL = "updates until solved"
 _UNSOLVED, _DIVERGED = 1.12, 1.25  # ordinates, as multiples of the last update
 _POINT: dict[str, Any] = {"linestyle": "none", "markersize": 3.4, "markeredgewidth": 0.7}
 _MARKS: dict[str, dict[str, Any]] = {
@@ -86,7 +86,10 @@ def key_of(shown: Collection[str]) -> style.Key:
 
 def zero_note(off: int) -> list[str]:
     """Note where networks with a gradient of exactly zero, which has no logarithm, are drawn."""
-    return [f"{off} networks whose gradient is exactly zero stand at the left end."] if off else []
+    with_zero = (
+        "network with a gradient of exactly zero is" if off == 1 else "networks with a gradient of exactly zero are"
+    )
+    return [f"{off} {with_zero} drawn at the left edge."] if off else []
 
 
 def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
-LABELS = (R"$\rho(W)$, $\Vert W\Vert_2$", R"$\lambda_1$ (1/step)", "saturated units")
+LABELS = (R"$\rho(W)$, $\Vert W\Vert_2$", R"$\lambda_1$ (1/step)", "fraction saturated")
 _NORM: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
@@ -49,6 +49,8 @@ def evolution_of_the_network(dataset: xr.Dataset) -> Figure:
         histories.set_updates([ax for axes in columns for ax in axes], panels)
         colours.add_bar(figure, [ax for axes in columns for ax in axes])
         key = style.median_key(dataset.sizes["seed"], colours.remark())
-        key.append((Line2D([], [], color=style.GREY, **_NORM), R"largest singular value $\Vert W\Vert_2$ (median)"))
+        key.append(
+            (Line2D([], [], color=style.GREY, **_NORM), R"median of the largest singular value $\Vert W\Vert_2$")
+        )
         style.add_key(figure, key, histories.notes_on(dataset, grid))
     return figure

@@ -38,5 +38,7 @@ def lyapunov_table(dataset: xr.Dataset) -> Table | None:
                 f"{np.nanmax(error):.0e}" if np.isfinite(error).any() else "",
                 end_section=bool(keys) and index == shown[-1],
             )
-    table.caption = "theory: at N → ∞; D_KY: Kaplan-Yorke dimension; error: of the sum rule, at worst"
+    table.caption = (
+        "theory: in the limit N → ∞, or exact; D_KY: Kaplan-Yorke dimension; error: largest, of the sum rule"
+    )
     return table

@@ -31,8 +31,8 @@ def _of_few(seeds: int, rows: int) -> str:
     if rows == 1:
         return text
     least = least_difference(seeds)
-    apart = f"fewer than {least} networks apart" if least else "however far apart"
-    return f"{text}; two rows {apart} may differ by chance"
+    rows_apart = f"two rows fewer than {least} networks apart" if least else "any two rows"
+    return f"{text}; {rows_apart} may differ by chance"
 
 
 def solved_table(dataset: xr.Dataset) -> Table | None:
@@ -66,7 +66,7 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
                 median_of(final_error(row), 3),
                 end_section=bool(keys) and len(shown) > 1 and index == shown[-1],
             )
-    columns = "95 %: Wilson's interval; after: median update; error: median at the end"
+    columns = "95 %: Wilson interval; after: median number of updates; error: median final error"
     remarks = (*_selected(dataset), columns, _of_few(min(seeds, default=0), len(seeds)))
     table.caption = "; ".join(part for part in remarks if part)
     return table
@@ -75,8 +75,8 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
 def _selected(dataset: xr.Dataset) -> list[str]:
     """Note that only the best of several learning rates or clip thresholds is counted, chosen by `best_over`."""
     several = [_CHOICES[axis] for axis in _CHOICES if dataset.sizes[axis] > 1]
-    chosen = "that with which most of these networks solved (none: of lowest error), the best case"
-    return [f"{' and '.join(several)}: of several {chosen}"] if several else []
+    chosen = "the value with which most of these networks solved the task (if none, the lowest error): a best case"
+    return [f"{' and '.join(several)}: {chosen}"] if several else []
 
 
 def prediction_table(dataset: xr.Dataset) -> Table | None:
@@ -88,7 +88,9 @@ def prediction_table(dataset: xr.Dataset) -> Table | None:
     if "solved_at" not in dataset:
         return None
     keys = swept_keys(dataset)
-    table = table_of("Does the initial gradient horizon tell who solves the task?", keys, ("solved", "AUC", "95 %"))
+    table = table_of(
+        "Does the initial gradient horizon predict which networks solve the task?", keys, ("solved", "AUC", "95 %")
+    )
     for at, chosen in points_of(dataset, keys):
         data, _ = best_over(chosen, [*_CHOICES])
         area = horizon_auc(data)
@@ -100,8 +102,9 @@ def prediction_table(dataset: xr.Dataset) -> Table | None:
                 f"{area.estimate:.2f}",
                 _interval(area.lower, area.upper),
             )
-    explained = (
-        "AUC: chance that of two networks the one that solves it has the longer horizon; 95 %: bootstrap over seeds"
+    columns = (
+        "AUC: probability that a network that solves the task has a longer horizon than one that does not; 95 %:"
+        " bootstrap over seeds"
     )
-    table.caption = "; ".join([*_selected(dataset), explained])
+    table.caption = "; ".join([*_selected(dataset), columns])
     return table if table.rows else None

@@ -163,11 +163,11 @@ def notes_on(dataset: xr.Dataset, grid: Grid) -> list[str]:
     if diverged:
         total = sum(int(exists(panel.data).sum()) for panel in grid.panels)
         notes.append(
-            f"{diverged} of {total} networks diverge and are left out from there on; no median where they are the"
-            " majority."
+            f"{diverged} of {total} networks diverge and are omitted from then on; no median is drawn where they are"
+            " the majority."
         )
     if any(setting(panel.data, "until_solved") for panel in grid.panels):
-        notes.append("Networks that have solved their task are followed no further: they keep their last values.")
+        notes.append("Networks that have solved their task are no longer followed and keep their last values.")
     notes += left_out_note(grid.left_out)
     return notes + chosen_note(dataset, [axis for axis in SYMBOLS if axis not in grid.panels[0].data.dims])
 
@@ -181,6 +181,8 @@ def chosen_note(dataset: xr.Dataset, axes: Iterable[str]) -> list[str]:
     solves = has_solved(dataset).any(of_job).values[exists(dataset).any(of_job).values]
     chosen, error = " and ".join(names), "with the lowest mean final error"
     if not solves.any():
-        return [f"No network solved its task: at the {chosen} {error}, selected on these networks."]
-    otherwise = "" if solves.all() else f" (where none did, {error})"
-    return [f"At the {chosen} with which most networks solved their task{otherwise}, selected on these networks."]
+        return [f"No network solved its task: shown at the {chosen} {error}, selected on these same networks."]
+    otherwise = "" if solves.all() else f" (if none did, {error})"
+    return [
+        f"Shown at the {chosen} with which most networks solved their task{otherwise}, selected on these same networks."
+    ]

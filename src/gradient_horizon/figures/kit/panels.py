@@ -163,10 +163,10 @@ def remarks_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
     """
     finite = dataset["finite"]
     lost, total = int((finite == 0).sum()), int(finite.notnull().sum())
-    notes = [f"{lost} of {total} networks are left out as they overflow; no median where they are the majority."]
-    return (notes if lost else []) + left_out_note(left_out)
+    note = f"{lost} of {total} networks overflow and are omitted; no median is drawn where they are the majority."
+    return ([note] if lost else []) + left_out_note(left_out)
 
 
 def left_out_note(count: int) -> list[str]:
     """Note how many panels do not fit on a page, if there are any."""
-    return [f"{count} more panels are not shown."] if count else []
+    return [f"{count} more {'panel is' if count == 1 else 'panels are'} not shown."] if count else []

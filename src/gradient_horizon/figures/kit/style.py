@@ -71,7 +71,7 @@ def median_key(seeds: int, more: str = "") -> Key:
     line = Line2D([], [], color=GREY)
     if seeds == 1:
         return [(line, f"one seed{more}")]
-    return [((Patch(facecolor=GREY, alpha=0.3, linewidth=0), line), f"median, 10–90 % of {seeds} seeds{more}")]
+    return [((Patch(facecolor=GREY, alpha=0.3, linewidth=0), line), f"median and 10–90 % range, {seeds} seeds{more}")]
 
 
 def add_bar(figure: Figure, mappable: Any, axes: Sequence[Axes], **settings: Any) -> Any:

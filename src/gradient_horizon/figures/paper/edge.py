@@ -1,4 +1,4 @@
-"""Figure 2: the gradient's norm against lag below, at and above the edge of chaos."""
+"""The gradient's norm against lag below, at and above the edge of chaos."""
 
 import math
 from dataclasses import dataclass
@@ -18,15 +18,20 @@ from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.store.records import ResultError
 
-TITLE = "The gradient vanishes below the edge of chaos, explodes above it, and lasts longest near it"
-CAPTION = (
-    "Norm of the Jacobian product ‖∂h_T/∂h_(T-τ)‖_F/√n against the lag τ: median (line) and 10–90 % (band) over seeds."
-    " The colours are weight scales g as multiples of that of the cell's edge of chaos, g_c, at which χ = 1: 1 for tanh"
-    " and hard-tanh, √2 for ReLU. Dotted, mean field: τ ½ log χ, which is exact as N → ∞ (Poole et al. 2016;"
-    " Schoenholz et al. 2017); the band is the spread at finite N, of which it says nothing. The last lags"
-    " reach the random initial state. Dashed, the horizon's threshold."
-)
-QUICK = ("hidden_size=32", "steps=50", "seeds=16")
+DECLARATION = {
+    "number": 2,
+    "preset": "edge",
+    "title": "The gradient vanishes below the edge of chaos, explodes above it, and lasts longest near it",
+    "shows": "norm against lag below, at and above the edge of chaos, for tanh, ReLU and hard tanh, with mean field",
+    "caption": (
+        "Norm of the Jacobian product, ‖∂h_T/∂h_(T-τ)‖_F/√n, against the lag τ: median (line) and 10–90 % range"
+        " (band) over seeds. Colours give the weight scale g as a multiple of g_c, the cell's edge of chaos, at which"
+        " χ = 1: g_c is 1 for tanh and hard tanh, and √2 for ReLU. Dotted: mean field, τ ½ log χ, which is exact as N"
+        " → ∞ (Poole et al. 2016; Schoenholz et al. 2017) and makes no statement about the band, the spread at finite"
+        " N. The longest lags reach back to the random initial state. Dashed: the threshold of the gradient horizon."
+    ),
+    "quick": ("hidden_size=32", "steps=50", "seeds=16"),
+}
 MULTIPLES = (0.8, 0.9, 1.0, 1.2, 1.5)
 _COMMAND = "gradient-horizon run +sweeps=edge"
 

@@ -1,4 +1,4 @@
-"""Figure 3: the phase diagram of where gradients decay and grow, over the scales of weights and biases."""
+"""The phase diagram of where gradients decay and grow, over the scales of weights and biases."""
 
 from typing import Any
 
@@ -21,19 +21,28 @@ from gradient_horizon.store.datasets import settings_of
 from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.fixed_point import critical_line
 
-TITLE = "The phase diagram of tanh networks: growth of the gradient over the scales of weights and biases"
-CAPTION = (
-    "Left: the growth per step of the gradient, which is the largest Lyapunov exponent λ₁ (natural logarithm; median"
-    " over seeds), against the weight scale g and the standard deviation σ_b of the biases. Blue, it decays: every"
-    " perturbation dies out and the gradient vanishes; red, it grows: chaos, and the gradient explodes (the colours end"
-    " at the fastest growth). Circles: where the median crosses zero; line: the critical line χ = 1 of mean field,"
-    " N → ∞ (Poole et al. 2016; Schoenholz et al. 2017). Right: cuts at some σ_b with the 10–90 % band over seeds;"
-    " dotted, ½ log χ."
-)
-QUICK = (
-    *("hidden_size=32", "steps=150", "transient=50", "seeds=2", "bias_scale=0.0,0.5,1.0"),
-    "weight_scales={start: 0.5, stop: 3.5, num: 7}",
-)
+DECLARATION = {
+    "number": 3,
+    "preset": "phase",
+    "title": "Phase diagram of tanh networks: growth of the gradient over the scales of weights and biases",
+    "shows": "growth per step over weight scale and bias, with the critical line",
+    "caption": (
+        "Left: growth of the gradient per step, that is, the largest Lyapunov exponent λ₁ (natural logarithm, median"
+        " over seeds), against the weight scale g and the standard deviation σ_b of the biases. Blue: perturbations"
+        " decay, and the gradient vanishes. Red: perturbations grow (chaos), and the gradient explodes; the colours"
+        " saturate at the fastest growth. Circles: zero crossings of the median; line: the critical line χ = 1 of mean"
+        " field, N → ∞ (Poole et al. 2016; Schoenholz et al. 2017). Right: cuts at several σ_b with the 10–90 % range"
+        " over seeds (bands) and ½ log χ (dotted)."
+    ),
+    "quick": (
+        "hidden_size=32",
+        "steps=150",
+        "transient=50",
+        "seeds=2",
+        "bias_scale=0.0,0.5,1.0",
+        "weight_scales={start: 0.5, stop: 3.5, num: 7}",
+    ),
+}
 BIAS = R"standard deviation $\sigma_b$ of the biases"
 CUTS = 4  # values of σ_b that are drawn as lines
 _FINE = 200

@@ -1,4 +1,4 @@
-"""Figure 10: the choice of clip threshold. Success and speed over threshold and learning rate."""
+"""The choice of clip threshold. Success and speed over threshold and learning rate."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +18,29 @@ from gradient_horizon.figures import share_solved
 from gradient_horizon.figures.kit import style
 from gradient_horizon.store.records import ResultError
 
-TITLE = "At which threshold to clip: success and speed over threshold and learning rate"
-CAPTION = (
-    "Left: how many networks of how many solve the task, over the learning rate η and the threshold c of the clip rule"
-    " g ← g·c/(‖g‖ + 10⁻⁶) where that is shorter; the last column does not clip. Right: the median over all networks of"
-    " the update after which they solve it, to the resolution of the records; networks that never do count as the"
-    " slowest, and there is no median where they are half or more. A number with a star: some of these networks"
-    " diverge."
-)
-QUICK = (
-    "updates=200", "record_every=20", "test_size=200", "seeds=3", "hidden_size=24", "steps=10",
-    "learning_rates=[0.03,0.3]", "clip_thresholds=[0.1,1.0]",
-)  # fmt: skip
+DECLARATION = {
+    "number": 10,
+    "preset": "thresholds",
+    "title": "Choosing a clip threshold: success and speed over threshold and learning rate",
+    "shows": "success and speed over clip threshold and learning rate",
+    "caption": (
+        "Left: number of networks that solve the task, out of all, over the learning rate η and the threshold c of"
+        " the clip rule g ← g·c/(‖g‖ + 10⁻⁶) if that is shorter; the last column is not clipped. Right: median over"
+        " all networks of the number of updates until they solve the task, to the resolution of the records; networks"
+        " that never do count as the slowest, and no median is given if they are half or more. An asterisk marks"
+        " entries in which some networks diverge."
+    ),
+    "quick": (
+        "updates=200",
+        "record_every=20",
+        "test_size=200",
+        "seeds=3",
+        "hidden_size=24",
+        "steps=10",
+        "learning_rates=[0.03,0.3]",
+        "clip_thresholds=[0.1,1.0]",
+    ),
+}
 _DARK = 0.55  # of the range of colours: beyond it, the numbers are white
 
 
@@ -111,7 +122,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             speed,
         )
         left.set_title("networks that solve the task")
-        right.set_title("median update that solves it")
+        right.set_title("median number of updates until solved")
         style.add_key(figure, [], [share_solved.budget(dataset)])
     return figure
 

@@ -1,4 +1,4 @@
-"""Figure 7: from which time to which the gradient reaches, for every pair of times, in the three regimes."""
+"""From which time to which the gradient reaches, for every pair of times, in the three regimes."""
 
 from typing import Any
 
@@ -14,15 +14,21 @@ from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.records import ResultError
 
-TITLE = "From which time to which the gradient reaches: every pair of times, below, at and above the edge of chaos"
-CAPTION = (
-    "The norm ‖∂h_t/∂h_s‖_F/√n of the Jacobian product for every pair of times s < t, the median over seeds: blue, the"
-    " gradient vanishes on its way from t back to s; white, it arrives as it left; red, it explodes. Black contour: the"
-    " horizon's threshold. Dotted, the lag at which mean field crosses that threshold, threshold/|½ log₁₀ χ|"
-    " (Schoenholz et al. 2017); at the edge it never does. Below the edge J_t comes to rest and only the lag t - s"
-    " counts; at the edge the gradient lasts; above, it grows whenever it sets out."
-)
-QUICK = ("hidden_size=32", "steps=30", "seeds=8")
+DECLARATION = {
+    "number": 7,
+    "preset": "triangle",
+    "title": "Reach of the gradient between every pair of times, below, at and above the edge of chaos",
+    "shows": "the norm between every pair of times, in three regimes",
+    "caption": (
+        "Norm of the Jacobian product, ‖∂h_t/∂h_s‖_F/√n, for every pair of times s < t: median over seeds. Blue: the"
+        " gradient vanishes on its way from t back to s; white: it keeps its size; red: it explodes. Black contour:"
+        " the threshold of the gradient horizon. Dotted: the lag at which mean field crosses that threshold,"
+        " threshold/|½ log₁₀ χ| (Schoenholz et al. 2017); at the edge it never does. Below the edge J_t comes to rest,"
+        " and only the lag t - s matters; at the edge the gradient lasts; above it the gradient grows, wherever it"
+        " starts."
+    ),
+    "quick": ("hidden_size=32", "steps=30", "seeds=8"),
+}
 
 
 def _regimes(dataset: xr.Dataset) -> dict[float, Float[np.ndarray, "T T"]]:
