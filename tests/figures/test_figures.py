@@ -514,6 +514,24 @@ class TestActivations:
         assert right.get_ylim()[0] < 0
 
 
+class TestNotesBelow:
+    @given(
+        st.lists(
+            st.sampled_from(["word", "a", "longer-words", R"$\eta$", R"$\log(\Vert h_T \Vert_F / \sqrt{n}) \, / \, T$"])
+        ),
+        st.integers(5, 60),
+    )
+    def test_lines_break_between_words_and_not_within_formulas(self, words, width):
+        lines = style.wrapped_note(" ".join(words), width)
+        assert " ".join(lines) == " ".join(words)
+        assert all(line.count("$") % 2 == 0 for line in lines)
+
+    def test_a_formula_is_as_long_as_it_is_drawn(self):
+        note = R"up to $\Vert\partial h_T/\partial h_0\Vert_F$ in size"
+        assert style.wrapped_note(note, 24) == [note]  # ‖∂hT/∂h0‖F
+        assert style.wrapped_note(note, 20) == [note.removesuffix(" size"), "size"]
+
+
 class TestFiles:
     def test_two_saves_give_identical_bytes(self, tmp_path):
         dataset = job()
