@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MultipleLocator
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.figures.kit import style
 
-_ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the activation of the notes
+_ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the activation of the study notes
 
 
 def curves_of(name: str) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:

@@ -43,7 +43,7 @@ def _draw_band(ax: Axes, x: np.ndarray, values: Float[np.ndarray, "S T"], color:
 
 
 def draw_norm(ax: Axes, data: xr.Dataset) -> None:
-    """Draw ‖dh‖_F / N as the notes plot it."""
+    """Draw ‖dh‖_F / N as the study notes plot it."""
     steps, norms = data["step"].values, data["norm"].values
     dots = {"marker": "o", "markersize": 2.5} if len(steps) <= MOST_DOTS else {}
     _draw_band(ax, steps, norms, _LINEAR, linewidth=0.9, **dots)
@@ -109,11 +109,11 @@ def logarithms_key() -> style.Key:
 def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
     """Plot ‖dh‖_F / N against the time step, one column per factor on W_h.
 
-    Above, the series as the notes plot it. Below, its logarithm over more steps: in float32, which overflows or reads
-    0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. Of many
-    factors, a few evenly spread ones are drawn.
+    Above, the series as the study notes plot it. Below, its logarithm over more steps: in float32, which overflows or
+    gives 0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. Of
+    many factors, a few evenly spread ones are drawn.
     """
-    columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the notes
+    columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the study notes
     places = np.linspace(0, len(columns) - 1, min(len(columns), MOST_COLUMNS)).round().astype(int)
     with style.applied():
         figure = style.new_figure(style.SINGLE if len(places) == 1 else style.DOUBLE, 3.8)

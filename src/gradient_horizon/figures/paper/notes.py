@@ -31,7 +31,9 @@ DECLARATION = {
 
 def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     if not {"norm", "norm_float32", "log_norm"} <= {*dataset.data_vars} or dataset.sizes["weight_scale"] != 2:
-        raise ResultError("dataset: is not the notes' experiment; gradient-horizon run +sweeps=notes makes it")
+        raise ResultError(
+            "dataset: has no series of experiment=notes at two scales; gradient-horizon run +sweeps=notes makes it"
+        )
     return notes.columns_of(dataset.sortby("weight_scale", ascending=False))
 
 
