@@ -56,7 +56,8 @@ figures.norm_against_lag(networks)
 #
 # On its way back through one step the gradient passes tanh, which multiplies it by φ′(a) ≤ 1; the sum, which leaves it
 # unchanged; and the matrix product, which multiplies it by Wᵀ. The lower row repeats the demonstration in the study
-# notes, dh ← dh Wᵀ again and again, exactly as written there. Whether dh grows or decays is decided by the spectral radius of W.
+# notes, dh ← dh Wᵀ again and again, exactly as written there. Whether dh grows or decays is decided by the spectral
+# radius of W.
 
 # %%
 notes = gh.run(["+sweeps=notes", "name=notes"])
