@@ -15,8 +15,8 @@
 # comes the weight scale at which the gradient neither vanishes nor explodes. The study notes that prompted this project
 # are described in `docs/sweeps.md`.
 #
-# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/from_the_notes.py`, in a few minutes. It
-# writes to `results` in the working folder and reuses what an earlier run has computed there.
+# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/from_the_notes.py`, in a few minutes.
+# It writes to `results` in the working folder and reuses what an earlier run has computed there.
 
 # %% tags=["parameters"]
 SEEDS = 32
@@ -36,8 +36,8 @@ from gradient_horizon.figures.paper import paper_figure
 # %% [markdown]
 # ## 1. Gradients vanish or explode
 #
-# In training, ∂h_T/∂h_t = J_T ⋯ J_{t+1} carries a gradient back from step T to step t. Its norm against the lag T − t, for
-# networks of 64 units at weight scales from half to twice the edge of chaos of tanh networks:
+# In training, ∂h_T/∂h_t = J_T ⋯ J_{t+1} carries a gradient back from step T to step t. Its norm against the lag T − t,
+# for networks of 64 units at weight scales from half to twice the edge of chaos of tanh networks:
 
 # %%
 networks = gh.run(
@@ -74,9 +74,9 @@ for scale in notes.weight_scale.values:
 # %% [markdown]
 # ### The trap in 1 − y²
 #
-# In float32 the derivative of tanh, computed as 1 − y², is exactly 0 from x = 10 on, and JAX's own from x = 8 on, whereas
-# the true derivative is small but positive. A program that multiplies such zeros reports that a gradient has vanished
-# completely when it is merely small.
+# In float32 the derivative of tanh, computed as 1 − y², is exactly 0 from x = 10 on, and JAX's own from x = 8 on,
+# whereas the true derivative is small but positive. A program that multiplies such zeros reports that a gradient has
+# vanished completely when it is merely small.
 
 # %%
 figures.tanh_derivative_in_float32()
@@ -84,9 +84,9 @@ figures.tanh_derivative_in_float32()
 # %% [markdown]
 # ## 3. Why it matters: a story
 #
-# Someone is in a room, and Mary comes in; many words later the question is to whom she says hi. The clue lies `distance`
-# words before the end of the question. This is one such story; `docs/tasks.md` lists settings with which networks learn to
-# answer it.
+# Someone is in a room, and Mary comes in; many words later the question is to whom she says hi. The clue lies
+# `distance` words before the end of the question. This is one such story; `docs/tasks.md` lists settings with which
+# networks learn to answer it.
 
 # %%
 from gradient_horizon.tasks.story import WORDS  # noqa: E402
@@ -99,8 +99,8 @@ print(" ".join(words), "___")
 # %% [markdown]
 # ## 4. Which node does what
 #
-# The contributions of the activation and of the matrix to the logarithm of the gradient's norm, accumulated over the lag.
-# Together they account for all of it.
+# The contributions of the activation and of the matrix to the logarithm of the gradient's norm, accumulated over the
+# lag. Together they account for all of it.
 
 # %%
 nodes = gh.run(
@@ -113,8 +113,8 @@ figures.growth_by_node(nodes)
 # ## 6. ReLU instead of tanh
 #
 # A ReLU unit with a ≥ 0 passes the gradient unchanged. With half of the units inactive, W must be √2 times as large to
-# make up for it. Beyond that scale the gradient of ReLU networks explodes, while tanh networks saturate, which slows the
-# growth. The horizon against the weight scale:
+# make up for it. Beyond that scale the gradient of ReLU networks explodes, while tanh networks saturate, which slows
+# the growth. The horizon against the weight scale:
 
 # %%
 figures.horizon_against_scale(networks)
@@ -132,8 +132,8 @@ for rule in ("pseudocode", "book", "optax"):
     print(f"{rule:>10}: {float(jnp.sqrt(jnp.sum(clipped['W'] ** 2))):.8f}")
 
 # %% [markdown]
-# In the training below, tanh networks need clipping at this learning rate. ReLU networks learn with it too if W starts as
-# the identity, which neither shrinks nor grows the gradient; from Gaussian weights they do not learn this task.
+# In the training below, tanh networks need clipping at this learning rate. ReLU networks learn with it too if W starts
+# as the identity, which neither shrinks nor grows the gradient; from Gaussian weights they do not learn this task.
 
 # %%
 trained = gh.run(
@@ -166,8 +166,9 @@ figures.norm_against_lag(gates)
 # %% [markdown]
 # ## The edge
 #
-# Between vanishing and exploding lies a weight scale at which the median gradient does neither. Mean-field theory puts it
-# at g = 1 for tanh networks without input and at √2 for ReLU networks as N → ∞; at the size measured here it is larger.
+# Between vanishing and exploding lies a weight scale at which the median gradient does neither. Mean-field theory puts
+# it at g = 1 for tanh networks without input and at √2 for ReLU networks as N → ∞; at the size measured here it is
+# larger.
 
 # %%
 growth = networks.log_norm.squeeze("norm").sel(lag=networks.lag[-1]).median("seed") - 0.5 * np.log(

@@ -72,10 +72,10 @@ figures.horizon_against_scale(data)
 # %% [markdown]
 # ## The question
 #
-# A product that passes every gradient unchanged has the Frobenius norm √n, so over T steps the log of the gradient grows
-# by log ‖∂h_T/∂h_0‖_F − ½ log n. The gradient neither vanishes nor explodes at the weight scale at which the median of
-# this growth over seeds is closest to zero. (`neutral g` in the table that `run` prints is the same, interpolated between
-# weight scales.)
+# A product that passes every gradient unchanged has the Frobenius norm √n, so over T steps the log of the gradient
+# grows by log ‖∂h_T/∂h_0‖_F − ½ log n. The gradient neither vanishes nor explodes at the weight scale at which the
+# median of this growth over seeds is closest to zero. (`neutral g` in the table that `run` prints is the same,
+# interpolated between weight scales.)
 
 # %%
 growth = data.log_norm.sel(norm="frobenius", lag=data.lag[-1]).median("seed") - 0.5 * np.log(data.state_size)
@@ -85,8 +85,8 @@ for cell in data.cell.values:
 
 # %% [markdown]
 # How far back the gradient reaches below, at and above that scale, and whether it then vanishes or explodes. A horizon
-# beyond T is censored and recorded as T + 1. The median is therefore the horizon of one network (the lower of the middle
-# two), together with its kind.
+# beyond T is censored and recorded as T + 1. The median is therefore the horizon of one network (the lower of the
+# middle two), together with its kind.
 
 # %%
 around = data.sel(weight_scale=[0.5, 1.0, 1.2, 1.4, 2.0])

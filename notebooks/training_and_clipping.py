@@ -36,8 +36,8 @@ from gradient_horizon.analysis.outcomes import horizon_auc, has_solved, initial_
 # %% [markdown]
 # ## A sweep of training
 #
-# Eight jobs: two cells, from Gaussian weights and from the identity, each with and without gradient clipping. A job trains
-# `SEEDS` networks at each of three weight scales; a seed sees the same sequences in all jobs.
+# Eight jobs: two cells, from Gaussian weights and from the identity, each with and without gradient clipping. A job
+# trains `SEEDS` networks at each of three weight scales; a seed sees the same sequences in all jobs.
 
 # %%
 data = gh.run(
@@ -55,8 +55,8 @@ print(data)
 # %% [markdown]
 # ## The loss, and the share of networks that solve the task
 #
-# The dashed line is chance, the smallest loss possible without reading the input. A network has solved its task once its
-# error on fresh sequences falls below `solved_below`.
+# The dashed line is chance, the smallest loss possible without reading the input. A network has solved its task once
+# its error on fresh sequences falls below `solved_below`.
 
 # %%
 figures.loss_against_update(data)

@@ -11,11 +11,12 @@
 # %% [markdown]
 # # Your own network
 #
-# Every measure of the package accepts any one-step map `step(params, h, x) -> h` that JAX can differentiate, with a state
-# of any structure. This notebook measures a cell with a fast and a slow state, and checks the result against a
+# Every measure of the package accepts any one-step map `step(params, h, x) -> h` that JAX can differentiate, with a
+# state of any structure. This notebook measures a cell with a fast and a slow state, and checks the result against a
 # straightforward computation of the same quantity. Nothing is trained.
 #
-# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/your_own_network.py`, in under a minute.
+# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/your_own_network.py`, in under a
+# minute.
 
 # %% tags=["parameters"]
 SEEDS = 16
@@ -94,8 +95,8 @@ figure
 # %% [markdown]
 # ## Is it right?
 #
-# The straightforward way is one Jacobian of the whole unrolled network, by `jax.jacrev`. It works as long as the numbers
-# neither overflow nor underflow.
+# The straightforward way is one Jacobian of the whole unrolled network, by `jax.jacrev`. It works as long as the
+# numbers neither overflow nor underflow.
 
 
 # %%
