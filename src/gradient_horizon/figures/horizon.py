@@ -92,9 +92,11 @@ def marks_key(kinds: Collection[str]) -> style.Key:
 def draw_end(ax: Axes, last: int) -> None:
     """Draw the end of the measurement, T = `last`."""
     ax.axhline(last, **style.REFERENCE)
+    # On the left, where the law seldom crosses it, and on white, for where it does.
+    white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5}
     ax.annotate(
-        f"beyond T = {last}", (1, last), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", va="bottom", fontsize=style.SMALL, color=style.GREY,
+        f"beyond T = {last}", (0, last), (3, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
+        ha="left", va="bottom", fontsize=style.SMALL, color=style.GREY, bbox=white,
     )  # fmt: skip
 
 
