@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
-from figure_parts import curves_of, panels_of, title_of, words_of
+from figure_parts import assert_looks_as_approved, curves_of, panels_of, title_of, words_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -172,6 +172,10 @@ class TestNormAgainstLag:
         ):
             median = np.median(decades(dataset.sel(cell=cell, weights=weights)), axis=1)
             np.testing.assert_allclose([line.get_ydata() for line in curves_of(ax)], median, rtol=1e-12)
+
+    def test_a_page_of_panels_looks_as_approved(self, tmp_path):
+        dataset = sweep({"cell": ["tanh", "relu"], "weights": ["gaussian", "orthogonal"]})
+        assert_looks_as_approved(figures.norm_against_lag(dataset), "panels", tmp_path)
 
     def test_missing_jobs_have_no_panel(self):
         jobs = [job({"cell": cell, "hidden_size": N + k}) for k, cell in enumerate(["tanh", "relu", "erf"])]

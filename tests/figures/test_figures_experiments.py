@@ -5,9 +5,7 @@ import math
 import numpy as np
 import pytest
 from experiment_results import NETWORK, N, labelled, lyapunov_job, offsets, singular_values_job
-from figure_parts import curves_of, panels_of, theory_of, title_of, words_of
-from matplotlib.collections import LineCollection
-from matplotlib.contour import ContourSet
+from figure_parts import contours_of, curves_of, panels_of, shown_in, theory_of, title_of, words_of
 
 from gradient_horizon import figures
 from gradient_horizon.figures import all_pairs, nodes
@@ -213,14 +211,6 @@ def pairs_job(swept=None, weight_scales=(0.5, 1.5), seeds=3, steps=T, change=Non
     return labelled("pairs", variables, rows, swept or {}, list(weight_scales), seeds, steps=steps, **settings)
 
 
-def heat_of(ax):
-    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
-
-
-def contours_of(ax):
-    return [drawn for drawn in ax.collections if isinstance(drawn, ContourSet | LineCollection)]
-
-
 class TestPairs:
     def test_heat_maps_are_medians_over_seeds(self):
         figure = figures.reach_of_every_pair(pairs_job())
@@ -228,7 +218,7 @@ class TestPairs:
         lag = np.arange(1, T + 1)[:, None] - np.arange(T)[None, :]
         for ax, scale in zip(axes, (0.5, 1.5), strict=True):
             assert title_of(ax) == f"$g$ = {scale:g}"
-            np.testing.assert_allclose(heat_of(ax), np.where(lag > 0, (scale - 1) * lag, np.nan), atol=1e-12)
+            np.testing.assert_allclose(shown_in(ax), np.where(lag > 0, (scale - 1) * lag, np.nan), atol=1e-12)
             assert tuple(ax.images[0].get_extent()) == (-0.5, T - 0.5, 0.5, T + 0.5)
 
     def test_colours_are_centred_on_no_change_and_end_at_twice_the_threshold(self):
@@ -262,7 +252,7 @@ class TestPairs:
         zero = np.zeros((T, T), bool)
         zero[8:, :3] = True
         np.testing.assert_array_equal(np.ma.filled(dead.images[1].get_array().astype(float), np.nan) == 1, zero)
-        assert np.isnan(heat_of(dead)[zero]).all()
+        assert np.isnan(shown_in(dead)[zero]).all()
         missing = np.zeros((T, T), bool)
         missing[5, 2] = True
         np.testing.assert_array_equal(np.ma.filled(lost.images[1].get_array().astype(float), np.nan) == 1, missing)
@@ -284,7 +274,7 @@ class TestPairs:
     def test_shorter_jobs_keep_their_own_triangle(self):
         dataset = datasets.join([pairs_job({"steps": steps}, steps=steps) for steps in (6, 12)])
         axes = [ax for ax in panels_of(figures.reach_of_every_pair(dataset)) if title_of(ax)]
-        assert [heat_of(ax).shape[0] for ax in axes] == [6, 6, 12, 12]
+        assert [shown_in(ax).shape[0] for ax in axes] == [6, 6, 12, 12]
 
     @pytest.mark.parametrize("settings", [{"seeds": 1}, {"steps": 1}, {"weight_scales": (1.0,)}])
     def test_one_of_anything_still_draws(self, settings, tmp_path):

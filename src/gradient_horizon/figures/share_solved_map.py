@@ -58,10 +58,6 @@ def solved_map(dataset: xr.Dataset) -> Figure:
         figure, axes = grid.subplots(LABELS[across], LABELS[up])
         for ax, panel in zip(axes, grid.panels, strict=True):
             _draw(ax, panel.data, across, up)
-        notes = [
-            budget(dataset),
-            *histories.chosen_note(dataset, [axis for axis in CHOICES if axis not in axes_of_map]),
-        ]
-        notes += left_out_note(grid.left_out)
+        notes = [budget(dataset), *histories.chosen_note(dataset, others), *left_out_note(grid.left_out)]
         style.add_key(figure, [], notes)
     return figure

@@ -35,7 +35,7 @@ DECLARATION = {
 }
 LOWEST = -3.0  # lowest exponent of panel (a): saturated networks have far lower ones, which would hide all others
 DIMENSION = R"dimension $D_{KY}\,/\,N$"
-ENTROPY = R"entropy rate $\,/\,N$ (1/step)"
+ENTROPY = R"entropy rate$\,/\,N$ (1/step)"
 _OF_UNIT = {"kaplan_yorke_dimension": DIMENSION, "entropy_rate": ENTROPY}
 
 

@@ -79,7 +79,8 @@ def draw(dataset: xr.Dataset) -> Figure:
         axes[0].set_ylabel(all_pairs.LATE)
         all_pairs.add_bar(figure, axes, norm, dataset.sizes["seed"], is_cut=is_cut)
         key = all_pairs.key_of(shown, threshold)
-        key.append((Line2D([], [], **line), R"mean-field horizon, $N \to \infty$"))
+        if any(horizons.get(scale, np.inf) < len(decades) for scale, decades in regimes.items()):
+            key.append((Line2D([], [], **line), R"mean-field horizon, $N \to \infty$"))
         style.add_key(figure, key, panels.remarks_on(dataset))
     return figure
 
