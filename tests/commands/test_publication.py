@@ -213,4 +213,4 @@ def test_the_help_lists_the_figures(capsys):
     shown = capsys.readouterr().out
     for name, figure in DECLARED.items():
         assert f"  {name} " in shown
-        assert figure.shows in shown
+        assert figure.help in shown
