@@ -44,7 +44,7 @@ def job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=9, steps=60, change=Non
     config = checked(
         {"hidden_size": N, "weight_scales": list(weight_scales), "seeds": seeds, "steps": steps, **settings, **swept}
     )
-    rng = np.random.default_rng(len(json.dumps(swept)))
+    rng = np.random.default_rng([*json.dumps(swept).encode()])  # no two jobs of a sweep are alike
     growth = np.log(np.maximum(weight_scales, 1e-3))[:, None, None]
     walk = (growth + 0.3 * rng.standard_normal((len(weight_scales), seeds, steps))).cumsum(axis=-1)
     log_norm = walk + 0.5 * np.log(N)
