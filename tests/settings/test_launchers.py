@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from gradient_horizon.commands import launch, sweep
 from gradient_horizon.names.rules import SettingError
@@ -255,6 +256,6 @@ def test_a_working_folder_that_would_break_a_line_takes_no_launcher(here, monkey
 
 
 def test_an_option_that_is_in_no_list_has_the_plugins_own_value():
-    settings = sweep.OmegaConf.create({**launchers._stored("submitit_slurm"), "submitit_folder": "/x", "name": "a"})
+    settings = OmegaConf.create({**launchers._stored("submitit_slurm"), "submitit_folder": "/x", "name": "a"})
     with pytest.raises(SettingError, match=r"^hydra.launcher.submitit_folder: '/x' is not allowed"):
         launchers.checked(settings)
