@@ -103,7 +103,7 @@ for cell, weights in itertools.product(data.cell.values, data.weights.values):
     chosen = data.sel(cell=cell, weights=weights, clip="book").squeeze(["learning_rate", "clip_threshold"])
     area = foretold(chosen)
     norms = initial_log_norms(chosen)  # of the product over √n
-    median, _ = gh.horizon_quantile(*gh.gradient_horizon(norms.reshape(-1, norms.shape[-1]), 1))
+    median, _ = gh.horizon_quantile(*gh.horizon_of(norms.reshape(-1, norms.shape[-1]), 1))
     print(
         f"{cell}, {weights}: {int(has_solved(chosen).sum())} solved; median initial horizon {median.lag:g}, {median.kind};"
         f" AUC {f'{area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})' if area else 'undetermined'}"

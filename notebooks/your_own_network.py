@@ -77,7 +77,7 @@ def measured(key, scale):
 
 scales = np.array([0.5, 1.0, 1.5, 2.0], np.float32)
 logs = np.asarray(measured(jax.random.split(for_networks, SEEDS), scales))
-horizon, kind = gh.gradient_horizon(logs, 2 * N)
+horizon, kind = gh.horizon_of(logs, 2 * N)
 for scale, reaches in zip(scales, map(gh.horizon_quantile, horizon, kind), strict=True):
     ends = " to ".join(dict.fromkeys(f"{reach.lag:g} ({reach.kind})" for reach in reaches))
     print(f"g = {scale:g}: median gradient horizon {ends} of {STEPS} steps")

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.settings.validation import checked
 
 N = 8
@@ -81,7 +81,7 @@ def jacobian_job(swept, growth, weight_scales, steps, **settings):
     """log(‖M‖_F/√n) = `growth` (weight scale, seed) times the lag, and the horizons of that."""
     growth = np.asarray(growth, float)
     log_norm = growth[..., None] * np.arange(1, steps + 1) + 0.5 * np.log(swept["hidden_size"])
-    horizon, kind = gradient_horizon(log_norm, swept["hidden_size"])
+    horizon, kind = horizon_of(log_norm, swept["hidden_size"])
     variables = {
         "log_norm": (("norm", *NETWORK, "lag"), log_norm[None]),
         "horizon": (NETWORK, horizon),

@@ -11,7 +11,7 @@ from table_parts import rows_of
 from gradient_horizon.analysis.tables.exponents import lyapunov_table
 from gradient_horizon.analysis.tables.horizons import horizon_table, recheck_lines
 from gradient_horizon.analysis.tables.sweep import tables
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.names import HORIZON_KINDS
 from gradient_horizon.store.datasets import join
 from gradient_horizon.theory import mean_field
@@ -93,7 +93,7 @@ def test_a_scaled_identity_is_neutral_at_one_by_either_norm(norms):
     growth = np.log(scales)[:, None] * np.arange(1, steps + 1)
     by_norm = {"spectral": growth, "frobenius": growth + 0.5 * np.log(n)}
     values = np.stack([by_norm[norm][:, None] for norm in norms])
-    horizon, kind = gradient_horizon(by_norm["frobenius"], n)
+    horizon, kind = horizon_of(by_norm["frobenius"], n)
     network = ("weight_scale", "seed")
     dataset = xr.Dataset(
         {
@@ -173,7 +173,7 @@ def test_what_was_measured_again_is_told_with_its_largest_difference():
 @pytest.mark.parametrize(("neutral", "lags"), [(1.2, 400), (1.75, 50)])
 def test_the_known_horizons_are_those_of_the_definition(neutral, lags):
     dataset = geometric("tanh", neutral, lags)
-    found, _ = gradient_horizon(dataset.log_norm[0].values, STATE_SIZE)
+    found, _ = horizon_of(dataset.log_norm[0].values, STATE_SIZE)
     np.testing.assert_array_equal(found, dataset.horizon)
 
 

@@ -30,7 +30,7 @@ from gradient_horizon.figures.activations import activations as activations_figu
 from gradient_horizon.figures.activations import tanh_derivatives
 from gradient_horizon.figures.horizon import horizons_of
 from gradient_horizon.figures.kit import panels, quantiles, style, theory, weight_scale
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.settings.schema import FIELDS
 from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets
@@ -50,7 +50,7 @@ def job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=9, steps=60, change=Non
     log_norm = walk + 0.5 * np.log(N)
     if change is not None:
         change(log_norm)
-    horizon, kind = gradient_horizon(log_norm, N, config.horizon_threshold)
+    horizon, kind = horizon_of(log_norm, N, config.horizon_threshold)
     network = ("weight_scale", "seed")
     return xr.Dataset(
         {

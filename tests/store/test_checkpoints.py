@@ -14,7 +14,7 @@ import pytest
 
 import gradient_horizon as gh
 from gradient_horizon import experiments
-from gradient_horizon.ensembles import devices
+from gradient_horizon.ensembles.block_size import block_size
 from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import files
 from gradient_horizon.store.checkpoints import Checkpoints
@@ -58,7 +58,7 @@ def test_an_interrupted_measurement_goes_on_bit_for_bit(settings, tmp_path):
         with pytest.raises(StoppedError):
             experiments.measure(config, stop_after(chunks), parts)
     stored = list(parts.stored())
-    chunk = 2 * devices.block_size(12, 20)
+    chunk = 2 * block_size(12, 20)
     assert [rows.stop - rows.start for rows, _ in stored] == [chunk] * 2
     heard = []
     resumed = experiments.measure(config, heard.append, parts)

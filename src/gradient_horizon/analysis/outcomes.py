@@ -7,7 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from gradient_horizon.analysis.intervals import Interval, area_under_curve, share
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import horizon_of
 
 AXES = ("learning_rate", "clip_threshold", "weight_scale", "seed")  # of the networks of one job
 
@@ -78,7 +78,7 @@ def initial_growth(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
 def initial_horizon(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
     """Return the gradient horizon of each of one job's networks before the first update; T + 1 if it lies beyond T."""
     size = float(data["state_size"])
-    return gradient_horizon(initial_log_norms(data) + 0.5 * np.log(size), int(size))[0]
+    return horizon_of(initial_log_norms(data) + 0.5 * np.log(size), int(size))[0]
 
 
 def foretold(data: xr.Dataset) -> Interval | None:

@@ -105,12 +105,12 @@ def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any)
         raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
     if hidden_size < 1 or input_size < 0:
         raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
-    known = {key: own for cell in declare.declared(declare.Cell).values() for key, own in cell.settings.items()}
+    of_cells = {key: own for cell in declare.declared(declare.Cell).values() for key, own in cell.settings.items()}
     for key, value in settings.items():
-        if key not in known:
-            raise ValueError(f"{key}: {value!r} is no setting of a cell; allowed: {', '.join(known)}")
-        if not isinstance(value, Tracer) and not known[key].rule.accepts(_number(value)):
-            raise ValueError(f"{key}: {value}; allowed: {known[key].rule.allowed}")
+        if key not in of_cells:
+            raise ValueError(f"{key}: {value!r} is no setting of a cell; allowed: {', '.join(of_cells)}")
+        if not isinstance(value, Tracer) and not of_cells[key].rule.accepts(_number(value)):
+            raise ValueError(f"{key}: {value}; allowed: {of_cells[key].rule.allowed}")
     cell = declare.declared(declare.Cell)[name]
     own = {key: settings.get(key, setting.default) for key, setting in cell.settings.items()}
     return _as_pytree(cell.load()(*cell.arguments, hidden_size, input_size, **own))

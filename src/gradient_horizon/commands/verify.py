@@ -34,7 +34,7 @@ def verify(options: argparse.Namespace) -> int:
 
         sections = verify(full=options.full, sections=SECTIONS, report=announce)
     sentence, failed = report.verdict(sections)
-    made = report.made(full=options.full, seconds=time.monotonic() - start)
+    made = report.provenance(full=options.full, seconds=time.monotonic() - start)
     files.write_atomically(output, report.as_html(sections, made).encode())
     screen.print(report.as_table(sections))
     for line in (sentence, *(f"    {law}" for law in failed), f"wrote {output}"):

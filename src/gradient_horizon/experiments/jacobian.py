@@ -9,7 +9,7 @@ import xarray as xr
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
 from gradient_horizon.experiments.networks import NETWORK, Measurement, Network, Networks
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.measures.jacobian_norms import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.measures.trajectory import system_of
 from gradient_horizon.names import declare, rules
@@ -216,7 +216,7 @@ def _labelled(
                 {"long_name": title, "units": "1", "comment": "natural logarithm"},
             )
     if "end" in log_norms:
-        horizon, kind = gradient_horizon(log_norms["end"]["frobenius"], size, config.horizon_threshold)
+        horizon, kind = horizon_of(log_norms["end"]["frobenius"], size, config.horizon_threshold)
         described["horizon"] = networks.per_network(horizon, title="gradient horizon", units="step")
         described["horizon_kind"] = networks.per_network(
             np.array(names.HORIZON_KINDS)[kind], title="what ends the gradient at its horizon"

@@ -12,7 +12,8 @@ import numpy as np
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
-from gradient_horizon.ensembles import blocks, devices
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles.block_size import batch_last_width, block_size
 from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
@@ -100,7 +101,7 @@ def cell_of(config: Config, name: str, input_size: int) -> Cell:
     return make_cell(name, config.hidden_size, input_size, **own)
 
 
-def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
+def init_network(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
     """Draw the parameters, initial state and inputs of one network."""
     cell = draw.cell
     dtype = jnp.dtype(draw.precision)
@@ -115,12 +116,12 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     return params, h0, xs
 
 
-def _drawn(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
-    return drawn(joined(draw, constants.draw), network, constants.pixels)
+def _init_network(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
+    return init_network(joined(draw, constants.draw), network, constants.pixels)
 
 
 def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> Any:
-    params, _, _ = _drawn(draw, network, constants)
+    params, _, _ = _init_network(draw, network, constants)
     return zeros(params)
 
 
@@ -164,9 +165,7 @@ class Networks:
         self._rollout = (self._cell, config.steps, rescale)
         self.grid = NetworkGrid(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
-            devices.block_size(
-                self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()
-            ),
+            block_size(self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()),
             precision=config.precision,
             constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
             checkpoints=checkpoints,
@@ -174,7 +173,7 @@ class Networks:
         self.grid.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.grid.total, self.grid.block
         # gated cells have more and longer sums, which gain nothing from sharing vector lanes
-        self.width = devices.lane_width(
+        self.width = batch_last_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
             precision=config.precision,
@@ -197,7 +196,7 @@ class Networks:
     def _stages(self, measurement: Measurement) -> list[blocks.Program]:
         measure, spec, side_by_side = measurement
         return [
-            program(_drawn, self._draw),
+            program(_init_network, self._draw),
             program(_rolled, *self._rollout, width=self.width),
             program(_measured, measure, spec, self._cell, width=self.width if side_by_side else 1),
         ]
@@ -209,15 +208,16 @@ class Networks:
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
-        values_of_unit = self.grid.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
+        of_unit = self.grid.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
-        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in values_of_unit.items()}
+        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in of_unit.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
-        lags = np.arange(1, self.config.steps + 1)
-        along_lags = {"lag": ("lag", lags, {"long_name": "lag", "units": "step"})} if lag else {}
-        return {**self.grid.coordinates(), **along_lags}
+        coordinates = self.grid.coordinates()
+        if lag:
+            coordinates["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
+        return coordinates
 
     def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the variables common to all experiments: W's extremes, finiteness of the states, and state size."""

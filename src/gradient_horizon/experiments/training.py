@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.ensembles import blocks, devices
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles.block_size import training_block
 from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.networks import cell_of
 from gradient_horizon.experiments.structure import Structure, joined, parted
@@ -310,7 +311,7 @@ def _grid(config: Config, spec: TrainSpec, checkpoints: Checkpoints | None = Non
             "weight_scale": config.weight_scales,
             "seed": config.seeds,
         },
-        devices.training_block(
+        training_block(
             spec.cell.state_size,
             config.steps,
             config.batch_size,

@@ -355,8 +355,8 @@ def packages() -> tuple[str, ...]:
 
 def chosen(settings: Any) -> list[Declaration]:
     """Return the declarations that `settings`, with the names as attributes, choose."""
-    found = (declared(kind).get(getattr(settings, kind.setting, "")) for kind in KINDS)
-    return [one for one in found if one is not None]
+    by_kind = (declared(kind).get(getattr(settings, kind.setting, "")) for kind in KINDS)
+    return [one for one in by_kind if one is not None]
 
 
 def field_of(setting: Setting) -> Any:

@@ -59,12 +59,12 @@ def did_you_mean(word: Any, known: Collection[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _missing_of_range(given: Any) -> str:
+def _missing_of_range(written: Any) -> str:
     """Return which keys of a range of numbers are missing or unknown, in brackets."""
-    if not isinstance(given, Mapping):
+    if not isinstance(written, Mapping):
         return ""
-    missing = [part for part in ("start", "stop", "num") if part not in given]
-    others = [str(part) for part in given if part not in ("start", "stop", "num", "spacing")]
+    missing = [part for part in ("start", "stop", "num") if part not in written]
+    others = [str(part) for part in written if part not in ("start", "stop", "num", "spacing")]
     return "".join(
         f" ({', '.join(parts)} {word})" for parts, word in ((missing, "missing"), (others, "unknown")) if parts
     )
@@ -77,23 +77,23 @@ def _accepts(rule: rules.Rule, value: Any) -> bool:
         return False
 
 
-def check_value(key: str, given: Any) -> Any:
-    """Return `given`, with lists expanded, if the setting `key` allows it; else raise `SettingError`."""
+def check_value(key: str, written: Any) -> Any:
+    """Return `written`, with lists expanded, if the setting `key` allows it; else raise `SettingError`."""
     rule = SETTINGS[key].rule
     expand = rule.expand
-    if FIELDS[key].type in (float, float | None) and rules.is_number(given):
-        given = rules.unsigned_zero(float(given))
+    if FIELDS[key].type in (float, float | None) and rules.is_number(written):
+        written = rules.unsigned_zero(float(written))
     value, accepted = [], False
     # check the two ends of a long range first: if they are wrong, it need not be expanded
-    if not (isinstance(given, Mapping) and given.get("num") not in (1, 2)) or _accepts(
-        rule, expand({**given, "num": 2})
+    if not (isinstance(written, Mapping) and written.get("num") not in (1, 2)) or _accepts(
+        rule, expand({**written, "num": 2})
     ):
-        value = expand(given)
+        value = expand(written)
         accepted = _accepts(rule, value)
     if not accepted:
-        wrong = [word for word in (given if isinstance(given, list) else [given]) if word not in rule.options]
+        wrong = [word for word in (written if isinstance(written, list) else [written]) if word not in rule.options]
         hint = did_you_mean(wrong[0], rule.options) if rule.options and wrong else ""
-        raise SettingError(key, given, f"{rule.allowed}{hint or _missing_of_range(given)}")
+        raise SettingError(key, written, f"{rule.allowed}{hint or _missing_of_range(written)}")
     return value
 
 
@@ -155,14 +155,14 @@ def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> d
     foreign = {name for owner, name, _ in declare.own_settings() if owner.package}
     keys = dict.fromkeys(key for job in jobs for key in job if key not in axes and key not in JOINED)
     read = {key for job in jobs for key in _read_by(job.get("experiment", ""))}
-    found = {}
+    differing = {}
     for key in (key for key in keys if key in read or key not in FIELDS):
         having = [job for job in jobs if key in job or key not in foreign]
         values = [job.get(key, FIELDS[key].default if key in FIELDS else None) for job in having]
         different = list({json.dumps(value): value for value in values}.values())
         if len(different) > 1 and not all(map(_is_usual, [key] * len(values), values, having)):
-            found[key] = different
-    return found
+            differing[key] = different
+    return differing
 
 
 def _read_by(experiment: str) -> Collection[str]:

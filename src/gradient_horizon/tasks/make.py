@@ -19,9 +19,11 @@ def make_task(name: str, steps: int, **settings: Any) -> Task:
     fit, so that the story begins with the clue. Raises `ValueError` for an unknown name, for steps or settings that do
     not fit the task (`limits.refusal`) and for data that are not installed.
     """
-    known = {key for task in declare.declared(declare.Task).values() for key in task.settings}
-    for key in sorted({*settings} - known):
-        raise ValueError(f"{key}: {settings[key]!r} is no setting of a task; allowed: {', '.join(sorted(known))}")
+    allowed_settings = {key for task in declare.declared(declare.Task).values() for key in task.settings}
+    for key in sorted({*settings} - allowed_settings):
+        raise ValueError(
+            f"{key}: {settings[key]!r} is no setting of a task; allowed: {', '.join(sorted(allowed_settings))}"
+        )
     refused = refusal(name, steps, settings)
     if refused is not None:
         setting, value, allowed = refused
