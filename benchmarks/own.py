@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from contestants import Arrays, Case, Ready
+from contestants import Case, Ready
 from jax import lax
 
 from gradient_horizon.cells import make_cell
@@ -95,7 +95,7 @@ def _exponents(params: Any, h0: Any, case: Case) -> Any:
 def start(case: Case) -> Ready:
     """W and h_0 of each network, and the basis from which exponents start, as given to peers."""
     params, h0 = _networks(case)
-    arrays: Arrays = {"W": params.recurrent, "h": h0, "basis": fixed_orthogonal(case["n"])}
+    arrays: Arrays = {"W": np.asarray(params.recurrent), "h": h0, "basis": fixed_orthogonal(case["n"])}
     return Ready(lambda: arrays, lambda arrays: arrays)
 
 

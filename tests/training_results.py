@@ -44,7 +44,7 @@ def trained(
     shape = (len(learning_rates), len(clip_thresholds), len(weight_scales), seeds)
     solved, diverged = (np.broadcast_to(values, shape) for values in (solved, diverged))
     update = np.array([*range(0, updates, record_every), updates])
-    rng = np.random.default_rng(len(json.dumps(swept)))
+    rng = np.random.default_rng([*json.dumps(swept).encode()])  # no two jobs of a sweep are alike
 
     def history(values, *, first=True):
         lost = (diverged[..., None] >= 0) & (update >= diverged[..., None])

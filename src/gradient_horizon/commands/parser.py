@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -97,6 +97,11 @@ def _run(options: argparse.Namespace, *, debug: bool) -> int:
 class _Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line."""
 
+    more_help: Callable[[], str] = staticmethod(lambda: "")  # appended to the help, and called for it alone
+
+    def format_help(self) -> str:
+        return super().format_help() + self.more_help()
+
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"gradient-horizon: {one_line(message)} (see {self.prog} --help)\n")
 
@@ -155,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     figures.add_argument(
         "--draw-only", action="store_true", help="compute nothing; name the command that computes missing data"
     )
+    figures.more_help = _paper_figures
     figures.set_defaults(command=run.figures)
 
     status_parser = add(
@@ -196,6 +202,12 @@ def _parser() -> argparse.ArgumentParser:
 def _help(parser: argparse.ArgumentParser) -> int:
     parser.print_help()
     return WRONG
+
+
+def _paper_figures() -> str:
+    from gradient_horizon.figures import paper
+
+    return f"\nfigures of the paper:\n{paper.listing()}"
 
 
 def _complete_override(prefix: str, **_: Any) -> list[str]:

@@ -19,7 +19,7 @@ from gradient_horizon import __version__
 from gradient_horizon.commands.jobs import Job
 from gradient_horizon.commands.sweep import Sweep
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.paper import paper_figure
+from gradient_horizon.figures.paper import FIGURES, paper_figure
 from gradient_horizon.settings.identity import as_dict, spelt_short
 from gradient_horizon.settings.schema import AXES, Config, settings_of
 from gradient_horizon.store import datasets, files, provenance, records
@@ -31,8 +31,8 @@ _ALWAYS_SHOWN = ("experiment", "cell", "weights", "hidden_size", "steps", "preci
 
 def overrides_of(name: str, *, quick: bool) -> list[str]:
     """Return the overrides that make a figure's data: its preset, and with `quick` those that make it small."""
-    small = (*paper_figure(name).QUICK, "output=results/quick", "quick_look=false") if quick else ()
-    return [f"+sweeps={name}", *small]
+    small = (*FIGURES[name].quick, "output=results/quick", "quick_look=false") if quick else ()
+    return [f"+sweeps={FIGURES[name].preset}", *small]
 
 
 def command_of(name: str, *, quick: bool, force: bool = False) -> str:
@@ -114,12 +114,12 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
 
 def caption(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset]) -> str:
     """Return the caption in Markdown: what the figure shows, and the settings, number and origin of its networks."""
-    figure = paper_figure(name)
+    figure = FIGURES[name]
     networks = sum(job.networks for job in sweep.jobs)
     hashes = [f"- {job.name}: `{job.hash[:12]}`" for job in sweep.jobs]
     lines = [
-        f"# {figure.TITLE}",
-        figure.CAPTION,
+        f"# {figure.title}",
+        figure.caption,
         "\n".join(["| setting | value |", "|---|---|", *_setting_rows(sweep.jobs)]),
         "All other settings have their defaults, which `gradient-horizon settings` lists.",
         f"{networks} networks in {len(sweep.jobs)} jobs, by gradient-horizon {_all(jobs, 'package_version')}, JAX"

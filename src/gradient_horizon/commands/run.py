@@ -35,23 +35,24 @@ def run(options: argparse.Namespace) -> int:
 
 def figures(options: argparse.Namespace) -> int:
     """Draw paper figures into results/figures; for a preset that makes none, its own figures into its folder."""
-    from gradient_horizon.figures.paper import NAMES
+    from gradient_horizon.figures.paper import FIGURES
 
-    unknown = [name for name in options.names if name not in preset_names("")]
+    allowed = sorted({*FIGURES, *preset_names("")})
+    unknown = [name for name in options.names if name not in allowed]
     if unknown:
-        raise UsageError(f"NAME: {unknown[0]!r} is not allowed; allowed: {', '.join(preset_names(''))}")
-    names = options.names or NAMES
+        raise UsageError(f"NAME: {unknown[0]!r} is not allowed; allowed: {', '.join(allowed)}")
+    names = options.names or [*FIGURES]
     for name in names:
-        if (options.quick or options.draw_only) and name not in NAMES:
+        if (options.quick or options.draw_only) and name not in FIGURES:
             raise UsageError(
-                f"NAME: {name!r} is no paper figure; allowed with --quick and --draw-only: {', '.join(NAMES)}"
+                f"NAME: {name!r} is no paper figure; allowed with --quick and --draw-only: {', '.join(FIGURES)}"
             )
     prepare_jax()  # before the first figure, which may load JAX
     ends = []
     for name in names:
         interrupts.check()
         try:
-            if name in NAMES:
+            if name in FIGURES:
                 ends.append(_paper_figure(name, quick=options.quick, draw_only=options.draw_only))
             else:
                 ends.append(_run_sweep([f"+sweeps={name}"], redraw=True))

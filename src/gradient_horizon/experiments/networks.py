@@ -208,16 +208,15 @@ class Networks:
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
-        of_unit = self.grid.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
+        values_of_unit = self.grid.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
-        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in of_unit.items()}
+        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in values_of_unit.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
-        coordinates = self.grid.coordinates()
-        if lag:
-            coordinates["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
-        return coordinates
+        lags = np.arange(1, self.config.steps + 1)
+        along_lags = {"lag": ("lag", lags, {"long_name": "lag", "units": "step"})} if lag else {}
+        return {**self.grid.coordinates(), **along_lags}
 
     def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the variables common to all experiments: W's extremes, finiteness of the states, and state size."""

@@ -91,17 +91,17 @@ def _training(dataset: xr.Dataset) -> Figure:
         clips = gradient_norms.draw_norms([gradient], data, colours)
         histories.set_updates([gradient], data)
         gradient.set(xlabel=histories.XLABEL, ylabel=gradient_norms.LABEL)
-        drawn = state_gradients.Heat([panel.data for panel in mapped.panels])
-        drawn.draw([heat])
+        maps = state_gradients.Heat([panel.data for panel in mapped.panels])
+        maps.draw([heat])
         heat.set(xlabel=histories.XLABEL, ylabel=state_gradients.TIME)
         heat.set_title(mapped.panels[0].title)
         loss.set_title(
             ", ".join(filter(None, [panels.title_of(json.loads(dataset.attrs["swept"])), grid.panels[0].title]))
         )
         colours.add_bar(figure, [loss, error])
-        drawn.add_bar(figure, [heat], dataset.sizes["seed"])
+        maps.add_bar(figure, [heat], dataset.sizes["seed"])
         key = style.median_key(dataset.sizes["seed"], colours.remark()) + learning_curves.chance_key()
-        key += gradient_norms.key_of(clips) + drawn.key()
+        key += gradient_norms.key_of(clips) + maps.key()
         style.add_key(figure, key, histories.notes_on(dataset, mapped))
     return figure
 

@@ -365,8 +365,8 @@ def _summarise(
     else:
         violation = jnp.asarray(jnp.nan, exponents.dtype)
     dimension, entropy = kaplan_yorke_dimension(exponents, n), entropy_rate(exponents, n)
-    exponents, error = (jnp.mean(values.reshape(-1, copies), axis=1) for values in (exponents, error))
-    return LyapunovSpectrum(exponents, error, violation, dimension, entropy)
+    single, single_error = (jnp.mean(values.reshape(-1, copies), axis=1) for values in (exponents, error))
+    return LyapunovSpectrum(single, single_error, violation, dimension, entropy)
 
 
 def _check(length: int, n: int, transient: int, count: int, every: int) -> None:

@@ -196,7 +196,25 @@ class Experiment(Declaration):
         return getattr(import_module(self.module), self.slab_size) if self.slab_size else None
 
 
-KINDS: tuple[type[Declaration], ...] = (Cell, Ensemble, Task, ClipRule, Experiment)
+@dataclass(frozen=True)
+class PaperFigure(Declaration):
+    """A figure of the paper: its file also defines `draw` (a joined sweep as a Figure) and `numbers` (what it plots).
+
+    - `number`: its place in the paper; `preset`: the file of `sweeps/` that makes its data; `quick`: overrides for a
+      small version of it.
+    - `title`, `caption`: what is printed with it.
+    """
+
+    room: ClassVar[str] = "figures/paper"
+
+    number: int = 0
+    preset: str = ""
+    title: str = ""
+    caption: str = ""
+    quick: tuple[str, ...] = ()
+
+
+KINDS: tuple[type[Declaration], ...] = (Cell, Ensemble, Task, ClipRule, Experiment)  # those that settings name
 Kind = TypeVar("Kind", bound=Declaration)
 
 
@@ -213,9 +231,10 @@ def _declared(kind: type[Kind]) -> dict[str, Any]:
     every: dict[str, Kind] = {}
     folder = Path(__file__).parents[1] / kind.room
     for path in sorted(folder.glob("*.py")):
-        for one in _of_kind(kind, read(f"gradient_horizon.{kind.room}.{path.stem}", path.read_text("utf-8"))):
+        for one in _of_kind(kind, read(_module_of(path), path.read_text("utf-8"))):
             every[one.name] = one
-    for point in sorted(_entry_points().select(group=kind.group), key=lambda point: (point.name, point.value)):
+    points = _entry_points().select(group=kind.group) if kind.group else ()
+    for point in sorted(points, key=lambda point: (point.name, point.value)):
         try:
             for one in _of_kind(kind, read(point.module, _source(point.module), _package(point))):
                 _check_is_new(one, every)
@@ -235,6 +254,12 @@ def _of_kind(kind: type[Kind], declarations: tuple[Declaration, ...]) -> Iterato
     for one in declarations:
         if isinstance(one, kind):
             yield one
+
+
+def _module_of(path: Path) -> str:
+    """Return the dotted name of a module of this package."""
+    package = Path(__file__).parents[1]
+    return ".".join([package.name, *path.relative_to(package).with_suffix("").parts])
 
 
 def _check_is_new(one: Declaration, others: Mapping[str, Declaration]) -> None:

@@ -17,23 +17,27 @@ _MEANING = {
         "norm_against_lag",
     ),
     "lyapunov": (
-        "λ₁, in nats per step, is how fast a small difference between two states grows: below 0 gradients vanish, above"
-        " 0 they explode and the network is chaotic.",
+        "λ₁, in nats per step, is the rate at which a small difference between two states grows: below 0 gradients"
+        " vanish, above 0 they explode and the network is chaotic.",
         "lyapunov_spectrum",
     ),
     "singular_values": (
-        "Each curve is the log of one singular value of ∂h_T/∂h_(T-lag): how long one direction of the gradient lasts.",
+        "Each curve shows, for one lag, the logs of all singular values of ∂h_T/∂h_(T-lag) over the lag: the growth per"
+        " step of the gradient in every direction.",
         "singular_values",
     ),
     "pairs": ("Each point is the log norm of ∂h_t/∂h_s for one pair of times s < t.", "pairs"),
-    "nodes": ("Each step's change of the log gradient is split into that of the activation and that of W.", "nodes"),
+    "nodes": (
+        "The growth of the log gradient norm at each step is split into the contributions of the activation and of W.",
+        "nodes",
+    ),
     "notes": (
-        "The norms are those of the notes' own experiment, drawn from the same numbers.",
+        "The norms are those of the demonstration in the study notes, from the same random numbers.",
         "norm_growth_and_decay",
     ),
     "training": (
         "A network has solved its task at the first record whose error lies below {solved_below}; its gradient through"
-        " time is recorded before, while and after it learns.",
+        " time is recorded before, during and after learning.",
         "solved",
     ),
 }
