@@ -90,10 +90,10 @@ def _price_of_a_job(bench: Bench) -> list[Row]:
         (", with its quick look", "horizon_threshold", "true", None),
         (" over a number that its programs read", "bias_scale", "false", 0.05),
     )
-    for more, swept, drawn, target in cases:
-        _run(folder, *TINY, f"quick_look={drawn}", f"{swept}=range(2,{JOBS + 2})")
-        kept = [records.read_record(path) for path in sweep_folders.job_folders(folder / "bench")]
-        began = np.sort([record.began for record in kept if record is not None])
+    for more, swept, quick_look, target in cases:
+        _run(folder, *TINY, f"quick_look={quick_look}", f"{swept}=range(2,{JOBS + 2})")
+        job_records = [records.read_record(path) for path in sweep_folders.job_folders(folder / "bench")]
+        began = np.sort([record.began for record in job_records if record is not None])
         what = f"each further job of a multirun{more}"
         table.append(row("sweeps", what, "N = 2, T = 2, 1 network", np.diff(began)[1:], LESS, target, unit="s"))
     rmtree(folder)
