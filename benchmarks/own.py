@@ -95,7 +95,7 @@ def _exponents(params: Any, h0: Any, case: Case) -> Any:
 def start(case: Case) -> Ready:
     """W and h_0 of each network, and the basis from which exponents start, as given to peers."""
     params, h0 = _networks(case)
-    arrays: Arrays = {"W": np.asarray(params.recurrent), "h": h0, "basis": fixed_orthogonal(case["n"])}
+    arrays: dict[str, Any] = {"W": np.asarray(params.recurrent), "h": h0, "basis": fixed_orthogonal(case["n"])}
     return Ready(lambda: arrays, lambda arrays: arrays)
 
 

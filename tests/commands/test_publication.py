@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def test_a_record_that_says_nothing_is_no_record(here, record):
 @pytest.mark.parametrize("what", ["data", "code", "style"])
 def test_what_changes_is_drawn_again(here, monkeypatch, capsys, what):
     if what == "data":
-        monkeypatch.setitem(DECLARED, "notes", DECLARED["notes"]._replace(quick=("steps=5",)))
+        monkeypatch.setitem(DECLARED, "notes", replace(DECLARED["notes"], quick=("steps=5",)))
         command = publication.command_of("notes", quick=True, force=True)
         assert main(command.split()[1:]) == 0
     elif what == "code":
@@ -164,7 +165,7 @@ def test_without_data_a_drawing_names_the_command_that_makes_them(here, capsys, 
 
 @pytest.mark.parametrize("options", [["--draw-only"], []])
 def test_data_of_other_settings_are_left_alone(here, monkeypatch, capsys, options):
-    monkeypatch.setitem(DECLARED, "notes", DECLARED["notes"]._replace(quick=("steps=5",)))
+    monkeypatch.setitem(DECLARED, "notes", replace(DECLARED["notes"], quick=("steps=5",)))
     before = state()
     assert main(["figures", "notes", "--quick", *options]) == 1
     command = MAKES.replace("notes output", "notes steps=5 output") + " force=true"

@@ -1,5 +1,9 @@
 """The paper's figures: what they draw, and that their numbers are those that are drawn."""
 
+# matplotlib declares the data of its artists as anything that can become an array.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false
+
 import dataclasses
 import itertools
 import json

@@ -1,5 +1,9 @@
 """The paper's figures of networks at rest and in chaos: what they plot is what was measured, beside its theory."""
 
+# matplotlib declares the data of its artists as anything that can become an array.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportGeneralTypeIssues=false
+
 from typing import Any
 
 import numpy as np
