@@ -17,11 +17,11 @@ from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Parts
 from gradient_horizon.tasks.limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
 from gradient_horizon.tasks.make import make_task
-from gradient_horizon.training.ending import ends, left
+from gradient_horizon.training.ending import ends, remaining
 from gradient_horizon.training.initialisations import PUBLISHED
-from gradient_horizon.training.learner import Learner, advance, begin
-from gradient_horizon.training.network import drawn
-from gradient_horizon.training.record import Record, blanked, observe
+from gradient_horizon.training.learner import Learner, make_advance, make_init
+from gradient_horizon.training.network import init_network
+from gradient_horizon.training.record import TrainingRecord, blanked, make_record
 from gradient_horizon.training.spec import Flossing, Member, Omega, TrainSpec
 from gradient_horizon.training.train import solved_at
 
@@ -76,11 +76,11 @@ def _member(network: dict[str, Any]) -> Member:
 
 
 def _zeros(structure: Structure, network: dict[str, Any], constants: Constants) -> Any:
-    return zeros(drawn(joined(structure, constants.numbers), _member(network)).cell)
+    return zeros(init_network(joined(structure, constants.numbers), _member(network)).cell)
 
 
-def _begin(structure: Structure, network: dict[str, Any], constants: Constants) -> Learner:
-    return begin(joined(structure, constants.numbers), _member(network), constants.data)
+def _init_learner(structure: Structure, network: dict[str, Any], constants: Constants) -> Learner:
+    return make_init(joined(structure, constants.numbers))(_member(network), constants.data)
 
 
 def _advance(
@@ -88,12 +88,13 @@ def _advance(
 ) -> Learner:
     (numbers, learner, over), (shared, count) = network, constants
     spec = joined(structure, shared.numbers)
-    return advance(spec, _member(numbers), shared.data, learner, left(spec, over, count))
+    return make_advance(spec)(_member(numbers), shared.data, learner, remaining(spec, over, count))
 
 
-def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any], constants: Constants) -> Record:
+def _record(structure: Structure, network: tuple[dict[str, Any], Learner, Any], constants: Constants) -> TrainingRecord:
     numbers, learner, over = network
-    return blanked(observe(joined(structure, constants.numbers), _member(numbers), constants.data, learner), over)
+    record_of = make_record(joined(structure, constants.numbers))
+    return blanked(record_of(_member(numbers), constants.data, learner), over)
 
 
 class _Trainer:
@@ -115,10 +116,10 @@ class _Trainer:
         self.left -= int(networks)
         self.ahead = 0.0
 
-    def __call__(self, networks: dict[str, np.ndarray], constants: Constants) -> Record:
-        spec, observed = self.spec, program(_observe, self.structure)
-        learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
-        records = [_on_host(observed((networks, learner, over), constants))]
+    def __call__(self, networks: dict[str, np.ndarray], constants: Constants) -> TrainingRecord:
+        spec, record_of = self.spec, program(_record, self.structure)
+        learner, over = program(_init_learner, self.structure)(networks, constants), _none_is_over(networks)
+        records = [_on_host(record_of((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
         if kept := self.parts and self.parts.checkpointed(work):
             learner, records = _restored(learner, records[0], kept)
@@ -129,7 +130,7 @@ class _Trainer:
                 records.append(_blank(records[-1]))
             else:
                 learner = program(_advance, self.structure)((networks, learner, over), (constants, np.int32(count)))
-                records.append(_on_host(observed((networks, learner, over), constants)))
+                records.append(_on_host(record_of((networks, learner, over), constants)))
                 over = over | ends(spec, records[-1])
             self._advanced(1)
             if self.parts:
@@ -143,9 +144,9 @@ class _Trainer:
 
     def shapes(self, networks: blocks.Shapes, constants: Constants) -> blocks.Shapes:
         """Return the shapes of the result of a call, without computing it."""
-        learner = program(_begin, self.structure).shapes(networks, constants)
+        learner = program(_init_learner, self.structure).shapes(networks, constants)
         over = blocks.shapes_of(np.zeros(networks.leaves[0].shape, bool))
-        record = program(_observe, self.structure).shapes(blocks.together(networks, learner, over), constants)
+        record = program(_record, self.structure).shapes(blocks.together(networks, learner, over), constants)
         count = len(self.spec.recorded)
         return record._replace(
             leaves=tuple(
@@ -155,19 +156,19 @@ class _Trainer:
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Return the bytes that the updates take on all devices."""
-        begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
+        init, advanced = (program(stage, self.structure) for stage in (_init_learner, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
         given = blocks.shapes_of(networks)
-        shapes = blocks.together(given, begun.shapes(given, constants), blocks.shapes_of(over))
+        shapes = blocks.together(given, init.shapes(given, constants), blocks.shapes_of(over))
         known = advanced.known_memory(shapes, more)
-        return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
+        return advanced.memory((networks, init(networks, constants), over), more) if known is None else known
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
     return np.zeros(networks["seed"].shape, bool)
 
 
-def _on_host(record: Record) -> Record:
+def _on_host(record: TrainingRecord) -> TrainingRecord:
     return jax.tree.map(np.asarray, record)
 
 
@@ -175,11 +176,11 @@ def _leaves(values: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
 
 
-def _stacked(records: list[Record], axis: int) -> Record:
+def _stacked(records: list[TrainingRecord], axis: int) -> TrainingRecord:
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis=axis), *records)
 
 
-def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple[Learner, list[Record]]:
+def _restored(learner: Learner, record: TrainingRecord, kept: list[np.ndarray]) -> tuple[Learner, list[TrainingRecord]]:
     """Return the learner and records of a checkpoint, which have the structure of those given."""
     count = len(jax.tree.leaves(learner))
     places = [jax.device_put(new, old.sharding) for new, old in zip(kept, jax.tree.leaves(learner), strict=False)]
@@ -188,7 +189,7 @@ def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple
     return jax.tree.unflatten(jax.tree.structure(learner), places), records
 
 
-def _blank(record: Record) -> Record:
+def _blank(record: TrainingRecord) -> TrainingRecord:
     """Return a copy of the last record with its measurements set to NaN."""
     return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan) if leaf.dtype.kind == "f" else leaf, record)
 
@@ -251,7 +252,7 @@ def _given(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Dataset:
+def _labelled(spec: TrainSpec, population: Population, history: TrainingRecord) -> xr.Dataset:
     label = population.label
     described = {
         name: label(getattr(history, name), "update", title=title, units=units)

@@ -23,7 +23,6 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.measures.states import FlatStep, Layout
 from gradient_horizon.measures.trajectory import Trajectory, sequence_length, system_of
 from gradient_horizon.measures.wide import in_float64, jacobian_by_entry, lifted_jacobian
@@ -84,21 +83,6 @@ def entropy_rate(exponents: Float[Array, " k"], n: int) -> Scalar:
     """The sum of the positive exponents, from the first k of n, descending; in nats per step."""
     total = jnp.sum(jnp.where(exponents <= 0, 0, exponents))
     return total if exponents.shape[0] == n else jnp.where(exponents[-1] > 0, jnp.nan, total)
-
-
-def cell_log_det(cell: object) -> LogDet | None:
-    """log|det J_t| = log|det W| + Σ_i log φ′(a_t,i) of a vanilla cell, without underflow; None for any other cell.
-
-    (With a leak or gates, the determinant has no such form.)
-    """
-    if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
-        return None
-
-    def log_det(params: PyTree, h: PyTree, x: PyTree) -> Scalar:
-        slopes = cell.activation.log_derivative(cell.preactivation(params, h, x))
-        return lu.log_abs_det(params.recurrent) + jnp.sum(slopes)
-
-    return log_det
 
 
 def _volumes(basis: Float[Array, "n k"]) -> Float[Array, " k"]:
@@ -258,8 +242,8 @@ def lyapunov_exponents(
       might underflow and grow again: parts of the state that no other part reaches.
     - `every`: the number of steps between eliminations. Directions further apart than 1/eps after that many steps lose
       their digits. 1 is safe at every gain; larger values pay off if the condition number of one step is small.
-    - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t| (see `cell_log_det`), for the sum rule.
-      None: by elimination of every J_t, which about doubles the cost.
+    - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t|, for the sum rule, such as
+      `VanillaCell.log_abs_det`. None: by elimination of every J_t, which about doubles the cost.
     - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
       is computed.
 
