@@ -55,12 +55,12 @@ def make_flossing(spec: TrainSpec, settings: Flossing) -> Callable[..., Params]:
 
     (Updates that are not due are not computed, even under `jax.vmap`, where `lax.cond` would compute both branches.)
     """
-    optimizer = optax.adam(jnp.asarray(settings.learning_rate, spec.dtype))
 
     def loss(cell_params, xs):
         return jnp.mean(jnp.square(leading_exponents(spec.cell, cell_params, xs, settings.exponents)))
 
     def floss(member: Member, params: Params, data: PyTree, update: Int[Array, ""], due: ArrayLike = True) -> Params:
+        optimizer = optax.adam(jnp.asarray(settings.learning_rate, spec.dtype))
         keys = jax.random.fold_in(named_key(member.key, "floss"), update)
 
         def once(number, carry):

@@ -144,7 +144,8 @@ def _saturation(spec: TrainSpec, params: Params, probes: Sample) -> Scalar:
     cell = spec.cell
     if not isinstance(cell, TrainableCell):
         return jnp.full((), jnp.nan, spec.dtype)
-    a = preactivations(cell, cell.affine_maps(params.cell), probes.xs, zero_states(spec, PROBES))
+    start = zero_states(spec, PROBES)
+    a = preactivations(cell, cell.affine_maps(params.cell), probes.xs, start)
     slopes = cell.relative_slopes(a)
     # the slope of a homogeneous activation depends only on the sign of a: a unit may be shut, but is never saturated
     shut = jnp.all(slopes == 0, axis=(0, 1)) if cell.is_homogeneous else slopes < SATURATED
