@@ -14,11 +14,11 @@ from contestants import Case, Ready
 from jax import lax
 
 from gradient_horizon.cells import make_cell
-from gradient_horizon.cells.vanilla import VanillaParams
+from gradient_horizon.cells.vanilla import VanillaParams, plain_cell
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.ensembles.block_size import batch_last_width, block_size
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.numerics.derivatives import vjp_rows
@@ -87,8 +87,8 @@ def _by_lapack(params: Any, h0: Any, case: Case) -> Any:
 
 
 def _exponents(params: Any, h0: Any, case: Case) -> Any:
-    cell = make_cell("tanh", case["n"])
-    spectrum = lyapunov_exponents(cell.step, params, h0, steps=case["steps"], log_det=cell_log_det(cell))
+    cell = plain_cell("tanh", case["n"], 0)
+    spectrum = lyapunov_exponents(cell.step, params, h0, steps=case["steps"], log_det=cell.log_abs_det)
     return {"exponents": spectrum.exponents, "sum_rule_error": spectrum.sum_rule_error}
 
 

@@ -40,12 +40,14 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
     from gradient_horizon.cells import VanillaParams, make_cell
     from gradient_horizon.ensembles import blocks
     from gradient_horizon.tasks import Sample, make_task
-    from gradient_horizon.training import Member, TrainSpec, advance, begin
-    from gradient_horizon.training.learner import optimizer
-    from gradient_horizon.training.network import Params, Readout, drawn, loss_and_gradient, sequences
+    from gradient_horizon.training import Member, TrainSpec, make_advance, make_init
+    from gradient_horizon.training.learner import make_optimizer
+    from gradient_horizon.training.network import Params, Readout, init_network, make_loss, make_sampler
 
     task = make_task("temporal_order", T)
     spec = TrainSpec(make_cell("tanh", N, task.input_size), task, clip="book", batch_size=BATCH)
+    optimizer, sequences, loss_and_gradient = make_optimizer(spec), make_sampler(spec), make_loss(spec)
+    init_learner, advance = make_init(spec), make_advance(spec)
     block = training_block(N, T, BATCH)
     seeds = np.arange(NETWORKS, dtype=np.uint32)
 
@@ -56,8 +58,8 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
         return blocks.map_networks(program, networks, block=block)
 
     def start(seed: Any, _: Any) -> Any:
-        params = drawn(spec, member(seed))
-        batch = sequences(spec, member(seed).key, BATCH, None)
+        params = init_network(spec, member(seed))
+        batch = sequences(member(seed).key, BATCH, None)
         cell, readout = params.cell, params.readout
         arrays = (cell.recurrent, cell.input, cell.bias, readout.matrix, readout.bias)
         return {**dict(zip(NAMES, arrays, strict=True)), "xs": batch.xs, "targets": batch.targets[:, 0]}
@@ -65,12 +67,12 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
     def update_all(updates: int, network: Any, _: Any) -> Any:
         recurrent, inputs, bias, matrix, offset = (network[name] for name in NAMES)
         batch = Sample(network["xs"], network["targets"][:, None])
-        chain = optimizer(spec, member(0))
+        chain = optimizer(member(0))
         params = Params(VanillaParams(recurrent, inputs, bias), Readout(matrix, offset))
 
         def update(_, carry):
             params, state = carry
-            changes, state = chain.update(loss_and_gradient(spec, params, batch)[1], state, params)
+            changes, state = chain.update(loss_and_gradient(params, batch)[1], state, params)
             return jax.tree.map(jax.numpy.add, params, changes), state
 
         params, _ = lax.fori_loop(0, updates, update, (params, chain.init(params)))
@@ -79,8 +81,8 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
         return dict(zip(NAMES, arrays, strict=True))
 
     def drawing(updates: int, seed: Any, _: Any) -> Any:
-        learner = begin(spec, member(seed), None)
-        return advance(spec, member(seed), None, learner, jax.numpy.int32(updates)).params.readout.bias
+        learner = init_learner(member(seed), None)
+        return advance(member(seed), None, learner, jax.numpy.int32(updates)).params.readout.bias
 
     return (
         lambda: over(blocks.Program(start), seeds),

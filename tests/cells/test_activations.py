@@ -69,6 +69,12 @@ def test_a_unit_at_a_kink_passes_the_gradient(name, x, expected):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_homogeneous_activation_scales_with_its_argument(name):
+    activation, x = ACTIVATIONS[name], jnp.asarray(POINTS)
+    assert np.array_equal(activation.value(4 * x), 4 * activation.value(x)) == activation.is_homogeneous
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_the_steepest_slope_is_the_largest_derivative(name):
     x = jnp.linspace(-5, 5, 10001, dtype=jnp.float64)
     assert jnp.max(ACTIVATIONS[name].derivative(x)) == pytest.approx(ACTIVATIONS[name].steepest, rel=1e-12)

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from gradient_horizon import make_cell, names
 from gradient_horizon.cells.activations import ACTIVATIONS
+from gradient_horizon.cells.vanilla import plain_cell
 
 KEY = jax.random.key(1)
 
@@ -65,3 +69,44 @@ def test_impossible_cells_are_refused(arguments, message):
 def test_an_impossible_leak_is_refused():
     with pytest.raises(ValueError, match=r"leak: 0\.0; allowed: above 0, at most 1"):
         make_cell("leaky_tanh", 3, leak=0.0)
+
+
+@pytest.mark.parametrize("name", names.CELLS)
+def test_a_homogeneous_cell_is_one_whose_step_scales_with_the_state(name):
+    cell = make_cell(name, 6)
+    params, h = cell.init(KEY, 1.4, dtype=jnp.float64), cell.initial_state(KEY, dtype=jnp.float64)
+    # powers of two are exact
+    step, larger = (ravel_pytree(cell.step(params, jax.tree.map(lambda leaf, c=c: c * leaf, h)))[0] for c in (1.0, 4.0))
+    assert np.array_equal(larger, 4 * step) == cell.is_homogeneous == (name in names.HOMOGENEOUS_CELLS)
+
+
+def test_a_leak_leaves_a_cell_homogeneous():
+    leaky = replace(plain_cell("relu", 6, 0), leak=0.3)
+    params, h = leaky.init(KEY, dtype=jnp.float64), leaky.initial_state(KEY, dtype=jnp.float64)
+    np.testing.assert_array_equal(leaky.step(params, 4 * h), 4 * leaky.step(params, h))
+    assert leaky.is_homogeneous
+
+
+@pytest.mark.parametrize("name", names.CELLS)
+def test_without_its_matrices_only_a_second_path_brings_the_gradient_back(name):
+    cell = make_cell(name, 6)
+    params, h = cell.init(KEY, 0.0, bias_scale=0.3, dtype=jnp.float64), cell.initial_state(KEY, dtype=jnp.float64)
+    flat, restored = ravel_pytree(h)
+    jacobian = jax.jacrev(lambda flat: ravel_pytree(cell.step(params, restored(flat)))[0])(flat)
+    assert (not np.any(jacobian)) == cell.has_one_path == (name in names.ONE_PATH_CELLS)
+
+
+@pytest.mark.parametrize("name", names.CELLS)
+def test_a_cell_reads_its_state_if_the_new_one_depends_on_it_at_the_same_preactivations(name):
+    cell = make_cell(name, 6)
+    a = tuple(jnp.linspace(-1, 1, len(part.bias), dtype=jnp.float64) for part in cell.affine_maps(cell.init(KEY)))
+    one, other = (cell.initial_state(key, dtype=jnp.float64) for key in jax.random.split(KEY))
+    same = np.array_equal(*(ravel_pytree(cell.new_state(a, h))[0] for h in (one, other)))
+    assert same == (not cell.reads_state)
+
+
+def test_a_leak_of_1_is_one_path_and_a_traced_one_is_not_known_to_be():
+    assert make_cell("leaky_tanh", 3, leak=1.0).has_one_path
+    seen = []
+    jax.eval_shape(lambda leak: seen.append(make_cell("leaky_tanh", 3, leak=leak).has_one_path), jnp.float32(1))
+    assert seen == [False]

@@ -21,7 +21,7 @@ from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.training import Member
 from gradient_horizon.training import learner as learning
 from gradient_horizon.training.initialisations import PUBLISHED
-from gradient_horizon.training.network import drawn
+from gradient_horizon.training.network import init_network
 
 SMALL = {
     "experiment": "training",
@@ -113,13 +113,18 @@ def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
 def computed(monkeypatch):
     """Hears of every update that is computed, once for each network of its block."""
     heard = []
-    update = learning.update
+    make_update = learning.make_update
 
-    def counted(spec, member, data, learner):
-        jax.debug.callback(lambda number: heard.append(int(number)), learner.updates)
-        return update(spec, member, data, learner)
+    def counted(spec):
+        update = make_update(spec)
 
-    monkeypatch.setattr(learning, "update", counted)
+        def counting(member, data, learner):
+            jax.debug.callback(lambda number: heard.append(int(number)), learner.updates)
+            return update(member, data, learner)
+
+        return counting
+
+    monkeypatch.setattr(learning, "make_update", counted)
     training.program.cache_clear()  # programs compiled before hear nothing
     yield heard
     training.program.cache_clear()
@@ -244,7 +249,7 @@ def test_histories_are_joined_along_learning_rates_and_updates(dataset):
 def test_a_published_initialisation_has_the_published_entries(name, std):
     config = checked({**SMALL, "initialisation": name, "hidden_size": 200})
     spec = training.spec_of(config)
-    params = drawn(spec, Member(jax.random.key(0), jnp.float32(1), jnp.float32(1), jnp.float32(1)))
+    params = init_network(spec, Member(jax.random.key(0), jnp.float32(1), jnp.float32(1), jnp.float32(1)))
     samples = [params.cell.input, params.readout.matrix]
     if name == "irnn":
         np.testing.assert_array_equal(params.cell.recurrent, np.eye(200))
@@ -258,7 +263,7 @@ def test_a_published_initialisation_has_the_published_entries(name, std):
 
 def test_a_smart_tanh_network_has_few_entries_and_spectral_radius_095():
     spec = training.spec_of(checked({**SMALL, "initialisation": "smart_tanh", "hidden_size": 50}))
-    params = drawn(spec, Member(jax.random.key(0), jnp.float32(1), jnp.float32(1), jnp.float32(1)))
+    params = init_network(spec, Member(jax.random.key(0), jnp.float32(1), jnp.float32(1), jnp.float32(1)))
     matrix = np.asarray(params.cell.recurrent, np.float64)
     assert (np.count_nonzero(matrix, axis=1) == 15).all()
     np.testing.assert_allclose(np.abs(np.linalg.eigvals(matrix)).max(), 0.95, rtol=1e-4)

@@ -11,10 +11,10 @@ from scipy.special import digamma
 
 from gradient_horizon import make_cell
 from gradient_horizon.cells import VanillaCell
+from gradient_horizon.cells.vanilla import plain_cell
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
 from gradient_horizon.measures.lyapunov import (
-    cell_log_det,
     entropy_rate,
     kaplan_yorke_dimension,
     lyapunov_exponents,
@@ -180,8 +180,8 @@ def test_one_tanh_unit(w):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("n", "by_elimination"), [(16, True), (64, False)])
 def test_sum_rule(n, by_elimination, dtype):
-    cell = make_cell("tanh", n)
-    log_det = None if by_elimination else cell_log_det(cell)
+    cell = plain_cell("tanh", n, 0)
+    log_det = None if by_elimination else cell.log_abs_det
 
     @jax.jit
     @jax.vmap
@@ -302,8 +302,10 @@ def test_dimension_and_entropy(exponents, n, dimension, entropy):
 
 
 def test_a_cell_with_a_leak_has_no_closed_determinant():
-    assert cell_log_det(make_cell("leaky_tanh", 3)) is None
     cell, params, h = network("leaky_tanh", 12, 1.5)
+    assert isinstance(cell, VanillaCell)
+    with pytest.raises(ValueError, match=r"leak: 0\.5; allowed: 1"):
+        cell.log_abs_det(params, h)
     assert float(lyapunov_exponents(cell.step, params, h, steps=50).sum_rule_error) < 1e-13
 
 

@@ -12,8 +12,8 @@ from gradient_horizon.numerics.keys import normal
 from gradient_horizon.tasks import Task, make_task
 from gradient_horizon.tasks.drives import digit_sequence
 from gradient_horizon.training import Member, TrainSpec
-from gradient_horizon.training.network import drawn as drawn_learner
-from gradient_horizon.training.network import sequences
+from gradient_horizon.training.network import init_network as init_params
+from gradient_horizon.training.network import make_sampler
 
 
 def draw_of(family="linear", hidden_size=64, input_size=8, weights="gaussian", steps=40) -> Draw:
@@ -88,8 +88,8 @@ def spec_of(hidden_size: int, task: Task) -> TrainSpec:
 def test_readouts_and_batches_of_two_sizes_share_no_numbers():
     task = make_task("delayed_xor", 60)
     member = Member(jax.random.key(2), jnp.float32(1), jnp.float32(1), jnp.float32(1))
-    small, large = (np.asarray(drawn_learner(spec_of(n, task), member).readout.matrix) for n in (60, 120))
+    small, large = (np.asarray(init_params(spec_of(n, task), member).readout.matrix) for n in (60, 120))
     assert_unrelated(small, large, "V")
-    few, many = (np.asarray(sequences(spec_of(8, task), jax.random.key(4), count, None).xs) for count in (10, 20))
+    few, many = (np.asarray(make_sampler(spec_of(8, task))(jax.random.key(4), count, None).xs) for count in (10, 20))
     # sequence by sequence: of 60 fair bits two independent ones agree in all with probability 2^-60
     assert not (few == many[:, :10]).all(axis=(0, 2)).any()

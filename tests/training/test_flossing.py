@@ -8,9 +8,9 @@ import pytest
 from gradient_horizon import lyapunov_exponents, make_cell
 from gradient_horizon.ensembles.blocks import Program
 from gradient_horizon.tasks import make_task
-from gradient_horizon.training import Member, TrainSpec, begin
+from gradient_horizon.training import Member, TrainSpec, make_init
 from gradient_horizon.training.flossing import leading_exponents
-from gradient_horizon.training.network import drawn, sequences
+from gradient_horizon.training.network import init_network, make_sampler
 from gradient_horizon.training.spec import Flossing
 
 T, N, K = 20, 8, 2
@@ -43,8 +43,8 @@ def test_exponents_are_those_of_elimination(name, count):
 
 def test_the_derivative_is_that_of_differences():
     spec = spec_of()
-    xs = sequences(spec, jax.random.key(2), 1, None).xs[:, 0]
-    params = drawn(spec, member()).cell
+    xs = make_sampler(spec)(jax.random.key(2), 1, None).xs[:, 0]
+    params = init_network(spec, member()).cell
     direction = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(3), leaf.shape, leaf.dtype), params)
 
     @jax.jit
@@ -67,8 +67,8 @@ def test_flossing_brings_exponents_to_zero_and_spares_the_readout_and_the_neighb
 
     def measured(scale, constants):
         network = member(scale)
-        before, after = drawn(spec, network), begin(spec, network, None).params
-        xs = sequences(spec, jax.random.key(9), 1, None).xs[:, 0]
+        before, after = init_network(spec, network), make_init(spec)(network, None).params
+        xs = make_sampler(spec)(jax.random.key(9), 1, None).xs[:, 0]
 
         def exponents(params):
             start = spec.cell.initial_state(dtype="float64")
@@ -94,7 +94,7 @@ def test_an_update_without_a_finite_gradient_is_left_out():
     flossing = Flossing(updates=3, exponents=N, learning_rate=0.01)
     spec = TrainSpec(make_cell("relu", N, task.input_size), task, precision="float64", flossing=flossing)
     with jax.numpy_dtype_promotion("standard"):
-        before, after = jax.jit(lambda: (drawn(spec, member(0.0)), begin(spec, member(0.0), None).params))()
+        before, after = jax.jit(lambda: (init_network(spec, member(0.0)), make_init(spec)(member(0.0), None).params))()
     for ours, theirs in zip(*map(jax.tree.leaves, (after, before)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

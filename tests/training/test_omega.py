@@ -9,7 +9,7 @@ from gradient_horizon import make_cell
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.tasks import loss_of, make_task
 from gradient_horizon.training import Member, Omega, TrainSpec
-from gradient_horizon.training.network import drawn, loss_and_gradient, sequences
+from gradient_horizon.training.network import init_network, make_loss, make_sampler
 from gradient_horizon.training.omega import SMALLEST_SQUARE, omega, omega_gradient
 
 T, B, N = 10, 3, 6
@@ -88,15 +88,15 @@ def test_the_gradient_is_that_of_finite_differences_of_the_formula(cell, squared
 
     @jax.jit
     def both():
-        params, batch = drawn(spec, member), sequences(spec, jax.random.key(2), B, None)
+        params, batch = init_network(spec, member), make_sampler(spec)(jax.random.key(2), B, None)
         regularised = TrainSpec(spec.cell, task, batch_size=B, precision="float64", omega=settings)
 
-        def loss(taps):
+        def loss(perturbations):
             states = jnp.zeros((B, N), jnp.float64)
             activations = []
-            for x, tap in zip(batch.xs, taps, strict=True):
+            for x, perturbation in zip(batch.xs, perturbations, strict=True):
                 a = states @ params.cell.recurrent.T + x @ params.cell.input.T + params.cell.bias[None]
-                states = ACTIVATIONS[spec.cell.name].value(a) + tap
+                states = ACTIVATIONS[spec.cell.name].value(a) + perturbation
                 activations.append(a)
             outputs = states @ params.readout.matrix.T + params.readout.bias[None]
             losses = jax.vmap(lambda o, t: loss_of(task, o[None], t))(outputs, batch.targets)
@@ -104,7 +104,7 @@ def test_the_gradient_is_that_of_finite_differences_of_the_formula(cell, squared
 
         gradients, activations = jax.jacrev(loss, has_aux=True)(jnp.zeros((T, B, N), jnp.float64))
         slopes = ACTIVATIONS[spec.cell.name].derivative(activations)
-        plain, more = loss_and_gradient(spec, params, batch), loss_and_gradient(regularised, params, batch)
+        plain, more = make_loss(spec)(params, batch), make_loss(regularised)(params, batch)
         return params.cell.recurrent, slopes * gradients, gradients, plain, more
 
     recurrent, deltas, gradients, plain, more = both()

@@ -8,9 +8,9 @@ import pytest
 from gradient_horizon import clip_gradients, log_jacobian_norms, lyapunov_exponents, make_cell
 from gradient_horizon.numerics.keys import named_key, sized_key
 from gradient_horizon.tasks import loss_of, make_task
-from gradient_horizon.training import Member, TrainSpec, advance, begin, make_train, solved_at
+from gradient_horizon.training import Member, TrainSpec, make_advance, make_init, make_train, solved_at
 from gradient_horizon.training import learner as learning
-from gradient_horizon.training.network import answered, drawn, loss_and_gradient, sequences
+from gradient_horizon.training.network import evaluate, init_network, make_loss, make_sampler
 from gradient_horizon.training.record import PROBES
 
 T = 12
@@ -31,15 +31,15 @@ def member(seed=0, learning_rate=0.1, clip_threshold=0.5):
 
 
 def mean_loss(spec, params, batch):
-    losses, _ = jax.vmap(lambda xs, targets: answered(spec, params, type(batch)(xs, targets)), in_axes=(1, 0))(*batch)
+    losses, _ = jax.vmap(lambda xs, targets: evaluate(spec, params, type(batch)(xs, targets)), in_axes=(1, 0))(*batch)
     return jnp.mean(losses)
 
 
 @pytest.mark.parametrize(("cell", "task"), [("tanh", "temporal_order"), ("lstm", "adding"), ("gru", "adding")])
 def test_the_gradient_is_that_of_the_mean_loss_through_the_step(cell, task):
     spec = spec_of(cell, task)
-    params, batch = jax.jit(lambda: (drawn(spec, member()), sequences(spec, jax.random.key(3), 6, None)))()
-    loss, gradient = jax.jit(lambda p, b: loss_and_gradient(spec, p, b))(params, batch)
+    params, batch = jax.jit(lambda: (init_network(spec, member()), make_sampler(spec)(jax.random.key(3), 6, None)))()
+    loss, gradient = jax.jit(lambda p, b: make_loss(spec)(p, b))(params, batch)
     reference, by_autodiff = jax.jit(jax.value_and_grad(lambda p: mean_loss(spec, p, batch)))(params)
     np.testing.assert_allclose(loss, reference, rtol=1e-13)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(by_autodiff), strict=True):
@@ -59,10 +59,10 @@ def by_hand(spec, rate, updates):
 
     @jax.jit
     def gradient_of(params, update):
-        batch = sequences(spec, jax.random.fold_in(named_key(member().key, "data"), update), spec.batch_size, None)
+        batch = make_sampler(spec)(jax.random.fold_in(named_key(member().key, "data"), update), spec.batch_size, None)
         return jax.grad(lambda p: mean_loss(spec, p, batch))(params)
 
-    params = jax.jit(lambda: drawn(spec, member()))()
+    params = jax.jit(lambda: init_network(spec, member()))()
     norms = []
     for update in range(updates):
         gradient = gradient_of(params, update)
@@ -109,11 +109,16 @@ def test_a_network_that_is_not_finite_before_its_first_update_has_diverged_at_0(
 def test_under_until_solved_updates_and_records_end_with_the_one_that_finds_the_task_solved(monkeypatch):
     """The parameters too; of a network that would be lost later, of one that is never solved, of a lost one."""
     computed = []
-    update = learning.update
+    make_update = learning.make_update
 
-    def counted(spec, member, data, learner):
-        jax.debug.callback(lambda number: computed.append(int(number)), learner.updates)
-        return update(spec, member, data, learner)
+    def counted(spec):
+        update = make_update(spec)
+
+        def counting(member, data, learner):
+            jax.debug.callback(lambda number: computed.append(int(number)), learner.updates)
+            return update(member, data, learner)
+
+        return counting
 
     seeds = jnp.arange(4, dtype=jnp.uint32)
 
@@ -128,7 +133,7 @@ def test_under_until_solved_updates_and_records_end_with_the_one_that_finds_the_
     rates = np.where(first < below, np.inf, 0.1)
     rates[others[0]] = np.inf
     whole = jax.tree.map(np.asarray, to_the_end(seeds, rates).record)
-    monkeypatch.setattr(learning, "update", counted)
+    monkeypatch.setattr(learning, "make_update", counted)
     spec = spec_of(clip="none", solved_below=below, until_solved=True)
     history = training(spec)(seeds, rates)
     jax.effects_barrier()
@@ -146,7 +151,7 @@ def test_under_until_solved_updates_and_records_end_with_the_one_that_finds_the_
             np.testing.assert_array_equal(ours[end + 1 :], after, err_msg=name)
         if first[network] < below:
             assert found.diverged_at[network].max() == -1
-            start = jax.jit(lambda s=seeds[network]: drawn(spec, member(s)))()
+            start = jax.jit(lambda s=seeds[network]: init_network(spec, member(s)))()
             for ours, theirs in zip(jax.tree.leaves(history.params), jax.tree.leaves(start), strict=True):
                 np.testing.assert_allclose(ours[network], theirs, rtol=1e-14)
 
@@ -162,9 +167,9 @@ def test_records_are_what_the_measuring_functions_give(trained):
         norms = log_jacobian_norms(cell.step, params.cell, start, xs)["frobenius"]
         spectrum = lyapunov_exponents(cell.step, params.cell, start, xs, transient=T // 5, count=1)
 
-        def loss(taps):
+        def loss(perturbations):
             last, _ = jax.lax.scan(
-                lambda h, both: (cell.step(params.cell, h, both[0]) + both[1], None), start, (xs, taps)
+                lambda h, both: (cell.step(params.cell, h, both[0]) + both[1], None), start, (xs, perturbations)
             )
             return loss_of(spec.task, (params.readout.matrix @ last + params.readout.bias)[None], targets)
 
@@ -173,10 +178,10 @@ def test_records_are_what_the_measuring_functions_give(trained):
 
     @jax.jit
     def measured():
-        probes = sequences(spec, named_key(member().key, "probe"), PROBES, None)
+        probes = make_sampler(spec)(named_key(member().key, "probe"), PROBES, None)
         key = sized_key(jax.random.fold_in(named_key(member().key, "test"), 5), spec.test_size)
         keys = jax.random.split(key, spec.test_size)
-        tested = jax.vmap(lambda key: answered(spec, params, spec.task.sample(key, None, test=True, dtype="float64")))
+        tested = jax.vmap(lambda key: evaluate(spec, params, spec.task.sample(key, None, test=True, dtype="float64")))
         return jax.vmap(along, in_axes=(1, 0))(*probes), tested(keys)
 
     (norms, exponents, squares), tested = jax.tree.map(np.asarray, measured())
@@ -195,10 +200,10 @@ def test_a_clip_rule_stands_before_the_optimiser():
 
     @jax.jit
     def first():
-        learner = begin(spec, member(), None)
-        batch = sequences(spec, jax.random.fold_in(named_key(member().key, "data"), 0), spec.batch_size, None)
-        gradient = loss_and_gradient(spec, learner.params, batch)[1]
-        return learner.params, gradient, advance(spec, member(clip_threshold=1e-3), None, learner, jnp.int32(1))
+        learner = make_init(spec)(member(), None)
+        batch = make_sampler(spec)(jax.random.fold_in(named_key(member().key, "data"), 0), spec.batch_size, None)
+        gradient = make_loss(spec)(learner.params, batch)[1]
+        return learner.params, gradient, make_advance(spec)(member(clip_threshold=1e-3), None, learner, jnp.int32(1))
 
     start, gradient, learner = first()
     clipped = clip_gradients(gradient, 1e-3, "book")
@@ -239,9 +244,9 @@ def test_the_error_of_constant_answers_is_that_of_chance():
 
     @jax.jit
     def tested(keys):
-        params = drawn(spec, member())
+        params = init_network(spec, member())
         sample = spec.task.sample
-        return jax.vmap(lambda key: answered(spec, params, sample(key, None, test=True, dtype="float64")))(keys)
+        return jax.vmap(lambda key: evaluate(spec, params, sample(key, None, test=True, dtype="float64")))(keys)
 
     loss, error = jax.tree.map(np.mean, tested(jax.random.split(jax.random.key(4), 2000)))
     assert loss == pytest.approx(spec.task.chance_loss, rel=1e-12)

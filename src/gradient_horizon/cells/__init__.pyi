@@ -6,12 +6,14 @@ __all__ = [
     "LSTMCell",
     "LSTMParams",
     "LSTMState",
+    "TrainableCell",
     "VanillaCell",
     "VanillaParams",
     "make_cell",
 ]
 
 from .cell import Cell as Cell
+from .cell import TrainableCell as TrainableCell
 from .cell import make_cell as make_cell
 from .gru import GRUCell as GRUCell
 from .gru import GRUParams as GRUParams

@@ -10,7 +10,7 @@ this project, too, the gradient passes for x ≥ 0.)
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,13 @@ _TWO_OVER_ROOT_PI = float(2.0 / np.sqrt(np.pi))
 
 @dataclass(frozen=True)
 class Activation:
-    """φ, φ′ and log φ′, elementwise; `steepest` is max φ′."""
+    """φ, φ′ and log φ′, elementwise; `steepest` is max φ′; `is_homogeneous`: φ(c x) = c φ(x) for every c > 0."""
 
     value: Elementwise
     derivative: Elementwise
     log_derivative: Elementwise
     steepest: float = 1.0
+    is_homogeneous: bool = False
 
 
 def _differentiating_by(derivative: Elementwise, value: Elementwise) -> Elementwise:
@@ -76,8 +77,8 @@ def _log_passes(condition: Callable) -> Elementwise:
     return lambda x: jnp.where(condition(x), jnp.zeros_like(x), jnp.full_like(x, -jnp.inf))
 
 
-def _activation(value: Elementwise, derivative: Elementwise, log_derivative: Elementwise, steepest: float = 1.0):
-    return Activation(_differentiating_by(derivative, value), derivative, log_derivative, steepest)
+def _activation(value: Elementwise, derivative: Elementwise, log_derivative: Elementwise, **properties: Any):
+    return Activation(_differentiating_by(derivative, value), derivative, log_derivative, **properties)
 
 
 def _is_any(x):
@@ -93,11 +94,11 @@ def _is_inside(x):
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "linear": _activation(lambda x: x, _passes(_is_any), _log_passes(_is_any)),
+    "linear": _activation(lambda x: x, _passes(_is_any), _log_passes(_is_any), is_homogeneous=True),
     "tanh": _activation(jnp.tanh, _tanh_derivative, _log_tanh_derivative),
-    "relu": _activation(lambda x: jnp.maximum(x, 0), _passes(_is_open), _log_passes(_is_open)),
+    "relu": _activation(lambda x: jnp.maximum(x, 0), _passes(_is_open), _log_passes(_is_open), is_homogeneous=True),
     "hard_tanh": _activation(lambda x: jnp.clip(x, -1, 1), _passes(_is_inside), _log_passes(_is_inside)),
-    "erf": _activation(jax.lax.erf, _erf_derivative, _log_erf_derivative, _TWO_OVER_ROOT_PI),
-    "sigmoid": _activation(jax.nn.sigmoid, _sigmoid_derivative, _log_sigmoid_derivative, 0.25),
+    "erf": _activation(jax.lax.erf, _erf_derivative, _log_erf_derivative, steepest=_TWO_OVER_ROOT_PI),
+    "sigmoid": _activation(jax.nn.sigmoid, _sigmoid_derivative, _log_sigmoid_derivative, steepest=0.25),
 }
 """The activations by name."""

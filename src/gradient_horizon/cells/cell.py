@@ -21,7 +21,10 @@ from gradient_horizon.numerics.arrays import Factors, PyTree, RandomKey
 
 @runtime_checkable
 class Cell(Protocol):
-    """The interface of every cell; the state is a vector, or a pytree of vectors."""
+    """What every cell needs; the state is a vector, or a pytree of vectors.
+
+    Any such cell can be measured and trained. A `TrainableCell` trains faster.
+    """
 
     @property
     def name(self) -> str:
@@ -52,7 +55,11 @@ class Cell(Protocol):
         input_scale: ArrayLike = 1.0,
         dtype: DTypeLike = jnp.float32,
     ) -> Any:
-        """Draw the parameters; `recurrent` among them is W: a vanilla cell's one matrix, a gated cell's candidate W."""
+        """Draw the parameters, a pytree of floating arrays.
+
+        Its attribute `recurrent`, if it has one, is W, whose spectrum is recorded during training: a vanilla cell's one
+        matrix, a gated cell's candidate W.
+        """
         ...
 
     def initial_state(
@@ -65,32 +72,49 @@ class Cell(Protocol):
         """h_t from h_{t-1} and x_t (None: no input)."""
         ...
 
-    # The same step in parts, for many sequences at once (leading axes): a = W v + U x_t + b, with W, U, b from stacked
-    # and v = operand; h_t = respond(a, h_{t-1}). The operand of a second matrix may depend on the first pre-activation.
+    def output(self, h: Any) -> Array:
+        """The part of the state that a readout sees, shape (N,)."""
+        ...
 
-    def stacked(self, params: Any) -> tuple[Affine, ...]:
+
+@runtime_checkable
+class TrainableCell(Cell, Protocol):
+    """A cell whose step is also available in parts, for many sequences at once (any leading axes).
+
+    a = W v + U x_t + b for each of `affine_maps`, with v = `gated_input`; then h_t = `new_state`(a, h_{t-1}). The
+    gated input of a second map may depend on the first pre-activation. The cell is a pytree (`register_static`, or
+    `register_dataclass` with its numbers as leaves).
+    """
+
+    def affine_maps(self, params: Any) -> tuple[Affine, ...]:
         """W, U and b of each pre-activation, in the order in which the step uses them."""
         ...
 
     @property
-    def forgets(self) -> bool:
-        """True if `respond` depends only on the pre-activations a, not on h, not even on its shape."""
+    def reads_state(self) -> bool:
+        """True if the new state depends on the previous state beyond the pre-activations, be it only on its shape."""
         ...
 
-    def operand(self, place: int, a: Factors, h: Any) -> Array:
+    def gated_input(self, place: int, a: Factors, h: Any) -> Array:
         """The vector that the matrix at `place` multiplies, given the pre-activations before it; elementwise."""
         ...
 
-    def respond(self, a: Factors, h: Any) -> Any:
+    def new_state(self, a: Factors, h: Any) -> Any:
         """h_t, elementwise."""
         ...
 
-    def output(self, h: Any) -> Array:
-        """The part of the state that a readout sees."""
+    def relative_slopes(self, a: Factors) -> Array:
+        """φ′ at every pre-activation, as a fraction of its maximum."""
         ...
 
-    def slopes(self, a: Factors) -> Array:
-        """φ′ at every pre-activation, as a fraction of its maximum."""
+    @property
+    def is_homogeneous(self) -> bool:
+        """True if step(c h) = c step(h) for every c > 0, in the absence of bias and inputs."""
+        ...
+
+    @property
+    def has_one_path(self) -> bool:
+        """True if h_t = φ(W h_{t-1} + U x_t + b): the gradient flows back through one node after another."""
         ...
 
 

@@ -92,27 +92,37 @@ class GRUCell:
         update = self._gate.preactivation(params.update_gate, h, x)
         reset = self._gate.preactivation(params.reset_gate, h, x)
         gates = jnp.concatenate([update, reset])
-        return self.respond(
-            (gates, self._candidate.preactivation(params.candidate, self.operand(1, (gates,), h), x)), h
+        return self.new_state(
+            (gates, self._candidate.preactivation(params.candidate, self.gated_input(1, (gates,), h), x)), h
         )
 
-    def stacked(self, params: GRUParams) -> tuple[Affine, Affine]:
+    def affine_maps(self, params: GRUParams) -> tuple[Affine, Affine]:
         """W, U and b of z and r stacked vertically, with W of shape (2N, N), and those of the candidate."""
         return stack([params.update_gate, params.reset_gate]), stack([params.candidate])
 
     @property
-    def forgets(self) -> bool:
-        """False: the update gate keeps part of the state."""
+    def is_homogeneous(self) -> bool:
+        """False."""
         return False
 
-    def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+    @property
+    def has_one_path(self) -> bool:
+        """False: the gradient also flows back through the gates."""
+        return False
+
+    @property
+    def reads_state(self) -> bool:
+        """True: the update gate keeps part of the state."""
+        return True
+
+    def gated_input(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """The vector that the matrices multiply: h for the gates (`place` 0), r h for the candidate (`place` 1)."""
         if place == 0:
             return h
         _, reset = jnp.split(a[0], 2, axis=-1)
         return self._gate.activation.value(reset) * h
 
-    def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+    def new_state(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """h_t from the pre-activations of z and r, (..., 2N), and of the candidate, and from h_{t-1}, elementwise."""
         update, _ = jnp.split(a[0], 2, axis=-1)
         sigmoid = self._gate.activation.value
@@ -123,6 +133,6 @@ class GRUCell:
         """The part of the state that a readout sees: all of it."""
         return h
 
-    def slopes(self, a: Factors) -> Float[Array, "..."]:
+    def relative_slopes(self, a: Factors) -> Float[Array, "..."]:
         """The derivatives at the pre-activations of z, r and the candidate, each as a fraction of its maximum."""
-        return jnp.concatenate([self._gate.slopes((a[0],)), self._candidate.slopes((a[1],))], axis=-1)
+        return jnp.concatenate([self._gate.relative_slopes((a[0],)), self._candidate.relative_slopes((a[1],))], axis=-1)

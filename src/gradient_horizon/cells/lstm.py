@@ -118,22 +118,32 @@ class LSTMCell:
     def step(self, params: LSTMParams, h: LSTMState, x: Float[Array, " D"] | None = None) -> LSTMState:
         """(h_t, c_t) from (h_{t-1}, c_{t-1}) and x_t (None: no input)."""
         a = jnp.concatenate([self._gate.preactivation(part, h.h, x) for part in _in_order(params)])
-        return self.respond((a,), h)
+        return self.new_state((a,), h)
 
-    def stacked(self, params: LSTMParams) -> tuple[Affine]:
+    def affine_maps(self, params: LSTMParams) -> tuple[Affine]:
         """W, U and b of i, f, o and g stacked vertically, with W of shape (4N, N)."""
         return (stack(_in_order(params)),)
 
     @property
-    def forgets(self) -> bool:
-        """False: the forget gate keeps part of the state."""
+    def is_homogeneous(self) -> bool:
+        """False."""
         return False
 
-    def operand(self, place: int, a: Factors, h: LSTMState) -> Float[Array, "... N"]:
+    @property
+    def has_one_path(self) -> bool:
+        """False: the gradient also flows back through the gates."""
+        return False
+
+    @property
+    def reads_state(self) -> bool:
+        """True: the forget gate keeps part of the state."""
+        return True
+
+    def gated_input(self, place: int, a: Factors, h: LSTMState) -> Float[Array, "... N"]:
         """The vector that the matrices multiply: the hidden state."""
         return h.h
 
-    def respond(self, a: Factors, h: LSTMState) -> LSTMState:
+    def new_state(self, a: Factors, h: LSTMState) -> LSTMState:
         """(h_t, c_t) from the pre-activations of i, f, o and g, (..., 4N), and c_{t-1}, elementwise."""
         i, f, o, g = jnp.split(a[0], 4, axis=-1)
         sigmoid, tanh = ACTIVATIONS["sigmoid"].value, ACTIVATIONS["tanh"].value
@@ -144,8 +154,8 @@ class LSTMCell:
         """The part of the state that a readout sees: the hidden state."""
         return h.h
 
-    def slopes(self, a: Factors) -> Float[Array, "..."]:
+    def relative_slopes(self, a: Factors) -> Float[Array, "..."]:
         """The derivatives at the pre-activations of i, f, o and g, each as a fraction of its maximum."""
         i, f, o, g = jnp.split(a[0], 4, axis=-1)
-        gates = [self._gate.slopes((gate,)) for gate in (i, f, o)]
-        return jnp.concatenate([*gates, self._candidate.slopes((g,))], axis=-1)
+        gates = [self._gate.relative_slopes((gate,)) for gate in (i, f, o)]
+        return jnp.concatenate([*gates, self._candidate.relative_slopes((g,))], axis=-1)

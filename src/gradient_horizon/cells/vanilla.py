@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from gradient_horizon.cells.activations import ACTIVATIONS, Activation
 from gradient_horizon.cells.weights import unit_weights
 from gradient_horizon.names import declare, rules
-from gradient_horizon.numerics.arrays import Factors, Number, RandomKey, Vector, available
+from gradient_horizon.numerics import lu
+from gradient_horizon.numerics.arrays import Factors, Number, RandomKey, Scalar, Vector, available
 from gradient_horizon.numerics.keys import named_key, normal
 
 DECLARES = (
@@ -111,30 +112,39 @@ class VanillaCell:
 
     def preactivation(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
         """a_t, shape (N,)."""
-        a = params.recurrent @ h + params.bias
-        return a if x is None else a + params.input @ x
+        return preactivation(params, h, x)
 
     def step(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Vector:
         """h_t from h_{t-1} and x_t (None: no input)."""
-        return self.respond((self.preactivation(params, h, x),), h)
+        return self.new_state((self.preactivation(params, h, x),), h)
 
-    def stacked(self, params: VanillaParams) -> tuple[Affine]:
+    def affine_maps(self, params: VanillaParams) -> tuple[Affine]:
         """W, U and b, unchanged."""
         return (stack([params]),)
 
     @property
-    def forgets(self) -> bool:
+    def is_homogeneous(self) -> bool:
+        """True if φ(c a) = c φ(a) for every c > 0; a leak does not matter."""
+        return self.activation.is_homogeneous
+
+    @property
+    def has_one_path(self) -> bool:
         """True if h_t = φ(a_t), that is, if the leak is 1 (and not traced)."""
         return not isinstance(self.leak, Tracer) and bool(self.leak == 1.0)
 
-    def operand(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+    @property
+    def reads_state(self) -> bool:
+        """True with a leak below 1, or a traced one, which keeps part of the state."""
+        return not self.has_one_path
+
+    def gated_input(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """The vector that W multiplies: the state."""
         return h
 
-    def respond(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
+    def new_state(self, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:
         """h_t from a_t and h_{t-1}, elementwise."""
         response = self.activation.value(a[0])
-        if self.forgets:
+        if self.has_one_path:
             return response
         kept, replaced = (jnp.asarray(share, response.dtype) for share in (1.0 - self.leak, self.leak))
         return kept * h + replaced * response
@@ -143,13 +153,23 @@ class VanillaCell:
         """The part of the state that a readout sees: all of it."""
         return h
 
-    def slopes(self, a: Factors) -> Float[Array, "... N"]:
+    def relative_slopes(self, a: Factors) -> Float[Array, "... N"]:
         """φ′(a_t) as a fraction of its maximum."""
         return self.activation.derivative(a[0]) / self.activation.steepest
 
+    def log_abs_det(self, params: VanillaParams, h: Vector, x: Float[Array, " D"] | None = None) -> Scalar:
+        """log|det J_t| = log|det W| + Σ_i log φ′(a_t,i), a natural log, without underflow; -inf if J_t is singular.
+
+        Raises `ValueError` unless the leak is 1: otherwise the determinant has no such form.
+        """
+        if not self.has_one_path:
+            raise ValueError(f"leak: {self.leak}; allowed: 1, as log|det J_t| has no closed form with a leak")
+        log_slopes = self.activation.log_derivative(self.preactivation(params, h, x))
+        return lu.log_abs_det(params.recurrent) + jnp.sum(log_slopes)
+
 
 def _leaves(cell: VanillaCell) -> tuple[tuple[Number, ...], VanillaCell]:
-    return ((), cell) if cell.forgets else ((cell.leak,), replace(cell, leak=0.5))
+    return ((), cell) if cell.has_one_path else ((cell.leak,), replace(cell, leak=0.5))
 
 
 def _cell(structure: VanillaCell, leaves: Sequence[Number]) -> VanillaCell:
@@ -157,6 +177,12 @@ def _cell(structure: VanillaCell, leaves: Sequence[Number]) -> VanillaCell:
 
 
 jax.tree_util.register_pytree_node(VanillaCell, _leaves, _cell)
+
+
+def preactivation(part: VanillaParams | Affine, v: Vector, x: Float[Array, " D"] | None = None) -> Float[Array, " M"]:
+    """a = W v + b, plus U x unless `x` is None."""
+    a = part.recurrent @ v + part.bias
+    return a if x is None else a + part.input @ x
 
 
 def affine(

@@ -8,8 +8,9 @@ import xarray as xr
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
+from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.experiments.networks import Measurement, Network, Networks
-from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
@@ -68,7 +69,7 @@ def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
         steps=trajectory.length,
         transient=spec.transient,
         count=spec.count,
-        log_det=cell_log_det(cell) if cell.forgets else None,
+        log_det=cell.log_abs_det if isinstance(cell, VanillaCell) and cell.has_one_path else None,
         trajectory=trajectory,
     )
     return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}

@@ -160,7 +160,7 @@ class Networks:
         cell = cell_of(config, config.cell, draw.cell.input_size)
         self.state_size = cell.state_size
         # without bias and inputs the state of a homogeneous cell may be scaled, by a different program
-        rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"
+        rescale = getattr(cell, "is_homogeneous", False) and config.bias_scale == 0 and config.inputs == "none"
         (self._draw, scales), (self._cell, numbers) = parted(draw), parted(cell)
         self._rollout = (self._cell, config.steps, rescale)
         self.grid = NetworkGrid(

@@ -19,11 +19,11 @@ from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.make import make_task
-from gradient_horizon.training.ending import ends, left
+from gradient_horizon.training.ending import ends, remaining
 from gradient_horizon.training.initialisations import PUBLISHED
-from gradient_horizon.training.learner import Learner, advance, begin
-from gradient_horizon.training.network import drawn
-from gradient_horizon.training.record import Record, blanked, observe
+from gradient_horizon.training.learner import Learner, make_advance, make_init
+from gradient_horizon.training.network import init_network
+from gradient_horizon.training.record import TrainingRecord, blanked, make_record
 from gradient_horizon.training.spec import Flossing, Member, Omega, TrainSpec
 from gradient_horizon.training.train import solved_at
 
@@ -165,11 +165,11 @@ def _member(network: dict[str, Any]) -> Member:
 
 
 def _zeros(structure: Structure, network: dict[str, Any], constants: Constants) -> Any:
-    return zeros(drawn(joined(structure, constants.numbers), _member(network)).cell)
+    return zeros(init_network(joined(structure, constants.numbers), _member(network)).cell)
 
 
-def _begin(structure: Structure, network: dict[str, Any], constants: Constants) -> Learner:
-    return begin(joined(structure, constants.numbers), _member(network), constants.data)
+def _init_learner(structure: Structure, network: dict[str, Any], constants: Constants) -> Learner:
+    return make_init(joined(structure, constants.numbers))(_member(network), constants.data)
 
 
 def _advance(
@@ -177,12 +177,13 @@ def _advance(
 ) -> Learner:
     (numbers, learner, over), (shared, count) = network, constants
     spec = joined(structure, shared.numbers)
-    return advance(spec, _member(numbers), shared.data, learner, left(spec, over, count))
+    return make_advance(spec)(_member(numbers), shared.data, learner, remaining(spec, over, count))
 
 
-def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any], constants: Constants) -> Record:
+def _record(structure: Structure, network: tuple[dict[str, Any], Learner, Any], constants: Constants) -> TrainingRecord:
     numbers, learner, over = network
-    return blanked(observe(joined(structure, constants.numbers), _member(numbers), constants.data, learner), over)
+    record_of = make_record(joined(structure, constants.numbers))
+    return blanked(record_of(_member(numbers), constants.data, learner), over)
 
 
 class _Trainer:
@@ -209,10 +210,10 @@ class _Trainer:
         self.left -= int(networks)
         self.ahead = 0.0
 
-    def __call__(self, networks: dict[str, np.ndarray], constants: Constants) -> Record:
-        spec, observed = self.spec, program(_observe, self.structure)
-        learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
-        records = [_on_host(observed((networks, learner, over), constants))]
+    def __call__(self, networks: dict[str, np.ndarray], constants: Constants) -> TrainingRecord:
+        spec, record_of = self.spec, program(_record, self.structure)
+        learner, over = program(_init_learner, self.structure)(networks, constants), _none_is_over(networks)
+        records = [_on_host(record_of((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
         if saved := self.checkpoints and self.checkpoints.unfinished(work):
             learner, records = _restored(learner, records[0], saved)
@@ -223,7 +224,7 @@ class _Trainer:
                 records.append(_blank(records[-1]))
             else:
                 learner = program(_advance, self.structure)((networks, learner, over), (constants, np.int32(count)))
-                records.append(_on_host(observed((networks, learner, over), constants)))
+                records.append(_on_host(record_of((networks, learner, over), constants)))
                 over = over | ends(spec, records[-1])
             self._advanced(1)
             if self.checkpoints:
@@ -237,9 +238,9 @@ class _Trainer:
 
     def shapes(self, networks: blocks.Shapes, constants: Constants) -> blocks.Shapes:
         """Return the shapes of the result of a call, without computing it."""
-        learner = program(_begin, self.structure).shapes(networks, constants)
+        learner = program(_init_learner, self.structure).shapes(networks, constants)
         over = blocks.shapes_of(np.zeros(networks.leaves[0].shape, bool))
-        record = program(_observe, self.structure).shapes(blocks.together(networks, learner, over), constants)
+        record = program(_record, self.structure).shapes(blocks.together(networks, learner, over), constants)
         count = len(self.spec.recorded)
         return record._replace(
             leaves=tuple(
@@ -249,21 +250,21 @@ class _Trainer:
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Return the bytes that the updates take on all devices."""
-        begin_stage, advance_stage = (program(stage, self.structure) for stage in (_begin, _advance))
+        init_stage, advance_stage = (program(stage, self.structure) for stage in (_init_learner, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
         of_networks = blocks.shapes_of(networks)
-        shapes = blocks.together(of_networks, begin_stage.shapes(of_networks, constants), blocks.shapes_of(over))
+        shapes = blocks.together(of_networks, init_stage.shapes(of_networks, constants), blocks.shapes_of(over))
         known_size = advance_stage.known_memory(shapes, more)
         if known_size is not None:
             return known_size
-        return advance_stage.memory((networks, begin_stage(networks, constants), over), more)
+        return advance_stage.memory((networks, init_stage(networks, constants), over), more)
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
     return np.zeros(networks["seed"].shape, bool)
 
 
-def _on_host(record: Record) -> Record:
+def _on_host(record: TrainingRecord) -> TrainingRecord:
     return jax.tree.map(np.asarray, record)
 
 
@@ -271,11 +272,13 @@ def _leaves(values: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
 
 
-def _stacked(records: list[Record], axis: int) -> Record:
+def _stacked(records: list[TrainingRecord], axis: int) -> TrainingRecord:
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis=axis), *records)
 
 
-def _restored(learner: Learner, record: Record, saved: list[np.ndarray]) -> tuple[Learner, list[Record]]:
+def _restored(
+    learner: Learner, record: TrainingRecord, saved: list[np.ndarray]
+) -> tuple[Learner, list[TrainingRecord]]:
     """Return the learner and records of a checkpoint, which have the structure of those given."""
     count = len(jax.tree.leaves(learner))
     places = [jax.device_put(new, old.sharding) for new, old in zip(saved, jax.tree.leaves(learner), strict=False)]
@@ -284,7 +287,7 @@ def _restored(learner: Learner, record: Record, saved: list[np.ndarray]) -> tupl
     return jax.tree.unflatten(jax.tree.structure(learner), places), records
 
 
-def _blank(record: Record) -> Record:
+def _blank(record: TrainingRecord) -> TrainingRecord:
     """Return a copy of the last record with its measurements set to NaN."""
     return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan) if leaf.dtype.kind == "f" else leaf, record)
 
@@ -359,7 +362,7 @@ def _references(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _labelled(spec: TrainSpec, grid: NetworkGrid, history: Record) -> xr.Dataset:
+def _labelled(spec: TrainSpec, grid: NetworkGrid, history: TrainingRecord) -> xr.Dataset:
     label = grid.label
     described = {
         name: label(getattr(history, name), "update", title=title, units=units)

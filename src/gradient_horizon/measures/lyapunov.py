@@ -21,13 +21,12 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from gradient_horizon.cells.vanilla import VanillaCell
 from gradient_horizon.measures.log_determinants import LogDet, log_dets_by_elimination, user_log_dets
 from gradient_horizon.measures.states import FlatStep
 from gradient_horizon.measures.trajectory import Trajectory, sequence_length, system_of
 from gradient_horizon.measures.volume_growth import Growth, Stretch, grow, grow_in_float64, start_from, stretch_by
 from gradient_horizon.measures.wide import in_float64, lifted_jacobian
-from gradient_horizon.numerics import lapack, lu, sums
+from gradient_horizon.numerics import lapack, sums
 from gradient_horizon.numerics.arrays import PyTree, Scalar, Step
 from gradient_horizon.numerics.compiled import compiled_once
 from gradient_horizon.numerics.derivatives import with_derivative_of
@@ -81,21 +80,6 @@ def entropy_rate(exponents: Float[Array, " k"], n: int) -> Scalar:
     return total if exponents.shape[0] == n else jnp.where(exponents[-1] > 0, jnp.nan, total)
 
 
-def cell_log_det(cell: object) -> LogDet | None:
-    """log|det J_t| = log|det W| + Σ_i log φ′(a_t,i) of a vanilla cell, without underflow; None for any other cell.
-
-    (With a leak or gates, the determinant has no such form.)
-    """
-    if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
-        return None
-
-    def log_det(params: PyTree, h: PyTree, x: PyTree) -> Scalar:
-        slopes = cell.activation.log_derivative(cell.preactivation(params, h, x))
-        return lu.log_abs_det(params.recurrent) + jnp.sum(slopes)
-
-    return log_det
-
-
 def lyapunov_exponents(
     step: Step,
     params: PyTree,
@@ -123,8 +107,8 @@ def lyapunov_exponents(
       might underflow and grow again: parts of the state that no other part reaches.
     - `every`: the number of steps between eliminations. Directions further apart than 1/eps after that many steps lose
       their digits. 1 is safe at every gain; larger values pay off if the condition number of one step is small.
-    - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t| (see `cell_log_det`), for the sum rule.
-      None: by elimination of every J_t, which about doubles the cost.
+    - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t|, for the sum rule, such as
+      `VanillaCell.log_abs_det`. None: by elimination of every J_t, which about doubles the cost.
     - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
       is computed.
 

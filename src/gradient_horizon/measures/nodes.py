@@ -11,13 +11,14 @@ are summed in int32: enough for 4·10⁶ steps (float64: 5·10⁵) that each shr
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gradient_horizon import names
-from gradient_horizon.cells.cell import Cell
-from gradient_horizon.cells.vanilla import VanillaCell
+from gradient_horizon.cells.cell import Cell, TrainableCell
+from gradient_horizon.cells.vanilla import preactivation
 from gradient_horizon.measures.trajectory import Trajectory, ever, system_of
 from gradient_horizon.measures.wide import jacobian_by_entry
 from gradient_horizon.numerics import extended_range
@@ -118,7 +119,8 @@ def node_split(
 
     **Arguments:**
 
-    - `cell`, `params`, `h0`: a vanilla cell without leak, its parameters and its initial state.
+    - `cell`, `params`, `h0`: a cell that `has_one_path` (a vanilla cell without leak), its parameters and its initial
+      state.
     - `xs`: inputs with leading axis T, or None with `steps` = T.
     - `gradient`: ∂L/∂h_T, shape (N,), not zero; only its direction matters. None: all ones, as in the study notes.
     - `trajectory`: the result of `rollout` for the same arguments, if available (say, with `rescale`); by default it
@@ -132,7 +134,7 @@ def node_split(
     add instead of multiplying and the log norm does not split, and for a `gradient` whose shape or dtype differs from
     the state's.
     """
-    if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
+    if not isinstance(cell, TrainableCell) or not cell.has_one_path:
         allowed = ", ".join(names.ONE_PATH_CELLS)
         raise ValueError(f"cell: {cell.name!r} passes the gradient back along more than one path; allowed: {allowed}")
     trajectory = system_of(cell.step, params, h0, xs, steps=steps, trajectory=trajectory).trajectory
@@ -143,12 +145,15 @@ def node_split(
         raise ValueError(f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, like the state")
 
     dtype = before.dtype  # float32 for a 16-bit network
-    gradient, recurrent = gradient.astype(dtype), params.recurrent.astype(dtype)
+    (part,) = cell.affine_maps(params)
+    gradient, recurrent = gradient.astype(dtype), part.recurrent.astype(dtype)
     room = room_of(dtype)
     lift = 2.0**room
 
     def slopes(h, x):
-        return cell.activation.derivative(cell.preactivation(params, h.astype(h0.dtype), x)).astype(dtype)
+        h = h.astype(h0.dtype)
+        a = preactivation(part, h, x)
+        return jax.jvp(lambda a: cell.new_state((a,), h), (a,), (jnp.ones_like(a),))[1].astype(dtype)
 
     def retreat(vector, inputs):
         raw = vector * lift * slopes(*inputs)

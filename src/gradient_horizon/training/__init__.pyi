@@ -4,26 +4,26 @@ __all__ = [
     "Learner",
     "Member",
     "Omega",
-    "Record",
     "TrainSpec",
-    "advance",
-    "begin",
+    "TrainingRecord",
     "blanked",
     "ends",
-    "left",
+    "make_advance",
+    "make_init",
+    "make_record",
     "make_train",
-    "observe",
+    "remaining",
     "solved_at",
 ]
 
 from .ending import ends as ends
-from .ending import left as left
+from .ending import remaining as remaining
 from .learner import Learner as Learner
-from .learner import advance as advance
-from .learner import begin as begin
-from .record import Record as Record
+from .learner import make_advance as make_advance
+from .learner import make_init as make_init
+from .record import TrainingRecord as TrainingRecord
 from .record import blanked as blanked
-from .record import observe as observe
+from .record import make_record as make_record
 from .spec import Flossing as Flossing
 from .spec import Member as Member
 from .spec import Omega as Omega

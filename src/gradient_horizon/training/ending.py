@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from gradient_horizon.training.record import Record
+from gradient_horizon.training.record import TrainingRecord
 from gradient_horizon.training.spec import TrainSpec
 
 
-def ends(spec: TrainSpec, record: Record) -> Bool[Array, "..."] | Bool[np.ndarray, "..."]:
+def ends(spec: TrainSpec, record: TrainingRecord) -> Bool[Array, "..."] | Bool[np.ndarray, "..."]:
     """True if a network's records end with this one: it has diverged or, under `until_solved`, solved its task.
 
     A blank record (NaN) after the last one shows only divergence, so combine its result with those of earlier records.
@@ -17,7 +17,7 @@ def ends(spec: TrainSpec, record: Record) -> Bool[Array, "..."] | Bool[np.ndarra
     return lost | (record.error < spec.solved_below) if spec.until_solved else lost
 
 
-def left(spec: TrainSpec, over: Bool[Array, ""], count: Int[Array, ""]) -> Int[Array, ""]:
+def remaining(spec: TrainSpec, over: Bool[Array, ""], count: Int[Array, ""]) -> Int[Array, ""]:
     """The number out of `count` updates that a network makes: under `until_solved`, none once its records are `over`.
 
     Its parameters then remain those of its last record. (Under `jax.vmap` a block computes as many updates as any of

@@ -5,6 +5,8 @@ Source: R. Engelken, "Gradient flossing: improving gradient descent through dyna
 separate Adam.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,7 +22,7 @@ from gradient_horizon.numerics.derivatives import jvp_columns
 from gradient_horizon.numerics.keys import fixed_orthogonal, named_key
 from gradient_horizon.numerics.orthogonal import orthonormalised
 from gradient_horizon.training.network import Params, all_finite
-from gradient_horizon.training.spec import Member, TrainSpec
+from gradient_horizon.training.spec import Flossing, Member, TrainSpec
 
 
 def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count: int) -> Float[Array, " k"]:
@@ -43,35 +45,35 @@ def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count
     return sums.mean(logs[xs.shape[0] // 5 :])
 
 
-def flossed(
-    spec: TrainSpec, member: Member, params: Params, data: PyTree, update: Int[Array, ""], due: ArrayLike = True
-) -> Params:
-    """Return `params` after the flossing updates that precede update number `update` of training.
+def make_flossing(spec: TrainSpec, settings: Flossing) -> Callable[..., Params]:
+    """Return `floss(member, params, data, update, due=True)`, which returns `params` after some flossing updates.
 
-    Unless `due`, `params` are returned unchanged. The readout is never changed.
+    These are the ones that precede update number `update` of training. Unless `due`, `params` are returned unchanged.
+    The readout is never changed.
 
     An update whose gradient is not finite, for example because a direction dies in a ReLU network, is skipped.
 
     (Updates that are not due are not computed, even under `jax.vmap`, where `lax.cond` would compute both branches.)
     """
-    settings = spec.flossing
-    if settings is None:
-        return params
-    optimizer = optax.adam(jnp.asarray(settings.learning_rate, spec.precision))
-    keys = jax.random.fold_in(named_key(member.key, "floss"), update)
 
     def loss(cell_params, xs):
         return jnp.mean(jnp.square(leading_exponents(spec.cell, cell_params, xs, settings.exponents)))
 
-    def once(number, carry):
-        cell_params, state = carry
-        xs, _ = spec.task.sample(jax.random.fold_in(keys, number), data, test=False, dtype=jnp.dtype(spec.precision))
-        gradient = jax.grad(loss)(cell_params, xs)
-        changes, state = optimizer.update(gradient, state, cell_params)
-        after, is_usable = (optax.apply_updates(cell_params, changes), state), all_finite(gradient)
-        return jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), after, carry)
+    def floss(member: Member, params: Params, data: PyTree, update: Int[Array, ""], due: ArrayLike = True) -> Params:
+        optimizer = optax.adam(jnp.asarray(settings.learning_rate, spec.dtype))
+        keys = jax.random.fold_in(named_key(member.key, "floss"), update)
 
-    cell_params: PyTree = params.cell
-    count = jnp.where(due, jnp.asarray(settings.updates, jnp.int32), 0)
-    cell_params, _ = lax.fori_loop(0, count, once, (cell_params, optimizer.init(cell_params)))
-    return Params(cell_params, params.readout)
+        def once(number, carry):
+            cell_params, state = carry
+            xs, _ = spec.task.sample(jax.random.fold_in(keys, number), data, test=False, dtype=spec.dtype)
+            gradient = jax.grad(loss)(cell_params, xs)
+            changes, state = optimizer.update(gradient, state, cell_params)
+            after, is_usable = (optax.apply_updates(cell_params, changes), state), all_finite(gradient)
+            return jax.tree.map(lambda new, old: jnp.where(is_usable, new, old), after, carry)
+
+        cell_params: PyTree = params.cell
+        count = jnp.where(due, jnp.asarray(settings.updates, jnp.int32), 0)
+        cell_params, _ = lax.fori_loop(0, count, once, (cell_params, optimizer.init(cell_params)))
+        return Params(cell_params, params.readout)
+
+    return floss

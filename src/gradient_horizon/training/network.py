@@ -1,5 +1,6 @@
 """A recurrent cell with a linear readout: its parameters, its answers to sequences, and the gradient of its loss."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -8,12 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from gradient_horizon.cells.cell import TrainableCell
 from gradient_horizon.cells.vanilla import affine
 from gradient_horizon.numerics.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.numerics.keys import named_key, normal, sized_key
 from gradient_horizon.tasks.score import error_of, loss_of
 from gradient_horizon.tasks.task import Sample
-from gradient_horizon.training.bptt import recur, taps
+from gradient_horizon.training.bptt import no_perturbations, states_by_step, states_with_bptt
 from gradient_horizon.training.omega import omega_gradient
 from gradient_horizon.training.spec import Member, TrainSpec
 
@@ -39,9 +41,9 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
-def drawn(spec: TrainSpec, member: Member) -> Params:
+def init_network(spec: TrainSpec, member: Member) -> Params:
     """Draw the untrained network: the cell as in every other experiment, and a readout with its own key."""
-    cell, dtype = spec.cell, jnp.dtype(spec.precision)
+    cell, dtype = spec.cell, spec.dtype
     weight_scale = jnp.asarray(spec.gain, dtype) * member.weight_scale
     recurrent = cell.init(member.key, weight_scale, spec.weights, spec.bias_scale, spec.input_scale, dtype)
     scale = jnp.asarray(spec.output_scale / cell.hidden_size**0.5, dtype)
@@ -49,54 +51,82 @@ def drawn(spec: TrainSpec, member: Member) -> Params:
     return Params(recurrent, Readout(matrix, jnp.zeros(spec.task.output_size, dtype)))
 
 
-def sequences(spec: TrainSpec, key: RandomKey, count: int, data: PyTree, *, test: bool = False) -> Sample:
-    """Draw `count` sequences: inputs (T, count, D), targets (count, L); a different count gives different sequences."""
+def make_sampler(spec: TrainSpec) -> Callable[[RandomKey, int, PyTree], Sample]:
+    """Return `sequences(key, count, data)`, which draws `count` training sequences.
 
-    def one(key):
-        return spec.task.sample(key, data, test=test, dtype=jnp.dtype(spec.precision))
+    Inputs have the shape (T, count, D), targets (count, L); a different count gives different sequences.
+    """
 
-    xs, targets = jax.vmap(one)(jax.random.split(sized_key(key, count), count))
-    return Sample(jnp.swapaxes(xs, 0, 1), targets)
+    def sequences(key: RandomKey, count: int, data: PyTree) -> Sample:
+        def one(key):
+            return spec.task.sample(key, data, test=False, dtype=spec.dtype)
+
+        xs, targets = jax.vmap(one)(jax.random.split(sized_key(key, count), count))
+        return Sample(jnp.swapaxes(xs, 0, 1), targets)
+
+    return sequences
 
 
-def answers(spec: TrainSpec, readout: Readout, states: PyTree) -> Float[Array, "L B K"]:
-    """The readout of the last L states; leaves of `states` have shape (T, B, N), or hold only those L states."""
-    return affine(spec.cell.output(states)[-spec.task.answers :], readout.matrix, readout.bias)
+def readout(spec: TrainSpec, params: Readout, states: PyTree) -> Float[Array, "L B K"]:
+    """The outputs at the last L states; leaves of `states` have shape (T, B, N), or hold only those L states."""
+    seen = jax.vmap(jax.vmap(spec.cell.output))(states)
+    return affine(seen[-spec.task.answers :], params.matrix, params.bias)
 
 
-def answered(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, Scalar]:
+def evaluate(spec: TrainSpec, params: Params, sample: Sample) -> tuple[Scalar, Scalar]:
     """Loss and error on one sequence, inputs (T, D), computed with the cell's own step."""
 
     def advance(h, x):
         h = spec.cell.step(params.cell, h, x)
         return h, spec.cell.output(h)
 
-    start = spec.cell.initial_state(dtype=jnp.dtype(spec.precision))
+    start = spec.cell.initial_state(dtype=spec.dtype)
     outputs = lax.scan(advance, start, sample.xs)[1][-spec.task.answers :]
     outputs = affine(outputs, params.readout.matrix, params.readout.bias)
     return loss_of(spec.task, outputs, sample.targets), error_of(spec.task, outputs, sample.targets)
 
 
-def loss_and_gradient(spec: TrainSpec, params: Params, batch: Sample) -> tuple[Scalar, Params]:
-    """The mean loss over a batch of `sequences`, and its gradient by backpropagation through time, from h_0 = 0.
+def zero_states(spec: TrainSpec, count: int) -> PyTree:
+    """h_0 = 0 of `count` sequences, leaves of shape (`count`, N)."""
+    start = spec.cell.initial_state(dtype=spec.dtype)
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), start)
 
-    With `spec.omega` the gradient includes that of Ω, with respect to W only.
+
+def make_loss(spec: TrainSpec) -> Callable[[Params, Sample], tuple[Scalar, Params]]:
+    """Return `loss_and_gradient(params, batch)`: the mean loss over a batch of sequences, and its gradient.
+
+    States start from h_0 = 0. The gradient is computed by `states_with_bptt` if the cell is a `TrainableCell`, and
+    otherwise by JAX, through a scan of the step. With `spec.omega` it includes that of Ω, with respect to W only.
     """
-    cell = spec.cell
-    size = batch.targets.shape[0]
-    start = jax.tree.map(
-        lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), cell.initial_state(dtype=jnp.dtype(spec.precision))
-    )
+    cell, task, omega = spec.cell, spec.task, spec.omega
 
-    def loss(params, tapped):
-        states = recur(cell, spec.task.answers, cell.stacked(params.cell), batch.xs, start, tapped)
-        outputs = answers(spec, params.readout, states)
-        return jnp.mean(jax.vmap(lambda o, t: loss_of(spec.task, o, t), in_axes=(1, 0))(outputs, batch.targets))
+    def mean_loss(params, states, targets):
+        outputs = readout(spec, params.readout, states)
+        return jnp.mean(jax.vmap(lambda o, t: loss_of(task, o, t), in_axes=(1, 0))(outputs, targets))
 
-    tapped = taps(cell.stacked(params.cell), start, spec.task.steps)
-    if spec.omega is None:
-        return jax.value_and_grad(loss)(params, tapped)
-    value, (by_params, through_time) = jax.value_and_grad(loss, argnums=(0, 1))(params, tapped)
-    more = omega_gradient(spec.omega, params.cell.recurrent, through_time.preactivations[0], through_time.states)
-    by_cell = replace(by_params.cell, recurrent=by_params.cell.recurrent + more)
-    return value, by_params._replace(cell=by_cell)
+    if not isinstance(cell, TrainableCell):
+
+        def loss_by_step(params, batch):
+            start = zero_states(spec, batch.targets.shape[0])
+            states = states_by_step(cell, task.answers, params.cell, batch.xs, start)
+            return mean_loss(params, states, batch.targets)
+
+        return jax.value_and_grad(loss_by_step)
+
+    def loss(params, perturbations, start, batch):
+        maps = cell.affine_maps(params.cell)
+        states = states_with_bptt(cell, task.answers, maps, batch.xs, start, perturbations)
+        return mean_loss(params, states, batch.targets)
+
+    def loss_and_gradient(params: Params, batch: Sample) -> tuple[Scalar, Params]:
+        start = zero_states(spec, batch.targets.shape[0])
+        perturbations = no_perturbations(cell.affine_maps(params.cell), start, task.steps)
+        if omega is None:
+            return jax.value_and_grad(loss)(params, perturbations, start, batch)
+        by_both = jax.value_and_grad(loss, argnums=(0, 1))
+        value, (by_params, through_time) = by_both(params, perturbations, start, batch)
+        more = omega_gradient(omega, params.cell.recurrent, through_time.preactivations[0], through_time.states)
+        by_cell = replace(by_params.cell, recurrent=by_params.cell.recurrent + more)
+        return value, by_params._replace(cell=by_cell)
+
+    return loss_and_gradient

@@ -8,10 +8,11 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
 from gradient_horizon import names
-from gradient_horizon.cells.cell import Cell
+from gradient_horizon.cells.cell import Cell, TrainableCell
 from gradient_horizon.numerics.arrays import Number, RandomKey, Scalar
 from gradient_horizon.tasks.task import Task
 
@@ -79,6 +80,7 @@ _STRUCTURE = ("task", "weights", "optimizer", "clip", "batch_size", "updates", "
 class TrainSpec:
     """A cell that learns a task. As a pytree, its leaves are the numbers that affect neither shapes nor code.
 
+    - `cell`: any `Cell`; a `TrainableCell` trains faster, and only one with a single path can have `omega`.
     - `weights`, `bias_scale`, `input_scale`: how the cell is drawn (`cell.init`), with W multiplied by `gain`; the
       readout's matrix V, shape (K, N), has entries N(0, `output_scale`²/N), and its bias is 0.
     - `updates`: the number of updates, each on `batch_size` fresh sequences. Before the first, after every
@@ -117,13 +119,21 @@ class TrainSpec:
             raise ValueError(f"record_every: {self.record_every}; allowed: at most updates={self.updates}")
         if self.cell.input_size != self.task.input_size:
             raise ValueError(f"cell: takes {self.cell.input_size} inputs; allowed: {self.task.input_size}, as the task")
-        if self.omega is not None and self.cell.name not in names.ONE_PATH_CELLS:
-            raise ValueError(f"cell: {self.cell.name!r} with omega; allowed: {', '.join(names.ONE_PATH_CELLS)}")
+        if self.omega is not None and not (isinstance(self.cell, TrainableCell) and self.cell.has_one_path):
+            raise ValueError(
+                f"cell: {self.cell.name!r} with omega; allowed: a TrainableCell with one path, which are"
+                f" {', '.join(names.ONE_PATH_CELLS)}"
+            )
         if self.flossing is not None and not 1 <= self.flossing.exponents <= self.cell.state_size:
             raise ValueError(
                 f"flossing: {self.flossing.exponents} exponents; allowed: from 1 to {self.cell.state_size}, the size of"
                 " the state"
             )
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """`precision` as a dtype."""
+        return jnp.dtype(self.precision)
 
     @property
     def recorded(self) -> tuple[int, ...]:

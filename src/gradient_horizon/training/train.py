@@ -15,9 +15,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.numerics.arrays import PyTree
-from gradient_horizon.training.ending import ends, left
-from gradient_horizon.training.learner import Learner, advance, begin
-from gradient_horizon.training.record import Record, blanked, observe
+from gradient_horizon.training.ending import ends, remaining
+from gradient_horizon.training.learner import Learner, make_advance, make_init
+from gradient_horizon.training.record import TrainingRecord, blanked, make_record
 from gradient_horizon.training.spec import Member, TrainSpec
 
 
@@ -28,7 +28,7 @@ class History(NamedTuple):
     record.
     """
 
-    record: Record
+    record: TrainingRecord
     params: PyTree
 
 
@@ -44,15 +44,17 @@ def make_train(spec: TrainSpec) -> Callable[[Member, PyTree], History]:
     `data` is the task's.
     """
 
+    init_learner, advance, record_of = make_init(spec), make_advance(spec), make_record(spec)
+
     def train(member: Member, data: PyTree) -> History:
-        learner = begin(spec, member, data)
+        learner = init_learner(member, data)
 
         def onwards(
             carry: tuple[Learner, Bool[Array, ""]], count: Int[Array, ""]
-        ) -> tuple[tuple[Learner, Bool[Array, ""]], Record]:
+        ) -> tuple[tuple[Learner, Bool[Array, ""]], TrainingRecord]:
             learner, over = carry
-            learner = advance(spec, member, data, learner, left(spec, over, count))
-            record = blanked(observe(spec, member, data, learner), over)
+            learner = advance(member, data, learner, remaining(spec, over, count))
+            record = blanked(record_of(member, data, learner), over)
             return (learner, over | ends(spec, record)), record
 
         # The first count is 0: recording the untrained network outside the scan would compile everything twice.

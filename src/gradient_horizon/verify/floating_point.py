@@ -15,7 +15,7 @@ from gradient_horizon.cells.cell import make_cell
 from gradient_horizon.cells.vanilla import VanillaParams, plain_cell
 from gradient_horizon.experiments.notes import notes_matrix
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.settings import validation
 from gradient_horizon.training.clipping import clip_gradients, global_norm
@@ -252,7 +252,7 @@ def lost_tail(full: bool) -> Iterator[Item]:
 
         def measure(g, unit, h, cell=cell):
             params = replace(unit, recurrent=g * unit.recurrent)
-            spectrum = lyapunov_exponents(cell.step, params, h, steps=steps, log_det=cell_log_det(cell))
+            spectrum = lyapunov_exponents(cell.step, params, h, steps=steps, log_det=cell.log_abs_det)
             states = rollout(cell.step, params, h, steps=steps).states
             return spectrum, jax.vmap(partial(cell.preactivation, params))(states[:-1])
 
