@@ -101,8 +101,8 @@ def test_a_cell_reads_its_state_if_the_new_one_depends_on_it_at_the_same_preacti
     cell = make_cell(name, 6)
     a = tuple(jnp.linspace(-1, 1, len(part.bias), dtype=jnp.float64) for part in cell.affine_maps(cell.init(KEY)))
     one, other = (cell.initial_state(key, dtype=jnp.float64) for key in jax.random.split(KEY))
-    same = np.array_equal(*(ravel_pytree(cell.new_state(a, h))[0] for h in (one, other)))
-    assert same == (not cell.reads_state)
+    of_one, of_other = (ravel_pytree(cell.new_state(a, h))[0] for h in (one, other))
+    assert np.array_equal(of_one, of_other) == (not cell.reads_state)
 
 
 def test_a_leak_of_1_is_one_path_and_a_traced_one_is_not_known_to_be():

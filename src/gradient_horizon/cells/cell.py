@@ -118,8 +118,8 @@ class TrainableCell(Cell, Protocol):
         ...
 
 
-def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any) -> Cell:
-    """Return the cell `name`, one of `names.CELLS`.
+def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any) -> TrainableCell:
+    """Return the cell `name`, one of `names.CELLS`; if an installed package declares it, it may be a mere `Cell`.
 
     `settings` are the cell's own, which may be traced: `leak` of leaky_tanh, in (0, 1]; `forget_bias` of lstm, any
     finite number. Those of other cells are ignored. Raises `ValueError` for an unknown name or setting, and for an
@@ -140,7 +140,7 @@ def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any)
     return _as_pytree(cell.load()(*cell.arguments, hidden_size, input_size, **own))
 
 
-def _as_pytree(cell: Cell) -> Cell:
+def _as_pytree(cell: Any) -> Any:
     """Return `cell`, whose class is static for JAX's transformations unless it is registered as a pytree already."""
     if jax.tree_util.all_leaves([cell]):
         jax.tree_util.register_static(type(cell))
