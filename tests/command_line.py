@@ -6,10 +6,23 @@ and outputs that cannot be written need processes of their own.
 
 import contextlib
 import io
+import logging
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from gradient_horizon.commands import parser
+
+
+@contextlib.contextmanager
+def without_handlers() -> Iterator[None]:
+    """No handler of pytest's on the root logger: a warning goes to standard error, as in a process of its own."""
+    root = logging.getLogger()
+    kept, root.handlers = root.handlers, []
+    try:
+        yield
+    finally:
+        root.handlers = kept
 
 
 def run_here(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import run_here
+from command_line import run_here, without_handlers
 
 import gradient_horizon as gh
 from gradient_horizon import experiments, figures, names
@@ -236,7 +236,8 @@ def test_a_job_that_another_process_computes_is_waited_for(here, tmp_path, monke
         try:
             assert other.stdout is not None
             assert any(line == "begun\n" for line in other.stdout)
-            ran = here(*words, folder=tmp_path)
+            with without_handlers():
+                ran = here(*words, folder=tmp_path)
             assert not (tmp_path / "results/shared/single/parts").exists()
             other.communicate()
         finally:
@@ -289,7 +290,8 @@ def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(here, tmp_p
 
     words = ["run", "name=undrawn", *SMALL[:-1], "force=true"]
     monkeypatch.setattr(figures, "quick_look", broken)
-    ran = here(*words, folder=tmp_path)
+    with without_handlers():
+        ran = here(*words, folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     said = "no quick look: results/undrawn/single: ValueError: no such colour (see results/undrawn/single/run.log)"
     assert said in ran.stdout.splitlines()
@@ -298,7 +300,8 @@ def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(here, tmp_p
     assert status.stdout.splitlines()[-1] == "1 finished"
     assert "no quick look: ValueError: no such colour" in status.stdout
     monkeypatch.setattr(figures, "sweep_figures", broken)
-    ran = here(*words, folder=tmp_path)
+    with without_handlers():
+        ran = here(*words, folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (1, "")
     said = "no figures: results/undrawn: ValueError: no such colour (the same command draws them again)"
     assert said in ran.stdout.splitlines()
@@ -639,7 +642,7 @@ def test_a_full_disk_is_told_in_one_line_and_takes_nothing(arguments, said, old,
     assert {path.name for path in small_disk.rglob(".*")} <= {records.PLAN_LOCK}
 
 
-def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_path, here, undrawn):
+def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_path, here):
     """Every command shows, joins and computes the rest, and says of each what is wrong in one line."""
     folder = tmp_path / "results/first"
     shutil.copytree(copied / "results/first", folder)
@@ -683,7 +686,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     assert json.loads(data.attrs["missing_jobs"]) == [
         "cell=relu,weights=gaussian", "cell=tanh,weights=gaussian", "huge", "wrong"
     ]  # fmt: skip
-    ran = here("collect", "results/first", folder=tmp_path)
+    ran = command("collect", "results/first", folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-1] == "wrote results/first/collected.nc: 2 jobs, 4 missing"
     assert "\x1b" not in ran.stdout
@@ -693,7 +696,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "gradient-horizon: results/first/sweep.json is a named pipe; allowed: a file\n"
     (folder / records.PLAN).unlink()
-    ran = here("run", *FIRST, folder=tmp_path)
+    ran = command("run", *FIRST, folder=tmp_path)
     assert ran.returncode == 1
     assert [line.partition(": ")[2].partition(":")[0] for line in ran.stderr.splitlines()] == [
         "ignored", "ignored", "4 of 6 jobs missing"
@@ -706,7 +709,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     assert "wall_time is nan; allowed: what gradient-horizon wrote" in failed[1]
     (one / records.RESULT).rmdir()
     (two / records.RECORD).unlink()
-    ran = here("run", *FIRST, folder=tmp_path)
+    ran = command("run", *FIRST, folder=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert gh.load(folder).log_norm.identical(gh.load(copied / "results/first").log_norm)
 
