@@ -67,20 +67,20 @@ def main() -> int:
     for line in machine.description(PACKAGES):
         say(line)
     say(f"{repeats} repeats{', quick' if options.quick else ''}")
-    begun, found = time.perf_counter(), []
+    start, results = time.perf_counter(), []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         bench = Bench(options.quick, repeats, folder, say, stack)
         for part in options.only:
-            found += import_module(part).rows(bench)
+            results += import_module(part).rows(bench)
             bench.forget()
-            say(f"{part}: done after {time.perf_counter() - begun:.0f} s")
-    screen.print(table(found))
+            say(f"{part}: done after {time.perf_counter() - start:.0f} s")
+    screen.print(table(results))
     stem = RESULTS / time.strftime(f"%Y-%m-%d-%H%M%S{'-quick' if options.quick else ''}")
-    write(found, stem.with_name(f"{stem.name}.csv"), remarks)
+    write(results, stem.with_name(f"{stem.name}.csv"), remarks)
     for path in (stem.with_name(f"{stem.name}.csv"), *_figures(bench, stem)):
         screen.print(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path), markup=False)
-    return compared(screen, found, options.compare, earlier) if options.compare else 0
+    return compared(screen, results, options.compare, earlier) if options.compare else 0
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import numpy as np
 from contestants import OWN, K, Prepared, Process, alternate
 
 from gradient_horizon.ensembles import devices as runtime
+from gradient_horizon.ensembles.block_size import block_size
 
 
 @dataclass
 class Bench:
-    """One run. `throughput` (GFLOP/s by contestant and N), its `roofline` and `scaling` are used by the figures."""
+    """A run; `throughput` (GFLOP/s by contestant and N), `roofline` and `scaling` are collected for the figures."""
 
     quick: bool
     repeats: int
@@ -49,13 +50,13 @@ class Bench:
         return alternate(calls, self.repeats)
 
     def whole_chunks(self, n: int, steps: int, networks: int) -> int:
-        """Round `networks` down to whole chunks of this project's, at least one."""
+        """Round `networks` down to a whole number of this project's chunks, at least one."""
         devices = int(os.environ.get("JAX_NUM_CPU_DEVICES", runtime.cpu_count()))
-        chunk = runtime.block_size(n, steps) * devices
+        chunk = block_size(n, steps) * devices
         return max(1, networks // chunk) * chunk
 
     def agreed(self, who: str, difference: float, tolerance: float, note: str = "") -> None:
-        """Report by how much a peer differs; raise `SystemExit` if that is more than `tolerance`."""
+        """Report how far the results of a peer differ from ours; raise `SystemExit` if by more than `tolerance`."""
         self.say(f"{who}: differs by {difference:.1e} at most{f' ({note})' if note else ''}")
         if not difference <= tolerance:
             raise SystemExit(f"{who}: differs by {difference:.1e}; allowed: {tolerance:g}; not timed")

@@ -44,7 +44,8 @@ def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
     from gradient_horizon.cells import make_cell
     from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
     from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-    from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
+    from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
+    from gradient_horizon.measures.lyapunov import lyapunov_exponents
     from gradient_horizon.measures.nodes import log_state_gradient_norms, node_split
     from gradient_horizon.measures.singular_values import log_singular_values_at_lags
     from gradient_horizon.measures.trajectory import rollout
@@ -54,7 +55,7 @@ def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
     params, h0 = cell.init(key, 1.0), cell.initial_state(key)
     trajectory = rollout(cell.step, params, h0, steps=STEPS)
     read = jnp.zeros((STEPS, n), jnp.float32).at[-1].set(1)
-    found: dict[str, Callable[[Any, Any], Any]] = {
+    measures: dict[str, Callable[[Any, Any], Any]] = {
         "log_jacobian_norms": lambda params, h0: log_jacobian_norms(cell.step, params, h0, steps=STEPS),
         "log_jacobian_norms_all_pairs": lambda params, h0: log_jacobian_norms_all_pairs(
             cell.step, params, h0, steps=STEPS
@@ -70,7 +71,7 @@ def _measures(n: int) -> tuple[dict[str, Callable[[Any, Any], Any]], Any, Any]:
         "lyapunov_exponents": lambda params, h0: lyapunov_exponents(cell.step, params, h0, steps=STEPS),
         "largest_lyapunov_exponent": lambda params, h0: largest_lyapunov_exponent(cell.step, params, h0, trajectory),
     }
-    return found, params, h0
+    return measures, params, h0
 
 
 def _ready(case: Case, transform: Callable[[Any], Any]) -> Ready:
@@ -79,8 +80,8 @@ def _ready(case: Case, transform: Callable[[Any], Any]) -> Ready:
     measures, params, h0 = _measures(case["n"])
     measure = transform(measures[case["measure"]])
 
-    def arrays(found: Any) -> Arrays:
-        return {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(found))}
+    def arrays(result: Any) -> Arrays:
+        return {str(place): np.asarray(leaf) for place, leaf in enumerate(jax.tree.leaves(result))}
 
     return Ready(lambda: jax.block_until_ready(measure(params, h0)), arrays)
 
@@ -103,7 +104,7 @@ def by_vmap(case: Case) -> Ready:
     import jax.numpy as jnp
     from jax import lax
 
-    from gradient_horizon.ensembles import devices
+    from gradient_horizon.ensembles.block_size import block_size
     from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 
     def step(matrix: Any, h: Any, _: Any) -> Any:
@@ -115,7 +116,7 @@ def by_vmap(case: Case) -> Ready:
 
     with np.load(case["start"]) as start:
         matrices, h = jnp.asarray(start["W"]), jnp.asarray(start["h"])
-    n, block = case["n"], devices.block_size(case["n"], case["steps"])
+    n, block = case["n"], block_size(case["n"], case["steps"])
     cut = matrices.reshape(-1, block, n, n), h.reshape(-1, block, n)
     at_once = jax.jit(norms)
     in_blocks = jax.jit(lambda matrices, h: lax.map(lambda block: norms(*block), (matrices, h)))
@@ -129,9 +130,9 @@ def by_vmap(case: Case) -> Ready:
 
 def rows(bench: Bench) -> list[Row]:
     """Time second calls outside and inside `jax.jit`, then a user's own step under `jax.vmap` and the ensemble."""
-    found = [each for measure in MEASURES for n in SIZES for each in _second_calls(bench, n, measure)]
+    second = [each for measure in MEASURES for n in SIZES for each in _second_calls(bench, n, measure)]
     sizes = QUICK if bench.quick else NETWORKS
-    return found + [each for n in SIZES for each in _own_step(bench, case_of(bench, n, sizes[n]))]
+    return second + [each for n in SIZES for each in _own_step(bench, case_of(bench, n, sizes[n]))]
 
 
 def worst_difference(ours: Arrays, theirs: Arrays) -> float:
@@ -169,9 +170,9 @@ def _own_step(bench: Bench, case: Case) -> list[Row]:
     own, size = bench.process(OWN), f"N = {case['n']}, {case['networks']} networks"
     calls = {OWN: own.prepare("own.frobenius", case)}
     ours = calls[OWN].arrays()["frobenius"]
-    given = {**case, "start": str(own.prepare("own.start", case).path)}
+    from_start = {**case, "start": str(own.prepare("own.start", case).path)}
     for name, process in {PREPARED: own, UNPREPARED: bench.process(JAX)}.items():
-        calls[name] = process.prepare("calls.by_vmap", given)
+        calls[name] = process.prepare("calls.by_vmap", from_start)
         difference = float((np.abs(calls[name].arrays()["frobenius"] - ours) / np.arange(1, STEPS + 1)).max())
         bench.agreed(
             f"own step by jax.vmap {name}, N = {case['n']}, logs a lag", difference, TOLERANCE, calls[name].note

@@ -17,9 +17,9 @@ SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "OPENBLAS_NUM_THREADS", "OMP_NUM
 
 def seconds(call: Callable[[], Any]) -> float:
     """Return the seconds that one call takes."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     call()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def cpu_model() -> str:
@@ -28,8 +28,8 @@ def cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def console() -> Console:

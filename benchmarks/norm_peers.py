@@ -13,6 +13,7 @@ import numpy as np
 from contestants import Case, Ready, fastest
 
 from gradient_horizon.ensembles import devices
+from gradient_horizon.ensembles.block_size import block_size
 
 _RESCALED = 16  # the largest N whose products are rescaled
 _EVERY = 10  # steps
@@ -67,7 +68,7 @@ def _torch_norms(begin: Callable[[Any], Advance], block: int, matrices: Any, h: 
     """Return log norms (networks, lags), `block` networks at a time; `begin(W)` returns their `Advance`."""
     torch: Any = import_module("torch")
     rescaled = matrices.shape[1] <= _RESCALED
-    found = []
+    blocks = []
     with torch.inference_mode():
         for W, first in zip(matrices.split(block), h.split(block), strict=True):
             states = [first]
@@ -83,15 +84,15 @@ def _torch_norms(begin: Callable[[Any], Advance], block: int, matrices: Any, h: 
                 if rescaled and lag % _EVERY == 0:
                     gained = logs[-1]
                     product /= norm[:, None, None]
-            found.append(torch.stack(logs, 1))
-    return torch.cat(found)
+            blocks.append(torch.stack(logs, 1))
+    return torch.cat(blocks)
 
 
 def _torch_ready(begin: Callable[[Any], Advance], case: Case) -> Ready:
     """Use one thread or all, over all networks at once or in blocks that fit the cache, whichever is fastest."""
     torch: Any = import_module("torch")
     matrices, h = (torch.from_numpy(array) for array in _start(case))
-    own = devices.block_size(case["n"], case["steps"])
+    own = block_size(case["n"], case["steps"])
 
     def call(threads: int, block: int) -> Any:
         torch.set_num_threads(threads)

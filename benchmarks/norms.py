@@ -39,9 +39,9 @@ def _prepared(bench: Bench, case: Case) -> dict[str, Prepared]:
     own = bench.process(OWN)
     found = {OWN: own.prepare("own.frobenius", case)}
     ours = found[OWN].arrays()["frobenius"]
-    given = {**case, "start": str(own.prepare("own.start", case).path)}
+    from_start = {**case, "start": str(own.prepare("own.start", case).path)}
     for name, (kind, maker, _) in PEERS.items():
-        found[name] = bench.process(kind).prepare(maker, given)
+        found[name] = bench.process(kind).prepare(maker, from_start)
         difference = float((np.abs(found[name].arrays()["frobenius"] - ours) / np.arange(1, STEPS + 1)).max())
         bench.agreed(f"{name}, N = {case['n']}, logs a lag", difference, TOLERANCE, found[name].note)
     return found
@@ -82,7 +82,7 @@ def shares(bench: Bench, cases: list[Case], taken: Taken, work: float, reference
 
     Rates are kept for the figure.
     """
-    found = []
+    table = []
     for case in cases:
         n = case["n"]
         operations = 2.0 * n**3 * STEPS * case["networks"]
@@ -92,8 +92,8 @@ def shares(bench: Bench, cases: list[Case], taken: Taken, work: float, reference
             continue
         each = operations / taken[n, OWN] / (work / taken[n, reference])
         what = "log Frobenius norms: share of the machine's product"
-        found.append(row("norms", what, _label(case), each, MORE, SHARES[n], unit="%"))
-    return found
+        table.append(row("norms", what, _label(case), each, MORE, SHARES[n], unit="%"))
+    return table
 
 
 def ratios(cases: list[Case], taken: Taken) -> list[Row]:

@@ -84,19 +84,19 @@ def _devices(bench: Bench) -> Curve:
 
 def rows(bench: Bench) -> list[Row]:
     """Return the fitted exponents of time and, where it can be queried, memory; and the gain of a second device."""
-    found = []
+    table = []
     for axis, places in AXES.items():
         curve = _curve(bench, axis, places[:4] if bench.quick else places)
         bench.scaling.append(curve)
         over = f"{TITLES[axis]} from {curve.places[0]:.0f} to {curve.places[-1]:.0f}"
         what = "exponent of the time" + (" a network" if curve.per_network else "")
-        found.append(row("scaling", what, over, curve.exponents(), LESS, None if axis == "n" else 1.1, unit=""))
+        table.append(row("scaling", what, over, curve.exponents(), LESS, None if axis == "n" else 1.1, unit=""))
         if np.all(curve.peak > 0):
             target = {"networks": 0.1}.get(axis)
             exponent = [curve.memory_exponent()]
-            found.append(row("scaling", "exponent of the memory", over, exponent, LESS, target, unit=""))
+            table.append(row("scaling", "exponent of the memory", over, exponent, LESS, target, unit=""))
     curve = _devices(bench)
     bench.scaling.append(curve)
     gain = curve.seconds[:, 0] / curve.seconds[:, 1]
-    found.append(row("scaling", "two devices: times as fast as one", "N = 32, 1024 networks", gain, MORE))
-    return found
+    table.append(row("scaling", "two devices: times as fast as one", "N = 32, 1024 networks", gain, MORE))
+    return table

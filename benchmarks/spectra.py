@@ -53,9 +53,9 @@ def lyapax(case: Case) -> Ready:
     import jax.numpy as jnp
 
     def exponents(matrix: Any, h: Any, basis: Any) -> Any:
-        begun = package.LyapunovCheckpoint(h, basis, jnp.zeros(len(h)), jnp.float32(0))
+        checkpoint = package.LyapunovCheckpoint(h, basis, jnp.zeros(len(h)), jnp.float32(0))
         return package.lyapunov_spectrum(
-            lambda state: jnp.tanh(matrix @ state), h, 1.0, case["steps"], resume=begun
+            lambda state: jnp.tanh(matrix @ state), h, 1.0, case["steps"], resume=checkpoint
         ).exponents
 
     return _package(case, exponents)
@@ -115,9 +115,9 @@ def _exponents(bench: Bench, case: Case) -> list[Row]:
     own, label = bench.process(OWN), _label(case)
     calls = {name: own.prepare(f"own.{name}", case) for name in ("frobenius", "exponents")}
     ours = calls["exponents"].arrays()
-    given = {**case, "start": str(own.prepare("own.start", case).path)}
+    from_start = {**case, "start": str(own.prepare("own.start", case).path)}
     for name, maker in PACKAGES.items():
-        calls[name] = bench.process(JAX).prepare(maker, given)
+        calls[name] = bench.process(JAX).prepare(maker, from_start)
         difference = float(np.abs(calls[name].arrays()["exponents"] - ours["exponents"]).max())
         bench.agreed(f"{name}, N = {case['n']}", difference, TOLERANCE, calls[name].note)
     taken = bench.alternate(calls)

@@ -17,7 +17,7 @@ import numpy as np
 from bench import Bench
 from rows import LESS, Row, row
 
-from gradient_horizon.store import records
+from gradient_horizon.store import records, sweep_folders
 
 SCALES = 50
 REFERENCE, MILLION, QUICK = 10_000, 1_000_000, 30_000
@@ -36,13 +36,13 @@ class Ran:
 
 def ran(arguments: Sequence[str]) -> Ran:
     """Run Python with these arguments; raise `SystemExit` if it fails."""
-    begun = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with status {process.returncode}")
-    return Ran(time.perf_counter() - begun, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    return Ran(time.perf_counter() - start, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
 def _run(folder: Path, *settings: str) -> Ran:
@@ -54,11 +54,11 @@ def _run(folder: Path, *settings: str) -> Ran:
 def _ensemble(folder: Path, networks: int) -> tuple[float, int]:
     """Return the seconds per network of one job, according to its record, and its peak memory in bytes."""
     scales = f"weight_scales={{start: 0.5, stop: 2, num: {SCALES}}}"
-    done = _run(folder, "hidden_size=16", "steps=100", f"seeds={networks // SCALES}", scales)
+    job = _run(folder, "hidden_size=16", "steps=100", f"seeds={networks // SCALES}", scales)
     record = records.read_record(folder / "bench" / "single")
     assert record is not None
     rmtree(folder)
-    return record.wall_time / networks, done.peak
+    return record.wall_time / networks, job.peak
 
 
 def _million(bench: Bench) -> list[Row]:
@@ -84,20 +84,20 @@ def _price_of_a_job(bench: Bench) -> list[Row]:
 
     It covers settings, record and result. The figures of a whole sweep are drawn once, after the last job.
     """
-    folder, found = bench.folder / "jobs", []
+    folder, table = bench.folder / "jobs", []
     cases = (
         ("", "horizon_threshold", "false", 0.05),
         (", with its quick look", "horizon_threshold", "true", None),
         (" over a number that its programs read", "bias_scale", "false", 0.05),
     )
-    for more, swept, drawn, target in cases:
-        _run(folder, *TINY, f"quick_look={drawn}", f"{swept}=range(2,{JOBS + 2})")
-        kept = [records.read_record(path) for path in records.job_folders(folder / "bench")]
-        began = np.sort([record.began for record in kept if record is not None])
+    for more, swept, quick_look, target in cases:
+        _run(folder, *TINY, f"quick_look={quick_look}", f"{swept}=range(2,{JOBS + 2})")
+        job_records = [records.read_record(path) for path in sweep_folders.job_folders(folder / "bench")]
+        began = np.sort([record.began for record in job_records if record is not None])
         what = f"each further job of a multirun{more}"
-        found.append(row("sweeps", what, "N = 2, T = 2, 1 network", np.diff(began)[1:], LESS, target, unit="s"))
+        table.append(row("sweeps", what, "N = 2, T = 2, 1 network", np.diff(began)[1:], LESS, target, unit="s"))
     rmtree(folder)
-    return found
+    return table
 
 
 def _whole_processes(bench: Bench) -> list[Row]:
@@ -120,5 +120,5 @@ def _whole_processes(bench: Bench) -> list[Row]:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """Return the rows in the order of the module's first line."""
+    """Return the rows in the order given in the module's docstring."""
     return _million(bench) + _price_of_a_job(bench) + _whole_processes(bench)

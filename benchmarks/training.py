@@ -18,6 +18,7 @@ from contestants import JAX, OWN, TORCH, Arrays, Case, Ready, fastest
 from rows import LESS, MORE, Row, row
 
 from gradient_horizon.ensembles import devices
+from gradient_horizon.ensembles.block_size import training_block
 
 NETWORKS, N, T, BATCH = 64, 50, 100, 20
 RATE, THRESHOLD = 0.01, 1.0
@@ -45,19 +46,14 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
 
     task = make_task("temporal_order", T)
     spec = TrainSpec(make_cell("tanh", N, task.input_size), task, clip="book", batch_size=BATCH)
-    block = devices.training_block(N, T, BATCH) * jax.device_count()
-    parts = [slice(start, start + block) for start in range(0, NETWORKS, block)]
+    block = training_block(N, T, BATCH)
     seeds = np.arange(NETWORKS, dtype=np.uint32)
 
     def member(seed: Any) -> Member:
         return Member(jax.random.key(seed), *(jax.numpy.float32(number) for number in (1.0, RATE, THRESHOLD)))
 
-    def chunks(program: blocks.Program, networks: Any, constants: Any = None) -> Any:
-        found = [
-            jax.block_until_ready(program(jax.tree.map(lambda leaf, part=part: leaf[part], networks), constants))
-            for part in parts
-        ]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+    def over(program: blocks.Program, networks: Any) -> Any:
+        return blocks.map_networks(program, networks, block=block)
 
     def start(seed: Any, _: Any) -> Any:
         params = drawn(spec, member(seed))
@@ -66,7 +62,7 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
         arrays = (cell.recurrent, cell.input, cell.bias, readout.matrix, readout.bias)
         return {**dict(zip(NAMES, arrays, strict=True)), "xs": batch.xs, "targets": batch.targets[:, 0]}
 
-    def updated(updates: int, network: Any, _: Any) -> Any:
+    def update_all(updates: int, network: Any, _: Any) -> Any:
         recurrent, inputs, bias, matrix, offset = (network[name] for name in NAMES)
         batch = Sample(network["xs"], network["targets"][:, None])
         chain = optimizer(spec, member(0))
@@ -87,9 +83,9 @@ def _programs() -> tuple[Callable[[], Arrays], Callable[[int], Callable[[Arrays]
         return advance(spec, member(seed), None, learner, jax.numpy.int32(updates)).params.readout.bias
 
     return (
-        lambda: chunks(blocks.Program(start), seeds),
-        lambda updates: partial(chunks, blocks.Program(partial(updated, updates))),
-        lambda updates: partial(chunks, blocks.Program(partial(drawing, updates)), seeds),
+        lambda: over(blocks.Program(start), seeds),
+        lambda updates: partial(over, blocks.Program(partial(update_all, updates))),
+        lambda updates: partial(over, blocks.Program(partial(drawing, updates)), seeds),
     )
 
 
@@ -147,8 +143,8 @@ def _one_by_one(updates: int, start: Arrays) -> Callable[[], Arrays]:
         return [place.detach().numpy() for place in places]
 
     def call() -> Arrays:
-        found = [train(index) for index in range(NETWORKS)]
-        return dict(zip(NAMES, map(np.stack, zip(*found, strict=True)), strict=True))
+        networks = [train(index) for index in range(NETWORKS)]
+        return dict(zip(NAMES, map(np.stack, zip(*networks, strict=True)), strict=True))
 
     return call
 
@@ -184,11 +180,11 @@ def _batched(updates: int, start: Arrays) -> Callable[[], Arrays]:
 
 def start(_: Case) -> Ready:
     """Parameters and sequences of each network, with which all contestants begin."""
-    begun = _programs()[0]()
-    return Ready(lambda: begun, lambda found: found)
+    arrays = _programs()[0]()
+    return Ready(lambda: arrays, lambda found: found)
 
 
-def _given(case: Case) -> Arrays:
+def _start_of(case: Case) -> Arrays:
     with np.load(case["start"]) as arrays:
         return dict(arrays)
 
@@ -196,8 +192,8 @@ def _given(case: Case) -> Arrays:
 def own(case: Case) -> Ready:
     """This project's gradients and clip rule."""
     updating = _programs()[1](case["updates"])
-    begun = _given(case)
-    return Ready(lambda: updating(begun), lambda found: found)
+    arrays = _start_of(case)
+    return Ready(lambda: updating(arrays), lambda found: found)
 
 
 def drawing(case: Case) -> Ready:
@@ -207,7 +203,7 @@ def drawing(case: Case) -> Ready:
 
 def plain(case: Case) -> Ready:
     """`jax.vmap` of gradient descent through `jax.lax.scan`."""
-    return Ready(_plain(case["updates"], _given(case)), lambda found: found)
+    return Ready(_plain(case["updates"], _start_of(case)), lambda found: found)
 
 
 def _on_threads(call: Callable[[], Arrays]) -> Ready:
@@ -224,12 +220,12 @@ def _on_threads(call: Callable[[], Arrays]) -> Ready:
 
 def one_by_one(case: Case) -> Ready:
     """`nn.RNN`, one network at a time."""
-    return _on_threads(_one_by_one(case["updates"], _given(case)))
+    return _on_threads(_one_by_one(case["updates"], _start_of(case)))
 
 
 def batched(case: Case) -> Ready:
     """The whole ensemble as batched products in PyTorch."""
-    return _on_threads(_batched(case["updates"], _given(case)))
+    return _on_threads(_batched(case["updates"], _start_of(case)))
 
 
 def worst_difference(ours: Arrays, theirs: Arrays) -> float:

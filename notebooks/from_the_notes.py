@@ -9,13 +9,14 @@
 # ---
 
 # %% [markdown]
-# # From the notes to the horizon
+# # From the study notes to the horizon
 #
-# Ten things that are told of a plain recurrent network, in the order in which a textbook tells them, each measured. It ends
-# where the gradient neither vanishes nor explodes.
+# Ten statements about plain recurrent networks, in the order in which a textbook makes them, each measured. At the end
+# comes the weight scale at which the gradient neither vanishes nor explodes. The study notes that prompted this project
+# are described in `docs/sweeps.md`.
 #
-# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/from_the_notes.py`, in a few minutes. It
-# writes below `results` in the working folder, and finds there what an earlier run has computed.
+# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/from_the_notes.py`, in a few minutes.
+# It writes to `results` in the working folder and reuses what an earlier run has computed there.
 
 # %% tags=["parameters"]
 SEEDS = 32
@@ -35,8 +36,8 @@ from gradient_horizon.figures.paper import paper_figure
 # %% [markdown]
 # ## 1. Gradients vanish or explode
 #
-# Training carries a gradient back from step T to step t by ∂h_T/∂h_t = J_T ⋯ J_{t+1}. Its norm against the lag T − t, for
-# networks of 64 units with weights from half to twice those at the edge:
+# In training, ∂h_T/∂h_t = J_T ⋯ J_{t+1} carries a gradient back from step T to step t. Its norm against the lag T − t,
+# for networks of 64 units at weight scales from half to twice the edge of chaos of tanh networks:
 
 # %%
 networks = gh.run(
@@ -53,9 +54,10 @@ figures.norm_against_lag(networks)
 # %% [markdown]
 # ## 2, 5, 7, 8. The graph of one step, its activation, its matrix
 #
-# Backwards through one step the gradient passes tanh, which multiplies by φ′(a) ≤ 1; +, which passes it on unchanged; and
-# the matrix product, which multiplies by Wᵀ. Below, the notes' own experiment: dh ← dh Wᵀ again and again, as written.
-# The largest eigenvalue of W, in modulus, decides which way it goes.
+# On its way back through one step the gradient passes tanh, which multiplies it by φ′(a) ≤ 1; the sum, which leaves it
+# unchanged; and the matrix product, which multiplies it by Wᵀ. The lower row repeats the demonstration in the study
+# notes, dh ← dh Wᵀ again and again, exactly as written there. Whether dh grows or decays is decided by the spectral
+# radius of W.
 
 # %%
 notes = gh.run(["+sweeps=notes", "name=notes"])
@@ -72,8 +74,9 @@ for scale in notes.weight_scale.values:
 # %% [markdown]
 # ### The trap in 1 − y²
 #
-# In float32 the derivative of tanh, computed as 1 − y², is exactly 0 from x = 10 on, and JAX's own is from x = 8; the true
-# one is small. A program that multiplies such zeros reports that a gradient is gone when it is merely small.
+# In float32 the derivative of tanh, computed as 1 − y², is exactly 0 from x = 10 on, and JAX's own from x = 8 on,
+# whereas the true derivative is small but positive. A program that multiplies such zeros reports that a gradient has
+# vanished completely when it is merely small.
 
 # %%
 figures.tanh_derivative_in_float32()
@@ -81,8 +84,9 @@ figures.tanh_derivative_in_float32()
 # %% [markdown]
 # ## 3. Why it matters: a story
 #
-# Someone sits in a room; Mary comes into it; many words later: whom did she say hi to? The clue lies `distance` words before
-# the question's end. Whether a network learns that is settled in the notebook on training; here is what it is asked.
+# Someone is in a room, and Mary comes in; many words later the question is to whom she says hi. The clue lies
+# `distance` words before the end of the question. This is one such story; `docs/tasks.md` lists settings with which
+# networks learn to answer it.
 
 # %%
 from gradient_horizon.tasks.story import WORDS  # noqa: E402
@@ -95,8 +99,8 @@ print(" ".join(words), "___")
 # %% [markdown]
 # ## 4. Which node does what
 #
-# How much the activation and the matrix each add, per step, to the logarithm of a gradient's length. The two sum to all of
-# it.
+# The contributions of the activation and of the matrix to the logarithm of the gradient's norm, accumulated over the
+# lag. Together they account for all of it.
 
 # %%
 nodes = gh.run(
@@ -108,8 +112,9 @@ figures.growth_by_node(nodes)
 # %% [markdown]
 # ## 6. ReLU instead of tanh
 #
-# For a ≥ 0 the gradient passes unshrunk, and where half the units are shut W must be √2 times as large to make up for
-# it. Beyond that ReLU explodes, where tanh saturates and holds on: the horizon against the weight scale.
+# A ReLU unit with a ≥ 0 passes the gradient unchanged. With half of the units inactive, W must be √2 times as large to
+# make up for it. Beyond that scale the gradient of ReLU networks explodes, while tanh networks saturate, which slows
+# the growth. The horizon against the weight scale:
 
 # %%
 figures.horizon_against_scale(networks)
@@ -117,8 +122,8 @@ figures.horizon_against_scale(networks)
 # %% [markdown]
 # ## 9. Clipping
 #
-# If the norm n of all gradients together reaches the threshold c, the notes' formula multiplies by c/n and their code by
-# c/(n + 10⁻⁶). The two differ by 10⁻⁶/n: by a ten-thousandth of the gradient where n is a hundredth.
+# If the global norm n of the gradient reaches the threshold c, the formula in the study notes multiplies it by c/n, and
+# their code by c/(n + 10⁻⁶). The relative difference is 10⁻⁶/n: one part in ten thousand at n = 0.01.
 
 # %%
 gradient = {"W": jnp.full((3, 3), 0.01), "b": jnp.zeros(3)}
@@ -127,8 +132,8 @@ for rule in ("pseudocode", "book", "optax"):
     print(f"{rule:>10}: {float(jnp.sqrt(jnp.sum(clipped['W'] ** 2))):.8f}")
 
 # %% [markdown]
-# In training, below: tanh networks need it at this learning rate. The notes' ReLU learns with it too, from the identity as
-# its first W, whose gradient neither shrinks nor grows; from Gaussian weights it does not learn this task.
+# In the training below, tanh networks need clipping at this learning rate. ReLU networks learn with it too if W starts
+# as the identity, which neither shrinks nor grows the gradient; from Gaussian weights they do not learn this task.
 
 # %%
 trained = gh.run(
@@ -148,8 +153,8 @@ figures.share_solved_against(trained)
 # %% [markdown]
 # ## 10. Gates
 #
-# LSTM and GRU exist because of this. By the same instrument, at the same weight scales: their gradients vanish more slowly,
-# and slower still where the forget gate is held open.
+# LSTM and GRU were designed for this. Measured in the same way, at the same weight scales, their gradients vanish more
+# slowly, and more slowly still if a bias holds the forget gate open.
 
 # %%
 gates = gh.run(
@@ -161,8 +166,9 @@ figures.norm_against_lag(gates)
 # %% [markdown]
 # ## The edge
 #
-# Between vanishing and exploding lies a weight scale at which the median gradient does neither. Mean field theory puts it at
-# g = 1 for tanh networks without input and at √2 for ReLU, as N → ∞; at the size measured it lies above.
+# Between vanishing and exploding lies a weight scale at which the median gradient does neither. Mean-field theory puts
+# it at g = 1 for tanh networks without input and at √2 for ReLU networks as N → ∞; at the size measured here it is
+# larger.
 
 # %%
 growth = networks.log_norm.squeeze("norm").sel(lag=networks.lag[-1]).median("seed") - 0.5 * np.log(

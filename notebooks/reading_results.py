@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Reading results
 #
-# At which weight scale does the gradient of a recurrent network neither vanish nor explode? A small sweep of tanh
-# and ReLU networks, read by its labels alone, gives the answer.
+# At which weight scale does the gradient of a recurrent network neither vanish nor explode? A small sweep of tanh and
+# ReLU networks answers this, with every number selected by its labels.
 #
 # Runs as a notebook (through jupytext) and as a plain script, `python notebooks/reading_results.py`, in under a
 # minute. It writes to `results/reading` in the working folder.
@@ -31,8 +31,8 @@ from gradient_horizon import figures
 # %% [markdown]
 # ## A sweep
 #
-# `gh.run` takes what the command line takes after `gradient-horizon run -m` and runs it in a process of its own. A
-# second run finds everything finished and only loads it.
+# `gh.run` takes the arguments that follow `gradient-horizon run -m` on the command line, and runs them in a process of
+# its own. When everything has been computed already, it only loads the result.
 
 # %%
 data = gh.run(
@@ -47,10 +47,10 @@ data = gh.run(
 )
 
 # %% [markdown]
-# ## Its dataset
+# ## The dataset
 #
-# `gh.load` gives later what `gh.run` gave: every finished job of the folder, joined. The swept setting `cell` is a
-# dimension beside those of each job. Each variable says what it is and its units.
+# `gh.load` returns the same dataset later: all finished jobs of the folder, joined. The swept setting `cell` is a
+# dimension, alongside those of each job. Every variable carries a description and its units.
 
 # %%
 data = gh.load("results/reading")
@@ -59,9 +59,9 @@ for name, variable in data.data_vars.items():
     print(f"{name}: {variable.attrs['long_name']} [{variable.attrs['units']}]")
 
 # %% [markdown]
-# ## Its figures
+# ## The figures
 #
-# The same functions that draw the figures of `gradient-horizon run`, which lie as PDF and PNG in `results/reading`.
+# These functions also draw the figures that `gradient-horizon run` saves, here as PDF and PNG in `results/reading`.
 
 # %%
 figures.norm_against_lag(data)
@@ -72,9 +72,10 @@ figures.horizon_against_scale(data)
 # %% [markdown]
 # ## The question
 #
-# √n is the Frobenius norm of a product that passes every gradient unchanged, so over T steps the gradient has grown by
-# log ‖∂h_T/∂h_0‖_F − ½ log n. It neither vanishes nor explodes at the weight scale whose median over seeds is nearest
-# to zero. (`neutral g` in the table that `run` prints is the same, interpolated between weight scales.)
+# A product that passes every gradient unchanged has the Frobenius norm √n, so over T steps the log of the gradient
+# grows by log ‖∂h_T/∂h_0‖_F − ½ log n. The gradient neither vanishes nor explodes at the weight scale at which the
+# median of this growth over seeds is closest to zero. (`neutral g` in the table that `run` prints is the same,
+# interpolated between weight scales.)
 
 # %%
 growth = data.log_norm.sel(norm="frobenius", lag=data.lag[-1]).median("seed") - 0.5 * np.log(data.state_size)
@@ -83,8 +84,9 @@ for cell in data.cell.values:
     print(f"{cell}: g = {neutral.sel(cell=cell).item():.1f}")
 
 # %% [markdown]
-# How far back the gradient reaches below, at and above it, and what ends it there. A horizon beyond T reads T + 1: it
-# is censored, so the median is that of one network (of two in the middle, the lower), with its own kind.
+# How far back the gradient reaches below, at and above that scale, and whether it then vanishes or explodes. A horizon
+# beyond T is censored and recorded as T + 1. The median is therefore the horizon of one network (the lower of the
+# middle two), together with its kind.
 
 # %%
 around = data.sel(weight_scale=[0.5, 1.0, 1.2, 1.4, 2.0])
@@ -99,11 +101,11 @@ for kind in ("vanished", "beyond", "exploded"):
     print(f"share of networks: {kind}", share.to_pandas(), sep="\n", end="\n\n")
 
 # %% [markdown]
-# ## Beside theory
+# ## Comparison with theory
 #
-# For tanh networks without input mean field theory gives the growth per step in the limit of many units, ½ log χ, as
-# `gh.theory.mean_field`: negative below the edge at g = 1, positive above. The measured slope of the norm over the second half
-# of the lags, median over seeds, has the finite size in it.
+# For tanh networks without input, mean-field theory (`gh.theory.mean_field`) gives the growth per step in the limit of
+# many units: ½ log χ, which is negative below the edge of chaos at g = 1 and positive above it. The measured slope over
+# the second half of the lags, median over seeds, also contains the effect of the finite size.
 
 # %%
 tanh = data.sel(cell="tanh", norm="frobenius")

@@ -11,11 +11,12 @@
 # %% [markdown]
 # # Training and clipping
 #
-# What does the Jacobian of an untrained network say of how it will learn? What does clipping rescue? tanh and ReLU networks
-# learn the order of two letters, with and without a clipped gradient, and everything is recorded while they do.
+# What does the Jacobian of an untrained network reveal about how well it will learn, and which networks does clipping
+# rescue? Here tanh and ReLU networks learn the order of two letters, with and without gradient clipping, and their
+# gradients are recorded throughout.
 #
 # Runs as a notebook (through jupytext) and as a plain script, `python notebooks/training_and_clipping.py`, in a few
-# minutes. It writes below `results` in the working folder, and finds there what an earlier run has computed.
+# minutes. It writes to `results` in the working folder and reuses what an earlier run has computed there.
 
 # %% tags=["parameters"]
 SEEDS = 8
@@ -30,13 +31,13 @@ import numpy as np
 
 import gradient_horizon as gh
 from gradient_horizon import figures
-from gradient_horizon.analysis.outcomes import foretold, has_solved, initial_log_norms
+from gradient_horizon.analysis.outcomes import horizon_auc, has_solved, initial_log_norms
 
 # %% [markdown]
 # ## A sweep of training
 #
-# Eight jobs: two cells, from Gaussian weights and from the identity, each with and without a clipped gradient. A job has
-# `SEEDS` networks at each of three weight scales; seeds have the same sequences in all jobs.
+# Eight jobs: two cells, from Gaussian weights and from the identity, each with and without gradient clipping. A job
+# trains `SEEDS` networks at each of three weight scales; a seed sees the same sequences in all jobs.
 
 # %%
 data = gh.run(
@@ -52,10 +53,10 @@ data = gh.run(
 print(data)
 
 # %% [markdown]
-# ## The loss, and what was solved
+# ## The loss, and the share of networks that solve the task
 #
-# Chance is dashed: what the best answer without reading the input would lose. A network has solved its task once its
-# error on fresh sequences falls below `solved_below`.
+# The dashed line is chance, the smallest loss possible without reading the input. A network has solved its task once
+# its error on fresh sequences falls below `solved_below`.
 
 # %%
 figures.loss_against_update(data)
@@ -64,7 +65,7 @@ figures.loss_against_update(data)
 figures.share_solved_against(data)
 
 # %% [markdown]
-# One network's own curve, by its labels:
+# The learning curve of one network, selected by its labels:
 
 # %%
 one = data.sel(cell="tanh", weights="gaussian", clip="book", weight_scale=1.0, seed=0).squeeze(drop=True)
@@ -74,26 +75,27 @@ print("solved at update", int(one.solved_at))
 # %% [markdown]
 # ## What clipping does
 #
-# Above, the norm of the gradient before (solid) and after (dashed) its clip rule; below, how many of the gradients were
-# clipped. Clipping does not shorten every step: it cuts the rare long ones, which throw an unclipped network back.
+# Above, the norm of the gradient before (solid) and after (dashed) clipping; below, the fraction of gradients that were
+# clipped. Clipping does not shorten every step: it shortens the rare long ones, which set an unclipped network back.
 
 # %%
 figures.gradient_norm_against_update(data)
 
 # %% [markdown]
-# ## The gradient through time, while it learns
+# ## The gradient through time during learning
 #
-# ‖∂L/∂h_t‖ at every step t, from the first update on. A network that learns the task lengthens its own memory: the gradient
-# comes to reach the letters at the beginning.
+# ‖∂L/∂h_t‖ at every step t, from the first update on. A network that learns the task extends its memory: its gradient
+# comes to reach the letters at the beginning of the sequence.
 
 # %%
 figures.state_gradient_over_training(data)
 
 # %% [markdown]
-# ## What the first Jacobian foretells
+# ## Prediction from the initial Jacobian
 #
-# Each network's growth per step before its first update, against when it solved the task. The area under the curve (AUC)
-# is the chance that of two networks the one that solves it had the longer gradient horizon; ½ would be no information.
+# For each network, the update at which it solved the task against the growth of its gradient per step before the first
+# update. The area under the curve (AUC) is the probability that a network that solves the task had a longer gradient
+# horizon than one that does not; a value of ½ would mean that the horizon carries no information.
 
 # %%
 figures.solving_against_initial_growth(data)
@@ -101,9 +103,9 @@ figures.solving_against_initial_growth(data)
 # %%
 for cell, weights in itertools.product(data.cell.values, data.weights.values):
     chosen = data.sel(cell=cell, weights=weights, clip="book").squeeze(["learning_rate", "clip_threshold"])
-    area = foretold(chosen)
+    area = horizon_auc(chosen)
     norms = initial_log_norms(chosen)  # of the product over √n
-    median, _ = gh.horizon_quantile(*gh.gradient_horizon(norms.reshape(-1, norms.shape[-1]), 1))
+    median, _ = gh.horizon_quantile(*gh.horizon_of(norms.reshape(-1, norms.shape[-1]), 1))
     print(
         f"{cell}, {weights}: {int(has_solved(chosen).sum())} solved; median initial horizon {median.lag:g}, {median.kind};"
         f" AUC {f'{area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})' if area else 'undetermined'}"
@@ -112,7 +114,7 @@ for cell, weights in itertools.product(data.cell.values, data.weights.values):
 # %% [markdown]
 # ## The same without the command line
 #
-# `make_train` is a pure function from keys and numbers to a history; here over learning rates.
+# `make_train` returns a pure function from keys and numbers to a training history, vmapped here over learning rates.
 
 # %%
 task = gh.make_task("temporal_order", steps=20)

@@ -11,11 +11,12 @@
 # %% [markdown]
 # # Your own network
 #
-# Everything here measures any one-step map `step(params, h, x) -> h` that JAX can differentiate: a cell of your own, with
-# a state of any shape. This notebook measures a residual cell, checks the instrument against the plainest way to
-# compute the same, and trains nothing.
+# Every measure of the package accepts any one-step map `step(params, h, x) -> h` that JAX can differentiate, with a
+# state of any structure. This notebook measures a cell with a fast and a slow state, and checks the result against a
+# straightforward computation of the same quantity. Nothing is trained.
 #
-# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/your_own_network.py`, in under a minute.
+# Runs as a notebook (through jupytext) and as a plain script, `python notebooks/your_own_network.py`, in under a
+# minute.
 
 # %% tags=["parameters"]
 SEEDS = 16
@@ -37,7 +38,7 @@ N = 24
 # %% [markdown]
 # ## A cell
 #
-# A state of two parts, one fast and one slow: any pytree will do.
+# The state has two parts, one fast and one slow; any pytree will do.
 
 
 # %%
@@ -47,7 +48,7 @@ def step(params, h, x):
     return {"fast": pushed, "slow": 0.95 * slow + 0.05 * pushed}
 
 
-def drawn(key, scale):
+def init_params(key, scale):
     weights, back = jax.random.normal(key, (2, N, N)) / N**0.5
     return {"weights": scale * weights, "back": back}
 
@@ -59,10 +60,10 @@ inputs = 0.1 * jax.random.normal(for_inputs, (STEPS, N))
 # %% [markdown]
 # ## How far its gradient reaches
 #
-# One network; then many at once, by `jax.vmap` over seeds and weight scales.
+# First one network, then many at once, with `jax.vmap` over seeds and weight scales.
 
 # %%
-params = drawn(for_network, 1.0)
+params = init_params(for_network, 1.0)
 norms = gh.log_jacobian_norms(step, params, start, inputs, norms=("frobenius", "spectral"))
 print({name: values[np.array([0, 9, -1])].round(3).tolist() for name, values in norms.items()})
 
@@ -71,13 +72,13 @@ print({name: values[np.array([0, 9, -1])].round(3).tolist() for name, values in 
 @jax.jit
 @partial(jax.vmap, in_axes=(None, 0))
 @partial(jax.vmap, in_axes=(0, None))
-def measured(key, scale):
-    return gh.log_jacobian_norms(step, drawn(key, scale), start, inputs)["frobenius"]
+def frobenius_norms(key, scale):
+    return gh.log_jacobian_norms(step, init_params(key, scale), start, inputs)["frobenius"]
 
 
 scales = np.array([0.5, 1.0, 1.5, 2.0], np.float32)
-logs = np.asarray(measured(jax.random.split(for_networks, SEEDS), scales))
-horizon, kind = gh.gradient_horizon(logs, 2 * N)
+logs = np.asarray(frobenius_norms(jax.random.split(for_networks, SEEDS), scales))
+horizon, kind = gh.horizon_of(logs, 2 * N)
 for scale, reaches in zip(scales, map(gh.horizon_quantile, horizon, kind), strict=True):
     ends = " to ".join(dict.fromkeys(f"{reach.lag:g} ({reach.kind})" for reach in reaches))
     print(f"g = {scale:g}: median gradient horizon {ends} of {STEPS} steps")
@@ -94,7 +95,8 @@ figure
 # %% [markdown]
 # ## Is it right?
 #
-# The plainest way: one Jacobian of the whole unrolled network, by `jax.jacrev`. It works while the numbers fit.
+# The straightforward way is one Jacobian of the whole unrolled network, by `jax.jacrev`. It works as long as the
+# numbers neither overflow nor underflow.
 
 
 # %%
@@ -117,8 +119,8 @@ for lags in (1, 5, 20):
 # %% [markdown]
 # ## Its spectra
 #
-# All Lyapunov exponents, with the check that comes with them: their sum against the mean of log|det J|. And all singular
-# values of the whole product, however far apart.
+# All Lyapunov exponents, with the check that is returned alongside them: their sum against the mean of log|det J|. Then
+# all singular values of the whole product, however far apart they are.
 
 # %%
 spectrum = gh.lyapunov_exponents(step, params, start, inputs, transient=STEPS // 5)

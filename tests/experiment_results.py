@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon import names
-from gradient_horizon.measures.horizon import gradient_horizon
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.measures.horizon import horizon_of
+from gradient_horizon.settings.validation import checked
 
 N = 8
 NETWORK = ("weight_scale", "seed")
@@ -37,21 +37,29 @@ def labelled(experiment, variables, coordinates, swept, weight_scales, seeds, **
     )
 
 
+def offsets(seeds):
+    """One whole number per seed, 0 for the median seed; not in order, so that a median is no place in the middle."""
+    return np.roll(np.arange(seeds) - seeds // 2, 1)
+
+
 def lyapunov_job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=5, change=None, n=N, **settings):
-    """Exponents that fall with their index and rise with g, and eigenvalues g times the same moduli below 1."""
+    """Exponents that fall with their index and rise with g, and eigenvalues g times the same moduli below 1.
+
+    Of the median seed, D_KY is 2.5 and the entropy rate 0.25 (see `offsets`).
+    """
     rng = np.random.default_rng(1)
     g = np.maximum(weight_scales, 1e-3)[:, None, None]
     exponents = np.log(g) - np.linspace(0, 2, n) + 0.1 * rng.standard_normal((1, seeds, 1))
-    moduli = np.log(g) + np.log(np.linspace(0.95, 0.1, n)) * np.ones((1, seeds, 1))
+    moduli = np.log(g) + np.log(np.linspace(0.95, 0.1, n)) + 0.01 * offsets(seeds)[:, None]
     if change is not None:
         change(exponents)
     rows = {"index": np.arange(1, n + 1), "unit": np.arange(1, n + 1)}
     variables = {
         "lyapunov_exponent": ((*NETWORK, "index"), exponents),
         "log_eigenvalue_modulus": ((*NETWORK, "unit"), moduli),
-        "kaplan_yorke_dimension": (NETWORK, np.full(exponents.shape[:2], 2.5)),
-        "entropy_rate": (NETWORK, np.full(exponents.shape[:2], 0.25)),
-        "sum_rule_error": (NETWORK, np.full(exponents.shape[:2], 3e-7)),
+        "kaplan_yorke_dimension": (NETWORK, np.broadcast_to(2.5 + 0.2 * offsets(seeds), exponents.shape[:2])),
+        "entropy_rate": (NETWORK, np.broadcast_to(0.25 + 0.02 * offsets(seeds), exponents.shape[:2])),
+        "sum_rule_error": (NETWORK, np.broadcast_to(3e-7 * 2.0 ** offsets(seeds), exponents.shape[:2])),
     }
     found = labelled(
         "lyapunov", variables, rows, swept or {}, list(weight_scales), seeds, **{"hidden_size": n, **settings}
@@ -66,7 +74,7 @@ LAGS = (1, 3, 10)
 def singular_values_job(swept=None, weight_scales=(0.5, 1.5), seeds=3, lags=LAGS, change=None, values=None, **settings):
     """log σ_i / τ: log g - i/N, exactly for the median seed; or log σ_i of these `values`."""
     growth = np.log(weight_scales)[:, None, None] - np.arange(1, N + 1) / N
-    growth = growth + 0.1 * (np.arange(seeds) - seeds // 2)[:, None]
+    growth = growth + 0.1 * offsets(seeds)[:, None]
     logs = growth[:, :, None] * np.asarray(lags)[:, None] if values is None else values
     if change is not None:
         change(logs)
@@ -81,7 +89,7 @@ def jacobian_job(swept, growth, weight_scales, steps, **settings):
     """log(‖M‖_F/√n) = `growth` (weight scale, seed) times the lag, and the horizons of that."""
     growth = np.asarray(growth, float)
     log_norm = growth[..., None] * np.arange(1, steps + 1) + 0.5 * np.log(swept["hidden_size"])
-    horizon, kind = gradient_horizon(log_norm, swept["hidden_size"])
+    horizon, kind = horizon_of(log_norm, swept["hidden_size"])
     variables = {
         "log_norm": (("norm", *NETWORK, "lag"), log_norm[None]),
         "horizon": (NETWORK, horizon),

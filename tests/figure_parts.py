@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.contour import ContourSet
 from matplotlib.testing.compare import compare_images
 
 from gradient_horizon.figures.kit import style, weight_scale
@@ -45,6 +48,15 @@ def curves_of(ax):
 def theory_of(ax):
     """The dotted lines of theory."""
     return [line for line in ax.lines if line.get_gid() == "theory"]
+
+
+def shown_in(ax):
+    """The numbers of the first image of an Axes, NaN where it shows none."""
+    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
+
+
+def contours_of(ax):
+    return [drawn for drawn in ax.collections if isinstance(drawn, ContourSet | LineCollection)]
 
 
 def words_of(figure):

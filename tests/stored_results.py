@@ -44,5 +44,11 @@ def write(folder: Path, dataset: xr.Dataset) -> Path:
     folder.mkdir(parents=True)
     checksum = save(dataset, folder / records.RESULT)
     swept = json.loads(dataset.attrs["swept"])
-    records.write_record(folder, records.Record(records.FINISHED, "0" * 64, {}, swept, checksum, job=folder.name))
+    records.write_record(folder, records.JobRecord(records.FINISHED, "0" * 64, {}, swept, checksum, job=folder.name))
     return folder
+
+
+def of_version(draws: int | None, swept: dict[str, Any]) -> xr.Dataset:
+    """A result whose seeds draw what this version of the draws says; None: a version that did not record itself."""
+    named = {} if draws is None else {"draws": draws}
+    return made(swept).assign_attrs(experiment="jacobian", package_version="0.1.0", **named)

@@ -17,7 +17,7 @@ ROOMS = (
 )
 COMPUTING = ROOMS[: ROOMS.index("settings")]
 MODULES = {path.relative_to(PACKAGE): path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE}
-MODULES |= {Path(name): PACKAGE / name for name in ("names.py", "__main__.py")}
+MODULES[Path("__main__.py")] = PACKAGE / "__main__.py"
 
 
 def imports(path: Path) -> set[str]:

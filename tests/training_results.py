@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 
 NETWORK = ("learning_rate", "clip_threshold", "weight_scale", "seed")
 N = 16
@@ -40,11 +40,11 @@ def trained(
     given |= {"learning_rates": list(learning_rates), "clip_thresholds": list(clip_thresholds), "steps": steps}
     given |= {"updates": updates, "record_every": record_every, **settings, **swept}
     config = checked(given)
-    steps, record_every = config.steps, config.record_every or -(-updates // 20)
+    steps, record_every = config.steps, int(config.record_every or -(-updates // 20))
     shape = (len(learning_rates), len(clip_thresholds), len(weight_scales), seeds)
     solved, diverged = (np.broadcast_to(values, shape) for values in (solved, diverged))
     update = np.array([*range(0, updates, record_every), updates])
-    rng = np.random.default_rng(len(json.dumps(swept)))
+    rng = np.random.default_rng([*json.dumps(swept).encode()])  # no two jobs of a sweep are alike
 
     def history(values, *, first=True):
         lost = (diverged[..., None] >= 0) & (update >= diverged[..., None])

@@ -9,6 +9,7 @@ __all__ = [
     "__version__",
     "clip_gradients",
     "gradient_horizon",
+    "horizon_of",
     "horizon_quantile",
     "load",
     "log_jacobian_norms",
@@ -31,6 +32,7 @@ from .ensembles.process import prepare as prepare
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
+from .measures.horizon import horizon_of as horizon_of
 from .measures.horizon import horizon_quantile as horizon_quantile
 from .measures.jacobian_norms import JacobianNorms as JacobianNorms
 from .measures.jacobian_norms import log_jacobian_norms as log_jacobian_norms

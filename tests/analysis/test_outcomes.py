@@ -45,10 +45,10 @@ def test_the_best_is_where_most_solve_the_task():
     solved[1, 1, :, :3] = 10
     solved[2, 0, 0, :2] = 10
     data = trained(solved=solved, learning_rates=(0.01, 0.1, 1.0), clip_thresholds=(1.0, 10.0))
-    chosen, values = outcomes.at_best(data, ("learning_rate", "clip_threshold"))
+    chosen, values = outcomes.best_over(data, ("learning_rate", "clip_threshold"))
     assert values == {"learning_rate": 0.1, "clip_threshold": 10.0}
     assert outcomes.share_solved(chosen) == share(6, 8)
-    one, values = outcomes.at_best(data.isel(weight_scale=0), ("learning_rate",))
+    one, values = outcomes.best_over(data.isel(weight_scale=0), ("learning_rate",))
     assert values == {"learning_rate": 0.1}
     assert one.sizes["clip_threshold"] == 2
 
@@ -58,14 +58,14 @@ def test_of_equal_numbers_the_lowest_error_is_best_and_a_diverged_network_is_all
     diverged[0, ..., :1] = 20
     data = trained(diverged=diverged, learning_rates=(0.01, 0.1, 1.0), weight_scales=(1.0,))
     data["error"][2, ..., -1] = 0.6
-    assert outcomes.at_best(data, ("learning_rate",))[1] == {"learning_rate": 1.0}
+    assert outcomes.best_over(data, ("learning_rate",))[1] == {"learning_rate": 1.0}
     data["error"][2, ..., -1] = 0.8  # above the 0.75 of the second, below the mean with a diverged network
-    assert outcomes.at_best(data, ("learning_rate",))[1] == {"learning_rate": 0.1}
+    assert outcomes.best_over(data, ("learning_rate",))[1] == {"learning_rate": 0.1}
 
 
 def test_an_axis_that_makes_no_difference_is_not_named():
     data = trained(clip_thresholds=(1.0, 10.0))
-    chosen, values = outcomes.at_best(data, ("learning_rate", "clip_threshold"))
+    chosen, values = outcomes.best_over(data, ("learning_rate", "clip_threshold"))
     assert values == {}
     assert chosen["clip_threshold"] == 1.0
 
@@ -88,8 +88,8 @@ def test_what_the_horizon_foretells_is_its_area():
     data = trained(weight_scales=(0.1, 0.9), steps=20, solved=[[-1, -1, 10, -1], [10, -1, 10, 10]])
     horizon, solved = outcomes.initial_horizon(data).ravel(), outcomes.has_solved(data).values.ravel()
     seeds = np.tile(np.arange(4), 2)  # each at both scales
-    assert outcomes.foretold(data) == area_under_curve(horizon, solved, seeds)
-    assert outcomes.foretold(data.transpose("seed", ...)) == outcomes.foretold(data)
+    assert outcomes.horizon_auc(data) == area_under_curve(horizon, solved, seeds)
+    assert outcomes.horizon_auc(data.transpose("seed", ...)) == outcomes.horizon_auc(data)
     data["log_norm"][0, 0, 0, 0, 0] = np.nan  # without a horizon
-    assert outcomes.foretold(data) == area_under_curve(horizon[1:], solved[1:], seeds[1:])
-    assert outcomes.foretold(trained(solved=10)) is None
+    assert outcomes.horizon_auc(data) == area_under_curve(horizon[1:], solved[1:], seeds[1:])
+    assert outcomes.horizon_auc(trained(solved=10)) is None

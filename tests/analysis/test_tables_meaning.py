@@ -10,7 +10,8 @@ from gradient_horizon import names
 from gradient_horizon.analysis.tables import meaning
 from gradient_horizon.analysis.tables.meaning import meaning_lines
 from gradient_horizon.figures import sweep_figures
-from gradient_horizon.settings.schema import as_dict, checked
+from gradient_horizon.settings.identity import as_dict
+from gradient_horizon.settings.validation import checked
 
 
 def dataset(*configs, **variables):

@@ -6,7 +6,7 @@ from table_parts import rows_of
 from training_results import trained
 
 from gradient_horizon.analysis.intervals import share
-from gradient_horizon.analysis.outcomes import foretold
+from gradient_horizon.analysis.outcomes import horizon_auc
 from gradient_horizon.analysis.tables.sweep import tables
 from gradient_horizon.analysis.tables.training import prediction_table, solved_table
 from gradient_horizon.store.datasets import join
@@ -44,9 +44,9 @@ def test_the_best_learning_rate_has_a_row_of_its_own_scale():
     table = solved_table(trained(solved=solved, learning_rates=(0.01, 0.1)))
     assert [row[:3] for row in rows_of(table)] == [["0.5", "0.01", "2/4"], ["1", "0.1", "3/4"]]
     assert table is not None
-    assert str(table.caption).startswith("η: of several that with which most of these networks solved (none: of lowest")
+    assert str(table.caption).startswith("η: the value with which most of these networks solved the task (if none, the")
     (_, predicted) = tables(trained(solved=solved, learning_rates=(0.01, 0.1)))
-    assert str(predicted.caption).startswith("η: of several that with which most of these networks solved")
+    assert str(predicted.caption).startswith("η: the value with which most of these networks solved the task")
 
 
 def caption(**networks) -> str:
@@ -60,7 +60,7 @@ def test_the_table_says_what_few_seeds_are_worth():
     assert caption(seeds=5).endswith(
         "; 5 seeds: ±0.33 at worst; two rows fewer than 4 networks apart may differ by chance"
     )
-    assert caption(seeds=3).endswith("; 3 seeds: ±0.37 at worst; two rows however far apart may differ by chance")
+    assert caption(seeds=3).endswith("; 3 seeds: ±0.37 at worst; any two rows may differ by chance")
     assert caption(seeds=1, weight_scales=(1.0,)).endswith("; 1 seed: ±0.40 at worst")
     assert "seed" in caption(seeds=20)
     assert "seed" not in caption(seeds=21)
@@ -85,7 +85,7 @@ def test_at_most_five_weight_scales_are_shown_with_both_ends():
 def test_the_initial_horizon_as_a_predictor():
     tanh = trained({"cell": "tanh"}, weight_scales=(0.1, 0.9), steps=20, solved=[[-1, -1, 10, -1], [10, -1, 10, 10]])
     dataset = join([tanh, trained({"cell": "relu"}, weight_scales=(0.1, 0.9), steps=20)])
-    area = foretold(tanh)
+    area = horizon_auc(tanh)
     assert area is not None
     found = rows_of(prediction_table(dataset))
     assert found == [["tanh", "4/8", f"{area.estimate:.2f}", f"{area.lower:.2f}–{area.upper:.2f}"]]

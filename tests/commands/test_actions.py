@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from stored_results import made, write
 
-from gradient_horizon.commands import actions, parser
+from gradient_horizon.commands import parser, status
 from gradient_horizon.store import datasets, records
 
 
@@ -34,7 +34,7 @@ def link(path):
 
 
 KINDS = {
-    "a pipe": os.mkfifo,
+    "a named pipe": os.mkfifo,
     "a socket": bound_socket,
     "a device": device,
     "a folder": os.mkdir,
@@ -56,9 +56,7 @@ def test_what_is_no_regular_file_is_not_replaced(sweep, monkeypatch, capsys, wor
     make(path)
     before = path.lstat()
     assert parser.main([*words, "-o", "out.html"]) == 2
-    said = (
-        f"gradient-horizon: -o: 'out.html' cannot be written, as it is {kind}; allowed: a new file, or one to replace\n"
-    )
+    said = f"gradient-horizon: -o: out.html is {kind}; allowed: a file of its own, or nothing\n"
     assert capsys.readouterr() == ("", said)
     assert path.lstat() == before
     if kind == "a link":
@@ -69,7 +67,7 @@ def test_what_is_no_regular_file_is_not_replaced(sweep, monkeypatch, capsys, wor
     ("name", "why"),
     [
         ("nowhere/all.nc", "; allowed: a file in a folder that can be written"),
-        ("sweep/cell=tanh/result.nc/all.nc", " (Not a directory)"),
+        ("sweep/cell=tanh/result.nc/all.nc", "; allowed: a file in a folder that can be written"),
         ("a" * 300, " (File name too long)"),
         ("a" * 250, " (File name too long)"),
     ],
@@ -92,22 +90,22 @@ def test_a_file_is_written_or_replaced(sweep, capsys):
 
 
 def test_of_many_finished_jobs_a_table_lists_those_that_are_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(actions, "_LISTED", 3)
+    monkeypatch.setattr(status, "LISTED", 3)
     for number in range(5):
         state = records.FAILED if number == 2 else records.FINISHED
         folder = tmp_path / f"steps={number + 1}"
         folder.mkdir()
         (folder / records.RESULT).write_bytes(b"")
-        record = records.Record(
+        record = records.JobRecord(
             state, "", {}, {"steps": number + 1}, records.file_checksum(folder / records.RESULT), job=folder.name
         )
         records.write_record(folder, record)
-    assert actions.status(argparse.Namespace(folder=tmp_path, json=False)) == 0
+    assert status.status(argparse.Namespace(folder=tmp_path, json=False)) == 0
     said = capsys.readouterr().out
     assert "steps=3" in said
     assert "steps=1" not in said
     assert said.splitlines()[-2:] == ["Not listed: 4 finished jobs; --json lists all.", "4 finished, 1 failed"]
-    assert actions.status(argparse.Namespace(folder=tmp_path, json=True)) == 0
+    assert status.status(argparse.Namespace(folder=tmp_path, json=True)) == 0
     assert len(json.loads(capsys.readouterr().out)["jobs"]) == 5
 
 

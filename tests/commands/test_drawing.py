@@ -79,7 +79,7 @@ def test_whatever_ends_the_drawing_a_repeat_does_it(made, one, monkeypatch, caps
         return save(figure, stem, formats)
 
     def stopping_last(path, content, **named):
-        if path.name == drawing.DRAWN and at == 2:  # the files are written, and what says so is not
+        if path.name == drawing.FIGURES and at == 2:  # the files are written, and what says so is not
             raise stop
         write(path, content, **named)
 

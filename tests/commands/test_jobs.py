@@ -25,9 +25,11 @@ from gradient_horizon.commands.jobs import (
     read_job,
     write_settings,
 )
-from gradient_horizon.experiments import population
-from gradient_horizon.settings.schema import SettingError, checked, cut, networks_of
-from gradient_horizon.store import datasets, files, records, standings
+from gradient_horizon.experiments import grid
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings.identity import cut, networks_of
+from gradient_horizon.settings.validation import checked
+from gradient_horizon.store import datasets, files, job_status, joined_arrays, records, sweep_folders
 
 # 16 networks fill a chunk, 8 on each of two devices.
 SETTINGS = {"hidden_size": 64, "steps": 10, "seeds": [4, 0, 3, 7, 1], "weight_scales": [1.5, 0.8, 30.0, 1.0, 0.2]}
@@ -41,8 +43,8 @@ def run(folder, report=lambda _: None, **settings):
 
 @pytest.fixture
 def small_slabs(monkeypatch):
-    monkeypatch.setattr(population, "SLAB", 1)
-    monkeypatch.setattr(population, "SLAB_CHUNKS", 1)
+    monkeypatch.setattr(grid, "SLAB", 1)
+    monkeypatch.setattr(grid, "SLAB_CHUNKS", 1)
 
 
 def assert_same(found: xr.Dataset, expected: xr.Dataset) -> None:
@@ -63,7 +65,7 @@ def whole(tmp_path_factory):
 def test_a_job_measured_in_slabs_has_the_same_result(tmp_path, whole, small_slabs, monkeypatch):
     for left in (".status.json.11033", ".result.nc.7"):  # by processes that were killed while they wrote
         (tmp_path / left).touch()
-    monkeypatch.setattr(datasets, "LARGE", 2**10)
+    monkeypatch.setattr(joined_arrays, "LARGE", 2**10)
     heard = []
     found = run(tmp_path, heard.append, recheck=True)
     assert sum(heard) == 25
@@ -130,7 +132,7 @@ def test_a_quick_look_that_cannot_be_drawn_is_reported_and_the_job_is_finished(t
     record = records.read_record(folder)
     assert record is not None
     assert (record.state, record.error, record.picture) == (records.FINISHED, "", "ValueError: no such colour")
-    assert standings.standing_of(folder, 1).why == "no quick look: ValueError: no such colour"
+    assert job_status.status_of(folder, 1).why == "no quick look: ValueError: no such colour"
     assert "Traceback" in (folder / "run.log").read_text()
     assert not (folder / "quick_look.png").exists()
     monkeypatch.undo()
@@ -161,13 +163,13 @@ def test_jobs_of_equal_shapes_share_their_compiled_programs(tmp_path, whole, sma
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(25, [25]), (15, [15, 10]), (14, [10, 10, 5]), (4, [4, 1] * 5), (1, 25)])
-def test_settings_are_cut_into_pieces_that_hold_every_network_once(most, sizes):
+def test_settings_are_cut_into_slabs_that_hold_every_network_once(most, sizes):
     config = checked(SETTINGS)
-    pieces = cut(config, most)
-    assert [networks_of(piece) for piece in pieces] == ([1] * sizes if isinstance(sizes, int) else sizes)
-    networks = [(seed, scale) for piece in pieces for seed in piece.seeds for scale in piece.weight_scales]
+    slabs = cut(config, most)
+    assert [networks_of(slab) for slab in slabs] == ([1] * sizes if isinstance(sizes, int) else sizes)
+    networks = [(seed, scale) for slab in slabs for seed in slab.seeds for scale in slab.weight_scales]
     assert networks == [(seed, scale) for seed in config.seeds for scale in config.weight_scales]
-    assert {piece.hidden_size for piece in pieces} == {64}
+    assert {slab.hidden_size for slab in slabs} == {64}
 
 
 def test_what_memory_cannot_hold_is_refused_with_what_it_takes(tmp_path):
@@ -183,7 +185,7 @@ def test_what_memory_cannot_hold_is_refused_with_what_it_takes(tmp_path):
 
 
 def test_less_memory_makes_smaller_slabs_and_changes_no_number(tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(population, "HELD", 2**16)  # as if a result took this much more than the programs do
+    monkeypatch.setattr(grid, "HELD", 2**16)  # as if a result took this much more than the programs do
     sizes = []
     measure = experiments.measure
 
@@ -193,7 +195,7 @@ def test_less_memory_makes_smaller_slabs_and_changes_no_number(tmp_path, whole, 
 
     monkeypatch.setattr(experiments, "measure", heard)
     found = run(tmp_path, recheck=True, memory_budget=0.1)
-    assert sizes == [25, 15, 10]
+    assert sizes == [15, 10]
     np.testing.assert_array_equal(found.log_norm, whole.log_norm)
 
 
@@ -208,6 +210,7 @@ def measured(monkeypatch):
         report(networks_of(config))
         return xr.Dataset({"seed_sum": ((), sum(config.seeds))})
 
+    monkeypatch.setattr(experiments, "slabs", lambda config, budget: [config])
     monkeypatch.setattr(experiments, "measure", measure)
     return meanwhile
 
@@ -265,7 +268,7 @@ def test_what_stands_where_a_file_belongs_fails_its_job_in_one_line_and_no_other
     assert as_it_was(outside)
     assert os.path.lexists(path)
     if name not in ("status.json", "lock"):
-        told = standings.standing_of(bad.folder, 2)
+        told = job_status.status_of(bad.folder, 2)
         assert (told.state, told.why) == (records.FAILED, why)
 
 
@@ -342,7 +345,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
 
     def other():
         machine.be("second", skew)
-        told = standings.standing_of(job.folder, 2)
+        told = job_status.status_of(job.folder, 2)
         with claimed(job) as mine:
             seen.append((mine, told.state))
         machine.be("first", 0.0)
@@ -353,7 +356,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
     assert seen == [(False, records.RUNNING)]
     machine.be("second", skew)
     assert job.is_finished()
-    told = standings.standing_of(job.folder, 2)
+    told = job_status.status_of(job.folder, 2)
     assert (told.state, told.host) == (records.FINISHED, "first")
 
 
@@ -497,7 +500,7 @@ STRESS = """
 import errno, fcntl, os, sys, time
 from gradient_horizon import experiments
 from gradient_horizon.commands import jobs, sweep
-from gradient_horizon.store import records
+from gradient_horizon.store import records, sweep_folders
 import xarray as xr
 kind, number, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if kind == "without locks":
@@ -513,6 +516,7 @@ def measure(config, report, parts):
     time.sleep(0.05)
     report(2)
     return xr.Dataset({"sum": ((), float(config.steps))})
+experiments.slabs = lambda config, budget: [config]
 experiments.measure = measure
 steps = range(10 * number + 2, 10 * number + 22)
 planned = sweep.plan(
@@ -541,10 +545,10 @@ def test_commands_at_once_keep_all_jobs_and_compute_none_twice(kind, tmp_path):
     assert [process.returncode for process in running] == [0] * 4, said
     folder = tmp_path / "both"
     names = {f"steps={steps}" for steps in range(2, 52)}
-    assert set(records.read_plan(folder)) == names
-    assert {job.job for job in standings.standings(folder) if job.state == records.FINISHED} == names
+    assert set(sweep_folders.read_plan(folder)) == names
+    assert {job.job for job in job_status.statuses(folder) if job.state == records.FINISHED} == names
     measured = [line.split()[0] for line in (tmp_path / "measured").read_text().splitlines()]
     assert sorted(map(int, measured)) == list(range(2, 52))
-    assert not [path for path in folder.rglob(".*") if path.name != records.PLAN_LOCK]
+    assert not [path for path in folder.rglob(".*") if path.name != sweep_folders.PLAN_LOCK]
     warned = "no locks on this file system (No locks available)"
     assert [text.count(warned) for text in said] == [1 if kind == "without locks" else 0] * 4

@@ -19,7 +19,7 @@ import gradient_horizon as gh
 from gradient_horizon.commands import jobs, launch, sweep
 from gradient_horizon.ensembles import devices as runtime
 from gradient_horizon.settings import launchers
-from gradient_horizon.store import files, records, standings
+from gradient_horizon.store import files, job_status, records, sweep_folders
 
 ROOT = Path(__file__).parents[2]
 SWEEP = shlex.split(
@@ -130,8 +130,8 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
         text=True,
     ) as process:
         try:
-            wait_until(lambda: standings.counts(standings.standings(folder)) == {"running": 2})
-            preempted, killed = standings.standings(folder)
+            wait_until(lambda: job_status.counts(job_status.statuses(folder)) == {"running": 2})
+            preempted, killed = job_status.statuses(folder)
             assert (preempted.job, killed.job) == ("recheck=true", "recheck=false")
             assert killed.process is not None
             os.kill(killed.process, signal.SIGKILL)
@@ -318,23 +318,23 @@ def test_each_command_has_a_launchers_folder_of_its_own_and_a_link_is_refused(la
 
 def test_what_launchers_of_dead_commands_keep_goes_when_all_jobs_are_finished(launched, tmp_path):
     planned, _ = launched
-    kept = planned.folder / launch.FOLDER
+    kept = planned.folder / sweep_folders.LAUNCHER
     for name in ("dead", "alive"):
         (kept / name).mkdir(parents=True)
         (kept / name / "task.sh").touch()
     (kept / "link").symlink_to(tmp_path)
     for job in planned.jobs:
-        launch.clear(planned.folder)
+        sweep_folders.clear_launcher(planned.folder)
         assert (kept / "dead/task.sh").exists()
         job.folder.mkdir()
         (job.folder / records.RESULT).touch()
         records.write_record(job.folder, replace(job.record(), state=records.FINISHED))
-    with files.locked(kept / "alive" / launch.ALIVE, wait=False):
-        launch.clear(planned.folder)
+    with files.locked(kept / "alive" / sweep_folders.ALIVE, wait=False):
+        sweep_folders.clear_launcher(planned.folder)
         assert sorted(path.name for path in kept.iterdir()) == ["alive", "link"]
-        assert not (tmp_path / launch.ALIVE).exists()
+        assert not (tmp_path / sweep_folders.ALIVE).exists()
     (kept / "link").unlink()
-    launch.clear(planned.folder)
+    sweep_folders.clear_launcher(planned.folder)
     assert not kept.exists()
 
 

@@ -19,8 +19,8 @@ from command_line import run_here, without_handlers
 import gradient_horizon as gh
 from gradient_horizon import experiments, figures, names
 from gradient_horizon.commands import parser, sweep
-from gradient_horizon.settings.rules import SettingError
-from gradient_horizon.store import records
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.store import records, sweep_folders
 
 FIRST = shlex.split(
     "-m experiment=jacobian cell=tanh,relu weights=gaussian,orthogonal name=first weight_scales=[0.5,1.0,2.0]"
@@ -332,7 +332,7 @@ def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(he
     assert ran.stderr.count("\n") == 1
     record = json.loads((job / records.RECORD).read_text())
     del record["seal"]
-    records._write_sealed(job / records.RECORD, {**record, "version": "7.3", "mood": "good"})
+    records.write_sealed(job / records.RECORD, {**record, "version": "7.3", "mood": "good"})
     before = files(tmp_path)
     for words in (["run", *FIRST], ["status", "results/first"], ["collect", "results/first"]):
         ran = here(*words, folder=tmp_path)
@@ -388,7 +388,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, undrawn, 
     assert told["seconds_left"] > 0
     assert process.returncode == 130, wrong
     assert wrong == ""
-    assert said.splitlines() == ["interrupted: 1 of 2 jobs are finished and stay; the same command goes on from there"]
+    assert said.splitlines() == ["interrupted: 1 of 2 jobs are finished and kept; the same command resumes the others"]
     finished = tmp_path / "results/stopped/cell=tanh/result.nc"
     before = finished.stat().st_mtime_ns
     assert "1 finished, 1 failed" in here("status", "results/stopped", folder=tmp_path).stdout
@@ -639,7 +639,7 @@ def test_a_full_disk_is_told_in_one_line_and_takes_nothing(arguments, said, old,
     assert len(ran.stderr.splitlines()) <= 1 + ran.stderr.count("could not record the failure")
     kept = {name: (small_disk / name).read_bytes() for name in before}
     assert {name for name in before if name.endswith(".nc") and kept[name] != before[name]} == set()
-    assert {path.name for path in small_disk.rglob(".*")} <= {records.PLAN_LOCK}
+    assert {path.name for path in small_disk.rglob(".*")} <= {sweep_folders.PLAN_LOCK}
 
 
 def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_path, here):
@@ -650,8 +650,8 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
         (folder / name).mkdir()
     os.mkfifo(folder / "pipe" / records.RECORD)
     (folder / "stray\x1b[2J" / records.RECORD).write_text("{}")
-    wrong = dataclasses.asdict(records.Record("failed", "", {}, {}, job="wrong"))
-    records._write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
+    wrong = dataclasses.asdict(records.JobRecord("failed", "", {}, {}, job="wrong"))
+    records.write_sealed(folder / "wrong" / records.RECORD, {**wrong, "networks": "many\x1b[2J"})
     with (folder / "huge" / records.RECORD).open("wb") as stream:
         stream.truncate(2**40)
     one = folder / "cell=tanh,weights=gaussian"
@@ -660,9 +660,9 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     two = folder / "cell=relu,weights=gaussian"
     values = json.loads((two / records.RECORD).read_text())
     del values["seal"]
-    records._write_sealed(two / records.RECORD, {**values, "wall_time": float("nan"), "left": float("inf")})
-    (folder / records.PLAN).unlink()
-    os.mkfifo(folder / records.PLAN)
+    records.write_sealed(two / records.RECORD, {**values, "wall_time": float("nan"), "left": float("inf")})
+    (folder / sweep_folders.PLAN).unlink()
+    os.mkfifo(folder / sweep_folders.PLAN)
 
     ran = here("status", "results/first", "--json", folder=tmp_path)
     told = json.loads(ran.stdout, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
@@ -695,7 +695,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     ran = here("run", *FIRST, folder=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "gradient-horizon: results/first/sweep.json is a named pipe; allowed: a file\n"
-    (folder / records.PLAN).unlink()
+    (folder / sweep_folders.PLAN).unlink()
     ran = command("run", *FIRST, folder=tmp_path)
     assert ran.returncode == 1
     assert [line.partition(": ")[2].partition(":")[0] for line in ran.stderr.splitlines()] == [
@@ -751,7 +751,7 @@ def test_a_fault_of_the_package_is_no_wrong_input(tmp_path, monkeypatch):
     def faulty(*_, **__):
         raise ValueError("operands could not be broadcast")
 
-    monkeypatch.setattr(parser.actions, "_run_sweep", faulty)
+    monkeypatch.setattr(parser.run, "_run_sweep", faulty)
     with pytest.raises(ValueError, match="operands could not be broadcast"):
         parser.main(["run"])
 

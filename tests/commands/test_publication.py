@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from gradient_horizon.commands import publication
 from gradient_horizon.commands.parser import main
 from gradient_horizon.commands.sweep import plan
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.paper import NAMES, notes
+from gradient_horizon.figures.paper import FIGURES as DECLARED
+from gradient_horizon.figures.paper import notes
 from gradient_horizon.settings import presets
 from gradient_horizon.store import provenance
 
@@ -56,7 +58,13 @@ def fingerprint():
 def test_a_figure_is_a_picture_its_numbers_and_a_caption(here):
     assert {path.name for path in FIGURES.iterdir()} == FILES
     caption = (FIGURES / "notes.md").read_text()
-    for words in (notes.TITLE, notes.CAPTION, "| weight_scales | [1.0, 0.5] |", "2 networks in 1 jobs", "JAX 0."):
+    for words in (
+        DECLARED["notes"].title,
+        DECLARED["notes"].caption,
+        "| weight_scales | [1.0, 0.5] |",
+        "2 networks in 1 jobs",
+        "JAX 0.",
+    ):
         assert words in caption
 
 
@@ -110,7 +118,7 @@ def test_a_record_that_says_nothing_is_no_record(here, record):
 @pytest.mark.parametrize("what", ["data", "code", "style"])
 def test_what_changes_is_drawn_again(here, monkeypatch, capsys, what):
     if what == "data":
-        monkeypatch.setattr(notes, "QUICK", ("steps=5",))
+        monkeypatch.setitem(DECLARED, "notes", replace(DECLARED["notes"], quick=("steps=5",)))
         command = publication.command_of("notes", quick=True, force=True)
         assert main(command.split()[1:]) == 0
     elif what == "code":
@@ -148,7 +156,7 @@ def test_without_data_a_drawing_names_the_command_that_makes_them(here, capsys, 
         RESULT.write_bytes(RESULT.read_bytes()[:-1])
     before = state()
     assert main(["figures", "notes", "--quick", "--draw-only"]) == 1
-    said = f"gradient-horizon: notes: 1 of its 1 jobs are missing or stale; {MAKES} makes them\n"
+    said = f"gradient-horizon: notes: 1 of its 1 jobs are missing or stale; {MAKES} computes them\n"
     assert capsys.readouterr() == ("", said)
     assert state() == before
     assert main(["figures", "notes", "--quick"]) == 0
@@ -157,11 +165,11 @@ def test_without_data_a_drawing_names_the_command_that_makes_them(here, capsys, 
 
 @pytest.mark.parametrize("options", [["--draw-only"], []])
 def test_data_of_other_settings_are_left_alone(here, monkeypatch, capsys, options):
-    monkeypatch.setattr(notes, "QUICK", ("steps=5",))
+    monkeypatch.setitem(DECLARED, "notes", replace(DECLARED["notes"], quick=("steps=5",)))
     before = state()
     assert main(["figures", "notes", "--quick", *options]) == 1
     command = MAKES.replace("notes output", "notes steps=5 output") + " force=true"
-    assert capsys.readouterr().err.endswith(f"{command} makes them\n")
+    assert capsys.readouterr().err.endswith(f"{command} computes them\n")
     assert state() == before
 
 
@@ -191,13 +199,19 @@ def test_a_preset_without_a_paper_figure_has_no_quick_version(tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_figure_has_a_preset_a_small_version_of_it_and_words(name):
-    assert name in presets.names()
-    figure = publication.paper_figure(name)
+@pytest.mark.parametrize("name", DECLARED)
+def test_a_figure_has_a_preset_and_a_small_version_of_it(name):
+    assert DECLARED[name].preset in presets.names()
     small = plan(publication.overrides_of(name, quick=True), multirun=True)
     full = plan(publication.overrides_of(name, quick=False), multirun=True)
     assert small.folder == Path("results/quick") / name
     assert full.folder == Path("results") / name
-    assert 2 <= figure.CAPTION.count(". ") + 1 <= 8
-    assert "\n" not in figure.TITLE + figure.CAPTION
+
+
+def test_the_help_lists_the_figures(capsys):
+    with pytest.raises(SystemExit):
+        main(["figures", "--help"])
+    shown = capsys.readouterr().out
+    for name, figure in DECLARED.items():
+        assert f"  {name} " in shown
+        assert figure.help in shown

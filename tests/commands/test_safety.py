@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradient_horizon.commands import parser
-from gradient_horizon.settings import schema
-from gradient_horizon.settings.schema import SettingError
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import schema, validation
 
 FOLDER = "sweeps"
 
@@ -23,7 +23,7 @@ FOLDER = "sweeps"
 def refuses(key: str, value: object) -> bool:
     """Whether the setting does not allow the value, by its own rule."""
     try:
-        schema.check_value(key, value)
+        validation.check_value(key, value)
     except SettingError:
         return True
     return False

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from gradient_horizon import names
 from gradient_horizon.commands import jobs, parser, sweep
 from gradient_horizon.commands.sweep import plan
-from gradient_horizon.settings import presets, schema
-from gradient_horizon.settings.schema import SettingError
-from gradient_horizon.store import records
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import identity, presets, validation
+from gradient_horizon.store import records, sweep_folders
 from gradient_horizon.store.records import LONGEST_JOB_NAME, job_name
 from gradient_horizon.tasks import limits
 
@@ -74,7 +74,7 @@ def test_one_job_without_a_sweep():
     found = plan(["cell=relu", "steps=5", "output=results"])
     assert [job.name for job in found.jobs] == ["single"]
     assert found.jobs[0].swept == {}
-    assert found.jobs[0].config == schema.checked({"cell": "relu", "steps": 5, "name": found.folder.name})
+    assert found.jobs[0].config == validation.checked({"cell": "relu", "steps": 5, "name": found.folder.name})
 
 
 @pytest.mark.parametrize(
@@ -129,10 +129,10 @@ def test_settings_tells_what_an_experiment_takes_for_what_is_not_set(capsys):
     assert parser.main(["settings"]) == 0
     told = capsys.readouterr().out
     for name in names.EXPERIMENTS:
-        used = schema.as_dict(plan([f"experiment={name}"]).jobs[0].config)
+        used = identity.as_dict(plan([f"experiment={name}"]).jobs[0].config)
         line = next((line for line in told.splitlines() if line.startswith(f"  experiment={name}: ")), "")
         own = json.loads("{" + re.sub(r"(\w+)=", r'"\1": ', line.partition(": ")[2]) + "}")
-        assert used == schema.as_dict(schema.checked({**own, "experiment": name, "name": used["name"]}))
+        assert used == identity.as_dict(validation.checked({**own, "experiment": name, "name": used["name"]}))
 
 
 @pytest.mark.parametrize("words", [["precision=float64"], ["precision=float32,float64", "-m"]])
@@ -198,10 +198,10 @@ def test_every_preset_is_a_sweep(name):
         (["cell=tanh,foo", "-m"], "cell: 'foo' is not allowed; allowed: linear, tanh"),
         (["steps=3,-1", "-m"], "steps: -1 is not allowed; allowed: a whole number of at least 1"),
         (["weight_scales=[1.0],[]", "-m"], r"weight_scales: \[\] is not allowed"),
-        (["name=a,b", "-m"], "name: .*one value a command"),
-        (["experiment=jacobian,notes", "-m"], "experiment: .*one value a command"),
-        (["+sweeps=main,main", "-m"], "sweeps: .*one value a command"),
-        (["force=true,false", "-m"], "force: .*one value a command"),
+        (["name=a,b", "-m"], "name: .*one value per command"),
+        (["experiment=jacobian,notes", "-m"], "experiment: .*one value per command"),
+        (["+sweeps=main,main", "-m"], "sweeps: .*one value per command"),
+        (["force=true,false", "-m"], "force: .*one value per command"),
         (["stepz=3"], r"stepz: 3 is not allowed; .*did you mean steps\?"),
         (["+stepz=3"], r"stepz: 3 is not allowed; .*did you mean steps\?"),
         (["++stepz=3"], r"stepz: 3 is not allowed"),
@@ -283,7 +283,7 @@ def test_the_settings_that_solve_tasks_by_the_documentation_are_jobs():
     rows = re.findall(r"^\| `(\w+)` \| `(task=[^`]*)` \|", text, re.MULTILINE)
     assert len(rows) >= 7
     for task, rest in rows:
-        if limits.refusal(task, limits.PIXELS.get(task, 100)) is None:
+        if limits.refusal(task, limits.declaration(task).pixels or 100, {}) is None:
             (job,) = plan([*command.split(), *rest.split()]).jobs
             assert (job.config.task, job.networks) == (task, 4)
 
@@ -338,8 +338,8 @@ def finish(job) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / records.RESULT).write_bytes(b"a result")
     checksum = records.file_checksum(job.folder / records.RESULT)
-    settings = schema.spelt_short(schema.deciding(job.config))
-    record = records.Record(records.FINISHED, job.hash, settings, job.swept, checksum, job=job.name)
+    settings = identity.spelt_short(identity.deciding(job.config))
+    record = records.JobRecord(records.FINISHED, job.hash, settings, job.swept, checksum, job=job.name)
     records.write_record(job.folder, record)
 
 
@@ -371,12 +371,12 @@ def test_a_result_of_version_1_of_the_draws_is_a_conflict_that_says_so():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     job = found.jobs[0]
     finish(job)
-    settings = schema.deciding(job.config)
+    settings = identity.deciding(job.config)
     version = settings.pop("draws")
     record = records.read_record(job.folder)
     assert record is not None
     # as package 0.1.0 wrote it: the hash of the settings alone
-    old = replace(record, hash=schema.content_hash(settings), settings=schema.spelt_short(settings))
+    old = replace(record, hash=identity.content_hash(settings), settings=identity.spelt_short(settings))
     records.write_record(job.folder, old)
     (line,) = sweep.conflicts(found)
     assert f"finished with other settings (version of the draws: 1 there, {version} here); allowed: another" in line
@@ -384,7 +384,7 @@ def test_a_result_of_version_1_of_the_draws_is_a_conflict_that_says_so():
 
 
 def test_the_notes_do_not_draw_by_key_and_keep_their_hash():
-    assert "draws" not in schema.deciding(plan(["experiment=notes"]).jobs[0].config)
+    assert "draws" not in identity.deciding(plan(["experiment=notes"]).jobs[0].config)
 
 
 BASE = ["cell=tanh,relu", "hidden_size=8", "name=a"]
@@ -414,7 +414,7 @@ def test_other_settings_that_are_no_axis_are_refused_before_anything_is_computed
     if finished:
         for job in first.jobs:
             finish(job)
-    plan_before = (first.folder / records.PLAN).read_bytes()
+    plan_before = (first.folder / sweep_folders.PLAN).read_bytes()
     other = plan([*overrides, "name=a"], multirun=True)
     (line,) = sweep.conflicts(other)
     assert line.startswith("results/a: its jobs have other settings (")
@@ -423,7 +423,7 @@ def test_other_settings_that_are_no_axis_are_refused_before_anything_is_computed
     assert ("force=true does not compute its other jobs again" in line) == ("force=true" in overrides)
     with pytest.raises(SettingError, match="its jobs have other settings"):  # as another command had just planned them
         sweep.prepare_folder(other)
-    assert (first.folder / records.PLAN).read_bytes() == plan_before
+    assert (first.folder / sweep_folders.PLAN).read_bytes() == plan_before
 
 
 @pytest.mark.parametrize(
@@ -464,14 +464,14 @@ def test_of_a_sweep_of_version_0_1_the_records_say_what_its_jobs_share():
     first = plan(BASE, multirun=True)
     for job in first.jobs:
         finish(job)
-    records.write_plan(first.folder, {job.name: job.networks for job in first.jobs})
-    assert records.shared_settings(first.folder) is None
+    sweep_folders.write_plan(first.folder, {job.name: job.networks for job in first.jobs})
+    assert sweep_folders.shared_settings(first.folder) is None
     (line,) = sweep.conflicts(plan(["cell=erf", "hidden_size=16", "name=a"], multirun=True))
     assert "hidden_size: 8 there, 16 here" in line
     assert sweep.conflicts(plan(["cell=erf", "hidden_size=8", "name=a"], multirun=True)) == []
     planned("cell=erf", "hidden_size=8", "name=a")
-    assert (records.shared_settings(first.folder) or {})["hidden_size"] == 8
-    assert "cell" not in (records.shared_settings(first.folder) or {})
+    assert (sweep_folders.shared_settings(first.folder) or {})["hidden_size"] == 8
+    assert "cell" not in (sweep_folders.shared_settings(first.folder) or {})
 
 
 def test_many_commands_plan_one_sweep_at_once_and_none_is_forgotten():
@@ -479,13 +479,13 @@ def test_many_commands_plan_one_sweep_at_once_and_none_is_forgotten():
     sweeps = [plan([f"cell={cell},gru", "name=a"], multirun=True) for cell in cells]
     with ThreadPoolExecutor(len(sweeps)) as pool:
         list(pool.map(sweep.prepare_folder, sweeps))
-    assert set(records.read_plan(sweeps[0].folder)) == {f"cell={cell}" for cell in (*cells, "gru")}
+    assert set(sweep_folders.read_plan(sweeps[0].folder)) == {f"cell={cell}" for cell in (*cells, "gru")}
 
 
 def test_a_job_that_runs_with_other_settings_is_a_conflict():
     job = planned("name=a", "steps=5").jobs[0]
     job.folder.mkdir()
-    records.write_record(job.folder, records.Record(records.RUNNING, job.hash, {"steps": 5}, {}, job=job.name))
+    records.write_record(job.folder, records.JobRecord(records.RUNNING, job.hash, {"steps": 5}, {}, job=job.name))
     (line,) = sweep.conflicts(plan(["name=a", "steps=6"]))
     assert line.startswith("results/a/single: running with other settings (")
     assert sweep.conflicts(plan(["name=a", "steps=5"])) == []
@@ -515,13 +515,13 @@ def test_the_copy_of_another_job_is_not_taken_for_finished():
     assert single.is_finished()
     shutil.copytree(single.folder, named.folder)
     assert not named.is_finished()
-    assert records.found_folders(single.folder.parent) == ([single.folder], {named.name: "single"})
+    assert sweep_folders.contents(single.folder.parent) == ([single.folder], {named.name: "single"})
 
 
 def test_the_plan_is_written_before_anything_is_computed():
     found = plan(["cell=tanh,relu", "name=a"], multirun=True)
     sweep.prepare_folder(found)
-    assert records.read_plan(found.folder) == {job.name: job.networks for job in found.jobs}
+    assert sweep_folders.read_plan(found.folder) == {job.name: job.networks for job in found.jobs}
     assert all(records.state_of(job.folder) == records.MISSING for job in found.jobs)
 
 
@@ -590,7 +590,7 @@ def test_what_another_process_computes_is_waited_for(ends, monkeypatch):
                 finish(job)
             elif ends != "silent":
                 error = "ValueError: why" if ends == "failed" else jobs.INTERRUPTED
-                record = records.Record(records.FAILED, job.hash, {}, {}, error=error, job=job.name)
+                record = records.JobRecord(records.FAILED, job.hash, {}, {}, error=error, job=job.name)
                 records.write_record(job.folder, record)
 
     thread = threading.Thread(target=other)
@@ -614,7 +614,7 @@ def test_with_force_what_another_process_has_just_computed_is_not_computed_again
 
     def other():
         with jobs.claimed(job):
-            records.write_record(job.folder, records.Record(records.RUNNING, job.hash, {}, {}, job=job.name))
+            records.write_record(job.folder, records.JobRecord(records.RUNNING, job.hash, {}, {}, job=job.name))
             claimed.set()
             time.sleep(0.3)
             finish(job)
@@ -628,9 +628,9 @@ def test_with_force_what_another_process_has_just_computed_is_not_computed_again
 
 def test_the_hash_of_a_job_is_that_of_its_deciding_settings():
     job = plan(["steps=5"]).jobs[0]
-    assert job.hash == schema.content_hash(schema.deciding(job.config))
+    assert job.hash == identity.content_hash(identity.deciding(job.config))
     assert replace(job, folder=Path("elsewhere")).hash == job.hash
-    assert json.loads(json.dumps(schema.deciding(job.config))) == schema.deciding(job.config)
+    assert json.loads(json.dumps(identity.deciding(job.config))) == identity.deciding(job.config)
 
 
 def test_values_that_change_nothing_in_some_jobs_are_told():

@@ -87,13 +87,13 @@ def fork(run: Callable[[], int], said: Path, folder: Path) -> Child:
 def command(words: list[str], *, small_slabs: bool = False, at_event: int = 0, count: Path | None = None) -> int:
     """A command that writes parts and records as often as it can; killed just before its file operation `at_event`."""
     from gradient_horizon.commands import jobs, parser
-    from gradient_horizon.experiments import population
+    from gradient_horizon.experiments import grid
     from gradient_horizon.store import checkpoints, records
 
-    jobs.Parts = partial(checkpoints.Parts, seconds=0.0)  # type: ignore[misc]
+    jobs.Checkpoints = partial(checkpoints.Checkpoints, seconds=0.0)  # type: ignore[misc]
     records.HEARTBEAT = 0.02
     if small_slabs:
-        population.SLAB = population.SLAB_CHUNKS = 1
+        grid.SLAB = grid.SLAB_CHUNKS = 1
     seen = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:

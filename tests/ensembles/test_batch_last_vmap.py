@@ -11,7 +11,7 @@ from jax import lax
 from gradient_horizon.cells import make_cell
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.ensembles import batch_last_vmap, blocks
-from gradient_horizon.ensembles.devices import lane_width
+from gradient_horizon.ensembles.block_size import batch_last_width
 from gradient_horizon.measures.jacobian_norms import scaled_norms
 from gradient_horizon.measures.trajectory import rollout, system_of
 
@@ -176,9 +176,9 @@ def test_a_factor_is_computed_once():
 
 
 def test_only_small_networks_in_single_precision_lie_side_by_side():
-    assert [lane_width(n, 256) for n in (1, 4, 5, 12, 16, 24, 25)] == [256, 256, 64, 64, 16, 16, 1]
-    assert lane_width(3, 8) == 8
-    assert lane_width(3, 256, precision="float64") == lane_width(3, 256, backend="gpu") == 1
+    assert [batch_last_width(n, 256) for n in (1, 4, 5, 12, 16, 24, 25)] == [256, 256, 64, 64, 16, 16, 1]
+    assert batch_last_width(3, 8) == 8
+    assert batch_last_width(3, 256, precision="float64") == batch_last_width(3, 256, backend="gpu") == 1
 
 
 UNKNOWN = ("scan", "while", "dot_general", "broadcast_in_dim", "mul", "transpose", "reshape")
@@ -208,10 +208,12 @@ def test_an_ensembles_products_are_written_out_for_every_network():
 
 
 def test_a_parameter_that_is_not_known_is_seen():
-    assert batch_last_vmap._is_known("transpose", {"permutation": (1, 0)})
-    assert not batch_last_vmap._is_known("transpose", {"permutation": (1, 0), "direction": "left"})
-    assert not batch_last_vmap._is_known("reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"})
-    assert not batch_last_vmap._is_known("conv", {})
+    assert batch_last_vmap._is_supported("transpose", {"permutation": (1, 0)})
+    assert not batch_last_vmap._is_supported("transpose", {"permutation": (1, 0), "direction": "left"})
+    assert not batch_last_vmap._is_supported(
+        "reshape", {"dimensions": None, "new_sizes": (1,), "sharding": "of a mesh"}
+    )
+    assert not batch_last_vmap._is_supported("conv", {})
 
 
 def test_a_program_that_is_written_in_a_way_that_is_not_known_is_left_to_vmap(monkeypatch, caplog):
@@ -230,6 +232,6 @@ def test_an_error_of_the_function_is_its_own():
 
 
 def test_the_environment_turns_lanes_off(monkeypatch):
-    assert lane_width(8, 64) > 1
+    assert batch_last_width(8, 64) > 1
     monkeypatch.setenv("GRADIENT_HORIZON_LANES", "0")
-    assert lane_width(8, 64) == 1
+    assert batch_last_width(8, 64) == 1

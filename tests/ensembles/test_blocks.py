@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradient_horizon import make_cell, names
-from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles import blocks, map_networks
 from gradient_horizon.experiments.jacobian import measure
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 
 SQUARES = blocks.Program(lambda network, shift: {"square": network["x"] * network["x"] + shift})
 
 
 def measured(**values) -> xr.Dataset:
-    return measure(schema.checked({"steps": 30, "anchors": ["end", "start"], **values}), lambda _: None)
+    return measure(validation.checked({"steps": 30, "anchors": ["end", "start"], **values}), lambda _: None)
 
 
 def assert_same_bytes(part: xr.Dataset, whole: xr.Dataset) -> None:
@@ -62,11 +62,11 @@ import hashlib, sys
 from gradient_horizon.ensembles import process
 process.prepare_own(devices=int(sys.argv[1]), compile_cache=False)
 import jax
-from gradient_horizon.settings import schema as config
+from gradient_horizon.settings import validation
 from gradient_horizon.experiments.jacobian import measure
 assert jax.device_count() == int(sys.argv[1])
 values = {"cell": "tanh", "hidden_size": 33, "steps": 30, "seeds": 21, "weight_scales": [0.9, 1.7], "inputs": "noise"}
-dataset = measure(config.checked(values), lambda _: None)
+dataset = measure(validation.checked(values), lambda _: None)
 for name in sorted(dataset.data_vars):
     print(name, hashlib.sha256(dataset[name].values.tobytes()).hexdigest())
 """
@@ -172,3 +172,58 @@ def test_no_array_without_entries_is_given_to_the_devices():
     (mapped,) = (equation for equation in jitted.params["jaxpr"].eqns if equation.primitive.name == "shard_map")
     assert len(mapped.invars) == 2
     assert all(np.prod(atom.aval.shape) > 0 for atom in mapped.invars)
+
+
+@pytest.mark.parametrize("total", [1, 5, 700])
+def test_map_networks_gives_each_network_what_the_measure_gives_for_it_alone(total):
+    rng = np.random.default_rng(total)
+    networks = {"W": rng.integers(-9, 9, (total, 3, 3)).astype(np.float32), "h": np.arange(total, dtype=np.float64)}
+
+    def measure(network):
+        return network["W"] @ network["W"], {"twice": 2 * network["h"]}
+
+    squares, others = map_networks(measure, networks)
+    assert isinstance(squares, np.ndarray)
+    np.testing.assert_array_equal(squares, networks["W"] @ networks["W"])
+    np.testing.assert_array_equal(others["twice"], 2 * networks["h"])
+    assert others["twice"].dtype == np.float64
+
+
+def test_map_networks_compiles_a_program_once_and_a_function_at_every_call():
+    traced = []
+
+    def measure(network):
+        traced.append(network)
+        return network + 1
+
+    program = blocks.Program(lambda network, _: measure(network))
+    for _ in range(3):
+        np.testing.assert_array_equal(map_networks(program, np.arange(5.0), block=2), np.arange(5.0) + 1)
+    assert len(traced) == 1
+    for _ in range(2):
+        map_networks(measure, np.arange(5.0))
+    assert len(traced) == 3
+
+
+def test_a_network_has_the_same_bits_whatever_other_networks_are_mapped():
+    weights = np.random.default_rng(0).standard_normal((40, 8, 8), np.float32)
+
+    def measure(matrix):
+        return jnp.linalg.norm(matrix @ matrix @ matrix)
+
+    whole = map_networks(measure, weights)
+    assert map_networks(measure, weights[3:11]).tobytes() == whole[3:11].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("networks", "lengths"),
+    [
+        ({"W": np.zeros((3, 2)), "h": np.zeros(4)}, r"\[3, 4\]"),
+        ({"W": np.zeros((0, 2))}, r"\[0\]"),
+        ({"W": np.zeros((3, 2)), "scale": 1.0}, r"\[0, 3\]"),
+        ({}, r"\[\]"),
+    ],
+)
+def test_map_networks_refuses_what_are_not_arrays_of_networks(networks, lengths):
+    with pytest.raises(ValueError, match=rf"networks: leading axes {lengths}; allowed: one number"):
+        map_networks(lambda network: network, networks)

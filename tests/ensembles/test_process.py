@@ -57,15 +57,15 @@ def test_what_the_environment_says_is_kept():
 
 def test_too_late_is_an_error():
     jax.devices()
-    with pytest.raises(RuntimeError, match=r"^prepare: JAX has started its devices already; call it before the first "):
+    with pytest.raises(RuntimeError, match=r"^prepare: JAX has already started its devices; call it before the first "):
         gh.prepare(devices=7)
 
 
-def test_flags_are_set_only_where_they_are_known(monkeypatch):
-    monkeypatch.setattr(process, "_are_known", lambda flags: False)
+def test_flags_are_set_only_where_they_are_supported(monkeypatch):
+    monkeypatch.setattr(process, "_are_supported", lambda flags: False)
     monkeypatch.setenv("XLA_FLAGS", "--one=1")
     assert process._flags() == "--one=1"
-    monkeypatch.setattr(process, "_are_known", lambda flags: True)
+    monkeypatch.setattr(process, "_are_supported", lambda flags: True)
     monkeypatch.setattr(process.platform, "machine", lambda: "arm64")
     assert "xla_cpu_multi_thread_eigen" in process._flags()
     assert "vector_width" not in process._flags()
@@ -73,7 +73,7 @@ def test_flags_are_set_only_where_they_are_known(monkeypatch):
 
 def test_a_jaxlib_that_was_not_tried_is_asked(monkeypatch):
     monkeypatch.setattr(process.importlib.metadata, "version", lambda name: "0.99.0")
-    tried = process._are_known.__wrapped__
+    tried = process._are_supported.__wrapped__
     assert tried(("--xla_cpu_multi_thread_eigen=false",))
     assert not tried(("--xla_cpu_that_no_jaxlib_knows=1",))
 

@@ -10,7 +10,8 @@ from gradient_horizon.cells import make_cell
 from gradient_horizon.experiments.singular_values import round_lags
 from gradient_horizon.measures.nodes import node_split
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.settings.schema import SettingError, checked
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings.validation import checked
 
 
 def measured(experiment, **settings):

@@ -13,9 +13,11 @@ from gradient_horizon import experiments
 from gradient_horizon.analysis.outcomes import final_error
 from gradient_horizon.analysis.tables.training import solved_table
 from gradient_horizon.experiments import training
-from gradient_horizon.settings.schema import SettingError, checked, networks_of
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings.identity import networks_of
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.training import Member
 from gradient_horizon.training import learner as learning
 from gradient_horizon.training.initialisations import PUBLISHED
@@ -86,7 +88,7 @@ def test_without_a_rule_one_threshold_stands_for_all(dataset):
 
 
 def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
-    first = Parts(tmp_path, "same", budget=2**33, seconds=0.0)
+    first = Checkpoints(tmp_path, "same", budget=2**33, seconds=0.0)
     calls = []
     train = training._Trainer.__call__
 
@@ -101,7 +103,7 @@ def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
         trained(first)
     monkeypatch.undo()
     heard = []
-    again = trained(Parts(tmp_path, "same", budget=2**33, seconds=0.0), heard.append)
+    again = trained(Checkpoints(tmp_path, "same", budget=2**33, seconds=0.0), heard.append)
     assert sum(heard) == pytest.approx(24)
     assert heard[0] == 8  # a block of 4 on each of two devices, read
     assert again.identical(dataset)
@@ -197,8 +199,8 @@ def test_training_until_solved_goes_on_from_its_last_checkpoint(fates, tmp_path,
                 raise error
 
         with pytest.raises(StoppedError):
-            trained(Parts(tmp_path / str(stop), "these", seconds=0), listen, **settings)
-        is_until_solved(trained(Parts(tmp_path / str(stop), "these", seconds=0), **settings), fates)
+            trained(Checkpoints(tmp_path / str(stop), "these", seconds=0), listen, **settings)
+        is_until_solved(trained(Checkpoints(tmp_path / str(stop), "these", seconds=0), **settings), fates)
 
 
 def test_joined_results_and_tables_tell_the_error_with_which_a_network_was_solved(fates):
@@ -297,7 +299,7 @@ def test_unfinished_training_goes_on_from_its_last_checkpoint(dataset, tmp_path,
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        trained(Parts(tmp_path, "these settings", seconds=0), stop)
+        trained(Checkpoints(tmp_path, "these settings", seconds=0), stop)
     advanced = []
     program = training.program
 
@@ -309,7 +311,7 @@ def test_unfinished_training_goes_on_from_its_last_checkpoint(dataset, tmp_path,
     monkeypatch.setattr(training, "program", counted)
     monkeypatch.setattr(training._Trainer, "memory", lambda *_: 0)
     heard.clear()
-    resumed = trained(Parts(tmp_path, "these settings", seconds=0), heard.append)
+    resumed = trained(Checkpoints(tmp_path, "these settings", seconds=0), heard.append)
     assert len(advanced) == 2 + 3  # the first record of the second chunk was kept
     assert sum(heard) == pytest.approx(24)
     for name in dataset.data_vars:

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from gradient_horizon.experiments.notes import LONG, measure
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 
 
 def by_the_notes(N: int, H: int, T: int, seed: int, scale: float) -> np.ndarray:
@@ -22,7 +22,7 @@ def by_the_notes(N: int, H: int, T: int, seed: int, scale: float) -> np.ndarray:
 
 def measured(N: int, H: int, T: int, seed: int, scale: float) -> xr.Dataset:
     values = {"batch_size": N, "hidden_size": H, "steps": T, "seeds": [seed], "weight_scales": [scale]}
-    dataset = measure(schema.checked({"experiment": "notes", **values}), lambda _: None)
+    dataset = measure(validation.checked({"experiment": "notes", **values}), lambda _: None)
     return dataset.isel(seed=0, weight_scale=0)
 
 

@@ -14,7 +14,7 @@ from gradient_horizon.experiments import measure
 from gradient_horizon.experiments.networks import draw_of
 from gradient_horizon.experiments.structure import joined, parted
 from gradient_horizon.experiments.training import spec_of
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 
 SMALL = {"hidden_size": 3, "steps": 5, "seeds": 1, "weight_scales": [0.5], "bias_scale": 0.5}
 DRAWN = {"weight_scales": [0.7], "bias_scale": 0.25, "state_scale": 0.3}

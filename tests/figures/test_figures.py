@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import pytest
 import xarray as xr
-from figure_parts import curves_of, panels_of, title_of, words_of
+from figure_parts import assert_looks_as_approved, curves_of, panels_of, title_of, words_of
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -30,8 +30,9 @@ from gradient_horizon.figures.activations import activations as activations_figu
 from gradient_horizon.figures.activations import tanh_derivatives
 from gradient_horizon.figures.horizon import horizons_of
 from gradient_horizon.figures.kit import panels, quantiles, style, theory, weight_scale
-from gradient_horizon.measures.horizon import gradient_horizon
-from gradient_horizon.settings.schema import FIELDS, checked
+from gradient_horizon.measures.horizon import horizon_of
+from gradient_horizon.settings.schema import FIELDS
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import datasets
 
 N = 16
@@ -43,13 +44,13 @@ def job(swept=None, weight_scales=(0.5, 1.0, 2.0), seeds=9, steps=60, change=Non
     config = checked(
         {"hidden_size": N, "weight_scales": list(weight_scales), "seeds": seeds, "steps": steps, **settings, **swept}
     )
-    rng = np.random.default_rng(len(json.dumps(swept)))
+    rng = np.random.default_rng([*json.dumps(swept).encode()])  # no two jobs of a sweep are alike
     growth = np.log(np.maximum(weight_scales, 1e-3))[:, None, None]
     walk = (growth + 0.3 * rng.standard_normal((len(weight_scales), seeds, steps))).cumsum(axis=-1)
     log_norm = walk + 0.5 * np.log(N)
     if change is not None:
         change(log_norm)
-    horizon, kind = gradient_horizon(log_norm, N, config.horizon_threshold)
+    horizon, kind = horizon_of(log_norm, N, config.horizon_threshold)
     network = ("weight_scale", "seed")
     return xr.Dataset(
         {
@@ -173,6 +174,10 @@ class TestNormAgainstLag:
             median = np.median(decades(dataset.sel(cell=cell, weights=weights)), axis=1)
             np.testing.assert_allclose([line.get_ydata() for line in curves_of(ax)], median, rtol=1e-12)
 
+    def test_a_page_of_panels_looks_as_approved(self, tmp_path):
+        dataset = sweep({"cell": ["tanh", "relu"], "weights": ["gaussian", "orthogonal"]})
+        assert_looks_as_approved(figures.norm_against_lag(dataset), "panels", tmp_path)
+
     def test_missing_jobs_have_no_panel(self):
         jobs = [job({"cell": cell, "hidden_size": N + k}) for k, cell in enumerate(["tanh", "relu", "erf"])]
         titles = [title_of(ax) for ax in panels_of(figures.norm_against_lag(datasets.join(jobs)))]
@@ -211,7 +216,7 @@ class TestNormAgainstLag:
         first, _, third = (line.get_ydata() for line in curves_of(ax))
         np.testing.assert_allclose(first, np.median(decades(dataset)[0, 3:], axis=0), rtol=1e-12)
         assert np.isnan(third).all()
-        assert words_of(figure)[1].startswith("8 of 27 networks are left out")
+        assert words_of(figure)[1].startswith("8 of 27 networks overflow and are omitted")
         figures.save(figure, tmp_path / "lost", ("png",))
 
     def test_nothing_finite_at_all_still_draws(self, tmp_path):
@@ -289,7 +294,12 @@ class TestHorizon:
         filled, open_ = (line for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata()))
         assert (filled.get_xdata().tolist(), open_.get_xdata().tolist()) == ([0.1], [10.0])
         assert filled.get_markerfacecolor() != open_.get_markerfacecolor()
-        words = ["vanished", "exploded", "median, 10–90 % of 9 seeds", R"mean field, $N \to \infty$ (here $N$ = 16)"]
+        words = [
+            "vanished",
+            "exploded",
+            "median and 10–90 % range, 9 seeds",
+            R"mean field, $N \to \infty$ (here $N$ = 16)",
+        ]
         assert words_of(figure)[0] == words
 
     def test_networks_that_overflow_explode_at_an_unknown_lag(self):
@@ -303,7 +313,7 @@ class TestHorizon:
         # of nine networks the fifth, two of which are before all others: the third of those that are known
         assert line[0] == np.sort(dataset["horizon"][0, 2:])[2]
         assert np.isnan(line[1])
-        assert words_of(figure)[1].startswith("7 of 27 networks overflow: they explode, at an unknown lag.")
+        assert words_of(figure)[1].startswith("7 of 27 networks overflow: they explode at an unknown lag.")
         bands, kinds = horizons_of(dataset)
         assert np.isnan(bands[[0, 2], 0]).all()  # more than a tenth
         assert kinds[1] == ""
@@ -461,19 +471,19 @@ class TestNotes:
     def test_float32_is_drawn_until_it_gives_out(self):
         dataset = notes_dataset()
         _, _, grows, decays = figures.norm_growth_and_decay(dataset).axes
-        for ax, scale, reads in ((grows, 1.0, "∞"), (decays, 0.5, "0")):
+        for ax, scale, result in ((grows, 1.0, "∞"), (decays, 0.5, "0")):
             single = dataset["norm_float32"].sel(weight_scale=scale).values[0]
             alive = int(np.flatnonzero(np.isinf(single) | (single == 0))[0])
             drawn = ax.lines[0].get_ydata()
             np.testing.assert_array_equal(np.isfinite(drawn), np.arange(len(drawn)) < alive)
-            assert ax.texts[0].get_text() == f"float32 reads {reads}\nfrom step {alive + 1} on"
+            assert ax.texts[0].get_text() == f"float32 gives {result}\nfrom step {alive + 1} on"
 
     def test_many_factors_and_seeds(self, tmp_path):
         dataset = notes_dataset(weight_scales=[0.1 * k for k in range(1, 8)], seeds=4, steps=80)
         figure = figures.norm_growth_and_decay(dataset)
         assert len(figure.axes) == 2 * panels.MOST_COLUMNS
         assert words_of(figure)[1] == "3 more panels are not shown."
-        assert "median, 10–90 % of 4 seeds" in words_of(figure)[0]
+        assert "median and 10–90 % range, 4 seeds" in words_of(figure)[0]
         figures.save(figure, tmp_path / "many", ("png",))
 
 
@@ -507,6 +517,24 @@ class TestActivations:
         assert (y[x > 10] < left.get_ylim()[0]).all()
         assert (lines["this package"].get_ydata() > left.get_ylim()[0]).all()
         assert right.get_ylim()[0] < 0
+
+
+class TestNotesBelow:
+    @given(
+        st.lists(
+            st.sampled_from(["word", "a", "longer-words", R"$\eta$", R"$\log(\Vert h_T \Vert_F / \sqrt{n}) \, / \, T$"])
+        ),
+        st.integers(5, 60),
+    )
+    def test_lines_break_between_words_and_not_within_formulas(self, words, width):
+        lines = style.wrapped_note(" ".join(words), width)
+        assert " ".join(lines) == " ".join(words)
+        assert all(line.count("$") % 2 == 0 for line in lines)
+
+    def test_a_formula_is_as_long_as_it_is_drawn(self):
+        note = R"up to $\Vert\partial h_T/\partial h_0\Vert_F$ in size"
+        assert style.wrapped_note(note, 24) == [note]  # ‖∂hT/∂h0‖F
+        assert style.wrapped_note(note, 20) == [note.removesuffix(" size"), "size"]
 
 
 class TestFiles:

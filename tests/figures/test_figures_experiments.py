@@ -4,10 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from experiment_results import NETWORK, N, labelled, lyapunov_job, singular_values_job
-from figure_parts import curves_of, panels_of, theory_of, title_of, words_of
-from matplotlib.collections import LineCollection
-from matplotlib.contour import ContourSet
+from experiment_results import NETWORK, N, labelled, lyapunov_job, offsets, singular_values_job
+from figure_parts import contours_of, curves_of, panels_of, shown_in, theory_of, title_of, words_of
 
 from gradient_horizon import figures
 from gradient_horizon.figures import all_pairs, nodes
@@ -53,7 +51,7 @@ class TestSpectrum:
         exact = dashed_of(panels_of(figure)[0])
         assert len(exact) == 2  # at g = 2 the radius is 1.9
         for line, index in zip(exact, (0, 1), strict=True):
-            np.testing.assert_allclose(line.get_ydata(), dataset["log_eigenvalue_modulus"][index, 0])
+            np.testing.assert_allclose(line.get_ydata(), np.median(dataset["log_eigenvalue_modulus"][index], axis=0))
         assert words_of(figure)[0][-1] == "exact (eigenvalues of $W$)"
 
     @pytest.mark.parametrize("settings", [{"cell": "relu"}, {"bias_scale": 0.1}, {"inputs": "noise"}])
@@ -79,7 +77,7 @@ class TestSpectrum:
         assert np.isfinite(ax.get_ylim()).all()
         assert (first[4:] < bottom).all()
         assert (first[:4] > bottom).all()
-        assert "below the axis" in words_of(figure)[1]
+        assert "below the axis" in words_of(figure)[1].replace("\n", " ")
 
     def test_networks_that_overflow_are_left_out_and_counted(self):
         def lose(exponents):
@@ -93,7 +91,7 @@ class TestSpectrum:
         np.testing.assert_allclose(first, np.median(dataset["lyapunov_exponent"][0, 2:], axis=0))
         assert np.isnan(third).all()
         assert len(diamonds_of(ax)) == 2
-        assert words_of(figure)[1].startswith("5 of 15 networks are left out")
+        assert words_of(figure)[1].startswith("5 of 15 networks overflow and are omitted")
 
     def test_every_size_ends_at_one(self):
         jobs = [lyapunov_job({"hidden_size": n}, n=n) for n in (4, 8)]
@@ -203,7 +201,7 @@ def pairs_job(swept=None, weight_scales=(0.5, 1.5), seeds=3, steps=T, change=Non
     """log10 of the norm over √n: the lag times (g - 1), exactly for the median seed."""
     late, early = np.arange(1, steps + 1), np.arange(steps)
     lag = late[:, None] - early[None, :]
-    growth = np.asarray(weight_scales)[:, None] - 1 + 0.1 * (np.arange(seeds) - seeds // 2)
+    growth = np.asarray(weight_scales)[:, None] - 1 + 0.1 * offsets(seeds)
     log_norm = growth[..., None, None] * lag * math.log(10.0) + 0.5 * math.log(N)
     log_norm[..., lag < 1] = np.nan
     if change is not None:
@@ -213,14 +211,6 @@ def pairs_job(swept=None, weight_scales=(0.5, 1.5), seeds=3, steps=T, change=Non
     return labelled("pairs", variables, rows, swept or {}, list(weight_scales), seeds, steps=steps, **settings)
 
 
-def heat_of(ax):
-    return np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
-
-
-def contours_of(ax):
-    return [drawn for drawn in ax.collections if isinstance(drawn, ContourSet | LineCollection)]
-
-
 class TestPairs:
     def test_heat_maps_are_medians_over_seeds(self):
         figure = figures.reach_of_every_pair(pairs_job())
@@ -228,7 +218,7 @@ class TestPairs:
         lag = np.arange(1, T + 1)[:, None] - np.arange(T)[None, :]
         for ax, scale in zip(axes, (0.5, 1.5), strict=True):
             assert title_of(ax) == f"$g$ = {scale:g}"
-            np.testing.assert_allclose(heat_of(ax), np.where(lag > 0, (scale - 1) * lag, np.nan), atol=1e-12)
+            np.testing.assert_allclose(shown_in(ax), np.where(lag > 0, (scale - 1) * lag, np.nan), atol=1e-12)
             assert tuple(ax.images[0].get_extent()) == (-0.5, T - 0.5, 0.5, T + 0.5)
 
     def test_colours_are_centred_on_no_change_and_end_at_twice_the_threshold(self):
@@ -245,7 +235,7 @@ class TestPairs:
             np.testing.assert_allclose(
                 corners[:, 1] - corners[:, 0], 6.0, atol=1e-9
             )  # 3 decades at half a decade a step
-        assert words_of(figure)[0] == ["±3 decades, the horizon"]
+        assert words_of(figure)[0] == ["horizon threshold (±3 decades)"]
 
     def test_no_contour_where_no_gradient_gets_that_far(self):
         figure = figures.reach_of_every_pair(pairs_job(weight_scales=(0.9, 1.1)))
@@ -262,11 +252,11 @@ class TestPairs:
         zero = np.zeros((T, T), bool)
         zero[8:, :3] = True
         np.testing.assert_array_equal(np.ma.filled(dead.images[1].get_array().astype(float), np.nan) == 1, zero)
-        assert np.isnan(heat_of(dead)[zero]).all()
+        assert np.isnan(shown_in(dead)[zero]).all()
         missing = np.zeros((T, T), bool)
         missing[5, 2] = True
         np.testing.assert_array_equal(np.ma.filled(lost.images[1].get_array().astype(float), np.nan) == 1, missing)
-        assert words_of(figure)[0] == ["±3 decades, the horizon", "exactly zero", "no value"]
+        assert words_of(figure)[0] == ["horizon threshold (±3 decades)", "exactly zero", "no value"]
 
     def test_many_scales_are_thinned_and_counted(self):
         dataset = pairs_job(weight_scales=np.linspace(0.5, 1.5, 11).round(2).tolist(), steps=5)
@@ -284,7 +274,7 @@ class TestPairs:
     def test_shorter_jobs_keep_their_own_triangle(self):
         dataset = datasets.join([pairs_job({"steps": steps}, steps=steps) for steps in (6, 12)])
         axes = [ax for ax in panels_of(figures.reach_of_every_pair(dataset)) if title_of(ax)]
-        assert [heat_of(ax).shape[0] for ax in axes] == [6, 6, 12, 12]
+        assert [shown_in(ax).shape[0] for ax in axes] == [6, 6, 12, 12]
 
     @pytest.mark.parametrize("settings", [{"seeds": 1}, {"steps": 1}, {"weight_scales": (1.0,)}])
     def test_one_of_anything_still_draws(self, settings, tmp_path):

@@ -11,7 +11,7 @@ from gradient_horizon.analysis import outcomes
 from gradient_horizon.analysis.intervals import share
 from gradient_horizon.figures import share_solved, state_gradients
 from gradient_horizon.figures.kit import histories, weight_scale
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.store import datasets
 
 SOLVED = [[-1, 10, 20, -1], [10, 10, 40, -1]]
@@ -101,7 +101,7 @@ class TestLearning:
                 assert line.get_xdata().tolist() == UPDATES
                 np.testing.assert_allclose(line.get_ydata(), median)
             assert dashed_at(ax) == [chance]
-        assert words_of(figure)[0] == ["median, 10–90 % of 4 seeds", "chance"]
+        assert words_of(figure)[0] == ["median and 10–90 % range, 4 seeds", "chance"]
 
     def test_tasks_have_their_own_chance_and_their_own_axis(self):
         chances = {"adding": (0.04, 0.85), "temporal_order": (1.4, 0.75)}
@@ -157,12 +157,12 @@ class TestGradientNorms:
         for name, lines in drawn.items():
             for line, median in zip(lines, np.median(values_of(data, name)[..., 1:], axis=1), strict=True):
                 np.testing.assert_allclose(line.get_ydata(), median, err_msg=name)
-        assert words_of(figure)[0] == ["median, 10–90 % of 4 seeds", "after clipping (median)"]
+        assert words_of(figure)[0] == ["median and 10–90 % range, 4 seeds", "median after clipping"]
 
     def test_nothing_is_said_of_clipping_where_there_is_none(self):
         data = trained(clip="none")
         data["clipped_gradient_norm"] = data["gradient_norm"]
-        assert words_of(figures.gradient_norm_against_update(data))[0] == ["median, 10–90 % of 4 seeds"]
+        assert words_of(figures.gradient_norm_against_update(data))[0] == ["median and 10–90 % range, 4 seeds"]
 
     def test_columns_go_on_below(self):
         dataset = datasets.join([trained({"bias_scale": k / 10}, seeds=1, weight_scales=(1.0,)) for k in range(6)])
@@ -217,7 +217,9 @@ class TestStateGradients:
         assert [ax.get_ylim()[1] for ax in axes] == [12.5, 20.5]
 
     def test_tasks_keep_their_own_times(self):
-        lengths = {task: schema.checked({"experiment": "training", "task": task}).steps for task in ("adding", "story")}
+        lengths = {
+            task: validation.checked({"experiment": "training", "task": task}).steps for task in ("adding", "story")
+        }
         dataset = datasets.join([trained({"task": task}, steps=None) for task in lengths])
         axes = [ax for ax in panels_of(figures.state_gradient_over_training(dataset)) if ax.get_xlabel()]
         assert lengths["adding"] != lengths["story"]
@@ -283,9 +285,9 @@ class TestSuccess:
         words, notes = words_of(figure)
         assert words == [
             *("tanh, clip none", "tanh, clip book", "ReLU, clip none", "ReLU, clip book"),
-            "Wilson's 95 % interval, 4 seeds",
+            "95 % Wilson interval, 4 seeds",
         ]
-        said = "Solved: an error below 0.01 on fresh sequences within 40 updates of 20 sequences each."
+        said = "Solved: error below 0.01 on fresh sequences within 40 updates of 20 sequences each."
         assert notes.replace("\n", " ") == said
 
     def test_success_against_length_one_panel_an_initialisation(self):
@@ -298,7 +300,7 @@ class TestSuccess:
                 jobs.append(trained(swept, solved=fates, steps=steps, weight_scales=(1.0,)))
         axes = panels_of(figures.share_solved_against(datasets.join(jobs)))
         assert [title_of(ax) for ax in axes] == ["Gaussian", "orthogonal"]
-        assert axes[0].get_xlabel() == "steps $T$"
+        assert axes[0].get_xlabel() == "sequence length $T$ (steps)"
         for ax, solved in zip(axes, ((2, 1), (4, 3)), strict=True):
             plain, clipped = along(ax)
             assert plain.get_ydata().tolist() == [0, 0]
@@ -326,13 +328,13 @@ class TestSuccess:
         np.testing.assert_allclose(sorted(bars_of(ax)[0][0]), np.quantile([0.6, 0.7, 0.8, 0.9], (0.1, 0.9)))
         (chance,) = [line for line in ax.lines if line not in (tanh, lstm)]
         np.testing.assert_allclose(chance.get_ydata(), 0.25)
-        assert words_of(figure)[0] == ["tanh", "LSTM", "10–90 % of 4 seeds", "chance"]
+        assert words_of(figure)[0] == ["tanh", "LSTM", "10–90 % range, 4 seeds", "chance"]
 
     def test_accuracy_leaves_out_what_diverged(self):
         data = trained(solved=[[10, -1, -1, -1]], diverged=[[-1, 20, 20, 20]], weight_scales=(1.0,))
         figure = figures.accuracy_against(data)
         assert along(panels_of(figure)[0])[0].get_ydata().tolist() == [1.0]
-        assert "3 of 4 networks diverge and are left out" in words_of(figure)[1].replace("\n", " ")
+        assert "3 of 4 networks diverge and are omitted" in words_of(figure)[1].replace("\n", " ")
 
     def test_the_best_of_what_is_not_drawn(self):
         solved = np.full((2, 1, 2, 4), -1)
@@ -364,8 +366,8 @@ class TestSuccess:
             assert plain.get_ydata().tolist() == [0, 0]
             np.testing.assert_allclose(clipped.get_ydata(), np.divide(solving, 4))
         said = words_of(figure)[1].replace("\n", " ")
-        assert "Networks that are not clipped are the same at every clip threshold" in said
-        assert "selected on these networks" not in said
+        assert "Unclipped networks are the same at every clip threshold" in said
+        assert "selected on these same networks" not in said
 
     def test_thresholds_stand_in_rows_of_the_other_settings(self):
         """Counted where a page cannot hold them, and with the best of what else a job varies."""
@@ -386,7 +388,7 @@ class TestSuccess:
             assert along(ax)[0].get_ydata().tolist() == [float(number % 5 == index)] * 2
         said = words_of(figure)[1].replace("\n", " ")
         assert f"{left_out} more panels are not shown." in said
-        assert R"At the learning rate $\eta$ with which most networks solved their task" in said
+        assert R"Shown at the learning rate $\eta$ with which most networks solved their task" in said
 
 
 class TestSolvedMap:
@@ -434,7 +436,7 @@ class TestPrediction:
         assert not expected
         assert len(found) == 8
         assert [mark for mark, _ in found].count("x") == 1
-        area = outcomes.foretold(data)
+        area = outcomes.horizon_auc(data)
         assert area is not None
         assert ax.texts[0].get_text() == f"AUC {area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})"
         assert words_of(figure)[0] == ["solved", "not solved", "diverged"]
@@ -445,17 +447,18 @@ class TestPrediction:
         [
             (
                 (10, 10),
-                "At the weight scale $g$ with which most networks solved their task, selected on these networks.",
+                "Shown at the weight scale $g$ with which most networks solved their task, selected on these"
+                " same networks.",
             ),
             (
                 (10, -1),
-                "At the weight scale $g$ with which most networks solved their task (where none did, with the"
-                " lowest mean final error), selected on these networks.",
+                "Shown at the weight scale $g$ with which most networks solved their task (if none did, with the"
+                " lowest mean final error), selected on these same networks.",
             ),
             (
                 (-1, -1),
-                "No network solved its task: at the weight scale $g$ with the lowest mean final error, selected on"
-                " these networks.",
+                "No network solved its task: shown at the weight scale $g$ with the lowest mean final error, selected"
+                " on these same networks.",
             ),
         ],
     )
@@ -476,7 +479,9 @@ class TestPrediction:
         figure = figures.solving_against_initial_growth(data)
         (ax,) = panels_of(figure)
         assert np.isfinite(ax.get_xlim()).all()
-        assert "1 networks whose gradient is exactly zero" in words_of(figure)[1].replace("\n", " ")
+        assert "1 network with a gradient of exactly zero is drawn at the left edge." in words_of(figure)[1].replace(
+            "\n", " "
+        )
         assert min(line.get_xdata().min() for line in along(ax)) == pytest.approx(np.log(0.5) + SPREAD)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradient_horizon.measures.horizon import Reach, gradient_horizon, horizon_quantile, neutral_scale
+from gradient_horizon.measures.horizon import Reach, gradient_horizon, horizon_of, horizon_quantile, neutral_scale
 from gradient_horizon.names import HORIZON_KINDS, HorizonKind
 
 
@@ -23,7 +23,7 @@ from gradient_horizon.names import HORIZON_KINDS, HorizonKind
 )
 def test_the_first_lag_beyond_the_threshold(decades, expected, kind):
     log_norm = np.log(10.0) * np.array(decades) + 0.5 * np.log(16)
-    value, found = gradient_horizon(log_norm + 1e-13 * np.sign(-np.array(decades)), 16)
+    value, found = horizon_of(log_norm + 1e-13 * np.sign(-np.array(decades)), 16)
     np.testing.assert_equal(float(value), expected)
     assert HORIZON_KINDS[int(found)] == kind
 
@@ -31,7 +31,7 @@ def test_the_first_lag_beyond_the_threshold(decades, expected, kind):
 def test_a_geometric_gradient_has_the_horizon_of_its_rate():
     rates = np.array([0.5, 0.9, 1.2])
     log_norm = np.log(rates)[:, None] * np.arange(1, 200)
-    horizon, _ = gradient_horizon(log_norm, 1, threshold=2.0)
+    horizon, _ = horizon_of(log_norm, 1, threshold=2.0)
     np.testing.assert_array_equal(horizon, np.floor(2 * np.log(10) / np.abs(np.log(rates))) + 1)
 
 
@@ -78,7 +78,7 @@ def test_a_median_that_is_hidden_has_no_lag(networks, kind):
 )
 def test_whatever_an_overflow_hides_the_quantile_lies_between(rates, level, random):
     log_norm = np.log(rates)[:, None] * np.arange(1, 41)
-    horizon, kind = gradient_horizon(log_norm, 1)
+    horizon, kind = horizon_of(log_norm, 1)
     words = np.array(HORIZON_KINDS)[kind]
     hidden = (words == "exploded") & np.array([random.random() < 0.5 for _ in rates])
     seen = np.where(hidden, np.nan, horizon), np.where(hidden, HORIZON_KINDS.index("nonfinite"), kind)
@@ -102,14 +102,19 @@ def test_the_neutral_scale_is_interpolated():
 def test_inside_a_program_a_horizon_is_what_it_is_outside():
     """Under `jax.jit`, `jax.vmap` and `jax.grad`; kinds are members of an enumeration."""
     log_norm = np.log(10.0) * np.array([[-1.0, -2.0, -3.5], [1.0, 3.5, 0.0], [0.0, 0.5, 1.0], [0.0, np.nan, 0.0]])
-    outside = gradient_horizon(log_norm, 1)
+    outside = horizon_of(log_norm, 1)
     assert outside.kind.tolist() == list(HorizonKind)
     assert [kind.name.lower() for kind in HorizonKind] == list(HORIZON_KINDS)
-    inside = jax.jit(lambda values: gradient_horizon(values, 1))(log_norm)
-    one_by_one = jax.vmap(lambda values: gradient_horizon(values, 1))(jnp.asarray(log_norm))
+    inside = jax.jit(lambda values: horizon_of(values, 1))(log_norm)
+    one_by_one = jax.vmap(lambda values: horizon_of(values, 1))(jnp.asarray(log_norm))
     for found in (inside, one_by_one):
         np.testing.assert_array_equal(found.lag, outside.lag)
         np.testing.assert_array_equal(found.kind, outside.kind)
-    assert gradient_horizon(log_norm[0], 1) == (3.0, HorizonKind.VANISHED)
-    slope = jax.grad(lambda values: gradient_horizon(values, 1).lag)(jnp.asarray(log_norm[0]))
+    assert horizon_of(log_norm[0], 1) == (3.0, HorizonKind.VANISHED)
+    slope = jax.grad(lambda values: horizon_of(values, 1).lag)(jnp.asarray(log_norm[0]))
     np.testing.assert_array_equal(slope, np.zeros(3))
+
+
+def test_the_name_of_version_0_1_still_works_and_says_what_it_is_called_now():
+    with pytest.warns(DeprecationWarning, match="gradient_horizon.horizon_of"):
+        assert gradient_horizon(np.array([0.0, -9.0]), 1) == horizon_of(np.array([0.0, -9.0]), 1)

@@ -18,7 +18,7 @@ from gradient_horizon import log_jacobian_norms, make_cell, names
 from gradient_horizon.measures.jacobian_norms import resolve_method, scaled_norms
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.measures.trajectory import rollout, system_of
-from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.derivatives import jvp_columns
 from gradient_horizon.numerics.underflow import smallest
 
 BOTH = ("frobenius", "spectral")
@@ -169,7 +169,7 @@ def factors_and_norms(seed, scale):
     flat_step, _ = flatten_step(cell.step, h)
     trajectory = rollout(cell.step, params, h, steps=12)
     eye = jnp.eye(8, dtype=jnp.float64)
-    factors = jax.vmap(lambda h: push(flat_step, params, h, None, eye))(trajectory.states[:-1])
+    factors = jax.vmap(lambda h: jvp_columns(flat_step, params, h, None, eye))(trajectory.states[:-1])
     norms = log_jacobian_norms(
         cell.step, params, h, steps=12, anchor="start", norms=BOTH, trajectory=trajectory, method="pushforward"
     )
@@ -209,7 +209,7 @@ def test_relu_without_bias_and_input_is_homogeneous(scale):
     flat_step, _ = flatten_step(cell.step, h)
     vector = h[:, None]
     for t in range(steps):
-        vector = push(flat_step, params, states[t], None, vector)
+        vector = jvp_columns(flat_step, params, states[t], None, vector)
     np.testing.assert_allclose(vector[:, 0], states[-1], rtol=1e-13 * steps, atol=0)
     assert bool(jnp.any(states[-1] > 0))
 
@@ -466,7 +466,7 @@ def test_results_have_names_for_one_network_and_for_many():
     np.testing.assert_array_equal(lag, [4, 7, 3, np.nan])
     assert [names.HORIZON_KINDS[one] for one in kind] == ["vanished", "beyond", "exploded", "nonfinite"]
     assert many.finite.any(axis=1).tolist() == [True, True, True, False]
-    with pytest.raises(ValueError, match=r"norms: \['spectral'\]; a horizon needs frobenius"):
+    with pytest.raises(ValueError, match=r"norms: \['spectral'\]; allowed: norms that include frobenius"):
         log_jacobian_norms(step, 0.5, jnp.ones(3), steps=2, norms=("spectral",)).horizon()
 
 

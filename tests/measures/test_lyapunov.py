@@ -13,11 +13,11 @@ from scipy.special import digamma
 from gradient_horizon import make_cell
 from gradient_horizon.cells import VanillaCell
 from gradient_horizon.ensembles import blocks
+from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
 from gradient_horizon.measures.lyapunov import (
     cell_log_det,
     entropy_rate,
     kaplan_yorke_dimension,
-    largest_lyapunov_exponent,
     lyapunov_exponents,
 )
 from gradient_horizon.measures.trajectory import rollout

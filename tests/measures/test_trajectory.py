@@ -6,7 +6,7 @@ import pytest
 from gradient_horizon import make_cell
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.numerics.derivatives import pull, push
+from gradient_horizon.numerics.derivatives import jvp_columns, vjp_rows
 
 KEY = jax.random.key(2)
 
@@ -40,8 +40,8 @@ def test_push_and_pull_multiply_by_the_jacobian_of_a_pytree_state():
     flat, _ = layout.pack(h)
     jacobian = jax.jacrev(flat_step, argnums=1)(params, flat, x)
     matrix = jax.random.normal(KEY, (4, 3), jnp.float64)
-    np.testing.assert_allclose(push(flat_step, params, flat, x, matrix), jacobian @ matrix, atol=1e-14)
-    np.testing.assert_allclose(pull(flat_step, params, flat, x, matrix.T), matrix.T @ jacobian, atol=1e-14)
+    np.testing.assert_allclose(jvp_columns(flat_step, params, flat, x, matrix), jacobian @ matrix, atol=1e-14)
+    np.testing.assert_allclose(vjp_rows(flat_step, params, flat, x, matrix.T), matrix.T @ jacobian, atol=1e-14)
 
 
 @pytest.mark.parametrize(

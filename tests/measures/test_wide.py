@@ -11,7 +11,8 @@ import gradient_horizon as gh
 from gradient_horizon import experiments
 from gradient_horizon.experiments.networks import Networks
 from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
-from gradient_horizon.measures.lyapunov import cell_log_det, largest_lyapunov_exponent
+from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
+from gradient_horizon.measures.lyapunov import cell_log_det
 from gradient_horizon.measures.nodes import log_state_gradient_norms, node_split
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.measures.wide import (
@@ -21,9 +22,10 @@ from gradient_horizon.measures.wide import (
     reads_subnormal,
     sized_jacobian,
 )
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.numerics.extended_range import Extended
-from gradient_horizon.settings.rules import SettingError
-from gradient_horizon.settings.schema import Config, checked
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.settings.validation import checked
 
 N, T = 4, 5
 POWERS = {

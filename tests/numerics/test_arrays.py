@@ -12,7 +12,7 @@ from gradient_horizon.cells import make_cell
 from gradient_horizon.cells.weights import unit_weights
 from gradient_horizon.numerics.arrays import available
 from gradient_horizon.numerics.keys import normal
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.tasks import make_task
 from gradient_horizon.tasks.drives import digit_sequence, noise_sequence
 from gradient_horizon.training import Member, TrainSpec, make_train

@@ -1,7 +1,5 @@
 """What a seed draws: numbers of its own at every size, the same at every scale and in either precision."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 from gradient_horizon import names
 from gradient_horizon.cells import make_cell
-from gradient_horizon.experiments.networks import Draw, drawn
+from gradient_horizon.experiments.networks import Draw, init_network
 from gradient_horizon.numerics.keys import normal
 from gradient_horizon.tasks import Task, make_task
 from gradient_horizon.tasks.drives import digit_sequence
@@ -17,7 +15,12 @@ from gradient_horizon.training import Member, TrainSpec
 from gradient_horizon.training.network import drawn as drawn_learner
 from gradient_horizon.training.network import sequences
 
-DRAW = Draw("linear", "gaussian", 64, 40, 0.0, 1.0, 1.0, 1.0, "noise", 8, 1.0, "float32")
+
+def draw_of(family="linear", hidden_size=64, input_size=8, weights="gaussian", steps=40) -> Draw:
+    cell = make_cell(family, hidden_size, input_size)
+    return Draw(cell, weights, steps, 1.0, 1.0, 1.0, "noise", 1.0, "float32")
+
+
 NETWORK = {"seed": np.uint32(3), "weight_scale": np.float32(1.25)}
 FAMILIES = dict.fromkeys(names.FAMILY_OF_CELL.values())
 
@@ -37,8 +40,7 @@ def assert_unrelated(one: np.ndarray, other: np.ndarray, name: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("weights", ["gaussian", "orthogonal", "unit_normal", "sparse"])
 def test_networks_of_two_sizes_share_no_numbers(family, weights):
-    draw = replace(DRAW, family=family, weights=weights)
-    small, large = (leaves_of(drawn(replace(draw, hidden_size=n), NETWORK, None)[:2]) for n in (32, 64))
+    small, large = (leaves_of(init_network(draw_of(family, n, weights=weights), NETWORK, None)[:2]) for n in (32, 64))
     assert len(small) == {"linear": 4, "gru": 10, "lstm": 14}[family]  # W, U, b of each part, and the state
     assert small.keys() == large.keys()
     for name, values in small.items():
@@ -47,9 +49,9 @@ def test_networks_of_two_sizes_share_no_numbers(family, weights):
 
 @pytest.mark.parametrize("change", [{"steps": 80}, {"input_size": 16}])
 def test_inputs_of_two_sizes_share_no_numbers(change):
-    noise, longer = (drawn(draw, NETWORK, None)[2] for draw in (DRAW, replace(DRAW, **change)))
+    noise, longer = (init_network(draw, NETWORK, None)[2] for draw in (draw_of(), draw_of(**change)))
     assert_unrelated(np.asarray(noise), np.asarray(longer), "noise")
-    weights, wider = (drawn(draw, NETWORK, None)[0].input for draw in (DRAW, replace(DRAW, input_size=16)))
+    weights, wider = (init_network(draw, NETWORK, None)[0].input for draw in (draw_of(), draw_of(input_size=16)))
     assert_unrelated(np.asarray(weights), np.asarray(wider), "U")
 
 
@@ -61,16 +63,14 @@ def test_digits_of_two_lengths_are_others():
 
 
 def test_a_longer_sequence_keeps_the_network():
-    short, long = (leaves_of(drawn(replace(DRAW, steps=steps), NETWORK, None)[:2]) for steps in (40, 80))
+    short, long = (leaves_of(init_network(draw_of(steps=steps), NETWORK, None)[:2]) for steps in (40, 80))
     for name, values in short.items():
         np.testing.assert_array_equal(values, long[name])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_scale_multiplies_what_the_seed_has_drawn(family):
-    one, two = (
-        drawn(replace(DRAW, family=family), {**NETWORK, "weight_scale": np.float32(g)}, None)[0] for g in (1, 2)
-    )
+    one, two = (init_network(draw_of(family), {**NETWORK, "weight_scale": np.float32(g)}, None)[0] for g in (1, 2))
     for (name, first), second in zip(leaves_of(one).items(), leaves_of(two).values(), strict=True):
         np.testing.assert_array_equal(second, 2 * first if "recurrent" in name else first)
 

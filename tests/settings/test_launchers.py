@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from gradient_horizon.commands import launch, sweep
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.settings import launchers
-from gradient_horizon.settings.rules import SettingError
 
 MARKER = "touch marker"
 BREAKS = ("\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029")
@@ -255,6 +256,6 @@ def test_a_working_folder_that_would_break_a_line_takes_no_launcher(here, monkey
 
 
 def test_an_option_that_is_in_no_list_has_the_plugins_own_value():
-    settings = sweep.OmegaConf.create({**launchers._stored("submitit_slurm"), "submitit_folder": "/x", "name": "a"})
+    settings = OmegaConf.create({**launchers._stored("submitit_slurm"), "submitit_folder": "/x", "name": "a"})
     with pytest.raises(SettingError, match=r"^hydra.launcher.submitit_folder: '/x' is not allowed"):
         launchers.checked(settings)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gradient_horizon.commands import sweep
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.settings import presets
-from gradient_horizon.settings.rules import SettingError
 
 HEADER = "# @package _global_\n"
 PLACE = Path("sweeps/p.yaml")

@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 
 from gradient_horizon import names
-from gradient_horizon.commands.sweep import experiments_defaults
-from gradient_horizon.settings import schema
-from gradient_horizon.settings.schema import (
-    Config,
-    SettingError,
-    checked,
-    content_hash,
-    deciding,
-    describe_settings,
-    settings_of,
-)
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import identity, schema, validation
+from gradient_horizon.settings.compose import experiments_defaults
+from gradient_horizon.settings.identity import content_hash, deciding
+from gradient_horizon.settings.schema import Config, settings_of
+from gradient_horizon.settings.validation import checked, describe_settings
 
 RANGES = ("weight_scales", "learning_rates", "clip_thresholds")
 
@@ -130,13 +125,13 @@ def test_no_truth_is_a_number_and_no_number_is_without_bound(setting):
 def test_a_range_is_of_numbers(setting, part):
     given = {"start": 0.5, "stop": 2.0, "num": 3, **part}
     with pytest.raises(SettingError, match=f"^{setting}: "):
-        schema.check_value(setting, given)
+        validation.check_value(setting, given)
 
 
 def test_a_long_range_with_a_wrong_end_is_not_spelt_out_first():
     begun = time.monotonic()
     with pytest.raises(SettingError):
-        schema.check_value("learning_rates", {"start": 0, "stop": 1, "num": 10**7})
+        validation.check_value("learning_rates", {"start": 0, "stop": 1, "num": 10**7})
     assert time.monotonic() - begun < 0.5  # spelt out it takes some seconds
 
 
@@ -144,7 +139,7 @@ def test_a_long_range_with_a_wrong_end_is_not_spelt_out_first():
 def test_minus_zero_is_zero(setting):
     values = {"cell": "lstm", "inputs": "noise"}
     (one, other) = (checked({**values, setting: zero}) for zero in (0.0, -0.0))
-    assert json.dumps(schema.as_dict(one)) == json.dumps(schema.as_dict(other))
+    assert json.dumps(identity.as_dict(one)) == json.dumps(identity.as_dict(other))
     assert content_hash(deciding(one)) == content_hash(deciding(other))
 
 
@@ -208,7 +203,7 @@ def test_digits_need_scikit_learn(monkeypatch):
 
 
 def test_every_default_is_allowed():
-    assert checked({}) == checked(schema.as_dict(checked({})))
+    assert checked({}) == checked(identity.as_dict(checked({})))
 
 
 def test_lists_are_spelt_out():
@@ -239,9 +234,9 @@ def test_a_scale_from_a_range_is_the_one_that_is_typed():
 
 @pytest.mark.parametrize(("seeds", "short"), [(8, 8), ([0], 1), ([0, 1, 2], 3), ([1, 0], [1, 0]), ([0, 2], [0, 2])])
 def test_seeds_are_spelt_short_and_mean_the_same(seeds, short):
-    values = schema.as_dict(checked({"seeds": seeds}))
-    assert schema.spelt_short(values)["seeds"] == short
-    assert checked(schema.spelt_short(values)) == checked(values)
+    values = identity.as_dict(checked({"seeds": seeds}))
+    assert identity.spelt_short(values)["seeds"] == short
+    assert checked(identity.spelt_short(values)) == checked(values)
 
 
 def hash_of(**values) -> str:
@@ -346,12 +341,12 @@ TRAINING = {"experiment": "training", "task": "adding", "distance": None, "steps
     ],
 )
 def test_settings_in_which_jobs_disagree(one, other, axes, different):
-    assert schema.disagreements([one, other], axes) == different
-    assert schema.disagreements([other, one], axes) == {key: values[::-1] for key, values in different.items()}
+    assert validation.disagreements([one, other], axes) == different
+    assert validation.disagreements([other, one], axes) == {key: values[::-1] for key, values in different.items()}
 
 
 def test_every_setting_is_described():
-    described = schema.describe_settings()
+    described = validation.describe_settings()
     for name, entry in schema.FIELDS.items():
         assert f"  {name}=" in described
         assert entry.metadata["rule"].allowed in described
@@ -361,8 +356,8 @@ def test_every_setting_is_described():
 def test_every_setting_of_an_experiment_is_described_as_it_uses_it(experiment):
     own = experiments_defaults().get(experiment, {})
     text = describe_settings(experiment, own)
-    used = schema.checked({"experiment": experiment, **own})
+    used = validation.checked({"experiment": experiment, **own})
     for key in schema.settings_of(experiment):
-        value = schema.spelt_short(schema.as_dict(used))[key]
+        value = identity.spelt_short(identity.as_dict(used))[key]
         assert f"  {key}={json.dumps(value).strip(chr(34))}\n" in text
     assert ("learning_rates=" in text) == (experiment == "training")

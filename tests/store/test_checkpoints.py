@@ -14,10 +14,10 @@ import pytest
 
 import gradient_horizon as gh
 from gradient_horizon import experiments
-from gradient_horizon.ensembles import devices
-from gradient_horizon.settings.schema import checked
+from gradient_horizon.ensembles.block_size import block_size
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import files
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 
 SETTINGS = {"cell": "tanh", "hidden_size": 12, "steps": 20, "seeds": 600, "weight_scales": [0.8, 1.2, 1.5]}
 
@@ -53,12 +53,12 @@ def digests(dataset):
 def test_an_interrupted_measurement_goes_on_bit_for_bit(settings, tmp_path):
     config = checked(settings)
     whole = experiments.measure(config, lambda _: None)
-    parts = Parts(tmp_path / "parts", "these settings", seconds=0)
+    parts = Checkpoints(tmp_path / "parts", "these settings", seconds=0)
     for chunks in (1, 2):
         with pytest.raises(StoppedError):
             experiments.measure(config, stop_after(chunks), parts)
     stored = list(parts.stored())
-    chunk = 2 * devices.block_size(12, 20)
+    chunk = 2 * block_size(12, 20)
     assert [rows.stop - rows.start for rows, _ in stored] == [chunk] * 2
     heard = []
     resumed = experiments.measure(config, heard.append, parts)
@@ -70,7 +70,7 @@ def test_an_interrupted_measurement_goes_on_bit_for_bit(settings, tmp_path):
 
 
 def written(folder, rows=4, count=3):
-    parts = Parts(folder, "made", seconds=0)
+    parts = Checkpoints(folder, "made", seconds=0)
     for start in range(0, rows * count, rows):
         parts.add(slice(start, start + rows), [np.arange(start, start + rows), np.full((rows, 2), start / 7)])
     return parts
@@ -85,7 +85,7 @@ def test_parts_come_back_as_they_were(tmp_path):
 
 def test_what_others_made_is_not_read(tmp_path):
     written(tmp_path / "parts")
-    assert not list(Parts(tmp_path / "parts", "otherwise").stored())
+    assert not list(Checkpoints(tmp_path / "parts", "otherwise").stored())
 
 
 def test_a_gap_ends_what_is_read(tmp_path):
@@ -140,7 +140,7 @@ def test_parts_are_written_nowhere_else(tmp_path):
 
 
 def test_writes_wait_for_their_time(tmp_path):
-    parts = Parts(tmp_path / "parts", "made", seconds=1000)
+    parts = Checkpoints(tmp_path / "parts", "made", seconds=1000)
     parts.add(slice(0, 2), [np.zeros(2)])
     parts.add(slice(2, 3), [np.ones(1)])
     assert not list(parts.stored())
@@ -154,8 +154,8 @@ COMMAND = """
 import sys
 from functools import partial
 from gradient_horizon.commands import jobs
-from gradient_horizon.store import checkpoints as parts
-jobs.Parts = partial(parts.Parts, seconds=0)
+from gradient_horizon.store import checkpoints
+jobs.Checkpoints = partial(checkpoints.Checkpoints, seconds=0)
 from gradient_horizon.commands.parser import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -10,17 +10,16 @@ import random
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
-from stored_results import made, write
+from stored_results import made, of_version, write
 
 from gradient_horizon import names
 from gradient_horizon.settings import schema
-from gradient_horizon.store import datasets, records, seal
-from gradient_horizon.store.datasets import ResultError, join, load, open_job, save, settings_of
+from gradient_horizon.store import datasets, joined_arrays, records, seal, sweep_folders
+from gradient_horizon.store.datasets import ResultError, join, load, open_job, save
 
 
 def test_what_is_read_is_what_was_written(tmp_path):
@@ -82,6 +81,25 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, how):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("how", ["cut", "altered", "emptied"])
+def test_a_damaged_file_among_others_is_left_out_and_named(tmp_path, monkeypatch, caplog, how, large):
+    if large:
+        monkeypatch.setattr(datasets, "LARGEST_IN_MEMORY", 0)
+    intact = {cell: made({"cell": cell}) for cell in ("tanh", "relu", "erf")}
+    for cell, dataset in intact.items():
+        write(tmp_path / f"cell={cell}", dataset)
+    damaged = tmp_path / "cell=relu" / records.RESULT
+    damage(damaged, how)
+    with caplog.at_level(logging.WARNING):
+        joined = load(tmp_path)
+    assert json.loads(joined.attrs["missing_jobs"]) == ["cell=relu"]
+    assert joined.identical(join([intact["erf"], intact["tanh"]]).assign_attrs(missing_jobs='["cell=relu"]'))
+    first, second = caplog.messages
+    assert first.startswith(f"{damaged}: cut short or altered")
+    assert second == f"{tmp_path}: 1 of 3 jobs missing: cell=relu"
+
+
 def test_every_damage_to_a_stored_file_is_found(tmp_path):
     """Bytes altered at random places, and files cut short, of results and of records."""
     rng = random.Random(1)
@@ -105,7 +123,7 @@ def test_every_damage_to_a_stored_file_is_found(tmp_path):
 def test_every_damage_to_a_collected_file_is_found_from_the_file_alone(tmp_path, monkeypatch, caplog, large):
     """One bit flipped, at 300 random places; cut short; with bytes behind."""
     if large:
-        monkeypatch.setattr(datasets, "LARGE", 200)
+        monkeypatch.setattr(joined_arrays, "LARGE", 200)
         monkeypatch.setattr(datasets, "LARGEST_IN_MEMORY", 0)
     path, rng = tmp_path / "collected.nc", random.Random(2)
     joined = join([made({"cell": "tanh"}), made({"cell": "relu"}, seeds=(1, 2), lags=7)])
@@ -270,11 +288,11 @@ def test_what_cannot_be_loaded(tmp_path):
         load(tmp_path / "nowhere")
     with pytest.raises(ResultError, match="holds no sweep"):
         load(tmp_path)
-    records.write_plan(tmp_path, {"a": 1, "b": 1})
+    sweep_folders.write_plan(tmp_path, {"a": 1, "b": 1})
     with pytest.raises(ResultError, match="none of its 2 jobs has finished"):
         load(tmp_path)
     (tmp_path / "a").mkdir()
-    records.write_record(tmp_path / "a", records.Record(records.FAILED, "", {}, {}))
+    records.write_record(tmp_path / "a", records.JobRecord(records.FAILED, "", {}, {}))
     with pytest.raises(ResultError, match="holds no finished job"):
         load(tmp_path / "a")
     assert issubclass(ResultError, ValueError)
@@ -286,7 +304,7 @@ def test_a_full_disk_leaves_the_old_result_and_nothing_else(tmp_path, monkeypatc
     save(made({}), path)
     old = path.read_bytes()
     if large:
-        monkeypatch.setattr(datasets, "LARGE", 20)
+        monkeypatch.setattr(joined_arrays, "LARGE", 20)
         monkeypatch.setattr(datasets.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
     else:
 
@@ -304,187 +322,6 @@ def test_the_checksum_is_that_of_the_file(tmp_path):
     assert save(made({}), tmp_path / "a.nc") == records.file_checksum(tmp_path / "a.nc")
 
 
-def test_every_number_finds_its_place():
-    jobs = [
-        made({"cell": "tanh", "steps": 10}, seeds=(0, 1), scales=(0.5, 1.0), lags=10),
-        made({"cell": "relu", "steps": 4}, seeds=(1, 7), scales=(1.0, 0.25), lags=4),
-    ]
-    joined = join(jobs)
-    assert joined.log_norm.dims == ("cell", "steps", "norm", "weight_scale", "seed", "lag")
-    assert joined.horizon.dims == ("cell", "steps", "weight_scale", "seed")
-    assert joined.state_size.dims == ("cell", "steps")
-    assert joined.weight_scale.values.tolist() == [0.25, 0.5, 1.0]
-    assert joined.seed.values.tolist() == [0, 1, 7]
-    assert joined.steps.values.tolist() == [4, 10]
-    assert joined.lag.values.tolist() == list(range(1, 11))
-    found = 0
-    for job in jobs:
-        swept = json.loads(job.attrs["swept"])
-        for name in ("log_norm", "horizon", "horizon_kind", "first_bad_step", "finite", "state_size"):
-            at = joined[name].sel({**swept, **{dim: job[dim] for dim in job[name].dims}})
-            np.testing.assert_array_equal(at.values, job[name].values)
-        found += job.log_norm.size
-    assert int(joined.log_norm.notnull().sum()) == found
-    assert int((joined.horizon_kind != "").sum()) == 8
-    assert int(joined.state_size.notnull().sum()) == 2
-
-
-def test_whole_numbers_stay_whole_where_nothing_is_missing():
-    whole = join([made({"cell": "tanh"}), made({"cell": "relu"})])
-    assert (whole.first_bad_step.dtype, whole.finite.dtype, whole.state_size.dtype.kind) == (np.int32, bool, "i")
-    holes = join([made({"cell": "tanh"}), made({"cell": "relu"}, seeds=(5,))])
-    assert (holes.first_bad_step.dtype, holes.finite.dtype, holes.state_size.dtype.kind) == (
-        np.float64,
-        np.float64,
-        "i",
-    )
-    assert np.isnan(holes.first_bad_step.sel(cell="relu", seed=0)).all()
-    assert np.isnan(holes.finite.sel(cell="relu", seed=0)).all()
-
-
-def test_names_come_in_their_own_order_and_numbers_ascend():
-    joined = join([made({"cell": cell, "bias_scale": bias}) for cell in reversed(names.CELLS) for bias in (0.5, 0.1)])
-    assert joined.cell.values.tolist() == list(names.CELLS)
-    assert joined.bias_scale.values.tolist() == [0.1, 0.5]
-
-
-def test_the_order_of_the_jobs_does_not_matter():
-    jobs = [made({"cell": c, "weights": w}) for c in ("relu", "tanh") for w in ("orthogonal", "gaussian")][:3]
-    xr.testing.assert_equal(join(jobs), join(jobs[::-1]))
-
-
-def test_jobs_that_split_seeds_and_scales_join_along_them():
-    whole = made({"cell": "tanh"}, seeds=range(4), scales=(0.5, 1.0))
-    parts = [made({"cell": "tanh"}, seeds=s, scales=g) for s in ((0, 3), (1, 2)) for g in ((0.5,), (1.0,))]
-    kinds = "horizon_kind"  # made by position, so of no use here
-    xr.testing.assert_equal(join(parts).drop_vars(kinds), join([whole]).drop_vars(kinds))
-
-
-def test_a_job_that_did_not_sweep_a_setting_stands_at_its_own_value_of_it():
-    joined = join([made({"cell": "tanh"}, config={"steps": 5}), made({"cell": "tanh", "steps": 9})])
-    assert joined.steps.values.tolist() == [5, 9]
-    assert joined.log_norm.notnull().all()
-
-
-def test_null_among_numbers_is_nan_and_they_stay_numbers(tmp_path):
-    joined = join([made({"input_size": size}) for size in (None, 3, 12)])
-    np.testing.assert_array_equal(joined.input_size, [3.0, 12.0, np.nan])
-    assert joined.log_norm.notnull().all()
-    assert json.loads(joined.attrs["swept"]) == {"input_size": [3, 12, None]}
-    save(joined, tmp_path / "collected.nc")
-    for dataset in (joined, load(tmp_path / "collected.nc")):
-        for label, size in ((3, 3), (12.0, 12), (np.nan, None)):
-            settings = settings_of(dataset.sel(input_size=label))
-            assert settings == {"input_size": size}
-            assert type(settings["input_size"]) is type(size)
-
-
-def test_null_alone_is_nan_too():
-    joined = join([made({"input_size": None})])
-    np.testing.assert_array_equal(joined.input_size, [np.nan])
-    assert settings_of(joined.isel(input_size=0)) == {"input_size": None}
-
-
-def test_null_among_words_is_a_word():
-    joined = join([made({"initialisation": name}) for name in (None, "irnn")])
-    assert joined.initialisation.values.tolist() == ["irnn", "null"]
-    assert settings_of(joined.sel(initialisation="null")) == {"initialisation": None}
-    assert settings_of(joined.sel(initialisation="irnn")) == {"initialisation": "irnn"}
-
-
-def test_words_that_an_earlier_version_made_of_numbers_mean_the_numbers():
-    joined = join([made({"input_size": size}) for size in (None, 3)]).assign_coords(input_size=["3", "null"])
-    assert settings_of(joined.sel(input_size="3")) == {"input_size": 3}
-    assert settings_of(joined.sel(input_size="null")) == {"input_size": None}
-
-
-def test_a_swept_setting_keeps_its_name_beside_a_variable_of_that_name():
-    """A result names what it used: where null is swept, the task's own."""
-    jobs = [
-        made({"solved_below": value}).assign(solved_below=((), used, {"long_name": "error", "units": "1"}))
-        for value, used in ((0.2, 0.2), (None, 0.01))
-    ]
-    joined = join(jobs)
-    np.testing.assert_array_equal(joined.solved_below, [0.2, np.nan])
-    np.testing.assert_array_equal(joined.solved_below_used, [0.2, 0.01])
-    assert joined.solved_below_used.attrs["units"] == "1"
-    assert join([job.assign_attrs(swept="{}") for job in jobs[:1]]).solved_below == 0.2
-
-
-def test_a_swept_setting_with_the_name_of_a_dimension_is_refused():
-    with pytest.raises(ResultError, match=r"^lag: a swept setting, and a dimension of the result"):
-        join([made({"lag": 3})])
-
-
-SETTINGS = {"experiment": "jacobian", "cell": "tanh", "hidden_size": 8, "steps": 5, "bias_scale": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("swept", "changed", "named"),
-    [
-        ({"cell": "relu"}, {"hidden_size": 16}, r"hidden_size \(8 in cell=tanh, 16 in cell=relu\)"),
-        ({"weights": "orthogonal"}, {"steps": 9}, r"steps \(5 in cell=tanh, 9 in weights=orthogonal\)"),
-        ({}, {"bias_scale": 0.5}, r"bias_scale \(0.0 in cell=tanh, 0.5 in single\)"),
-        ({"cell": "relu"}, {"experiment": "lyapunov"}, r"experiment .'jacobian' in cell=tanh, 'lyapunov' in cell=relu"),
-        ({"cell": "relu"}, {"unknown_here": 3}, "unknown_here .None in cell=tanh, 3 in cell=relu"),
-        ({"cell": "relu"}, {"noise_scale": 3.0}, "noise_scale .1.0 in cell=tanh, 3.0 in cell=relu"),  # its default
-    ],
-)
-def test_jobs_that_differ_in_what_is_no_axis_are_refused_by_name(tmp_path, swept, changed, named):
-    """By `join`, and by `load` of what an earlier version or somebody's hand left in one folder."""
-    jobs = [made({"cell": "tanh"}, config=SETTINGS), made(swept, config={**SETTINGS, **swept, **changed})]
-    with pytest.raises(
-        ResultError, match=rf"^its jobs differ in settings .*: {named}.?; allowed: jobs that"
-    ) as refused:
-        join(jobs)
-    assert "\n" not in str(refused.value)
-    folders = [write(tmp_path / records.job_name(json.loads(job.attrs["swept"])), job) for job in jobs]
-    records.write_plan(tmp_path, {folder.name: 4 for folder in folders})
-    with pytest.raises(ResultError, match=rf"^{tmp_path}: its jobs differ in settings .*: {named}"):
-        load(tmp_path)
-
-
-def test_what_does_not_decide_the_numbers_and_lists_may_differ():
-    same = {**SETTINGS, "noise_scale": 1.0}  # its default, which the others leave out
-    jobs = [
-        made({"cell": "tanh"}, config={**SETTINGS, "seeds": 2, "batch_size": 3}),
-        made({"cell": "relu"}, seeds=(2, 3), config={**same, "cell": "relu", "seeds": [2, 3], "batch_size": 4}),
-    ]
-    assert join(jobs).sizes["seed"] == 4
-
-
-def test_what_the_axes_decide_may_differ_with_them():
-    """The usual steps of a task, the usual transient of so many steps, the cell of a published initialisation."""
-    tasks = [
-        made({"task": task}, config={"experiment": "training", "task": task, "distance": None, "steps": steps})
-        for task, steps in (("digits", 64), ("adding", 20))
-    ]
-    assert join(tasks).sizes["task"] == 2
-    odd = made({"task": "adding"}, config={"experiment": "training", "task": "adding", "distance": None, "steps": 21})
-    with pytest.raises(ResultError, match=r"steps \(64 in task=digits, 21 in task=adding\)"):
-        join([tasks[0], odd])
-    lengths = [
-        made({"steps": steps}, config={"experiment": "lyapunov", "steps": steps, "transient": transient})
-        for steps, transient in ((50, 12), (1300, 300))
-    ]
-    assert join(lengths).sizes["steps"] == 2
-    starts = [
-        made({"initialisation": start}, config={"experiment": "training", "initialisation": start, "cell": cell})
-        for start, cell in (("irnn", "relu"), ("sigmoid", "sigmoid"), (None, "tanh"))
-    ]
-    assert join(starts).sizes["initialisation"] == 3
-
-
-def test_the_settings_are_those_of_the_jobs_at_that_place():
-    tasks = [
-        made({"task": task}, config={"experiment": "training", "task": task, "distance": None, "steps": steps})
-        for task, steps in (("digits", 64), ("adding", 20))
-    ]
-    joined = join(tasks)
-    assert "steps" not in settings_of(joined)
-    assert settings_of(joined.sel(task="adding"))["steps"] == 20
-
-
 def test_a_copy_under_another_name_takes_no_place_and_is_named(tmp_path, caplog):
     own = write(tmp_path / "cell=tanh", made({"cell": "tanh"}))
     shutil.copytree(own, tmp_path / "cell=tanh-old")
@@ -493,7 +330,7 @@ def test_a_copy_under_another_name_takes_no_place_and_is_named(tmp_path, caplog)
     shutil.rmtree(own)
     write(own, other)
     shutil.copytree(own, tmp_path / "cell=relu")  # in the place of another job
-    records.write_plan(tmp_path, {"cell=tanh": 4, "cell=relu": 4})
+    sweep_folders.write_plan(tmp_path, {"cell=tanh": 4, "cell=relu": 4})
     with caplog.at_level(logging.WARNING):
         joined = load(tmp_path)
     assert (joined.log_norm.sel(cell="tanh") == 7.0).all()
@@ -509,7 +346,7 @@ def test_shared_attributes_stay_and_every_job_is_described(tmp_path, caplog):
         dataset = made({"cell": cell})
         dataset.attrs.update(wall_time_seconds=len(cell) + (cell == "relu"))
         write(tmp_path / f"cell={cell}", dataset)
-    records.write_plan(tmp_path, {"cell=tanh": 4, "cell=relu": 4, "cell=erf": 4})
+    sweep_folders.write_plan(tmp_path, {"cell=tanh": 4, "cell=relu": 4, "cell=erf": 4})
     with caplog.at_level(logging.WARNING):
         joined = load(tmp_path)
     assert "1 of 3 jobs missing: cell=erf" in caplog.text
@@ -520,11 +357,6 @@ def test_shared_attributes_stay_and_every_job_is_described(tmp_path, caplog):
     assert json.loads(joined.attrs["swept"]) == {"cell": ["tanh", "relu"]}
     assert joined.log_norm.attrs == {"long_name": "log norm", "units": "1"}
     assert joined.weight_scale.attrs == {"long_name": "weight scale", "units": "1"}
-
-
-def of_version(draws: int | None, swept: dict[str, Any]) -> xr.Dataset:
-    named = {} if draws is None else {"draws": draws}
-    return made(swept).assign_attrs(experiment="jacobian", package_version="0.1.0", **named)
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -554,16 +386,6 @@ def test_results_of_this_version_and_of_the_notes_say_nothing(tmp_path, caplog):
     assert not caplog.messages
 
 
-def test_networks_of_two_versions_do_not_join(tmp_path):
-    write(tmp_path / "a", of_version(None, {"cell": "tanh"}))
-    write(tmp_path / "b", of_version(2, {"cell": "relu"}))
-    match = r"^draws: version 1 \(cell=tanh\); version 2 \(cell=relu\); allowed: results of one version \(.*\)$"
-    with pytest.raises(ResultError, match=match):
-        load(tmp_path)
-    with pytest.raises(ResultError, match=match):
-        join([open_job(tmp_path / name) for name in "ba"])
-
-
 def test_a_collected_file_is_the_joined_result(tmp_path):
     write(tmp_path / "a", made({"cell": "tanh"}))
     write(tmp_path / "b", made({"cell": "relu"}, seeds=(3,), lags=7))
@@ -577,7 +399,7 @@ def test_a_large_result_is_written_and_read_piece_by_piece_and_is_the_same(tmp_p
     write(tmp_path / "b", made({"cell": "relu"}, seeds=(3,), lags=7))
     whole = load(tmp_path)
     datasets.save(whole, tmp_path / "whole.nc")
-    monkeypatch.setattr(datasets, "LARGE", 20)  # two numbers
+    monkeypatch.setattr(joined_arrays, "LARGE", 20)  # two numbers
     monkeypatch.setattr(datasets, "LARGEST_IN_MEMORY", 0)
     lazy = load(tmp_path)
     for dataset in (lazy, load(tmp_path / "whole.nc"), load(tmp_path / "a")):

@@ -207,7 +207,7 @@ def test_a_file_system_without_locks_is_told_once(number, folder, monkeypatch, c
         with files.locked(folder / "lock", wait=False) as held:
             assert held is None
     assert [record.message for record in caplog.records] == [
-        f"no locks on this file system ({os.strerror(number)}): processes keep apart by the heartbeats of their jobs"
+        f"no locks on this file system ({os.strerror(number)}): processes coordinate by the heartbeats of their jobs"
     ]
     monkeypatch.setattr(files.fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"), files.locked(folder / "lock", wait=False):
@@ -280,7 +280,7 @@ def test_a_screen_obeys_its_own_commands_alone(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", files.Harmless(stream, "output"))  # type: ignore[arg-type]
     screen = terminal.console()
-    table = terminal.status_table("\x1b[2Jtitle", [terminal.Standing("job\x1b[2J", "fail\x1b[2J", 1, 0, why="\x9b2J")])
+    table = terminal.status_table("\x1b[2Jtitle", [terminal.JobStatus("job\x1b[2J", "fail\x1b[2J", 1, 0, why="\x9b2J")])
     screen.print(table)
     screen.print("[bold]plain\x1b[2J", markup=True)
     said = stream.getvalue()

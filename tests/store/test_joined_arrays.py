@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xarray.core.indexing import LazilyIndexedArray
 
-from gradient_horizon.store.joined_arrays import Joined, Piece, boxes
+from gradient_horizon.store.joined_arrays import JoinedArray, Placed, boxes
 
 SHAPES = st.lists(st.integers(0, 6), max_size=4).map(tuple)
 
@@ -34,8 +34,8 @@ def joined_and_whole(draw):
             places.append(np.array(draw(st.lists(st.integers(0, length - 1), min_size=1, unique=True))))
         values = 100.0 * number + np.arange(len(places[1]) * len(places[2])).reshape(len(places[1]), len(places[2]))
         whole[np.ix_(*places)] = values
-        pieces.append(Piece(places, xr.Variable(("x", "y"), values)))
-    return Joined(shape, np.dtype(float), np.nan, pieces), whole
+        pieces.append(Placed(places, xr.Variable(("x", "y"), values)))
+    return JoinedArray(shape, np.dtype(float), np.nan, pieces), whole
 
 
 def keys(length):
@@ -62,10 +62,10 @@ def test_nothing_is_read_but_what_is_asked_for():
             raise AssertionError("read")
 
     pieces = [
-        Piece([np.array([0]), np.arange(2)], xr.Variable("x", [1.0, 2.0])),
-        Piece([np.array([1]), np.arange(2)], Unread("x", [0.0, 0.0])),
+        Placed([np.array([0]), np.arange(2)], xr.Variable("x", [1.0, 2.0])),
+        Placed([np.array([1]), np.arange(2)], Unread("x", [0.0, 0.0])),
     ]
-    joined = Joined((2, 2), np.dtype(float), np.nan, pieces)
+    joined = JoinedArray((2, 2), np.dtype(float), np.nan, pieces)
     np.testing.assert_array_equal(joined.read((0, slice(None))), [1.0, 2.0])
     with pytest.raises(AssertionError, match="read"):
         joined.read((1, slice(None)))

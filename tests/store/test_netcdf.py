@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 from gradient_horizon import experiments
-from gradient_horizon.settings.schema import checked
-from gradient_horizon.store import datasets, netcdf, seal
+from gradient_horizon.settings.validation import checked
+from gradient_horizon.store import datasets, netcdf, netcdf_limits, seal
 from gradient_horizon.store.records import ResultError
 
 SMALL = {"hidden_size": 4, "steps": 6, "seeds": 2, "weight_scales": [0.5, 1.0]}
@@ -184,7 +184,7 @@ def many_names_of_one(file: h5py.File, folder: Path) -> None:
 
 
 def too_many_names(file: h5py.File, folder: Path) -> None:
-    for number in range(netcdf.MOST_NAMES + 1):
+    for number in range(netcdf_limits.MOST_NAMES + 1):
         file[f"x{number}"] = file["x0"] if number else 1.0
 
 
@@ -273,8 +273,8 @@ def test_contents_that_lie_are_refused():
 
 
 def test_memory_is_bounded_by_the_size_of_a_file():
-    assert netcdf.bound(0) == 2**26
-    assert netcdf.bound(10**6) - netcdf.bound(0) == 64 * 10**6
+    assert netcdf_limits.bound(0) == 2**26
+    assert netcdf_limits.bound(10**6) - netcdf_limits.bound(0) == 64 * 10**6
 
 
 def test_other_readers_read_what_is_written(tmp_path):

@@ -55,7 +55,7 @@ def test_a_checkout_of_the_package_has_its_commit_and_says_where_it_differs(tmp_
 
 def test_the_package_that_runs_is_found_in_its_own_checkout(outside):
     assert provenance._PACKAGE.name == "gradient_horizon"
-    assert (provenance._PACKAGE / "names.py").exists()
+    assert (provenance._PACKAGE / "__init__.py").exists()
     checkout = provenance._PACKAGE.parents[1]
     if provenance._PACKAGE.parent.name != "src" or not (checkout / ".git").exists():
         pytest.skip("the package does not run from a checkout")

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import pytest
 
-from gradient_horizon.store import files, records
-from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING, Record, ResultError
+from gradient_horizon.store import files, records, sweep_folders
+from gradient_horizon.store.records import DAMAGED, FAILED, FINISHED, LOST, MISSING, RUNNING, JobRecord, ResultError
 
 
-def record(state: str) -> Record:
-    return Record(state, "0" * 64, {"steps": 3, "seeds": [0, 1]}, {"cell": "tanh"})
+def record(state: str) -> JobRecord:
+    return JobRecord(state, "0" * 64, {"steps": 3, "seeds": [0, 1]}, {"cell": "tanh"})
 
 
 def ended_process() -> int:
@@ -127,28 +127,28 @@ def test_a_job_is_left_to_a_process_on_another_machine_while_that_is_heard_of(tm
 
 
 def test_a_plan_only_grows(tmp_path):
-    assert records.read_plan(tmp_path) == {}
-    records.write_plan(tmp_path, {"b": 1, "a": 2})
-    records.write_plan(tmp_path, {"a": 3, "c": 4})
-    assert records.read_plan(tmp_path) == {"b": 1, "a": 3, "c": 4}
+    assert sweep_folders.read_plan(tmp_path) == {}
+    sweep_folders.write_plan(tmp_path, {"b": 1, "a": 2})
+    sweep_folders.write_plan(tmp_path, {"a": 3, "c": 4})
+    assert sweep_folders.read_plan(tmp_path) == {"b": 1, "a": 3, "c": 4}
     (tmp_path / "cell=tanh").mkdir()
     records.write_record(tmp_path / "cell=tanh", record(FINISHED))
     (tmp_path / "no job").mkdir()
-    assert [folder.name for folder in records.job_folders(tmp_path)] == ["b", "a", "c", "cell=tanh"]
+    assert [folder.name for folder in sweep_folders.job_folders(tmp_path)] == ["b", "a", "c", "cell=tanh"]
     for broken in (b"{", b"[]", b'{"jobs": {"a": 1}}', b"\xff"):
-        (tmp_path / records.PLAN).write_bytes(broken)
-        assert records.read_plan(tmp_path) == {}
+        (tmp_path / sweep_folders.PLAN).write_bytes(broken)
+        assert sweep_folders.read_plan(tmp_path) == {}
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", ".", "a/b", ""])
 def test_a_plan_does_not_lead_out_of_its_folder(tmp_path, name):
-    records.write_plan(tmp_path, {name: 1, "a": 1})
-    assert records.job_folders(tmp_path) == [tmp_path / "a"]
+    sweep_folders.write_plan(tmp_path, {name: 1, "a": 1})
+    assert sweep_folders.job_folders(tmp_path) == [tmp_path / "a"]
 
 
 def sealed(path, **values) -> None:
     """A file as the package writes it, whatever its fields."""
-    records._write_sealed(path, values)
+    records.write_sealed(path, values)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,12 @@ def test_a_record_of_another_version_is_refused_by_its_version_and_stays(tmp_pat
 
 
 def test_a_plan_of_another_version_is_refused_by_its_version(tmp_path):
-    sealed(tmp_path / records.PLAN, jobs={"a": 1}, colours=["red"], version="0.9")
-    for read in (records.read_plan, records.shared_settings, lambda sweep: records.write_plan(sweep, {"b": 1})):
+    sealed(tmp_path / sweep_folders.PLAN, jobs={"a": 1}, colours=["red"], version="0.9")
+    for read in (
+        sweep_folders.read_plan,
+        sweep_folders.shared_settings,
+        lambda sweep: sweep_folders.write_plan(sweep, {"b": 1}),
+    ):
         with pytest.raises(ResultError, match=r"sweep.json: written by gradient-horizon 0\.9, .* \(colours\)"):
             read(tmp_path)
 
@@ -237,7 +241,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_sealed_record_with_a_value_of_another_kind_is_refused_by_its_name(tmp_path, name, value):
-    assert set(WRONG) == {entry.name for entry in dataclasses.fields(Record)}
+    assert set(WRONG) == {entry.name for entry in dataclasses.fields(JobRecord)}
     folder = tmp_path / "single"
     folder.mkdir()
     sealed(folder / records.RECORD, **{**dataclasses.asdict(record(FINISHED)), name: value})
@@ -267,16 +271,16 @@ def test_texts_of_a_record_command_no_terminal(tmp_path):
 
 @pytest.mark.parametrize("kind", NO_FILES)
 def test_a_plan_that_is_no_file_is_refused_and_the_jobs_are_found_by_their_records(tmp_path, kind):
-    placed(tmp_path / records.PLAN, kind)
+    placed(tmp_path / sweep_folders.PLAN, kind)
     (tmp_path / "cell=tanh").mkdir()
     records.write_record(tmp_path / "cell=tanh", record(FAILED))
-    said = f"{tmp_path / records.PLAN} {NO_FILES[kind]}"
-    for read in (records.read_plan, lambda sweep: records.write_plan(sweep, {"b": 1})):
+    said = f"{tmp_path / sweep_folders.PLAN} {NO_FILES[kind]}"
+    for read in (sweep_folders.read_plan, lambda sweep: sweep_folders.write_plan(sweep, {"b": 1})):
         with pytest.raises(ResultError) as refused:
             read(tmp_path)
         assert str(refused.value) == said
-    assert records.found_folders(tmp_path) == ([tmp_path / "cell=tanh"], {records.PLAN: said})
-    assert records.ignored_lines({records.PLAN: said}) == [f"ignored: {said}"]
+    assert sweep_folders.contents(tmp_path) == ([tmp_path / "cell=tanh"], {sweep_folders.PLAN: said})
+    assert sweep_folders.ignored_lines({sweep_folders.PLAN: said}) == [f"ignored: {said}"]
 
 
 @pytest.mark.parametrize(
@@ -296,27 +300,27 @@ def test_a_plan_that_is_no_file_is_refused_and_the_jobs_are_found_by_their_recor
     ],
 )
 def test_a_sealed_plan_with_a_value_of_another_kind_is_refused_by_its_name(tmp_path, values):
-    sealed(tmp_path / records.PLAN, **values)
+    sealed(tmp_path / sweep_folders.PLAN, **values)
     (tmp_path / "cell=tanh").mkdir()
     records.write_record(tmp_path / "cell=tanh", record(FAILED))
     with pytest.raises(
         ResultError, match=rf"sweep.json: {list(values)[-1]} is .*; allowed: what gradient-horizon wrote"
     ):
-        records.read_plan(tmp_path)
-    assert records.job_folders(tmp_path) == [tmp_path / "cell=tanh"]
+        sweep_folders.read_plan(tmp_path)
+    assert sweep_folders.job_folders(tmp_path) == [tmp_path / "cell=tanh"]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\x00", "\ud800", "\u202ea"])
 def test_a_name_that_commands_a_terminal_is_no_jobs(tmp_path, name):
-    records.write_plan(tmp_path, {name: 1, "a": 1})
-    assert records.read_plan(tmp_path) == {"a": 1}
+    sweep_folders.write_plan(tmp_path, {name: 1, "a": 1})
+    assert sweep_folders.read_plan(tmp_path) == {"a": 1}
     if "\x00" in name or "\ud800" in name:
         return
     (tmp_path / name).mkdir()
     records.write_record(tmp_path / name, replace(record(FAILED), job=name))
-    folders, others = records.found_folders(tmp_path)
+    folders, others = sweep_folders.contents(tmp_path)
     assert folders == [tmp_path / "a"]
-    assert records.ignored_lines(others) == [f"ignored: {files.harmless(name)}: holds no job's record"]
+    assert sweep_folders.ignored_lines(others) == [f"ignored: {files.harmless(name)}: holds no job's record"]
 
 
 @pytest.mark.parametrize("content", [b"{}", b"notes", None])
@@ -327,9 +331,9 @@ def test_a_stray_file_of_that_name_makes_no_job(tmp_path, content):
         (stray / records.RECORD).mkdir()
     else:
         (stray / records.RECORD).write_bytes(content)
-    assert records.found_folders(tmp_path) == ([], {"notes": ""})
-    records.write_plan(tmp_path, {"notes": 3})  # unless it was planned
-    assert records.found_folders(tmp_path) == ([stray], {})
+    assert sweep_folders.contents(tmp_path) == ([], {"notes": ""})
+    sweep_folders.write_plan(tmp_path, {"notes": 3})  # unless it was planned
+    assert sweep_folders.contents(tmp_path) == ([stray], {})
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "missing"])
@@ -380,19 +384,19 @@ def test_only_the_record_that_was_read_is_forgotten(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [records.PLAN_LOCK, records.PLANNER])
+@pytest.mark.parametrize("name", [sweep_folders.PLAN_LOCK, sweep_folders.PLANNER])
 def test_the_plans_lock_leads_nowhere(tmp_path, name, monkeypatch):
     (tmp_path / "kept").write_bytes(b"kept")
     sweep = tmp_path / "sweep"
     sweep.mkdir()
-    if name == records.PLANNER:
+    if name == sweep_folders.PLANNER:
         monkeypatch.setattr(files.fcntl, "flock", _no_locks)
     (sweep / name).symlink_to(tmp_path / "kept")
-    with pytest.raises(files.PlaceError, match=f"{name} is a link"), records.planning(sweep):
+    with pytest.raises(files.PlaceError, match=f"{name} is a link"), sweep_folders.planning(sweep):
         pass
     assert (tmp_path / "kept").read_bytes() == b"kept"
     (tmp_path / "away").symlink_to(sweep)
-    with pytest.raises(files.PlaceError, match="away is a link"), records.planning(tmp_path / "away"):
+    with pytest.raises(files.PlaceError, match="away is a link"), sweep_folders.planning(tmp_path / "away"):
         pass
 
 
@@ -403,7 +407,7 @@ def _no_locks(*_):
 PLANNER = """
 import errno, fcntl, os, sys, time
 from pathlib import Path
-from gradient_horizon.store import files, records
+from gradient_horizon.store import files, records, sweep_folders
 def flock(*_):
     raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 if sys.argv[2] == "without":
@@ -412,8 +416,8 @@ sweep, number = Path(sys.argv[1]), int(sys.argv[3])
 while not (sweep / "go").exists():
     time.sleep(0.001)
 for job in range(30):
-    with records.planning(sweep):
-        records.write_plan(sweep, {f"{number}-{job}": job})
+    with sweep_folders.planning(sweep):
+        sweep_folders.write_plan(sweep, {f"{number}-{job}": job})
 """
 
 
@@ -427,8 +431,8 @@ def test_plans_of_processes_at_once_keep_all_jobs(tmp_path, locks):
     (tmp_path / "go").touch()
     said = [process.communicate()[1] for process in running]
     assert [process.returncode for process in running] == [0] * 4, said
-    assert len(records.read_plan(tmp_path)) == 120
-    assert {path.name for path in tmp_path.iterdir()} == {records.PLAN, records.PLAN_LOCK, "go"}
+    assert len(sweep_folders.read_plan(tmp_path)) == 120
+    assert {path.name for path in tmp_path.iterdir()} == {sweep_folders.PLAN, sweep_folders.PLAN_LOCK, "go"}
 
 
 def test_records_and_plans_of_version_0_1_are_read(tmp_path):
@@ -439,11 +443,14 @@ def test_records_and_plans_of_version_0_1_are_read(tmp_path):
     found = records.read_record(tmp_path)
     assert found is not None
     assert (found.state, found.job, found.version) == (FINISHED, "", "")
-    sealed(tmp_path / records.PLAN, jobs={"a": 1})
-    assert records.read_plan(tmp_path) == {"a": 1}
-    assert records.shared_settings(tmp_path) is None
-    records.write_plan(tmp_path, {"b": 2}, {"steps": 3})
-    assert (records.read_plan(tmp_path), records.shared_settings(tmp_path)) == ({"a": 1, "b": 2}, {"steps": 3})
+    sealed(tmp_path / sweep_folders.PLAN, jobs={"a": 1})
+    assert sweep_folders.read_plan(tmp_path) == {"a": 1}
+    assert sweep_folders.shared_settings(tmp_path) is None
+    sweep_folders.write_plan(tmp_path, {"b": 2}, {"steps": 3})
+    assert (sweep_folders.read_plan(tmp_path), sweep_folders.shared_settings(tmp_path)) == (
+        {"a": 1, "b": 2},
+        {"steps": 3},
+    )
 
 
 @pytest.mark.parametrize(
@@ -468,7 +475,7 @@ def test_records_and_plans_of_version_0_1_are_read(tmp_path):
 def test_a_folder_is_a_job_where_its_settings_name_it(tmp_path, swept, name, own):
     """As version 0.1.0 recorded it, without the name."""
     settings = {"cell": "tanh", "steps": 3, "seeds": 2, "weight_scales": [0.5, 1.0], **swept}
-    old = Record(FINISHED, "0" * 64, settings, swept)
+    old = JobRecord(FINISHED, "0" * 64, settings, swept)
     assert records.is_own(tmp_path / name, old) == own
     assert records.is_own(tmp_path / name, replace(old, job=name))
     assert not records.is_own(tmp_path / name, replace(old, job=f"{name},steps=4"))
@@ -484,7 +491,7 @@ def test_what_is_remembered_is_what_stands(tmp_path, monkeypatch):
         return fresh(path)
 
     monkeypatch.setattr(records, "_fresh_record_of", counted)
-    first, second = (records.Record(state, "", {}, {}) for state in (records.RUNNING, records.FAILED))
+    first, second = (records.JobRecord(state, "", {}, {}) for state in (records.RUNNING, records.FAILED))
     records.write_record(tmp_path, first)
     with records.remembering():
         assert records.read_record(tmp_path) == records.read_record(tmp_path) == first

@@ -1,6 +1,7 @@
 """What every task promises: shapes, dtypes, equal keys, chance levels; and how answers are judged."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from scipy.special import log_softmax
 from task_samples import keys, samples
 
 from gradient_horizon import names
+from gradient_horizon.names import declare
 from gradient_horizon.tasks import error_of, limits, loss_of, make_task
-from gradient_horizon.tasks.limits import PIXELS, SHORTEST_STEPS, refusal, usual_steps
+from gradient_horizon.tasks.limits import refusal, usual_steps
 
-AVAILABLE = [name for name in names.TASKS if refusal(name, PIXELS.get(name, 100)) is None]
+DECLARED = declare.declared(declare.Task)
+PIXELS = {name: task.pixels for name, task in DECLARED.items() if task.pixels is not None}
+SHORTEST_STEPS = {name: task.least_steps for name, task in DECLARED.items() if task.pixels is None}
+AVAILABLE = [name for name in names.TASKS if refusal(name, PIXELS.get(name, 100), {}) is None]
 TASKS = [make_task(name, PIXELS[name] // 4 if name in PIXELS else SHORTEST_STEPS[name] + 10) for name in AVAILABLE]
 every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 
@@ -70,32 +75,43 @@ def test_a_sequence_too_short_for_the_task_is_refused(name):
     make_task(name, shortest)
     with pytest.raises(ValueError, match=f"steps: {shortest - 1}; allowed: at least {shortest}"):
         make_task(name, shortest - 1)
-    assert refusal(name, shortest) is None
+    assert refusal(name, shortest, {}) is None
 
 
 @pytest.mark.parametrize("name", PIXELS)
 def test_an_image_is_cut_into_equal_parts(name, monkeypatch):
-    monkeypatch.setattr(limits, "_missing", lambda task: None)
+    complete = replace(DECLARED[name], missing=lambda: None)
+    monkeypatch.setattr(limits, "declaration", lambda task: complete)
     for steps in (-1, 0, 3, 63, 2 * PIXELS[name]):
         with pytest.raises(ValueError, match=f"steps: {steps}; allowed: a divisor of {PIXELS[name]}"):
             make_task(name, steps)
     for steps in (PIXELS[name], PIXELS[name] // 4, 1):
-        assert refusal(name, steps) is None
+        assert refusal(name, steps, {}) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "says"),
+    ("name", "missing", "says"),
     [
-        ("digits", {"importlib.util.find_spec": lambda name: None}, "scikit-learn is not installed"),
-        ("fashion", {"FASHION_FILES": (Path("nowhere/images.gz"),)}, "nowhere lacks its files .apt install"),
-        ("characters", {"LIBRARY_MODULES": ("heapq", "perpetual")}, "lacks the sources of perpetual$"),
+        (
+            "digits",
+            declare.without_package("sklearn_of_nobody", "scikit-learn", "pip"),
+            "scikit-learn is not installed",
+        ),
+        ("fashion", declare.without_files([Path("nowhere/images.gz")], "apt install"), "nowhere lacks .* .apt install"),
+        ("characters", declare.without_files([Path(__file__), Path("no/perpetual.py")]), "lacks perpetual.py$"),
     ],
 )
-def test_data_that_are_not_installed_are_named(name, change, says, monkeypatch):
-    for attribute, value in change.items():
-        monkeypatch.setattr(f"gradient_horizon.tasks.limits.{attribute}", value)
+def test_data_that_are_not_installed_are_named(name, missing, says, monkeypatch):
+    lacking = replace(DECLARED[name], missing=missing)
+    monkeypatch.setattr(limits, "declaration", lambda task: lacking)
     with pytest.raises(ValueError, match=f"task: '{name}'; allowed: any other, as .*{says}"):
         make_task(name, 16)
+
+
+def test_the_declared_data_are_those_that_are_read():
+    assert DECLARED["characters"].missing() is None
+    for name in ("digits", "permuted_digits"):
+        assert DECLARED[name].missing() is None, "scikit-learn is installed for the tests"
 
 
 def test_a_distance_belongs_to_the_story_and_fits_it():
@@ -109,10 +125,11 @@ def test_a_distance_belongs_to_the_story_and_fits_it():
 
 
 def test_every_task_has_limits_and_a_maker():
-    assert {*SHORTEST_STEPS, *PIXELS} == set(names.TASKS)
-    assert not set(SHORTEST_STEPS) & set(PIXELS)
-    assert [refusal(name, usual_steps(name)) for name in AVAILABLE] == [None] * len(AVAILABLE)
-    assert refusal("story", usual_steps("story", 15), 15) is None
+    assert set(DECLARED) == set(names.TASKS)
+    assert [refusal(name, usual_steps(name, {}), {}) for name in AVAILABLE] == [None] * len(AVAILABLE)
+    distance = {"distance": 15}
+    assert usual_steps("story", distance) == 24 + 15
+    assert refusal("story", usual_steps("story", distance), distance) is None
 
 
 def documented() -> dict[str, list[str]]:
@@ -129,7 +146,7 @@ def test_the_table_of_tasks_is_complete():
 @every_task
 def test_the_table_of_tasks_says_what_they_are(task):
     steps, usual, inputs, outputs, answers, loss, error, _ = documented()[task.name]
-    assert usual == str(usual_steps(task.name))
+    assert usual == str(usual_steps(task.name, {}))
     of_steps = {"T": task.steps, "T - 2⌊T/3⌋": task.steps - 2 * (task.steps // 3)}
     if task.name in PIXELS:
         assert (steps, inputs) == (f"a divisor of {PIXELS[task.name]}", f"{PIXELS[task.name]}/T")

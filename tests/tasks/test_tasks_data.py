@@ -7,11 +7,21 @@ from sklearn.datasets import load_digits
 from task_samples import samples
 
 from gradient_horizon.tasks import make_task
-from gradient_horizon.tasks.characters import ALPHABET, CLASSES, encode, library_texts
+from gradient_horizon.tasks.characters import (
+    ALPHABET,
+    CLASSES,
+    HELD_OUT_MODULES,
+    LIBRARY,
+    LIBRARY_MODULES,
+    encode,
+    library_texts,
+)
 from gradient_horizon.tasks.digits import digit_images, permuted_digit_images
-from gradient_horizon.tasks.limits import HELD_OUT_MODULES, LIBRARY, LIBRARY_MODULES, refusal
+from gradient_horizon.tasks.limits import refusal
 
-needs_fashion = pytest.mark.skipif(refusal("fashion", 784) is not None, reason="dataset-fashion-mnist is not installed")
+needs_fashion = pytest.mark.skipif(
+    refusal("fashion", 784, {}) is not None, reason="dataset-fashion-mnist is not installed"
+)
 
 
 def test_the_digits_are_split_once_and_for_all_with_every_digit_in_either_part():

@@ -9,15 +9,16 @@ from scipy.stats import chi2
 from task_samples import MISTAKE, assert_uniform, samples
 
 from gradient_horizon.tasks import make_task
-from gradient_horizon.tasks.limits import STORY_CLUE, STORY_END
 from gradient_horizon.tasks.story import (
     CALLERS,
+    CLUE_WORDS,
     LEAVES,
     PEOPLE,
     QUESTION,
     ROOMS,
     VISIT,
     WORDS,
+    WORDS_AFTER,
     Plot,
     decode,
     encode,
@@ -71,9 +72,9 @@ def test_words_are_encoded_by_their_place_in_the_vocabulary():
 
 
 def test_the_limits_are_the_lengths_of_the_sentences():
-    assert len(PEOPLE) * len(LEAVES.split()) == STORY_CLUE
-    assert len(VISIT.split()) + len(QUESTION.split()) == STORY_END
-    words, _ = samples(make_task("story", STORY_CLUE + STORY_END), 3)
+    assert len(PEOPLE) * len(LEAVES.split()) == CLUE_WORDS
+    assert len(VISIT.split()) + len(QUESTION.split()) == WORDS_AFTER
+    words, _ = samples(make_task("story", CLUE_WORDS + WORDS_AFTER), 3)
     for story in words.argmax(-1):
         assert parts_of(decode(story))["before"] == ""
 

@@ -15,20 +15,20 @@ import pytest
 
 from gradient_horizon.cells import activations
 from gradient_horizon.cells.activations import ACTIVATIONS
-from gradient_horizon.experiments import networks, population
-from gradient_horizon.measures import jacobian_norms, lyapunov, singular_values
+from gradient_horizon.experiments import grid, networks
+from gradient_horizon.measures import jacobian_products, singular_values, volume_growth
 from gradient_horizon.measures import trajectory as trajectories
 from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.numerics import lapack, lu, sums, underflow
-from gradient_horizon.numerics.derivatives import pull, push
+from gradient_horizon.numerics.derivatives import jvp_columns, vjp_rows
 from gradient_horizon.theory import fixed_point, moments
 from gradient_horizon.verify import SECTIONS, floating_point, long_products, mean_field, random_matrices, report, verify
-from gradient_horizon.verify.comparison import Line, extrapolated, product_rounding, worst
+from gradient_horizon.verify.comparison import Comparison, extrapolated, product_rounding, worst
 
 
 def test_every_law_holds_could_fail_and_is_on_the_page():
     sections = verify()
-    lines = [line for section in sections for line in section.lines]
+    lines = [line for section in sections for line in section.comparisons]
     assert [line.law for line in lines if not line.passed] == []
     assert len(lines) >= 25
     assert len({line.law for line in lines}) == len(lines)
@@ -51,10 +51,10 @@ def assert_can_fail(lines):
 
 
 def assert_is_one_file_with_figures(sections):
-    text = report.as_html(sections, report.made(full=False, seconds=1.0))
+    text = report.as_html(sections, report.provenance(full=False, seconds=1.0))
     assert text.count("data:image/png;base64,") == 4
     assert not re.search(r'(src|href)="(?!data:)', text)
-    assert text.count('<tr class="pass">') == sum(len(section.lines) for section in sections)
+    assert text.count('<tr class="pass">') == sum(len(section.comparisons) for section in sections)
     assert '<tr class="fail">' not in text
     assert report.verdict(sections) == (f"All {text.count('<tr class=')} laws hold.", [])
 
@@ -67,11 +67,13 @@ def sabotage(monkeypatch):
         if target is not None:
             set_it = monkeypatch.setitem if isinstance(target, dict) else monkeypatch.setattr
             set_it(target, name, replacement)
-        population.program.cache_clear()
-        return [line.law for section in verify(sections={"": checks}) for line in section.lines if not line.passed]
+        grid.program.cache_clear()
+        return [
+            line.law for section in verify(sections={"": checks}) for line in section.comparisons if not line.passed
+        ]
 
     yield failed
-    population.program.cache_clear()
+    grid.program.cache_clear()
 
 
 def named(laws, words):
@@ -84,12 +86,12 @@ def test_a_wrong_order_of_the_product_is_caught(sabotage, monkeypatch):
     def wrong(multiply):
         return lambda flat_step, params, h, x, matrix: (
             matrix @ multiply(flat_step, params, h, x, jnp.eye(len(h), dtype=h.dtype))
-            if multiply is push
+            if multiply is jvp_columns
             else multiply(flat_step, params, h, x, jnp.eye(len(h), dtype=h.dtype)) @ matrix
         )
 
-    monkeypatch.setattr(jacobian_norms, "push", wrong(push))
-    laws = sabotage([floating_point.order], jacobian_norms, "pull", wrong(pull))
+    monkeypatch.setattr(jacobian_products, "jvp_columns", wrong(jvp_columns))
+    laws = sabotage([floating_point.order], jacobian_products, "vjp_rows", wrong(vjp_rows))
     assert len(named(laws, "order of the product")) == 2
 
 
@@ -140,12 +142,12 @@ def test_one_exponent_for_the_whole_matrix_is_caught(sabotage):
     for digits in ("float32", "float64"):
         assert [law for law in named(laws, "16 units") if digits in law]
     assert named(laws, "2 units in every vector that hand over, ‖M‖_F at every lag from the start, float32")
-    assert named(laws, "a product of which float32 loses a part")
+    assert named(laws, "a product with a part")
 
 
 def test_lags_in_the_wrong_order_are_caught(sabotage):
     laws = sabotage(
-        [floating_point.order, floating_point.state], jacobian_norms, "_outward", lambda values, anchor: values
+        [floating_point.order, floating_point.state], jacobian_products, "_outward", lambda values, anchor: values
     )
     assert named(laws, "order of the product: ∂h_T/∂h_t")
     assert not named(laws, "order of the product: ∂h_t/∂h_0")
@@ -156,7 +158,7 @@ def test_slopes_of_a_state_that_dies_away_are_caught(sabotage):
         return rollout(*arguments, **settings)
 
     assert named(
-        sabotage([floating_point.dying_state], networks, "rollout", plain), "ReLU without bias and input: log‖M‖"
+        sabotage([floating_point.dying_state], networks, "rollout", plain), "ReLU without bias or input: log‖M‖"
     )
 
 
@@ -183,7 +185,9 @@ def test_noise_for_a_zero_is_caught(sabotage):
 
 
 def test_what_is_flushed_on_the_way_is_caught(sabotage):
-    assert named(sabotage([long_products.hand_over], lyapunov, "_THIN", 0.0), "their largest exponent, by one vector")
+    assert named(
+        sabotage([long_products.hand_over], volume_growth, "_THIN", 0.0), "their largest exponent from one vector"
+    )
 
 
 def test_gauss_and_hermites_nodes_are_caught(sabotage):
@@ -204,26 +208,26 @@ def test_a_norm_for_a_radius_is_caught(sabotage):
 
 def test_a_check_that_raises_is_a_line_that_fails():
     def broken(full):
-        yield Line("good", "none", 1.0, 1.0, 0.0, "exact")
+        yield Comparison("good", "none", 1.0, 1.0, 0.0, "exact")
         raise RuntimeError("no luck\nat all")
 
     (section,) = verify(sections={"one": [broken]})
-    assert [(line.law, line.passed) for line in section.lines] == [
+    assert [(line.law, line.passed) for line in section.comparisons] == [
         ("good", True), ("broken: stopped by RuntimeError: no luck", False)
     ]  # fmt: skip
     said = "1 of 2 laws fail (and those that 1 stopped checks did not come to):"
     assert report.verdict([section]) == (said, ["broken: stopped by RuntimeError: no luck"])
-    assert "in broken" in section.lines[1].trace
+    assert "in broken" in section.comparisons[1].trace
     assert "<details><summary>traceback</summary><pre>Traceback" in report.as_html([section], "today")
     assert '<tr class="fail">' in report.as_html([section], "")
 
 
 def test_lines():
-    assert Line("", "", math.nan, math.nan, 0.0, "").passed
-    assert Line("", "", -math.inf, -math.inf, 0.0, "").passed
-    assert not Line("", "", -math.inf, -1e300, 1.0, "").passed
-    assert Line("", "", 1.0, 0.0, 0.1, "", bound=True).passed
-    assert not Line("", "", 1.0, 1.2, 0.1, "", bound=True).passed
+    assert Comparison("", "", math.nan, math.nan, 0.0, "").passed
+    assert Comparison("", "", -math.inf, -math.inf, 0.0, "").passed
+    assert not Comparison("", "", -math.inf, -1e300, 1.0, "").passed
+    assert Comparison("", "", 1.0, 0.0, 0.1, "", bound=True).passed
+    assert not Comparison("", "", 1.0, 1.2, 0.1, "", bound=True).passed
     chosen = worst("law", "", [1.0, 2.0, 3.0], [1.1, 2.0, 3.2], [0.5, 0.5, 0.5], "")
     assert (chosen.law, chosen.predicted, chosen.measured) == ("law (worst of 3)", 3.0, 3.2)
     assert not worst("", "", [1.0, 2.0], [1.0, math.nan], 0.1, "").passed
@@ -276,12 +280,12 @@ from gradient_horizon.ensembles import process
 process.prepare_own()
 process.prepare_own = lambda: None
 from gradient_horizon.verify import floating_point, suite
-from gradient_horizon.verify.comparison import Line
+from gradient_horizon.verify.comparison import Comparison
 def odd(full):
     if "wait" in sys.argv:
         print("waiting", flush=True)
         time.sleep(100)
-    yield Line("an [odd] law", "none", 1.0, 2.0 if "fail" in sys.argv else 1.0, 0.5, "exact")
+    yield Comparison("an [odd] law", "none", 1.0, 2.0 if "fail" in sys.argv else 1.0, 0.5, "exact")
 suite.SECTIONS = {"few": (floating_point.kinks, odd)}
 sys.exit(cli.main(["verify", "-o", "few.html"]))
 """

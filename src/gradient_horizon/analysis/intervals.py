@@ -34,8 +34,8 @@ def widest_half(trials: int) -> float:
     """Return half the width of `share`'s interval where it is widest, at half the `trials`; NaN without trials."""
     if not trials:
         return math.nan
-    found = share(trials // 2, trials)
-    return (found.upper - found.lower) / 2
+    interval = share(trials // 2, trials)
+    return (interval.upper - interval.lower) / 2
 
 
 def least_difference(trials: int) -> int | None:
@@ -81,10 +81,10 @@ def area_under_curve(
     area = float(wins.sum() / (successes.sum() * failures.sum()))
     if k == 1:
         return Interval(area, 0.0, 1.0)
-    drawn = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), RESAMPLES).astype(float)
-    every = (drawn @ successes) * (drawn @ failures)
+    resamples = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), RESAMPLES).astype(float)
+    every = (resamples @ successes) * (resamples @ failures)
     has_both = every > 0
-    areas = np.sum((drawn @ wins) * drawn, axis=1)[has_both] / every[has_both]
+    areas = np.sum((resamples @ wins) * resamples, axis=1)[has_both] / every[has_both]
     if np.ptp(areas) < 1e-12:
         return Interval(area, *newcombe_limits(area, int(np.sum(successes > 0)), int(np.sum(failures > 0))))
     beyond = stats.norm.cdf(-math.sqrt(k / (k - 1)) * stats.t.ppf((1 + LEVEL) / 2, k - 1))

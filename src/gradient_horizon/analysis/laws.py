@@ -21,7 +21,7 @@ _NO_GROWTH = 5e-14  # |½ log χ| below which the averages cannot tell growth fr
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Law:
     """The theoretical growth of ‖M‖_F: at every N, lag and seed if `is_exact`, otherwise in the limit of large N.
 
     `gain` converts the weight scale of the settings to that of Gaussian weights, W_ij ~ N(0, (`gain` g)²/N).
@@ -59,7 +59,7 @@ def _log_growth(activation: str, weight_scale: float, bias_scale: float, input_v
     return mean_field(activation, weight_scale, bias_scale, input_variance).log_growth
 
 
-def prediction(settings: Mapping[str, Any]) -> Prediction | None:
+def law_for(settings: Mapping[str, Any]) -> Law | None:
     """Return the law for the growth of ‖M‖_F under these settings; None if there is none in closed form.
 
     (Also None if the jobs differ in a setting that the law depends on, which is then missing from `settings`.)
@@ -72,25 +72,25 @@ def prediction(settings: Mapping[str, Any]) -> Prediction | None:
     """
     cell, weights = settings.get("cell"), settings.get("weights")
     if cell == "linear" and weights in ("orthogonal", "identity"):
-        return Prediction("linear", is_exact=True)
+        return Law("linear", is_exact=True)
     if cell not in _MEAN_FIELD or weights not in ("gaussian", "unit_normal"):
         return None
     if weights == "unit_normal" and "hidden_size" not in settings:
         return None
     gain = 1.0 if weights == "gaussian" else settings["hidden_size"] ** 0.5
     if cell in names.HOMOGENEOUS_CELLS:
-        return Prediction(cell, gain)
+        return Law(cell, gain)
     if not {"inputs", "bias_scale"} <= settings.keys():
         return None
     if settings["inputs"] == "none":
-        return Prediction(cell, gain, settings["bias_scale"])
+        return Law(cell, gain, settings["bias_scale"])
     if not {"hidden_size", "input_size", "input_scale", "noise_scale"} <= settings.keys():
         return None
     entries = settings["hidden_size"] if settings["input_size"] is None else settings["input_size"]
     if settings["inputs"] != "noise" or entries < _FEWEST_INPUTS:
         return None
     variance = (settings["input_scale"] * settings["noise_scale"]) ** 2
-    return Prediction(cell, gain, settings["bias_scale"], variance)
+    return Law(cell, gain, settings["bias_scale"], variance)
 
 
 def exponents_at_rest(

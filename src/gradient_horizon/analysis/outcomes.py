@@ -7,7 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from gradient_horizon.analysis.intervals import Interval, area_under_curve, share
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.measures.horizon import horizon_of
 
 AXES = ("learning_rate", "clip_threshold", "weight_scale", "seed")  # of the networks of one job
 
@@ -44,7 +44,7 @@ def final_error(data: xr.Dataset) -> xr.DataArray:
     return error.isel(update=-1, drop=True).copy(data=held(error.values)[..., -1]).where(~has_diverged(data))
 
 
-def at_best(data: xr.Dataset, axes: Collection[str]) -> tuple[xr.Dataset, dict[str, float]]:
+def best_over(data: xr.Dataset, axes: Collection[str]) -> tuple[xr.Dataset, dict[str, float]]:
     """Select, from one job's `data`, the values of `axes` with which most networks solved their task.
 
     Ties are broken by the lowest mean final error, a diverged network counting as 1. Also returns the selected values,
@@ -78,10 +78,10 @@ def initial_growth(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
 def initial_horizon(data: xr.Dataset) -> Float[np.ndarray, "*networks"]:
     """Return the gradient horizon of each of one job's networks before the first update; T + 1 if it lies beyond T."""
     size = float(data["state_size"])
-    return gradient_horizon(initial_log_norms(data) + 0.5 * np.log(size), int(size))[0]
+    return horizon_of(initial_log_norms(data) + 0.5 * np.log(size), int(size))[0]
 
 
-def foretold(data: xr.Dataset) -> Interval | None:
+def horizon_auc(data: xr.Dataset) -> Interval | None:
     """Return how well the initial gradient horizon predicts which networks of a job solve their task.
 
     The AUC of `area_under_curve`. Networks with the same seed, which have one W⁰ at all weight scales, form a cluster.

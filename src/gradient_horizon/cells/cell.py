@@ -5,20 +5,18 @@ params = cell.init(key, weight_scale=1.2)
 state, _ = jax.lax.scan(lambda h, x: (cell.step(params, h, x), None), cell.initial_state(), xs)
 """
 
-import math
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 from gradient_horizon import names
-from gradient_horizon.cells.gru import GRUCell
-from gradient_horizon.cells.lstm import LSTMCell
-from gradient_horizon.cells.vanilla import Affine, plain_cell
-from gradient_horizon.numerics.arrays import Factors, Number, PyTree, RandomKey
+from gradient_horizon.cells.vanilla import Affine
+from gradient_horizon.names import declare
+from gradient_horizon.numerics.arrays import Factors, PyTree, RandomKey
 
 
 @runtime_checkable
@@ -96,26 +94,35 @@ class Cell(Protocol):
         ...
 
 
-def make_cell(
-    name: str, hidden_size: int, input_size: int = 0, *, leak: Number = 0.5, forget_bias: Number = 0.0
-) -> Cell:
-    """Return the cell `name`: linear, tanh, relu, hard_tanh, erf, sigmoid, leaky_tanh, gru or lstm.
+def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any) -> Cell:
+    """Return the cell `name`, one of `names.CELLS`.
 
-    `leak`, in (0, 1], is used only by leaky_tanh; `forget_bias`, any finite number, only by lstm; both may be traced.
-    Raises `ValueError` for an unknown name, or an invalid size, leak or bias.
+    `settings` are the cell's own, which may be traced: `leak` of leaky_tanh, in (0, 1]; `forget_bias` of lstm, any
+    finite number. Those of other cells are ignored. Raises `ValueError` for an unknown name or setting, and for an
+    invalid size or value.
     """
     if name not in names.CELLS:
         raise ValueError(f"cell: {name!r} is unknown; allowed: {', '.join(names.CELLS)}")
     if hidden_size < 1 or input_size < 0:
         raise ValueError(f"hidden_size, input_size: {hidden_size}, {input_size}; allowed: at least 1, at least 0")
-    if not isinstance(leak, Tracer) and not 0 < leak <= 1:
-        raise ValueError(f"leak: {leak}; allowed: above 0, at most 1")
-    if not isinstance(forget_bias, Tracer) and not math.isfinite(forget_bias):
-        raise ValueError(f"forget_bias: {forget_bias}; allowed: any finite number")
-    if name == "gru":
-        return GRUCell(hidden_size, input_size)
-    if name == "lstm":
-        return LSTMCell(hidden_size, input_size, forget_bias)
-    if name == "leaky_tanh":
-        return replace(plain_cell("tanh", hidden_size, input_size), name=name, leak=leak)
-    return plain_cell(name, hidden_size, input_size)
+    of_cells = {key: own for cell in declare.declared(declare.Cell).values() for key, own in cell.settings.items()}
+    for key, value in settings.items():
+        if key not in of_cells:
+            raise ValueError(f"{key}: {value!r} is no setting of a cell; allowed: {', '.join(of_cells)}")
+        if not isinstance(value, Tracer) and not of_cells[key].rule.accepts(_number(value)):
+            raise ValueError(f"{key}: {value}; allowed: {of_cells[key].rule.allowed}")
+    cell = declare.declared(declare.Cell)[name]
+    own = {key: settings.get(key, setting.default) for key, setting in cell.settings.items()}
+    return _as_pytree(cell.load()(*cell.arguments, hidden_size, input_size, **own))
+
+
+def _as_pytree(cell: Cell) -> Cell:
+    """Return `cell`, whose class is static for JAX's transformations unless it is registered as a pytree already."""
+    if jax.tree_util.all_leaves([cell]):
+        jax.tree_util.register_static(type(cell))
+    return cell
+
+
+def _number(value: Any) -> Any:
+    """Return an array of one number as a number of Python; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value

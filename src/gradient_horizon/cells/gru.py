@@ -8,8 +8,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell, stack
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import Factors, RandomKey, Vector
 from gradient_horizon.numerics.keys import named_key
+
+DECLARES = declare.Cell("gru", "gated recurrent unit", make="GRUCell")
 
 
 @jax.tree_util.register_dataclass

@@ -11,8 +11,18 @@ from jaxtyping import Array, Float
 
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.cells.vanilla import Affine, VanillaCell, VanillaParams, plain_cell, stack
+from gradient_horizon.names import declare, rules
 from gradient_horizon.numerics.arrays import Factors, Number, RandomKey
 from gradient_horizon.numerics.keys import named_key
+
+DECLARES = declare.Cell(
+    "lstm",
+    "long short-term memory",
+    make="LSTMCell",
+    settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "added to the bias of the forget gate")},
+    states=2,
+    blocks={"hidden": "h", "cell": "c"},
+)
 
 
 class LSTMState(NamedTuple):

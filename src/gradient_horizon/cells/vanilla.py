@@ -12,8 +12,32 @@ from jaxtyping import Array, Float
 
 from gradient_horizon.cells.activations import ACTIVATIONS, Activation
 from gradient_horizon.cells.weights import unit_weights
+from gradient_horizon.names import declare, rules
 from gradient_horizon.numerics.arrays import Factors, Number, RandomKey, Vector, available
 from gradient_horizon.numerics.keys import named_key, normal
+
+DECLARES = (
+    *(
+        declare.Cell(
+            name,
+            f"one matrix and the activation {name}",
+            make="plain_cell",
+            arguments=(name,),
+            family="linear",
+            one_path=True,
+            homogeneous=name in ("linear", "relu"),
+        )
+        for name in ("linear", "tanh", "relu", "hard_tanh", "erf", "sigmoid")
+    ),
+    declare.Cell(
+        "leaky_tanh",
+        "one matrix and tanh; a step replaces only a part of the state",
+        make="leaky_cell",
+        arguments=("tanh", "leaky_tanh"),
+        family="linear",
+        settings={"leak": declare.Setting(0.5, rules.FRACTION, "how much of the state one step replaces")},
+    ),
+)
 
 
 @jax.tree_util.register_dataclass
@@ -150,3 +174,8 @@ def stack(parts: Sequence[VanillaParams]) -> Affine:
 def plain_cell(activation: str, hidden_size: int, input_size: int) -> VanillaCell:
     """The cell h_t = φ(W h_{t-1} + U x_t + b); each gate of a gated cell is one of these, too."""
     return VanillaCell(activation, ACTIVATIONS[activation], hidden_size, input_size)
+
+
+def leaky_cell(activation: str, name: str, hidden_size: int, input_size: int, leak: Number) -> VanillaCell:
+    """The cell `name`, h_t = (1 - leak) h_{t-1} + leak φ(W h_{t-1} + U x_t + b)."""
+    return VanillaCell(name, ACTIVATIONS[activation], hidden_size, input_size, leak)

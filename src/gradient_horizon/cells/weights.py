@@ -11,15 +11,25 @@
 | sparse_outgoing | as many per column: each unit's outgoing weights, as in the code of that paper |
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradient_horizon import names
+from gradient_horizon.names import declare
 from gradient_horizon.numerics import lapack
 from gradient_horizon.numerics.arrays import Matrix, RandomKey, available
 from gradient_horizon.numerics.keys import normal, sized_key
+
+DECLARES = (
+    declare.Ensemble("gaussian", "N(0, 1/N) entries", make="_gaussian"),
+    declare.Ensemble("orthogonal", "uniform on the orthogonal group", make="_orthogonal"),
+    declare.Ensemble("identity", "the identity", make="_identity"),
+    declare.Ensemble("unit_normal", "N(0, 1) entries", make="_unit_normal"),
+    declare.Ensemble("np_rnn", "positive definite, largest eigenvalue 1", make="_np_rnn"),
+    declare.Ensemble("sparse", "at most 15 entries per row, spectral radius 1", make="_sparse"),
+    declare.Ensemble("sparse_outgoing", "at most 15 entries per column, spectral radius 1", make="_sparse_outgoing"),
+)
 
 SPARSE_ENTRIES = 15
 
@@ -61,22 +71,11 @@ def _sparse_outgoing(key: RandomKey, n: int, dtype: DTypeLike) -> Matrix:
     return _sparse(key, n, dtype).T
 
 
-_ENSEMBLES: dict[str, Callable[[RandomKey, int, DTypeLike], Matrix]] = {
-    "gaussian": _gaussian,
-    "orthogonal": _orthogonal,
-    "identity": _identity,
-    "unit_normal": _unit_normal,
-    "np_rnn": _np_rnn,
-    "sparse": _sparse,
-    "sparse_outgoing": _sparse_outgoing,
-}
-
-
 def unit_weights(name: str, key: RandomKey, n: int, dtype: DTypeLike = jnp.float32) -> Matrix:
     """Draw W⁰ of shape (`n`, `n`) from the ensemble `name` (see the table above).
 
     Raises `ValueError` for an unknown ensemble, and for float64 if JAX's 64-bit numbers are disabled.
     """
-    if name not in _ENSEMBLES:
-        raise ValueError(f"weights: {name!r} is unknown; allowed: {', '.join(_ENSEMBLES)}")
-    return _ENSEMBLES[name](key, n, available(dtype))
+    if name not in names.WEIGHTS:
+        raise ValueError(f"weights: {name!r} is unknown; allowed: {', '.join(names.WEIGHTS)}")
+    return declare.declared(declare.Ensemble)[name].load()(key, n, available(dtype))

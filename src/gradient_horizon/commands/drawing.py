@@ -6,36 +6,38 @@ written last, so that if a process ends while drawing, for whatever reason, the 
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import xarray as xr
 
 from gradient_horizon import __version__, figures
-from gradient_horizon.store import files, records
+from gradient_horizon.store import files, records, sweep_folders
 
-DRAWN = "figures.json"
+FIGURES = "figures.json"
 ENDINGS = (".pdf", ".png")
 
 
-def shown_by(folder: Path) -> str:
-    """Return a hash of what the figures of a sweep's folder should show.
-
-    This covers the names and checksums of its finished results, and the version of the package.
-    """
-    found = {}
-    for job in records.job_folders(folder):
+def finished(folder: Path) -> dict[str, str]:
+    """Return the checksums of the finished results in a sweep's folder, by the names of their jobs."""
+    checksums = {}
+    for job in sweep_folders.job_folders(folder):
         record = records.readable_record(job)
         if record is not None and records.state_of(job) == records.FINISHED:
-            found[job.name] = record.checksum
-    return hashlib.sha256(json.dumps([__version__, found], sort_keys=True).encode()).hexdigest()
+            checksums[job.name] = record.checksum
+    return checksums
 
 
-def _drawn(folder: Path) -> tuple[str, dict[str, str]]:
+def shown_by(checksums: Mapping[str, str]) -> str:
+    """Return a hash of what figures of these results show, which also covers the version of the package."""
+    return hashlib.sha256(json.dumps([__version__, dict(checksums)], sort_keys=True).encode()).hexdigest()
+
+
+def _record_of(folder: Path) -> tuple[str, dict[str, str]]:
     """Return what the figures there were drawn from, and a hash of each of their files; both empty if unknown."""
     try:
-        drawn = json.loads(files.read_regular(folder / DRAWN))
-        return drawn["shows"], {name: drawn["files"][name] for name in drawn["files"] if _is_figure(name)}
+        record = json.loads(files.read_regular(folder / FIGURES))
+        return record["shows"], {name: record["files"][name] for name in record["files"] if _is_figure(name)}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return "", {}
 
@@ -44,10 +46,10 @@ def _is_figure(name: str) -> bool:
     return Path(name).name == name and name.endswith(ENDINGS)
 
 
-def standing(folder: Path, shows: str) -> list[Path] | None:
+def current(folder: Path, shows: str) -> list[Path] | None:
     """Return the files of the existing figures if they show what they should; None if they have to be drawn."""
-    drawn_from, checksums = _drawn(folder)
-    if drawn_from != shows:
+    source, checksums = _record_of(folder)
+    if source != shows:
         return None
     paths = [folder / name for name in checksums]
     try:
@@ -62,18 +64,18 @@ def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None
 
     Figures of an earlier drawing that are no longer made are removed. `check` is called before each figure.
     """
-    with records.writing(folder):
+    with sweep_folders.writing(folder):
         return _draw(folder, dataset, shows, check)
 
 
 def _draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None]) -> list[Path]:
-    before = _drawn(folder)[1]
+    before = _record_of(folder)[1]
     paths: list[Path] = []
     for name, figure in figures.sweep_figures(dataset).items():
         check()
         paths += figures.save(figure, folder / name)
     for name in before.keys() - {path.name for path in paths}:
         (folder / name).unlink(missing_ok=True)
-    drawn = {"shows": shows, "files": {path.name: records.file_checksum(path) for path in paths}}
-    files.write_atomically(folder / DRAWN, json.dumps(drawn, indent=1).encode() + b"\n")
+    record = {"shows": shows, "files": {path.name: records.file_checksum(path) for path in paths}}
+    files.write_atomically(folder / FIGURES, json.dumps(record, indent=1).encode() + b"\n")
     return paths

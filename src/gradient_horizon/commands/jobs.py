@@ -14,20 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from gradient_horizon import __version__
 from gradient_horizon.commands import interrupts
-from gradient_horizon.commands.progress import Tally
+from gradient_horizon.commands.progress import ProgressMeter
 from gradient_horizon.ensembles import devices
-from gradient_horizon.settings.schema import (
-    Config,
-    as_dict,
-    checked,
-    content_hash,
-    cut,
-    deciding,
-    networks_of,
-    spelt_short,
-)
+from gradient_horizon.settings.identity import as_dict, content_hash, deciding, networks_of, spelt_short
+from gradient_horizon.settings.schema import Config
+from gradient_horizon.settings.validation import checked
 from gradient_horizon.store import files, provenance, records
-from gradient_horizon.store.checkpoints import Parts, TooManyNetworksError
+from gradient_horizon.store.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -67,9 +60,9 @@ class Job:
     def networks(self) -> int:
         return networks_of(self.config)
 
-    def record(self) -> records.Record:
+    def record(self) -> records.JobRecord:
         """Return a record which states that this process computes the job from now on."""
-        return records.Record(
+        return records.JobRecord(
             *(records.RUNNING, self.hash, spelt_short(deciding(self.config)), self.swept),
             networks=self.networks,
             job=self.name,
@@ -162,23 +155,23 @@ def _announced(job: Job) -> Iterator[bool]:
 
 
 @contextmanager
-def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[Callable[[], None]]:
+def _heartbeat(folder: Path, record: records.JobRecord, meter: ProgressMeter) -> Iterator[Callable[[], None]]:
     """Regularly update the job's record to show that it runs and how far it is, unless another process has taken it.
 
     Yields a function that raises `TakenError` once this has been noticed.
     """
-    ended, taken = threading.Event(), threading.Event()
+    ended, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
         while not ended.wait(records.HEARTBEAT):
             if not records.is_held(folder, record):
-                taken.set()
+                lost.set()
                 return
             with suppress(OSError):  # a full disk: the job itself will report it
-                records.write_record(folder, _now(record, tally))
+                records.write_record(folder, _now(record, meter))
 
     def check() -> None:
-        if taken.is_set():
+        if lost.is_set():
             raise TakenError(folder)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -190,9 +183,9 @@ def _heartbeat(folder: Path, record: records.Record, tally: Tally) -> Iterator[C
         thread.join()
 
 
-def _now(record: records.Record, tally: Tally) -> records.Record:
+def _now(record: records.JobRecord, meter: ProgressMeter) -> records.JobRecord:
     """Return the record with the current time and progress."""
-    return replace(record, changed=time.time(), done=tally.done, left=tally.left)
+    return replace(record, changed=time.time(), done=meter.done, left=meter.left)
 
 
 def write_settings(job: Job) -> None:
@@ -248,24 +241,24 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
     files.clear_unfinished(job.folder)
     record = job.record()
     records.write_record(job.folder, record)
-    tally = Tally(job.networks)
+    meter = ProgressMeter(job.networks)
 
     def check() -> None:
         if not records.is_held(job.folder, record):
             raise TakenError(job.folder)
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
-        with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, tally) as beating:
+        with _logging_to(job.folder / LOG), _heartbeat(job.folder, record, meter) as beating:
 
-            def heard(networks: float) -> None:
+            def progressed(networks: float) -> None:
                 interrupts.check()
                 beating()
-                tally.add(networks)
+                meter.add(networks)
                 report(networks)
 
             _log.info("job %s", job.folder.name)
-            checksum, picture = _compute(job, heard, begun, check)
+            checksum, picture = _compute(job, progressed, start, check)
             _log.info("finished")
         check()
     except BaseException as error:
@@ -274,16 +267,16 @@ def execute(job: Job, report: Callable[[float], None]) -> None:
             check()
         if records.is_held(job.folder, record):
             reason = INTERRUPTED if stopped else f"{type(error).__name__}: {error}".splitlines()[0]
-            _record_failure(job.folder, replace(_now(record, tally), state=records.FAILED, error=reason))
+            _record_failure(job.folder, replace(_now(record, meter), state=records.FAILED, error=reason))
         raise
-    wall_time = time.perf_counter() - begun
+    wall_time = time.perf_counter() - start
     finished = replace(
-        _now(record, tally), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
+        _now(record, meter), state=records.FINISHED, checksum=checksum, wall_time=wall_time, picture=picture
     )
     records.write_record(job.folder, finished)
 
 
-def _record_failure(folder: Path, record: records.Record) -> None:
+def _record_failure(folder: Path, record: records.JobRecord) -> None:
     """Write the traceback into the job's log, and the reason for the failure into its record."""
     for write in (
         lambda: files.append(folder / LOG, traceback.format_exc()),
@@ -295,25 +288,25 @@ def _record_failure(folder: Path, record: records.Record) -> None:
             _log.warning("%s: could not record the failure", folder)
 
 
-def _compute(job: Job, report: Callable[[float], None], begun: float, check: Callable[[], None]) -> tuple[str, str]:
+def _compute(job: Job, report: Callable[[float], None], start: float, check: Callable[[], None]) -> tuple[str, str]:
     """Measure and write the result; return its checksum, and the reason if a requested quick look is missing.
 
     `check` raises if the result must no longer be written.
     """
     from gradient_horizon.store import datasets
 
-    parts = job.folder / PARTS
+    checkpoints = job.folder / PARTS
     for name in (records.RESULT, f"{QUICK_LOOK}.png"):
         files.check_place(job.folder / name)
-    files.check_folder(parts)
+    files.check_folder(checkpoints)
     write_settings(job)
     if job.config.force:
-        files.remove_tree(parts)
-    dataset = _measured(job.config, parts, provenance.made_by(job.hash), report)
-    dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - begun))
+        files.remove_tree(checkpoints)
+    dataset = _result(job.config, checkpoints, provenance.made_by(job.hash), report)
+    dataset.attrs.update(provenance.attributes(job.config, job.hash, job.swept, time.perf_counter() - start))
     checksum = datasets.save(dataset, job.folder / records.RESULT, check=check)
     picture = _draw_quick_look(dataset, job.folder) if job.config.quick_look else ""
-    files.remove_tree(parts)
+    files.remove_tree(checkpoints)
     return checksum, picture
 
 
@@ -355,32 +348,34 @@ def _draw_quick_look(dataset: "xr.Dataset", folder: Path) -> str:
     return ""
 
 
-def _measured(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
+def _result(config: Config, folder: Path, made_by: str, report: Callable[[float], None]) -> "xr.Dataset":
     """Return the result, resuming from what `folder` already holds of it.
 
     If there are more networks than should be held at once, they are measured in slabs, each stored as a result of its
     own in `folder` until the whole is written from them.
     """
     from gradient_horizon import experiments
-    from gradient_horizon.store import datasets
+    from gradient_horizon.store import datasets, joining
 
-    parts = Parts(folder, made_by, budget=devices.memory_budget(config.memory_budget))
-    try:
-        return experiments.measure(config, report, parts)
-    except TooManyNetworksError as error:
-        pieces = cut(config, error.most)
-    slabs = []
-    for index, piece in enumerate(pieces):
-        slab = folder / f"slab-{index:05d}"
-        files.check_folder(slab)
-        slabs.append(slab)
-        settings = content_hash({**deciding(piece), "made_by": made_by})
-        if records.is_finished(slab, settings):
-            report(networks_of(piece))
+    slabs = experiments.slabs(config, devices.memory_budget(config.memory_budget))
+    if len(slabs) == 1:
+        return experiments.measure(config, report, _checkpoints(config, folder, made_by))
+    folders = []
+    for index, slab in enumerate(slabs):
+        own = folder / f"slab-{index:05d}"
+        files.check_folder(own)
+        folders.append(own)
+        settings = content_hash({**deciding(slab), "made_by": made_by})
+        if records.is_finished(own, settings):
+            report(networks_of(slab))
             continue
-        dataset = _measured(piece, slab / PARTS, made_by, report)
-        files.make_folder(slab)
-        checksum = datasets.save(dataset, slab / records.RESULT)
-        records.write_record(slab, records.Record(records.FINISHED, settings, {}, {}, checksum))
-        files.remove_tree(slab / PARTS)
-    return datasets.concatenated([datasets.open_job(slab, lazy=True) for slab in slabs])
+        dataset = experiments.measure(slab, report, _checkpoints(slab, own / PARTS, made_by))
+        files.make_folder(own)
+        checksum = datasets.save(dataset, own / records.RESULT)
+        records.write_record(own, records.JobRecord(records.FINISHED, settings, {}, {}, checksum))
+        files.remove_tree(own / PARTS)
+    return joining.concatenated([datasets.open_job(own, lazy=True) for own in folders])
+
+
+def _checkpoints(config: Config, folder: Path, made_by: str) -> Checkpoints:
+    return Checkpoints(folder, made_by, budget=devices.memory_budget(config.memory_budget))

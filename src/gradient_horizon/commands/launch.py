@@ -8,13 +8,12 @@ import importlib
 import json
 import logging
 import math
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,14 +27,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gradient_horizon.commands import interrupts, jobs, sweep
 from gradient_horizon.commands.sweep import Outcome, Sweep
 from gradient_horizon.ensembles import devices, process
-from gradient_horizon.settings import launchers
-from gradient_horizon.store import files, records, standings
+from gradient_horizon.settings import compose, launchers
+from gradient_horizon.store import files, job_status, records, sweep_folders
 
-FOLDER = "launcher"  # in the sweep's folder, for the launchers' files
-ALIVE = "alive"  # in each command's own folder there; locked as long as the command lives
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
-Tell = Callable[[list[standings.Standing]], None]
+Show = Callable[[list[job_status.JobStatus]], None]
 
 
 class _LostError(Exception):
@@ -64,8 +61,8 @@ def work(folder: str, swept: Sequence[str], cores: int | None, task: DictConfig)
     sweep.run(todo, lambda job: lambda networks: None)
 
 
-def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outcome:
-    """Launch `todo`, `pack` jobs per task, and wait for them; `tell` is called regularly with their standings.
+def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, show: Show) -> Outcome:
+    """Launch `todo`, `pack` jobs per task, and wait for them; `show` is called regularly with their status.
 
     Jobs that are being computed by the tasks of another command are waited for as well.
     """
@@ -82,18 +79,14 @@ def run(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell) -> Outc
     if not fit:
         return Outcome(failed, [])
     todo = fit
-    folder = planned.folder.resolve()
-    files.make_folder(folder / FOLDER)
-    own = folder / FOLDER / os.urandom(8).hex()  # for this command alone; nobody can have put links there
-    files.make_folder(own)
-    with files.locked(own / ALIVE, wait=True):
-        outcome = _launched(planned, todo, pack, tell, own, cores)
+    with sweep_folders.launching(planned.folder.resolve()) as own:
+        outcome = _launched(planned, todo, pack, show, own, cores)
     if not outcome.failed:
         files.remove_tree(own)
     return Outcome([*failed, *outcome.failed], [])
 
 
-def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, own: Path, cores: int | None) -> Outcome:
+def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, show: Show, own: Path, cores: int | None) -> Outcome:
     """Launch `todo` from the folder `own`, and wait until every job has ended, wherever it ran."""
     assert planned.launcher is not None
     names = [job.name for job in todo]
@@ -104,7 +97,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
         # it warns every few seconds if SLURM has no accounting
         logging.getLogger("submitit").setLevel(logging.ERROR)
     try:
-        with _following(todo, tell):
+        with _following(todo, show):
             task = partial(work, str(planned.folder.resolve()), list(todo[0].swept), cores)
             launcher = _launcher(planned.launcher, own, task)
             launcher.launch([[f"+jobs={json.dumps(task)}"] for task in tasks], 0)
@@ -115,43 +108,22 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, tell: Tell, o
     while (outcome := _outcome(todo, error)).elsewhere:
         interrupts.check()
         time.sleep(SECONDS)
-        tell([standings.standing_of(job.folder, job.networks) for job in todo])
+        show([job_status.status_of(job.folder, job.networks) for job in todo])
     return outcome
 
 
-def clear(folder: Path) -> None:
-    """Remove launcher files of commands that have ended from a sweep's folder, once all its jobs are finished.
-
-    Until then these files hold the output of tasks, and the instructions for tasks that are still waiting.
-    """
-    kept = folder / FOLDER
-    if not kept.is_dir() or kept.is_symlink():
-        return
-    if any(records.state_of(job) != records.FINISHED for job in records.job_folders(folder)):
-        return
-    for own in kept.iterdir():
-        with suppress(OSError):
-            files.check_folder(own)
-            with files.locked(own / ALIVE, wait=False) as is_free:
-                pass
-            if is_free:
-                files.remove_tree(own)
-    with suppress(OSError):  # another command still has something there
-        kept.rmdir()
-
-
 @contextmanager
-def _following(todo: Sequence[jobs.Job], tell: Tell) -> Iterator[None]:
-    """Call `tell` regularly with the standings of the jobs; raise `_LostError` if some are lost and none runs for long.
+def _following(todo: Sequence[jobs.Job], show: Show) -> Iterator[None]:
+    """Call `show` regularly with the status of the jobs; raise `_LostError` if some are lost and none runs for long.
 
     A launcher may not notice that one of its own tasks was killed.
     """
     ended, gave_up = threading.Event(), threading.Event()
 
     def look() -> set[str]:
-        told = [standings.standing_of(job.folder, job.networks) for job in todo]
-        tell(told)
-        return {job.state for job in told}
+        statuses = [job_status.status_of(job.folder, job.networks) for job in todo]
+        show(statuses)
+        return {job.state for job in statuses}
 
     def follow() -> None:
         quiet = 0.0
@@ -187,8 +159,8 @@ def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | No
     """
     gibibytes = devices.memory_budget(None) / 2**30
     if launcher["_target_"] == launchers.JOBLIB.target:
-        asked = launcher["n_jobs"]
-        workers = min(tasks, asked if asked > 0 else max(1, devices.cpu_count() + 1 + asked))
+        count = launcher["n_jobs"]
+        workers = min(tasks, count if count > 0 else max(1, devices.cpu_count() + 1 + count))
         return max(1, devices.cpu_count() // workers), gibibytes / workers
     if launcher["_target_"] == launchers.RAY.target:
         cores = int(launcher["ray"]["remote"].get("num_cpus") or 1)
@@ -197,11 +169,11 @@ def _share(launcher: dict[str, Any], tasks: int) -> tuple[int | None, float | No
 
 
 def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig], None]) -> Any:
-    with sweep.initialised() as composing:
+    with compose.initialised() as composing:
         master = composing([f"hydra.sweep.dir={json.dumps(str(folder))}", "hydra.sweep.subdir=tasks"])
         with open_dict(master):
-            kept = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}
-            master.hydra.launcher = OmegaConf.create({**settings, **kept})
+            output = {"submitit_folder": str(folder / "%j")} if "submitit_folder" in settings else {}
+            master.hydra.launcher = OmegaConf.create({**settings, **output})
         # a do-nothing callback has the methods that a job calls on the group of all callbacks
         context = HydraContext(GlobalHydra.instance().config_loader(), cast(Any, Callback()))
         return Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
@@ -210,10 +182,10 @@ def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig
 def _outcome(todo: Sequence[jobs.Job], error: str) -> Outcome:
     outcome = Outcome([], [])
     for job in todo:
-        told = standings.standing_of(job.folder, job.networks)
-        if told.state == records.RUNNING:
+        status = job_status.status_of(job.folder, job.networks)
+        if status.state == records.RUNNING:
             outcome.elsewhere.append(job)
-        elif told.state != records.FINISHED:
-            why = told.why or error or "it was not started"
-            outcome.failed.append((job, f"{told.state}: {why}" if told.state != records.FAILED else why))
+        elif status.state != records.FINISHED:
+            why = status.why or error or "it was not started"
+            outcome.failed.append((job, f"{status.state}: {why}" if status.state != records.FAILED else why))
     return outcome

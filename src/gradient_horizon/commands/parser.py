@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -18,9 +18,9 @@ import argcomplete
 import argcomplete.shell_integration
 
 from gradient_horizon import __version__
-from gradient_horizon.commands import actions, interrupts
-from gradient_horizon.commands.actions import DONE, FAILED, INTERRUPTED, WRONG, UsageError
-from gradient_horizon.settings.rules import SettingError, one_line
+from gradient_horizon.commands import interrupts, run, status, verify
+from gradient_horizon.commands.common import DONE, FAILED, INTERRUPTED, WRONG, UsageError, preset_names
+from gradient_horizon.names.rules import SettingError, one_line
 from gradient_horizon.store.files import Harmless
 from gradient_horizon.store.records import ResultError
 
@@ -32,10 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     output = Harmless(sys.stdout, "standard output")
     errors = Harmless(sys.stderr or io.StringIO(), "standard error")
+    debug = bool(os.environ.get("GRADIENT_HORIZON_DEBUG"))
     with contextlib.redirect_stdout(cast(Any, output)), contextlib.redirect_stderr(cast(Any, errors)):
         try:
             try:
-                return _run(arguments)
+                options = _parsed(arguments)
+                debug = debug or options.debug
+                return _run(options, debug=debug)
             finally:
                 output.flush()
                 if output.failed:
@@ -44,17 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _drop(output)
             return DONE
         except OSError as error:  # a full disk, a folder that cannot be written
-            if _debug(arguments):
+            if debug:
                 raise
             if error.filename == "standard output":
                 _drop(output)
             _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
             return FAILED
-
-
-def _debug(arguments: Sequence[str] | None) -> bool:
-    """True if errors are to be shown with their tracebacks."""
-    return bool(os.environ.get("GRADIENT_HORIZON_DEBUG")) or "--debug" in (arguments or sys.argv[1:])
 
 
 def _complain(line: str) -> None:
@@ -68,7 +66,7 @@ def _drop(output: Harmless) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     argcomplete.autocomplete(parser)
     options, rest = parser.parse_known_args(arguments)
@@ -76,17 +74,18 @@ def _run(arguments: Sequence[str] | None) -> int:
         if not hasattr(options, "overrides") or any(text.startswith("-") for text in rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         options.overrides += rest
-    if not hasattr(options, "command"):
-        parser.print_help()
-        return WRONG
+    return options
+
+
+def _run(options: argparse.Namespace, *, debug: bool) -> int:
     try:
         with interrupts.honoured():
-            status = options.command(options)
-            if status != INTERRUPTED:
+            end = options.command(options)
+            if end != INTERRUPTED:
                 interrupts.check()
-            return status
+            return end
     except (SettingError, ResultError, UsageError) as error:  # each message is one line
-        if _debug(arguments):
+        if debug:
             raise
         _complain(str(error))
         return WRONG
@@ -97,6 +96,11 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line."""
+
+    more_help: Callable[[], str] = staticmethod(lambda: "")  # appended to the help, and called for it alone
+
+    def format_help(self) -> str:
+        return super().format_help() + self.more_help()
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"gradient-horizon: {one_line(message)} (see {self.prog} --help)\n")
@@ -110,74 +114,100 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gradient-horizon {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of any error")
+    parser.set_defaults(command=lambda _: _help(parser))
     add = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser
 
-    run = add(
+    run_parser = add(
         "run",
         help="one job, or a sweep with -m",
         description="Run one job, or a sweep with -m (NAME=VALUE,VALUE runs each). Finished jobs are not run again.",
-        epilog="gradient-horizon settings lists every setting, its default and what it allows.",
+        epilog="gradient-horizon settings lists every setting, its default and its allowed values.",
     )
-    overrides = run.add_argument(
-        "overrides", nargs="*", metavar="NAME=VALUE", help="settings; +sweeps=NAME takes a preset"
+    overrides = run_parser.add_argument(
+        "overrides", nargs="*", metavar="NAME=VALUE", help="settings; +sweeps=NAME uses a preset"
     )
     overrides.completer = _complete_override  # type: ignore[attr-defined]
-    run.add_argument("-m", "--multirun", action="store_true", help="run every combination of NAME=VALUE,VALUE")
-    run.add_argument("--dry-run", action="store_true", help="say what would be computed, and stop")
-    run.set_defaults(command=actions.run)
+    run_parser.add_argument("-m", "--multirun", action="store_true", help="run every combination of NAME=VALUE,VALUE")
+    run_parser.add_argument("--dry-run", action="store_true", help="list the jobs that would be computed, and stop")
+    run_parser.set_defaults(command=run.run)
 
     settings = add(
         "settings",
-        help="every setting, its default and what it allows",
-        description="Every setting, its default and what it allows; of one experiment those that it reads.",
+        help="list every setting, its default and its allowed values",
+        description="List every setting, its default and its allowed values; for one experiment, those that it reads.",
     )
-    chosen = settings.add_argument(
-        "overrides", nargs="*", metavar="experiment=NAME", help="the settings of this experiment, with its defaults"
+    experiment = settings.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="experiment=NAME",
+        help="list the settings of this experiment, with its defaults",
     )
-    chosen.completer = _complete_override  # type: ignore[attr-defined]
+    experiment.completer = _complete_override  # type: ignore[attr-defined]
     settings.set_defaults(command=_settings)
 
     figures = add(
         "figures",
-        help="(re)build paper figures, running what they need and reusing what stands",
-        description="Run what each figure needs and is not finished, and draw into results/figures those whose data,"
-        " code or style has changed: PDF, PNG, the numbers as CSV, and a caption.",
-        epilog="A preset that makes no paper figure can be named too: its own figures are drawn into results/NAME.",
+        help="build the paper's figures, running only jobs that are not finished",
+        description="Run the unfinished jobs that each figure needs, and draw the figures whose data, code or style has"
+        " changed into results/figures: PDF, PNG, the numbers as CSV, and a caption.",
+        epilog="The name of a preset without a paper figure draws its own figures into results/NAME.",
     )
-    names = figures.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all of the paper")
-    names.completer = lambda prefix, **_: actions.preset_names(prefix)  # type: ignore[attr-defined]
-    figures.add_argument("--quick", action="store_true", help="small versions, into results/quick/figures")
+    names = figures.add_argument(
+        "names", nargs="*", metavar="NAME", help="figures to build; default: all figures of the paper"
+    )
+    names.completer = lambda prefix, **_: preset_names(prefix)  # type: ignore[attr-defined]
+    figures.add_argument("--quick", action="store_true", help="build small versions, into results/quick/figures")
     figures.add_argument(
-        "--draw-only", action="store_true", help="compute nothing; say what makes data that is missing"
+        "--draw-only", action="store_true", help="compute nothing; name the command that computes missing data"
     )
-    figures.set_defaults(command=actions.figures)
+    figures.more_help = _paper_figures
+    figures.set_defaults(command=run.figures)
 
-    status = add("status", help="finished, running, failed, lost and missing jobs of a sweep, and how long is left")
-    status.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
-    status.add_argument("--json", action="store_true", help="the same for programs to read")
-    status.set_defaults(command=actions.status)
+    status_parser = add(
+        "status", help="list a sweep's finished, running, failed, lost and missing jobs, and the time left"
+    )
+    status_parser.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
+    status_parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    status_parser.set_defaults(command=status.status)
 
-    collect = add("collect", help="join what is finished into one netCDF file")
+    collect = add("collect", help="join the finished jobs of a sweep into one netCDF file")
     collect.add_argument("folder", metavar="DIR", type=Path, help="a sweep's folder, results/NAME")
-    collect.add_argument("-o", "--output", metavar="FILE", type=Path, help="default: DIR/collected.nc")
-    collect.set_defaults(command=actions.collect)
+    collect.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="the file to write; default: DIR/collected.nc"
+    )
+    collect.set_defaults(command=status.collect)
 
-    verify = add(
+    verify_parser = add(
         "verify",
-        help="hold the package to every law that it can be held to, on one page",
-        description="Measure what closed forms, identities and known limits predict, and write one page of it.",
-        epilog="Exit status 1 where a law fails.",
+        help="check measurements against closed forms, identities and limits; write one page",
+        description="Measure what closed forms, identities and known limits predict, and write a page of comparisons.",
+        epilog="The exit status is 1 if a law fails.",
     )
-    verify.add_argument("--full", action="store_true", help="more networks and larger ones; takes some minutes")
-    verify.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, default=Path("verify.html"), help="default: verify.html"
+    verify_parser.add_argument("--full", action="store_true", help="use more and larger networks; takes some minutes")
+    verify_parser.add_argument(
+        *("-o", "--output"),
+        metavar="FILE",
+        type=Path,
+        default=Path("verify.html"),
+        help="the page to write; default: verify.html",
     )
-    verify.set_defaults(command=actions.verify)
+    verify_parser.set_defaults(command=verify.verify)
 
-    completion = add("completion", help="print the shell's completion code")
+    completion = add("completion", help="print shell completion code")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(command=_completion)
     return parser
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return WRONG
+
+
+def _paper_figures() -> str:
+    from gradient_horizon.figures import paper
+
+    return f"\nfigures of the paper:\n{paper.listing()}"
 
 
 def _complete_override(prefix: str, **_: Any) -> list[str]:
@@ -187,7 +217,7 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
     if not equals:
         return [f"{name}=" for name in (*schema.FIELDS, "+sweeps") if name.startswith(prefix)]
     if key == "+sweeps":
-        return [f"{key}={name}" for name in actions.preset_names("")]
+        return [f"{key}={name}" for name in preset_names("")]
     options = schema.FIELDS[key].metadata["rule"].options if key in schema.FIELDS else ()
     return [f"{key}={option}" for option in options]
 
@@ -195,18 +225,17 @@ def _complete_override(prefix: str, **_: Any) -> list[str]:
 def _settings(options: argparse.Namespace) -> int:
     import json
 
-    from gradient_horizon.commands import sweep
-    from gradient_horizon.settings import schema
+    from gradient_horizon.settings import compose, validation
 
-    own = sweep.experiments_defaults()
+    own = compose.experiments_defaults()
     if options.overrides:
         key, _, experiment = options.overrides[-1].partition("=")
         if key != "experiment" or len(options.overrides) > 1:
             raise UsageError(f"settings: {' '.join(options.overrides)!r} is not allowed; allowed: experiment=NAME")
-        schema.check_value("experiment", experiment)
-        print(schema.describe_settings(experiment, own.get(experiment)))
+        validation.check_value("experiment", experiment)
+        print(validation.describe_settings(experiment, own.get(experiment)))
         return DONE
-    print(schema.describe_settings())
+    print(validation.describe_settings())
     print("Defaults of single experiments (gradient-horizon settings experiment=NAME shows all that it reads):")
     for name, values in own.items():
         print(f"  experiment={name}: {', '.join(f'{key}={json.dumps(value)}' for key, value in values.items())}")

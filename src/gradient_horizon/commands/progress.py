@@ -6,7 +6,7 @@ import time
 WINDOW = 10.0  # seconds over which the pace is measured
 
 
-class Tally:
+class ProgressMeter:
     """Count finished networks, of `total`. The pace is measured from the first ones on, after compilation."""
 
     def __init__(self, total: int):

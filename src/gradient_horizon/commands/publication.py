@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,19 +19,20 @@ from gradient_horizon import __version__
 from gradient_horizon.commands.jobs import Job
 from gradient_horizon.commands.sweep import Sweep
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.paper import paper_figure
-from gradient_horizon.settings.schema import AXES, Config, as_dict, settings_of, spelt_short
+from gradient_horizon.figures.paper import FIGURES, paper_figure
+from gradient_horizon.settings.identity import as_dict, spelt_short
+from gradient_horizon.settings.schema import AXES, Config, settings_of
 from gradient_horizon.store import datasets, files, provenance, records
 
 ENDINGS = ("pdf", "png", "csv", "md")
-_MEASURED_ANEW = ("wall_time_seconds", "peak_memory_bytes")
-_ALWAYS_TOLD = ("experiment", "cell", "weights", "hidden_size", "steps", "precision", *AXES)
+_COSTS = ("wall_time_seconds", "peak_memory_bytes")
+_ALWAYS_SHOWN = ("experiment", "cell", "weights", "hidden_size", "steps", "precision", *AXES)
 
 
 def overrides_of(name: str, *, quick: bool) -> list[str]:
     """Return the overrides that make a figure's data: its preset, and with `quick` those that make it small."""
-    small = (*paper_figure(name).QUICK, "output=results/quick", "quick_look=false") if quick else ()
-    return [f"+sweeps={name}", *small]
+    small = (*FIGURES[name].quick, "output=results/quick", "quick_look=false") if quick else ()
+    return [f"+sweeps={FIGURES[name].preset}", *small]
 
 
 def command_of(name: str, *, quick: bool, force: bool = False) -> str:
@@ -61,7 +61,7 @@ def _data_hash(jobs: Iterable[xr.Dataset]) -> str:
     """Hash values, labels and attributes, except the time and memory that it took to compute them."""
     digest = hashlib.sha256()
     for data in jobs:
-        attributes = {key: np.asarray(value).tolist() for key, value in data.attrs.items() if key not in _MEASURED_ANEW}
+        attributes = {key: np.asarray(value).tolist() for key, value in data.attrs.items() if key not in _COSTS}
         digest.update(json.dumps(attributes, sort_keys=True).encode())
         for name in sorted(map(str, data.variables)):
             values = data[name].values
@@ -114,34 +114,33 @@ def build(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset], now: dict[str, st
 
 def caption(name: str, sweep: Sweep, jobs: Sequence[xr.Dataset]) -> str:
     """Return the caption in Markdown: what the figure shows, and the settings, number and origin of its networks."""
-    figure = paper_figure(name)
-    made = [data.attrs for data in jobs]
+    figure = FIGURES[name]
     networks = sum(job.networks for job in sweep.jobs)
     hashes = [f"- {job.name}: `{job.hash[:12]}`" for job in sweep.jobs]
     lines = [
-        f"# {figure.TITLE}",
-        figure.CAPTION,
+        f"# {figure.title}",
+        figure.caption,
         "\n".join(["| setting | value |", "|---|---|", *_setting_rows(sweep.jobs)]),
         "All other settings have their defaults, which `gradient-horizon settings` lists.",
-        f"{networks} networks in {len(sweep.jobs)} jobs, by gradient-horizon {_all(made, 'package_version')}, JAX"
-        f" {_all(made, 'jax_version')} and Python {_all(made, 'python_version')} on {_all(made, 'device')}; commit"
-        f" {_all(made, 'git_commit') or 'unknown'}. Drawn by gradient-horizon {__version__} and matplotlib"
+        f"{networks} networks in {len(sweep.jobs)} jobs, by gradient-horizon {_all(jobs, 'package_version')}, JAX"
+        f" {_all(jobs, 'jax_version')} and Python {_all(jobs, 'python_version')} on {_all(jobs, 'device')}; commit"
+        f" {_all(jobs, 'git_commit') or 'unknown'}. Drawn by gradient-horizon {__version__} and matplotlib"
         f" {version('matplotlib')}.",
         "\n".join(["Settings of each job, by their hash:", "", *hashes]),
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def _all(made: Sequence[dict[str, Any]], key: str) -> str:
-    return ", ".join(sorted({str(attributes.get(key, "")) for attributes in made} - {""}))
+def _all(jobs: Sequence[xr.Dataset], key: str) -> str:
+    return ", ".join(sorted({str(data.attrs.get(key, "")) for data in jobs} - {""}))
 
 
 def _setting_rows(jobs: Sequence[Job]) -> list[str]:
     """Return a row for each setting that differs between jobs or from its default, or that is always shown."""
-    told = [spelt_short(as_dict(job.config)) for job in jobs]
+    settings_of_jobs = [spelt_short(as_dict(job.config)) for job in jobs]
     defaults, rows = as_dict(Config()), []
     for key in settings_of(jobs[0].config.experiment):
-        values = list(dict.fromkeys(json.dumps(settings[key], ensure_ascii=False) for settings in told))
-        if len(values) > 1 or key in _ALWAYS_TOLD or getattr(jobs[0].config, key) != defaults[key]:
+        values = list(dict.fromkeys(json.dumps(settings[key], ensure_ascii=False) for settings in settings_of_jobs))
+        if len(values) > 1 or key in _ALWAYS_SHOWN or getattr(jobs[0].config, key) != defaults[key]:
             rows.append(f"| {key} | {'; '.join(value.strip(chr(34)) for value in values)} |")
     return rows

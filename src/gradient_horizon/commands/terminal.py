@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from gradient_horizon.commands.jobs import Job
-from gradient_horizon.commands.progress import Tally
+from gradient_horizon.commands.progress import ProgressMeter
 from gradient_horizon.store.files import harmless
+from gradient_horizon.store.job_status import JobStatus
 from gradient_horizon.store.records import FAILED, FINISHED, MISSING, RUNNING
-from gradient_horizon.store.standings import Standing
 
 Watch = Callable[[Job], Callable[[float], None]]
 _COLUMNS = (
@@ -53,7 +53,7 @@ def duration(seconds: float) -> str:
 NARROW = 60  # columns
 
 
-def status_table(title: str, jobs: list[Standing], width: int = 160) -> Table:
+def status_table(title: str, jobs: list[JobStatus], width: int = 160) -> Table:
     """Return a table with one row per job; text from records is shown verbatim.
 
     In a narrow terminal the reason is shown under the job.
@@ -95,47 +95,47 @@ def watching(screen: Console, jobs: list[Job]) -> Iterator[Watch]:
 
 
 @contextmanager
-def telling(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[Standing]], None]]:
-    """Yield a function that takes the standings of `jobs`, which other processes compute, and displays them."""
+def following(screen: Console, jobs: Sequence[Job]) -> Iterator[Callable[[list[JobStatus]], None]]:
+    """Yield a function that takes the status of `jobs`, which other processes compute, and displays them."""
     if not screen.is_terminal:
         yield _news(screen, len(jobs))
         return
     with Progress(*_COLUMNS, console=screen) as progress:
         bar = progress.add_task("waiting", total=sum(job.networks for job in jobs))
 
-        def tell(told: list[Standing]) -> None:
-            running = sum(job.state == RUNNING for job in told)
+        def show(statuses: list[JobStatus]) -> None:
+            running = sum(job.state == RUNNING for job in statuses)
             description = f"{running} jobs running" if running else "waiting"
-            progress.update(bar, description=description, completed=sum(job.done for job in told))
+            progress.update(bar, description=description, completed=sum(job.done for job in statuses))
 
-        yield tell
+        yield show
 
 
-def _news(screen: Console, count: int) -> Callable[[list[Standing]], None]:
+def _news(screen: Console, count: int) -> Callable[[list[JobStatus]], None]:
     known: dict[str, str] = {}
 
-    def tell(told: list[Standing]) -> None:
-        ended = sum(job.state in (FINISHED, FAILED) for job in told)
-        for job in told:
+    def show(statuses: list[JobStatus]) -> None:
+        ended = sum(job.state in (FINISHED, FAILED) for job in statuses)
+        for job in statuses:
             if job.state not in (MISSING, known.get(job.job)):
                 why = f": {job.why}" if job.why else ""
                 screen.print(f"[{ended}/{count}] {job.job}: {job.state}{why}", markup=False)
                 known[job.job] = job.state
 
-    return tell
+    return show
 
 
 @contextmanager
 def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
     """Yield a function to be called with the name of each of `total` pieces of work, before it starts."""
-    begun = 0
+    count = 0
 
     if not screen.is_terminal:
 
         def say(name: str) -> None:
-            nonlocal begun
-            begun += 1
-            screen.print(f"[{begun}/{total}] {name}", markup=False)
+            nonlocal count
+            count += 1
+            screen.print(f"[{count}/{total}] {name}", markup=False)
 
         yield say
         return
@@ -144,9 +144,9 @@ def counting(screen: Console, total: int) -> Iterator[Callable[[str], None]]:
         bar = progress.add_task("starting", total=total)
 
         def advance(name: str) -> None:
-            nonlocal begun
-            progress.update(bar, description=name, completed=begun)
-            begun += 1
+            nonlocal count
+            progress.update(bar, description=name, completed=count)
+            count += 1
 
         yield advance
 
@@ -157,13 +157,13 @@ def _lines(screen: Console, count: int) -> Watch:
     def watch(job: Job) -> Callable[[float], None]:
         nonlocal number
         number += 1
-        tally = Tally(job.networks)
+        meter = ProgressMeter(job.networks)
         screen.print(f"[{number}/{count}] {job.name}: {job.networks} networks", markup=False)
 
         def report(networks: float) -> None:
-            if tally.add(networks) and tally.left is not None:
-                left = duration(tally.left)
-                screen.print(f"    {tally.done:.0f} of {job.networks} networks, about {left} left", markup=False)
+            if meter.add(networks) and meter.left is not None:
+                left = duration(meter.left)
+                screen.print(f"    {meter.done:.0f} of {job.networks} networks, about {left} left", markup=False)
 
         return report
 

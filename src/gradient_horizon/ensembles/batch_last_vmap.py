@@ -20,7 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array
 
 from gradient_horizon.numerics.arrays import PyTree
-from gradient_horizon.numerics.xla import computed_once
+from gradient_horizon.numerics.xla import materialised
 
 _log = logging.getLogger(__name__)
 _LONGEST_SUM = 32  # longest matrix product, in terms, that is written out; longer ones are left to `jax.vmap`
@@ -56,15 +56,17 @@ def _for_each(value: _Value, size: int) -> Array:
 def _evaluated(program: ClosedJaxpr, values: Sequence[_Value], size: int) -> list[_Value]:
     """Evaluate `program`, which was traced for one network, for `size` networks."""
     jaxpr: Jaxpr = program.jaxpr
-    known = dict(zip(jaxpr.constvars, (_Value(jnp.asarray(const), False) for const in program.consts), strict=True))
-    known |= dict(zip(jaxpr.invars, values, strict=True))
+    values_of = dict(zip(jaxpr.constvars, (_Value(jnp.asarray(const), False) for const in program.consts), strict=True))
+    values_of |= dict(zip(jaxpr.invars, values, strict=True))
 
     def read(atom: Any) -> _Value:
-        return _Value(jnp.asarray(atom.val, _shaped(atom).dtype), False) if isinstance(atom, Literal) else known[atom]
+        if isinstance(atom, Literal):
+            return _Value(jnp.asarray(atom.val, _shaped(atom).dtype), False)
+        return values_of[atom]
 
     for equation in jaxpr.eqns:
         inputs = [read(atom) for atom in equation.invars]
-        known |= dict(zip(equation.outvars, _applied(equation, inputs, size), strict=True))
+        values_of |= dict(zip(equation.outvars, _applied(equation, inputs, size), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -73,13 +75,13 @@ def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
     name, params = equation.primitive.name, equation.params
     program = params.get(_CALLS.get(name, ""))
     if program is not None:
-        return _evaluated(_closed(program), inputs, size)
+        return _evaluated(_as_closed(program), inputs, size)
     arrays = [value.array for value in inputs]
     if not any(value.each for value in inputs):
         return [_Value(array, False) for array in _alone(equation)(*arrays)]
-    if _is_known(name, params):
-        if name == "scan" and (found := _scanned(equation, inputs, size)) is not None:
-            return found
+    if _is_supported(name, params):
+        if name == "scan" and (results := _scanned(equation, inputs, size)) is not None:
+            return results
         if name == "while":
             return _repeated(params, inputs, size)
         if name in _SIMPLE and (array := _SIMPLE[name](equation, inputs, size)) is not None:
@@ -88,7 +90,7 @@ def _applied(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
     return [_Value(array, True) for array in mapped(*arrays)]
 
 
-def _is_known(name: str, params: dict[str, Any]) -> bool:
+def _is_supported(name: str, params: dict[str, Any]) -> bool:
     """True if the operation and all its parameters are known, with the meaning they had when this was written."""
     is_placed = any(map(_is_divided, (params.get("sharding"), params.get("out_sharding"))))
     return name in _KNOWN and params.keys() <= _KNOWN[name] and not is_placed
@@ -146,13 +148,13 @@ def _alone(equation: JaxprEqn) -> Callable[..., list[Array]]:
     """The operation as a function of its operands."""
 
     def operation(*operands: Array) -> list[Array]:
-        found = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
-        return found if equation.primitive.multiple_results else [found]
+        results = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+        return results if equation.primitive.multiple_results else [results]
 
     return operation
 
 
-def _closed(program: Any) -> ClosedJaxpr:
+def _as_closed(program: Any) -> ClosedJaxpr:
     return program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
 
 
@@ -175,7 +177,7 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
     terms = left.array.shape[first]
     others = right.array.ndim - right.each - 1  # the axes of `right` that are not summed over
     left_axes = left.array.ndim - left.each - 1
-    left, right = (_Value(computed_once(value.array), value.each) for value in (left, right))
+    left, right = (_Value(materialised(value.array), value.each) for value in (left, right))
 
     def term(k: int) -> Array:
         a = lax.index_in_dim(left.array, k, first, keepdims=False)
@@ -194,7 +196,7 @@ def _product(params: dict[str, Any], left: _Value, right: _Value) -> Array:
 def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value] | None:
     """`lax.scan`, with carries and outputs for each network. None if the roles of its operands cannot be inferred."""
     params = equation.params
-    program = _closed(params["jaxpr"])
+    program = _as_closed(params["jaxpr"])
     outer = [_shaped(atom) for atom in (*equation.invars, *equation.outvars)]
     inner = [_shaped(atom) for atom in (*program.jaxpr.invars, *program.jaxpr.outvars)]
     if len(outer) != len(inner):
@@ -212,10 +214,10 @@ def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
     def body(carry: Any, entries: Any) -> Any:
         values = [_Value(array, True) for array in carry]
         values += [_Value(array, value.each) for array, value in zip(entries, series, strict=True)]
-        found = [_for_each(value, size) for value in _evaluated(program, [*constants, *values], size)]
-        return found[:carried], found[carried:]
+        results = [_for_each(value, size) for value in _evaluated(program, [*constants, *values], size)]
+        return results[:carried], results[carried:]
 
-    last, given = lax.scan(
+    last, outputs = lax.scan(
         body,
         [_for_each(value, size) for value in start],
         [value.array for value in series],
@@ -223,20 +225,21 @@ def _scanned(equation: JaxprEqn, inputs: list[_Value], size: int) -> list[_Value
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    return [_Value(array, True) for array in (*last, *given)]
+    return [_Value(array, True) for array in (*last, *outputs)]
 
 
 def _repeated(params: dict[str, Any], inputs: list[_Value], size: int) -> list[_Value]:
     """`lax.while_loop`, run until every network has finished; networks that have finished keep their values."""
     of_condition, of_body = params["cond_nconsts"], params["body_nconsts"]
-    asked, fixed = inputs[:of_condition], inputs[of_condition : of_condition + of_body]
+    for_condition, fixed = inputs[:of_condition], inputs[of_condition : of_condition + of_body]
 
     def goes_on(carry: Sequence[Array]) -> Array:
-        (found,) = _evaluated(_closed(params["cond_jaxpr"]), [*asked, *(_Value(array, True) for array in carry)], size)
-        return _for_each(found, size)
+        values = [*for_condition, *(_Value(array, True) for array in carry)]
+        (flag,) = _evaluated(_as_closed(params["cond_jaxpr"]), values, size)
+        return _for_each(flag, size)
 
     def body(carry: Sequence[Array]) -> list[Array]:
-        values = _evaluated(_closed(params["body_jaxpr"]), [*fixed, *(_Value(array, True) for array in carry)], size)
+        values = _evaluated(_as_closed(params["body_jaxpr"]), [*fixed, *(_Value(array, True) for array in carry)], size)
         going = goes_on(carry)
         return [jnp.where(going, _for_each(value, size), old) for value, old in zip(values, carry, strict=True)]
 
@@ -253,12 +256,12 @@ def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[
 
     def mapped(networks: PyTree, constants: PyTree) -> PyTree:
         leaves, tree = jax.tree.flatten(networks)
-        given: list[Any] = []  # the structure of the result of `function`
+        structures: list[Any] = []  # the structure of the result of `function`
 
         def flat(leaves: list[Array], constants: PyTree) -> list[Any]:
-            found, structure = jax.tree.flatten(function(jax.tree.unflatten(tree, leaves), constants))
-            given.append(structure)
-            return found
+            results, structure = jax.tree.flatten(function(jax.tree.unflatten(tree, leaves), constants))
+            structures.append(structure)
+            return results
 
         one = [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         program = jax.make_jaxpr(flat)(one, constants)
@@ -270,11 +273,11 @@ def vmap(function: Callable[[PyTree, PyTree], PyTree], width: int) -> Callable[[
 
         groups = [leaf.reshape(len(leaf) // width, width, *leaf.shape[1:]) for leaf in leaves]
         try:
-            found = lax.map(side_by_side, groups)
+            results = lax.map(side_by_side, groups)
         except Exception as error:  # not an error of the function itself, which has just been traced
             _log.warning("%s cannot be run in vector lanes with jax %s: %r", function, jax.__version__, error)
             return jax.vmap(function, in_axes=(0, None))(networks, constants)
-        found = [array.reshape(len(array) * width, *array.shape[2:]) for array in found]
-        return jax.tree.unflatten(given[-1], found)
+        results = [array.reshape(len(array) * width, *array.shape[2:]) for array in results]
+        return jax.tree.unflatten(structures[-1], results)
 
     return mapped

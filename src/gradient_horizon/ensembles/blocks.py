@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from gradient_horizon.ensembles import batch_last_vmap
+from gradient_horizon.ensembles.block_size import block_size
 from gradient_horizon.numerics.arrays import PyTree
 
 Measure = Callable[[Any, Any], Any]  # measure(network, constants) -> arrays, for one network
@@ -68,9 +69,9 @@ class Program:
 
             shapes = [jax.ShapeDtypeStruct((each, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
 
-            def on_one_device(held: list[Any], held_fixed: list[Any]) -> PyTree:
-                networks = jax.tree.unflatten(tree, _put_back(held, shapes))
-                return block(networks, jax.tree.unflatten(fixed_tree, _put_back(held_fixed, fixed)))
+            def on_one_device(own: list[Any], own_fixed: list[Any]) -> PyTree:
+                networks = jax.tree.unflatten(tree, _put_back(own, shapes))
+                return block(networks, jax.tree.unflatten(fixed_tree, _put_back(own_fixed, fixed)))
 
             mapped = jax.shard_map(on_one_device, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
             return mapped(_with_entries(leaves), _with_entries(fixed))
@@ -90,12 +91,12 @@ class Program:
         if key not in self._shapes:
             structure = None
 
-            def called(leaves: list[Any]) -> list[Any]:
+            def call(leaves: list[Any]) -> list[Any]:
                 nonlocal structure
-                found, structure = jax.tree.flatten(self(jax.tree.unflatten(networks.structure, leaves), constants))
-                return found
+                results, structure = jax.tree.flatten(self(jax.tree.unflatten(networks.structure, leaves), constants))
+                return results
 
-            leaves = tuple(jax.eval_shape(called, [*networks.leaves]))
+            leaves = tuple(jax.eval_shape(call, [*networks.leaves]))
             self._shapes[key] = Shapes(structure, leaves)
         return self._shapes[key]
 
@@ -108,9 +109,9 @@ class Program:
         key = shapes_of(networks), shapes_of(constants)
         if key not in self._memory:
             leaves, tree = jax.tree.flatten(networks)
-            taken = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
+            analysis = self._compiled.lower(tree, leaves, constants).compile().memory_analysis()
             sizes = ("argument", "output", "temp")
-            each = sum(getattr(taken, f"{size}_size_in_bytes") for size in sizes) if taken else 0
+            each = sum(getattr(analysis, f"{size}_size_in_bytes") for size in sizes) if analysis else 0
             self._memory[key] = each * jax.device_count()
         return self._memory[key]
 
@@ -123,10 +124,10 @@ def _with_entries(arrays: Sequence[Any]) -> list[Any]:
     return [array for array in arrays if array.size]
 
 
-def _put_back(held: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
-    """Arrays of these `shapes` and dtypes: the nonempty ones taken from `held` in order, the empty ones recreated."""
-    given = iter(held)
-    return [next(given) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
+def _put_back(nonempty: Sequence[Any], shapes: Sequence[Any]) -> list[Any]:
+    """Arrays of these `shapes` and dtypes: the `nonempty` ones in order, and the empty ones made anew."""
+    rest = iter(nonempty)
+    return [next(rest) if math.prod(one.shape) else jnp.zeros(one.shape, one.dtype) for one in shapes]
 
 
 def map_blocks(
@@ -168,3 +169,46 @@ def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[
         if report is not None:
             report(rows.stop - rows.start)
     return result
+
+
+def map_networks(measure: Callable[[Any], Any] | Program, networks: PyTree, *, block: int | None = None) -> PyTree:
+    """`measure(network)` for each of many networks: `jax.vmap` for thousands of them, in a fixed amount of memory.
+
+        networks = {"W": weights, "h0": states}  # (networks, n, n) and (networks, n)
+
+        def measure(network):
+            return log_jacobian_norms(step, network["W"], network["h0"], steps=100)["frobenius"]
+
+        log_norms = map_networks(measure, networks)  # (networks, 100)
+
+    The networks are computed in blocks of a fixed size, one block per device at a time; the last block is padded. A
+    network's result therefore has the same bits whatever other networks there are, and on any number of devices (see
+    `prepare` for one device per core).
+
+    **Arguments:**
+
+    - `measure`: a function of one network that JAX can trace, from a pytree of arrays to a pytree of arrays. It is
+      compiled at every call of `map_networks`; to compile it only once, pass the same `Program` each time.
+    - `networks`: a pytree of arrays whose leading axis counts the networks.
+    - `block`: the number of networks in a block. None: `block_size` of a network whose largest array is an n × n
+      matrix. Fewer take less memory, for example if T is in the thousands; results may then differ in their last
+      digits.
+
+    **Returns:** NumPy arrays, each with the networks along its leading axis.
+
+    **Raises:** `ValueError` if there are no networks, or if the leading axes differ.
+    """
+    leaves = [np.asarray(leaf) if np.isscalar(leaf) else leaf for leaf in jax.tree.leaves(networks)]
+    totals = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
+    if len(totals) != 1 or 0 in totals:
+        raise ValueError(f"networks: leading axes {sorted(totals)}; allowed: one number of networks for every array")
+    program = measure if isinstance(measure, Program) else Program(lambda network, _: measure(network))
+    chunks = map_blocks([program], _block_of(leaves) if block is None else block, networks)
+    return gather(chunks, totals.pop())
+
+
+def _block_of(leaves: Sequence[Any]) -> int:
+    """`block_size` of networks with these arrays, the largest of which is treated as a square matrix."""
+    n = math.isqrt(max(1, *(math.prod(leaf.shape[1:]) for leaf in leaves)) - 1) + 1
+    precision = "float64" if any(leaf.dtype == np.float64 for leaf in leaves) else "float32"
+    return block_size(n, 1, precision=precision, backend=jax.default_backend())

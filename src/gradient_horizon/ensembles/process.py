@@ -28,7 +28,7 @@ _TRIED = ("0.10.", "0.11.", "0.12.")  # versions of jaxlib that know all the fla
 
 
 @functools.cache
-def _are_known(flags: tuple[str, ...]) -> bool:
+def _are_supported(flags: tuple[str, ...]) -> bool:
     """True if this jaxlib knows these flags. An unknown flag ends the process, so they are tried in another one."""
     version = importlib.metadata.version("jaxlib")
     if sys.platform == "linux" and platform.machine() in _X86 and version.startswith(_TRIED):
@@ -40,12 +40,12 @@ def _are_known(flags: tuple[str, ...]) -> bool:
 
 def _flags() -> str:
     """XLA_FLAGS as set in the environment, plus those of `_FLAGS` that it does not mention, if jaxlib knows them."""
-    given = os.environ.get("XLA_FLAGS", "")
+    own_flags = os.environ.get("XLA_FLAGS", "")
     is_x86 = platform.machine() in _X86
-    own = {name: value for name, value in _FLAGS.items() if name not in given}
+    own = {name: value for name, value in _FLAGS.items() if name not in own_flags}
     own = {name: value for name, value in own.items() if is_x86 or name != "xla_cpu_prefer_vector_width"}
     added = tuple(f"--{name}={value}" for name, value in own.items())
-    return " ".join([given, *added]).strip() if added and _are_known(added) else given
+    return " ".join([own_flags, *added]).strip() if added and _are_supported(added) else own_flags
 
 
 def prepare(*, devices: int | None = None) -> dict[str, str]:
@@ -72,19 +72,19 @@ def prepare(*, devices: int | None = None) -> dict[str, str]:
             jax.config.update("jax_num_cpu_devices", devices)
         except RuntimeError as error:
             raise RuntimeError(
-                "prepare: JAX has started its devices already; call it before the first array"
+                "prepare: JAX has already started its devices; call it before the first array is made"
             ) from error
-    found = {"JAX_NUM_CPU_DEVICES": str(devices), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    found = {name: value for name, value in found.items() if name not in os.environ}
+    variables = {"JAX_NUM_CPU_DEVICES": str(devices), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    variables = {name: value for name, value in variables.items() if name not in os.environ}
     flags = _flags()
     if flags != os.environ.get("XLA_FLAGS", ""):
-        found["XLA_FLAGS"] = flags
-    os.environ.update(found)
+        variables["XLA_FLAGS"] = flags
+    os.environ.update(variables)
     if "numpy" in sys.modules and os.environ["OPENBLAS_NUM_THREADS"] == "1":  # NumPy has already read the environment
         import threadpoolctl
 
         threadpoolctl.threadpool_limits(1, user_api="blas")
-    return found
+    return variables
 
 
 def prepare_own(*, devices: int | None = None, compile_cache: bool = True) -> None:

@@ -8,14 +8,67 @@ import xarray as xr
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
-from gradient_horizon.experiments.networks import NETWORK, Network, Networks
-from gradient_horizon.measures.horizon import gradient_horizon
+from gradient_horizon.experiments.networks import NETWORK, Measurement, Network, Networks
+from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.measures.jacobian_norms import MOST_CARE, Block, ScaledNorms, scaled_norms
 from gradient_horizon.measures.trajectory import system_of
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 
-_BLOCKS: dict[str, Block | None] = {"state": None, "hidden": lambda state: state.h, "cell": lambda state: state.c}
+DECLARES = declare.Experiment(
+    "jacobian",
+    "how far the gradient reaches: norms of the Jacobian product against lag",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    settings={
+        "norms": declare.Setting(
+            ["frobenius"], rules.some_of(names.NORMS), "norms of the Jacobian product", type=Any, coordinate="norm"
+        ),
+        "block": declare.Setting(
+            "state",
+            rules.one_of(names.BLOCKS),
+            "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all",
+            idle=lambda settings: "" if declare.cell_of(settings).blocks else f"cell={settings.cell}",
+        ),
+        "anchors": declare.Setting(
+            ["end"],
+            rules.some_of(names.ANCHORS),
+            "end: dh_T/dh_t for every t; start: dh_t/dh_0",
+            type=Any,
+            coordinate="anchor",
+        ),
+        "horizon_threshold": declare.Setting(
+            3.0, rules.POSITIVE, "decades that the gradient may gain or lose before its horizon"
+        ),
+        "method": declare.Setting(
+            "auto", rules.one_of(names.METHODS), "how the product is formed; jacrev is the reference"
+        ),
+        "recheck": declare.Setting(
+            False, rules.SWITCH, "measure one block again with method=jacrev and record the difference"
+        ),
+    },
+    needs=(
+        declare.Need(
+            "block",
+            lambda settings: settings.block in ("state", *declare.cell_of(settings).blocks),
+            lambda settings: f"state where cell={settings.cell}, whose state is one vector",
+        ),
+        *(
+            declare.Need(
+                "method",
+                lambda settings, anchor=anchor, fitting=fitting: (
+                    anchor not in settings.anchors or settings.method in ("auto", "jacrev", fitting)
+                ),
+                lambda settings, anchor=anchor, fitting=fitting: (
+                    f"auto, jacrev or {fitting} where anchors holds {anchor}"
+                ),
+            )
+            for anchor, fitting in names.METHOD_OF_ANCHOR.items()
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -43,11 +96,17 @@ def _products(spec: Spec, cell: Cell, network: Network) -> dict[str, ScaledNorms
             anchor=anchor,
             norms=spec.norms,
             method=spec.method,
-            block=_BLOCKS[spec.block],
+            block=_attribute(cell.name, spec.block),
             care=spec.care,
         )
         for anchor in spec.anchors
     }
+
+
+def _attribute(cell: str, block: str) -> Block | None:
+    """Return the function that takes the `block` from the state of a cell; None for the whole state."""
+    name = declare.declared(declare.Cell)[cell].blocks.get(block)
+    return None if name is None else lambda state: getattr(state, name)
 
 
 LogNorms = dict[str, dict[str, np.ndarray]]  # by anchor, then norm; shape (networks, lags)
@@ -82,18 +141,32 @@ def _largest_difference(log_norms: LogNorms, reference: LogNorms, places: np.nda
     return largest
 
 
-def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
-    """Measure every network of `config` and label the result."""
-    networks = Networks(config, parts)
-    spec = Spec(
+def _spec(config: Config) -> Spec:
+    return Spec(
         # the horizon is defined by the Frobenius norm, which costs little compared with the product
         norms=tuple(dict.fromkeys(("frobenius", *config.norms))),
         block=config.block,
         anchors=tuple(config.anchors),
         method=config.method,
     )
+
+
+def _measurement(config: Config) -> Measurement:
+    spec = _spec(config)
     products_alone = spec.norms == ("frobenius",) and spec.method != "jacrev"
-    measured = networks.every(_measure, spec, report, side_by_side=products_alone)
+    return Measurement(_measure, spec, side_by_side=products_alone)
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(_measurement(config), budget)
+
+
+def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
+    """Measure every network of `config` and label the result."""
+    networks = Networks(config, checkpoints)
+    spec = _spec(config)
+    measured = networks.every(_measurement(config), report)
     log_norms = _log_norms(measured["scaled"])
     suspect = _suspect(measured["scaled"])
     with_exponents = np.zeros(networks.total, bool)
@@ -101,7 +174,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
         places = np.flatnonzero(suspect)
         if not len(places) or spec.method == "jacrev":
             break
-        again = networks.over(_products, replace(spec, care=care), places)
+        again = networks.over(Measurement(_products, replace(spec, care=care)), places)
         for anchor, by_name in _log_norms(again).items():
             for name, values in by_name.items():
                 log_norms[anchor][name][places] = values
@@ -110,7 +183,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     rechecked: dict[str, Any] = {}
     if config.recheck:
         places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
-        reference = _log_norms(networks.over(_products, replace(spec, method="jacrev"), places))
+        reference = _log_norms(networks.over(Measurement(_products, replace(spec, method="jacrev")), places))
         difference = _largest_difference(log_norms, reference, places)
         rechecked = {"recheck_networks": len(places), "recheck_difference": difference}
 
@@ -143,7 +216,7 @@ def _labelled(
                 {"long_name": title, "units": "1", "comment": "natural logarithm"},
             )
     if "end" in log_norms:
-        horizon, kind = gradient_horizon(log_norms["end"]["frobenius"], size, config.horizon_threshold)
+        horizon, kind = horizon_of(log_norms["end"]["frobenius"], size, config.horizon_threshold)
         described["horizon"] = networks.per_network(horizon, title="gradient horizon", units="step")
         described["horizon_kind"] = networks.per_network(
             np.array(names.HORIZON_KINDS)[kind], title="what ends the gradient at its horizon"

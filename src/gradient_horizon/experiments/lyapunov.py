@@ -8,10 +8,46 @@ import xarray as xr
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
-from gradient_horizon.experiments.networks import Network, Networks
+from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
+
+TRANSIENT = 300  # the usual number of steps that are discarded, or a quarter of all, if that is less
+DECLARES = declare.Experiment(
+    "lyapunov",
+    "Lyapunov exponents, each spectrum checked by the sum rule",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    defaults={"steps": 1300},  # 1,000 are counted, after the usual 300 that are discarded
+    settings={
+        "transient": declare.Setting(
+            None,
+            rules.whole_or_null(0),
+            "steps that are discarded before counting starts; null: 300, but at most a quarter of the steps",
+            type=int | None,
+            usual=lambda settings: min(TRANSIENT, settings["steps"] // 4),
+            usual_from=("steps",),
+        ),
+        "exponents": declare.Setting(
+            None, rules.whole_or_null(1), "how many, from the largest; null: all", type=int | None
+        ),
+    },
+    needs=(
+        declare.Need(
+            "transient",
+            lambda settings: settings.transient < settings.steps,
+            lambda settings: f"less than steps={settings.steps}",
+        ),
+        declare.Need(
+            "exponents",
+            lambda settings: settings.exponents is None or settings.exponents <= declare.state_size(settings),
+            lambda settings: f"at most {declare.state_size(settings)}, the size of the state",
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +74,19 @@ def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
     return {**spectrum._asdict(), "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
+def _measurement(config: Config) -> Measurement:
+    return Measurement(_measure, Spec(config.transient, config.exponents))
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(_measurement(config), budget)
+
+
+def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Measure the Lyapunov exponents of every network of `config` and label the result."""
-    networks = Networks(config, parts)
-    spec = Spec(config.transient, config.exponents)
-    measured = networks.every(_measure, spec, report)
+    networks = Networks(config, checkpoints)
+    measured = networks.every(_measurement(config), report)
     eigenvalues = networks.eigenvalues()
     label = networks.per_network
     described = {

@@ -12,13 +12,15 @@ import numpy as np
 
 from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
-from gradient_horizon.ensembles import blocks, devices
-from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles.block_size import batch_last_width, block_size
+from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
+from gradient_horizon.names import declare
 from gradient_horizon.numerics import lapack
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.drives import digit_pixels, digit_sequence, noise_sequence
 
 NETWORK = ("weight_scale", "seed")
@@ -37,25 +39,34 @@ class Network(NamedTuple):
 Measure = Callable[[Any, Cell, Network], Any]
 
 
+class Measurement(NamedTuple):
+    """What an experiment measures of each network.
+
+    `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
+    loops.
+    """
+
+    measure: Measure
+    spec: Hashable = None
+    side_by_side: bool = False
+
+
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["forget_bias", "bias_scale", "input_scale", "state_scale", "noise_scale"],
-    meta_fields=["family", "weights", "hidden_size", "steps", "inputs", "input_size", "precision"],
+    data_fields=["cell", "bias_scale", "input_scale", "state_scale", "noise_scale"],
+    meta_fields=["weights", "steps", "inputs", "precision"],
 )
 @dataclass(frozen=True)
 class Draw:
     """How a network is drawn. All cells of a family share one compiled program, whatever the scales."""
 
-    family: str
+    cell: Cell
     weights: str
-    hidden_size: int
     steps: int
-    forget_bias: float
     bias_scale: float
     input_scale: float
     state_scale: float
     inputs: str
-    input_size: int
     noise_scale: float
     precision: str
 
@@ -70,25 +81,29 @@ class Constants(NamedTuple):
 
 def draw_of(config: Config) -> Draw:
     """Return the `Draw` that the settings describe."""
+    size = {"none": 0, "digits": 1, "noise": config.input_size or config.hidden_size}[config.inputs]
     return Draw(
-        family=names.FAMILY_OF_CELL[config.cell],
+        cell=cell_of(config, names.FAMILY_OF_CELL[config.cell], size),
         weights=config.weights,
-        hidden_size=config.hidden_size,
         steps=config.steps,
-        forget_bias=config.forget_bias,
         bias_scale=config.bias_scale,
         input_scale=config.input_scale,
         state_scale=config.state_scale,
         inputs=config.inputs,
-        input_size={"none": 0, "digits": 1, "noise": config.input_size or config.hidden_size}[config.inputs],
         noise_scale=config.noise_scale,
         precision=config.precision,
     )
 
 
-def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
+def cell_of(config: Config, name: str, input_size: int) -> Cell:
+    """Return the cell `name` with the settings of `config`."""
+    own = {key: getattr(config, key) for key in declare.declared(declare.Cell)[name].settings}
+    return make_cell(name, config.hidden_size, input_size, **own)
+
+
+def init_network(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, Any]:
     """Draw the parameters, initial state and inputs of one network."""
-    cell = make_cell(draw.family, draw.hidden_size, draw.input_size, forget_bias=draw.forget_bias)
+    cell = draw.cell
     dtype = jnp.dtype(draw.precision)
     key = jax.random.key(network["seed"])
     params = cell.init(key, network["weight_scale"], draw.weights, draw.bias_scale, draw.input_scale, dtype)
@@ -97,16 +112,16 @@ def drawn(draw: Draw, network: dict[str, Any], pixels: Any) -> tuple[Any, Any, A
     if draw.inputs == "digits":
         xs = digit_sequence(key, pixels, draw.steps, dtype)
     elif draw.inputs == "noise":
-        xs = noise_sequence(key, draw.input_size, draw.steps, draw.noise_scale, dtype)
+        xs = noise_sequence(key, cell.input_size, draw.steps, draw.noise_scale, dtype)
     return params, h0, xs
 
 
-def _drawn(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
-    return drawn(joined(draw, constants.draw), network, constants.pixels)
+def _init_network(draw: Structure, network: dict[str, Any], constants: Constants) -> tuple[Any, Any, Any]:
+    return init_network(joined(draw, constants.draw), network, constants.pixels)
 
 
 def _zeros(draw: Structure, network: dict[str, Any], constants: Constants) -> Any:
-    params, _, _ = _drawn(draw, network, constants)
+    params, _, _ = _init_network(draw, network, constants)
     return zeros(params)
 
 
@@ -139,56 +154,51 @@ def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
 class Networks:
     """Every network of a job: all its seeds at each of its weight scales, with the seed varying fastest."""
 
-    def __init__(self, config: Config, parts: Parts | None = None):
+    def __init__(self, config: Config, checkpoints: Checkpoints | None = None):
         self.config = config
         draw = draw_of(config)
-        cell = make_cell(
-            config.cell, config.hidden_size, draw.input_size, leak=config.leak, forget_bias=config.forget_bias
-        )
+        cell = cell_of(config, config.cell, draw.cell.input_size)
         self.state_size = cell.state_size
         # without bias and inputs the state of a homogeneous cell may be scaled, by a different program
         rescale = config.cell in names.HOMOGENEOUS_CELLS and config.bias_scale == 0 and config.inputs == "none"
         (self._draw, scales), (self._cell, numbers) = parted(draw), parted(cell)
         self._rollout = (self._cell, config.steps, rescale)
-        self.population = Population(
+        self.grid = NetworkGrid(
             {"weight_scale": config.weight_scales, "seed": config.seeds},
-            devices.block_size(
-                self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()
-            ),
+            block_size(self.state_size, config.steps, precision=config.precision, backend=jax.default_backend()),
             precision=config.precision,
             constants=Constants(scales, numbers, digit_pixels() if config.inputs == "digits" else None),
-            parts=parts,
+            checkpoints=checkpoints,
         )
-        self.population.refuse_underflow(program(_zeros, self._draw))
-        self.total, self.block = self.population.total, self.population.block
+        self.grid.refuse_underflow(program(_zeros, self._draw))
+        self.total, self.block = self.grid.total, self.grid.block
         # gated cells have more and longer sums, which gain nothing from sharing vector lanes
-        self.width = devices.lane_width(
+        self.width = batch_last_width(
             self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
             self.block,
             precision=config.precision,
             backend=jax.default_backend(),
         )
-        self.shape, self.per_network = self.population.shape, self.population.label
+        self.shape, self.per_network = self.grid.shape, self.grid.label
 
-    def every(
-        self, measure: Measure, spec: Hashable, report: Callable[[float], None], *, side_by_side: bool = False
-    ) -> Any:
-        """Return the output of `measure` for every network, along a leading axis; `report` is called after each chunk.
+    def every(self, measurement: Measurement, report: Callable[[float], None]) -> Any:
+        """Return the measurement of every network, along a leading axis; `report` is called after each chunk."""
+        return self.grid.every(self._stages(measurement), report)
 
-        `side_by_side`: small networks share the vector lanes, which pays off if `measure` consists only of products and
-        loops.
-        """
-        return self.population.every(self._stages(measure, spec, self.width if side_by_side else 1), report)
-
-    def over(self, measure: Measure, spec: Hashable, places: Any) -> Any:
+    def over(self, measurement: Measurement, places: Any) -> Any:
         """Return the same for the networks at `places` only."""
-        return self.population.over(self._stages(measure, spec), self.population.at(places))
+        return self.grid.over(self._stages(measurement), self.grid.at(places))
 
-    def _stages(self, measure: Measure, spec: Hashable, width: int = 1) -> list[blocks.Program]:
+    def slab_size(self, measurement: Measurement, budget: int) -> int | None:
+        """Return how many networks may be measured at once in `budget` bytes (see `NetworkGrid.slab_size`)."""
+        return self.grid.slab_size(self._stages(measurement), budget)
+
+    def _stages(self, measurement: Measurement) -> list[blocks.Program]:
+        measure, spec, side_by_side = measurement
         return [
-            program(_drawn, self._draw),
+            program(_init_network, self._draw),
             program(_rolled, *self._rollout, width=self.width),
-            program(_measured, measure, spec, self._cell, width=width),
+            program(_measured, measure, spec, self._cell, width=self.width if side_by_side else 1),
         ]
 
     def eigenvalues(self) -> dict[str, np.ndarray]:
@@ -198,16 +208,15 @@ class Networks:
         """
         seeds = np.asarray(self.config.seeds, np.uint32)
         unit = {"seed": seeds, "weight_scale": np.ones(len(seeds), self.config.precision)}
-        found = self.population.over([program(_drawn, self._draw), program(_eigenvalues)], unit)
+        values_of_unit = self.grid.over([program(_init_network, self._draw), program(_eigenvalues)], unit)
         scales = np.asarray(self.config.weight_scales)
-        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in found.items()}
+        return {key: np.multiply.outer(scales, values.astype(np.float64)) for key, values in values_of_unit.items()}
 
     def coordinates(self, *, lag: bool = False) -> dict[str, Any]:
         """Return weight scales and seeds as coordinates and, with `lag`, the lags 1 .. T."""
-        found = self.population.coordinates()
-        if lag:
-            found["lag"] = ("lag", np.arange(1, self.config.steps + 1), {"long_name": "lag", "units": "step"})
-        return found
+        lags = np.arange(1, self.config.steps + 1)
+        along_lags = {"lag": ("lag", lags, {"long_name": "lag", "units": "step"})} if lag else {}
+        return {**self.grid.coordinates(), **along_lags}
 
     def descriptions(self, first_bad_step: np.ndarray, eigenvalues: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the variables common to all experiments: W's extremes, finiteness of the states, and state size."""

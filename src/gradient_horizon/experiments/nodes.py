@@ -6,11 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell
-from gradient_horizon.experiments.networks import Network, Networks
+from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.nodes import node_split
+from gradient_horizon.names import declare
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
+
+DECLARES = declare.Experiment(
+    "nodes",
+    "what the activation and the matrix each contribute to the norm of a gradient",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    needs=(
+        declare.Need(
+            "cell",
+            lambda settings: declare.cell_of(settings).one_path,
+            lambda settings: f"{', '.join(names.ONE_PATH_CELLS)} where experiment=nodes",
+        ),
+    ),
+)
 
 NODES = ("activation", "matrix")
 
@@ -21,10 +38,18 @@ def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
     return {"split": jnp.stack([split[node] for node in NODES]), "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
+_MEASUREMENT = Measurement(_measure)
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(_MEASUREMENT, budget)
+
+
+def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Measure the contribution of each node in every network of `config` and label the result."""
-    networks = Networks(config, parts)
-    measured = networks.every(_measure, None, report)
+    networks = Networks(config, checkpoints)
+    measured = networks.every(_MEASUREMENT, report)
     described = {
         "log_growth": networks.per_network(
             measured["split"],

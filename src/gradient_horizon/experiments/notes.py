@@ -20,9 +20,20 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array, Float
 
+from gradient_horizon.names import declare
+from gradient_horizon.names.rules import SettingError
 from gradient_horizon.numerics.exponents import normalise
-from gradient_horizon.settings.rules import SettingError
 from gradient_horizon.settings.schema import Config
+
+DECLARES = declare.Experiment(
+    "notes",
+    "the study notes' experiment: repeated multiplication by one matrix",
+    make="measure",
+    reads=("experiment", "hidden_size", "batch_size", "steps", "seeds", "weight_scales"),
+    # the numbers of the notes: a 3 × 3 matrix from NumPy's seed 3, as drawn and halved, 20 steps
+    defaults={"hidden_size": 3, "batch_size": 2, "steps": 20, "seeds": [3], "weight_scales": [1.0, 0.5]},
+    has_own_draws=True,
+)
 
 LONG = 400  # steps by which both of the notes' series have left the range of float32
 
@@ -62,10 +73,10 @@ def _series(matrices: Float[Array, "K H H"], rows: int, steps: int) -> dict[str,
     }
 
 
-def measure(config: Config, report: Any, parts: Any = None) -> xr.Dataset:
+def measure(config: Config, report: Any, checkpoints: Any = None) -> xr.Dataset:
     """Compute the three series for every seed and weight scale, and the spectral radius that governs them.
 
-    `parts` is not used: the experiment is too short to need it.
+    `checkpoints` are not used: the experiment is too short to need them.
     """
     shape = (len(config.weight_scales), len(config.seeds))
     matrices = np.stack(

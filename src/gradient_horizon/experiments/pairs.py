@@ -6,10 +6,20 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon.cells.cell import Cell
-from gradient_horizon.experiments.networks import Network, Networks
+from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.all_pairs import log_jacobian_norms_all_pairs
+from gradient_horizon.names import declare
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
+
+DECLARES = declare.Experiment(
+    "pairs",
+    "norms of the Jacobian product between every two times",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    defaults={"seeds": 1},
+)
 
 
 def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
@@ -18,10 +28,18 @@ def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
     return {"log_norm": pairs, "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
+_MEASUREMENT = Measurement(_measure)
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(_MEASUREMENT, budget)
+
+
+def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Measure the triangle of every network of `config`, labelled by the times t (`late`) and s (`early`)."""
-    networks = Networks(config, parts)
-    measured = networks.every(_measure, None, report)
+    networks = Networks(config, checkpoints)
+    measured = networks.every(_MEASUREMENT, report)
     described = {
         "log_norm_of_pair": networks.per_network(
             measured["log_norm"],

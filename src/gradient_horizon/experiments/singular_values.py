@@ -7,10 +7,35 @@ import numpy as np
 import xarray as xr
 
 from gradient_horizon.cells.cell import Cell
-from gradient_horizon.experiments.networks import Network, Networks
+from gradient_horizon.experiments.networks import Measurement, Network, Networks
 from gradient_horizon.measures.singular_values import log_singular_values_at_lags
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
+from gradient_horizon.store.checkpoints import Checkpoints
+
+DECLARES = declare.Experiment(
+    "singular_values",
+    "in how many directions the gradient survives: all singular values of the Jacobian product",
+    make="measure",
+    slab_size="slab_size",
+    reads=declare.DRAWN,
+    settings={
+        "lags": declare.Setting(
+            None,
+            rules.LAGS,
+            "steps back from T, at most T; null: 1, 2, 5, 10, 20, 50, ... and T",
+            type=Any,
+            coordinate="lag",
+        )
+    },
+    needs=(
+        declare.Need(
+            "lags",
+            lambda settings: settings.lags is None or settings.lags[-1] <= settings.steps,
+            lambda settings: f"at most steps={settings.steps}",
+        ),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -34,11 +59,23 @@ def _measure(spec: Spec, cell: Cell, network: Network) -> dict[str, Any]:
     return {"logs": logs, "first_bad_step": trajectory.first_bad_step}
 
 
-def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Dataset:
+def _lags(config: Config) -> list[int]:
+    return round_lags(config.steps) if config.lags is None else config.lags
+
+
+def _measurement(config: Config) -> Measurement:
+    return Measurement(_measure, Spec(tuple(_lags(config))))
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be measured at once in `budget` bytes; None: all of them."""
+    return Networks(config).slab_size(_measurement(config), budget)
+
+
+def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Measure the singular values of every network of `config`, labelled by lag and by index, the largest first."""
-    networks = Networks(config, parts)
-    lags = round_lags(config.steps) if config.lags is None else config.lags
-    measured = networks.every(_measure, Spec(tuple(lags)), report)
+    networks = Networks(config, checkpoints)
+    measured = networks.every(_measurement(config), report)
     described = {
         "log_singular_value": networks.per_network(
             measured["logs"],
@@ -52,7 +89,7 @@ def measure(config: Config, report: Any, parts: Parts | None = None) -> xr.Datas
     index = np.arange(1, networks.state_size + 1)
     coordinates = {
         **networks.coordinates(),
-        "lag": ("lag", lags, {"long_name": "lag", "units": "step"}),
+        "lag": ("lag", _lags(config), {"long_name": "lag", "units": "step"}),
         "index": ("index", index, {"long_name": "number of the singular value, from the largest", "units": "1"}),
     }
     return xr.Dataset(described, coords=coordinates).assign_attrs(block_size=networks.block)

@@ -9,13 +9,15 @@ import jax
 import numpy as np
 import xarray as xr
 
-from gradient_horizon.cells.cell import make_cell
-from gradient_horizon.ensembles import blocks, devices
-from gradient_horizon.experiments.population import Population, program, zeros
+from gradient_horizon import names
+from gradient_horizon.ensembles import blocks
+from gradient_horizon.ensembles.block_size import training_block
+from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
+from gradient_horizon.experiments.networks import cell_of
 from gradient_horizon.experiments.structure import Structure, joined, parted
+from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
-from gradient_horizon.store.checkpoints import Parts
-from gradient_horizon.tasks.limits import SOLVED_BELOW, SOLVED_BELOW_OTHERS
+from gradient_horizon.store.checkpoints import Checkpoints
 from gradient_horizon.tasks.make import make_task
 from gradient_horizon.training.ending import ends, left
 from gradient_horizon.training.initialisations import PUBLISHED
@@ -25,15 +27,102 @@ from gradient_horizon.training.record import Record, blanked, observe
 from gradient_horizon.training.spec import Flossing, Member, Omega, TrainSpec
 from gradient_horizon.training.train import solved_at
 
+DECLARES = declare.Experiment(
+    "training",
+    "train networks on a task and follow their gradients through time",
+    make="measure",
+    slab_size="slab_size",
+    reads=(
+        *("experiment", "cell", "weights", "hidden_size", "steps", "seeds", "weight_scales"),
+        *("bias_scale", "input_scale", "initialisation", "batch_size", "precision"),
+    ),
+    defaults={"hidden_size": 50, "weight_scales": [1.0], "learning_rates": [0.1]},
+    settings={
+        "task": declare.Setting("temporal_order", rules.one_of(names.TASKS), "what is learned"),
+        "updates": declare.Setting(1000, rules.whole(1), "how many"),
+        "record_every": declare.Setting(
+            None,
+            rules.whole_or_null(1),
+            "updates between two records; null: a twentieth of them",
+            type=int | None,
+        ),
+        "test_size": declare.Setting(1000, rules.whole(1), "fresh sequences that each record is made on"),
+        "optimizer": declare.Setting("sgd", rules.one_of(names.OPTIMIZERS), "what turns gradients into updates"),
+        "learning_rates": declare.Setting(
+            [0.01], rules.RATES, "networks at each learning rate", type=Any, coordinate="learning_rate"
+        ),
+        "clip": declare.Setting("book", rules.one_of(names.CLIP_RULES), "what shortens a gradient that is too long"),
+        "clip_thresholds": declare.Setting(
+            [1.0],
+            rules.RATES,
+            "networks at each threshold of the clip rule",
+            type=Any,
+            coordinate="clip_threshold",
+            idle=declare.where("clip", "none"),
+        ),
+        "output_scale": declare.Setting(
+            1.0,
+            rules.NOT_NEGATIVE,
+            "readout weights have variance output_scale^2 / N",
+            idle=declare.unless("initialisation", None),
+        ),
+        "solved_below": declare.Setting(
+            None,
+            rules.POSITIVE_OR_NULL,
+            "the error under which the task counts as solved; null: the task's own",
+            type=float | None,
+        ),
+        "until_solved": declare.Setting(False, rules.SWITCH, "no updates once a network has solved its task"),
+        "omega": declare.Setting(0.0, rules.NOT_NEGATIVE, "weight of Pascanu's regulariser; 0: none"),
+        "omega_squared": declare.Setting(
+            True,
+            rules.SWITCH,
+            "the regulariser of squared norms (else of norms)",
+            idle=declare.where("omega", 0),
+        ),
+        "floss_updates": declare.Setting(0, rules.whole(0), "updates of gradient flossing before training; 0: none"),
+        "floss_exponents": declare.Setting(
+            1, rules.whole(1), "Lyapunov exponents that flossing pushes to zero", idle=declare.where("floss_updates", 0)
+        ),
+        "floss_rate": declare.Setting(
+            0.001, rules.POSITIVE, "learning rate of flossing", idle=declare.where("floss_updates", 0)
+        ),
+        "floss_every": declare.Setting(
+            0,
+            rules.whole(0),
+            "floss again before every so many updates; 0: never",
+            idle=declare.where("floss_updates", 0),
+        ),
+    },
+    needs=(
+        declare.Need(
+            "record_every",
+            lambda settings: settings.record_every is None or settings.record_every <= settings.updates,
+            lambda settings: f"at most updates={settings.updates}",
+        ),
+        declare.Need(
+            "cell",
+            lambda settings: not settings.omega or declare.cell_of(settings).one_path,
+            lambda settings: f"{', '.join(names.ONE_PATH_CELLS)} where omega is above 0",
+        ),
+        declare.Need(
+            "floss_exponents",
+            lambda settings: settings.floss_exponents <= declare.state_size(settings),
+            lambda settings: f"at most {declare.state_size(settings)}, the size of the state",
+        ),
+    ),
+)
+
 
 def spec_of(config: Config) -> TrainSpec:
     """Return the `TrainSpec` that the settings describe."""
-    task = make_task(config.task, config.steps, distance=config.distance)
-    cell = make_cell(config.cell, config.hidden_size, task.input_size, leak=config.leak, forget_bias=config.forget_bias)
+    declared = declare.declared(declare.Task)[config.task]
+    task = make_task(config.task, config.steps, **{key: getattr(config, key) for key in declared.settings})
+    cell = cell_of(config, config.cell, task.input_size)
     gain, input_scale, output_scale = 1.0, config.input_scale, config.output_scale
     if config.initialisation is not None:
-        chosen = PUBLISHED[config.initialisation]
-        gain, std = chosen.gain, chosen.std
+        published = PUBLISHED[config.initialisation]
+        gain, std = published.gain, published.std
         input_scale, output_scale = std * task.input_size**0.5, std * config.hidden_size**0.5
     floss = Flossing(config.floss_updates, config.floss_exponents, config.floss_rate, config.floss_every)
     return TrainSpec(
@@ -50,7 +139,7 @@ def spec_of(config: Config) -> TrainSpec:
         updates=config.updates,
         record_every=config.record_every or -(-config.updates // 20),
         test_size=config.test_size,
-        solved_below=config.solved_below or SOLVED_BELOW.get(config.task, SOLVED_BELOW_OTHERS),
+        solved_below=config.solved_below or declared.solved_below,
         until_solved=config.until_solved,
         omega=Omega(config.omega, config.omega_squared) if config.omega else None,
         flossing=floss if floss.updates else None,
@@ -99,13 +188,18 @@ def _observe(structure: Structure, network: tuple[dict[str, Any], Learner, Any],
 class _Trainer:
     """The stage that trains a chunk of networks from record to record and reports its progress.
 
-    With `parts`, it writes checkpoints there and resumes from the last one.
+    With `checkpoints`, it saves its state there and resumes from the last one.
     """
 
     def __init__(
-        self, spec: TrainSpec, total: int, chunk: int, report: Callable[[float], None], parts: Parts | None = None
+        self,
+        spec: TrainSpec,
+        total: int,
+        chunk: int,
+        report: Callable[[float], None],
+        checkpoints: Checkpoints | None = None,
     ):
-        self.spec, self.left, self.chunk, self.report, self.parts = spec, total, chunk, report, parts
+        self.spec, self.left, self.chunk, self.report, self.checkpoints = spec, total, chunk, report, checkpoints
         self.structure, _ = _parted(spec)
         self.ahead = 0.0  # networks of the current chunk that have been reported
 
@@ -120,8 +214,8 @@ class _Trainer:
         learner, over = program(_begin, self.structure)(networks, constants), _none_is_over(networks)
         records = [_on_host(observed((networks, learner, over), constants))]
         work = hashlib.sha256(b"".join(networks[name].tobytes() for name in sorted(networks))).hexdigest()
-        if kept := self.parts and self.parts.checkpointed(work):
-            learner, records = _restored(learner, records[0], kept)
+        if saved := self.checkpoints and self.checkpoints.unfinished(work):
+            learner, records = _restored(learner, records[0], saved)
             self._advanced(len(records) - 1)
         over = np.any([ends(spec, record) for record in records], axis=0)
         for count in np.diff(spec.recorded)[len(records) - 1 :]:
@@ -132,8 +226,8 @@ class _Trainer:
                 records.append(_on_host(observed((networks, learner, over), constants)))
                 over = over | ends(spec, records[-1])
             self._advanced(1)
-            if self.parts:
-                self.parts.checkpoint(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
+            if self.checkpoints:
+                self.checkpoints.save_unfinished(work, lambda learner=learner: _leaves((learner, _stacked(records, 0))))
         return _stacked(records, 1)
 
     def _advanced(self, records: int) -> None:
@@ -155,12 +249,14 @@ class _Trainer:
 
     def memory(self, networks: Any, constants: Constants) -> int:
         """Return the bytes that the updates take on all devices."""
-        begun, advanced = (program(stage, self.structure) for stage in (_begin, _advance))
+        begin_stage, advance_stage = (program(stage, self.structure) for stage in (_begin, _advance))
         over, more = _none_is_over(networks), (constants, np.int32(1))
-        given = blocks.shapes_of(networks)
-        shapes = blocks.together(given, begun.shapes(given, constants), blocks.shapes_of(over))
-        known = advanced.known_memory(shapes, more)
-        return advanced.memory((networks, begun(networks, constants), over), more) if known is None else known
+        of_networks = blocks.shapes_of(networks)
+        shapes = blocks.together(of_networks, begin_stage.shapes(of_networks, constants), blocks.shapes_of(over))
+        known_size = advance_stage.known_memory(shapes, more)
+        if known_size is not None:
+            return known_size
+        return advance_stage.memory((networks, begin_stage(networks, constants), over), more)
 
 
 def _none_is_over(networks: dict[str, np.ndarray]) -> np.ndarray:
@@ -179,12 +275,12 @@ def _stacked(records: list[Record], axis: int) -> Record:
     return jax.tree.map(lambda *leaves: np.stack(leaves, axis=axis), *records)
 
 
-def _restored(learner: Learner, record: Record, kept: list[np.ndarray]) -> tuple[Learner, list[Record]]:
+def _restored(learner: Learner, record: Record, saved: list[np.ndarray]) -> tuple[Learner, list[Record]]:
     """Return the learner and records of a checkpoint, which have the structure of those given."""
     count = len(jax.tree.leaves(learner))
-    places = [jax.device_put(new, old.sharding) for new, old in zip(kept, jax.tree.leaves(learner), strict=False)]
+    places = [jax.device_put(new, old.sharding) for new, old in zip(saved, jax.tree.leaves(learner), strict=False)]
     structure = jax.tree.structure(record)
-    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*kept[count:], strict=True)]
+    records = [jax.tree.unflatten(structure, leaves) for leaves in zip(*saved[count:], strict=True)]
     return jax.tree.unflatten(jax.tree.structure(learner), places), records
 
 
@@ -205,19 +301,17 @@ _SERIES = {
 }
 
 
-def measure(config: Config, report: Callable[[float], None], parts: Parts | None = None) -> xr.Dataset:
-    """Train every network of `config` and label its history."""
-    spec = spec_of(config)
+def _grid(config: Config, spec: TrainSpec, checkpoints: Checkpoints | None = None) -> NetworkGrid:
     # without a clip rule the thresholds make no difference: one is trained and its result is used for all
     thresholds = config.clip_thresholds[:1] if config.clip == "none" else config.clip_thresholds
-    population = Population(
+    grid = NetworkGrid(
         {
             "learning_rate": config.learning_rates,
             "clip_threshold": thresholds,
             "weight_scale": config.weight_scales,
             "seed": config.seeds,
         },
-        devices.training_block(
+        training_block(
             spec.cell.state_size,
             config.steps,
             config.batch_size,
@@ -226,20 +320,34 @@ def measure(config: Config, report: Callable[[float], None], parts: Parts | None
         ),
         precision=config.precision,
         constants=Constants(_parted(spec)[1], spec.task.data()),
-        parts=parts,
+        checkpoints=checkpoints,
     )
-    population.refuse_underflow(program(_zeros, _parted(spec)[0]))
-    trainer = _Trainer(spec, population.total, population.block * jax.device_count(), report, parts)
-    history = population.every([trainer], trainer.finished)
-    dataset = _labelled(spec, population, history)
-    if len(config.clip_thresholds) > len(thresholds):
+    grid.refuse_underflow(program(_zeros, _parted(spec)[0]))
+    return grid
+
+
+def slab_size(config: Config, budget: int) -> int | None:
+    """Return how many networks may be trained at once in `budget` bytes; None: all of them."""
+    spec = spec_of(config)
+    grid = _grid(config, spec)
+    return grid.slab_size([_Trainer(spec, grid.total, grid.block, lambda _: None)], budget)
+
+
+def measure(config: Config, report: Callable[[float], None], checkpoints: Checkpoints | None = None) -> xr.Dataset:
+    """Train every network of `config` and label its history."""
+    spec = spec_of(config)
+    grid = _grid(config, spec, checkpoints)
+    trainer = _Trainer(spec, grid.total, grid.block * jax.device_count(), report, checkpoints)
+    history = grid.every([trainer], trainer.finished)
+    dataset = _labelled(spec, grid, history)
+    if len(config.clip_thresholds) > len(grid.axes["clip_threshold"]):
         dataset = dataset.isel(clip_threshold=[0] * len(config.clip_thresholds))
         attributes = dataset.clip_threshold.attrs
         dataset = dataset.assign_coords(clip_threshold=("clip_threshold", config.clip_thresholds, attributes))
-    return dataset.assign_attrs(block_size=population.block)
+    return dataset.assign_attrs(block_size=grid.block)
 
 
-def _given(spec: TrainSpec) -> dict[str, Any]:
+def _references(spec: TrainSpec) -> dict[str, Any]:
     """Return the reference values for the histories: the level of chance, and the error that counts as solved."""
     described = {
         "chance_loss": (spec.task.chance_loss, "smallest loss without reading the input", "nat"),
@@ -251,8 +359,8 @@ def _given(spec: TrainSpec) -> dict[str, Any]:
     }
 
 
-def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Dataset:
-    label = population.label
+def _labelled(spec: TrainSpec, grid: NetworkGrid, history: Record) -> xr.Dataset:
+    label = grid.label
     described = {
         name: label(getattr(history, name), "update", title=title, units=units)
         for name, (title, units) in _SERIES.items()
@@ -293,11 +401,11 @@ def _labelled(spec: TrainSpec, population: Population, history: Record) -> xr.Da
             units="update",
         ),
         "state_size": ((), spec.cell.state_size, {"long_name": "size n of the state", "units": "1"}),
-        **_given(spec),
+        **_references(spec),
     }
     steps = np.arange(1, spec.task.steps + 1)
     coordinates = {
-        **population.coordinates(),
+        **grid.coordinates(),
         "update": ("update", np.asarray(spec.recorded), {"long_name": "update", "units": "1"}),
         "time": ("time", steps, {"long_name": "time t of the state", "units": "step"}),
         "lag": ("lag", steps, {"long_name": "lag", "units": "step"}),

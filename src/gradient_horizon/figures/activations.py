@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MultipleLocator
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.figures.kit import style
 
-_ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the activation of the notes
+_ORDER = sorted(ACTIVATIONS, key=lambda name: name != "tanh")  # tanh first: the activation of the study notes
 
 
 def curves_of(name: str) -> tuple[Float[np.ndarray, " X"], Float[np.ndarray, " X"], Float[np.ndarray, " X"]]:
@@ -89,7 +89,7 @@ def tanh_derivative_in_float32() -> Figure:
             right.plot(x, values / exact, **look)
         right.axhline(1, color="black", linewidth=3.2, alpha=0.25, zorder=1)
         left.set(yscale="log", xlim=(0, 20), ylim=(floor, 3), xlabel="$x$", ylabel=R"$\tanh^{\prime}(x)$ in float32")
-        right.set(xlim=(5, 9), ylim=(-0.1, 1.5), xlabel="$x$", ylabel="multiple of the exact value")
+        right.set(xlim=(5, 9), ylim=(-0.1, 1.5), xlabel="$x$", ylabel="relative to the exact value")
         left.yaxis.set_major_locator(LogLocator(numticks=8))
         left.xaxis.set_major_locator(MultipleLocator(5))
         style.add_key(figure, style.drawn_key(left))

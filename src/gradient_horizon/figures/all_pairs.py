@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.kit.panels import remarks, setting, split_scales
+from gradient_horizon.figures.kit.panels import remarks_on, setting, split_scales
 from gradient_horizon.figures.kit.quantiles import over_seeds
 from gradient_horizon.settings.schema import Config
 
@@ -75,20 +75,20 @@ def colours_of(images: Sequence[Float[np.ndarray, "T T"]], threshold: float) -> 
 
 def add_bar(figure: Figure, axes: Sequence[Axes], norm: Normalize, seeds: int, *, is_cut: bool) -> None:
     """Add the colour bar."""
-    drawn = ScalarMappable(norm, matplotlib.colormaps[_COLOURS])
+    mappable = ScalarMappable(norm, matplotlib.colormaps[_COLOURS])
     label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
-    bar = style.add_bar(figure, drawn, axes, label=label, extend="both" if is_cut else "neither", pad=0.02)
+    bar = style.add_bar(figure, mappable, axes, label=label, extend="both" if is_cut else "neither", pad=0.02)
     bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
 
 
-def key_of(shown: Collection[str], threshold: float) -> style.Key:
+def key_of(marks: Collection[str], threshold: float) -> style.Key:
     """Return legend entries for the contour and for the colours that are not on the bar."""
     entries = {
-        "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"±{threshold:g} decades, the horizon"),
+        "threshold": (Line2D([], [], color="black", **_THRESHOLD), f"horizon threshold (±{threshold:g} decades)"),
         "zero": (Patch(facecolor=_ZERO), "exactly zero"),
         "missing": (Patch(facecolor=_MISSING), "no value"),
     }
-    return [entry for name, entry in entries.items() if name in shown]
+    return [entry for name, entry in entries.items() if name in marks]
 
 
 def reach_of_every_pair(dataset: xr.Dataset) -> Figure:
@@ -100,19 +100,18 @@ def reach_of_every_pair(dataset: xr.Dataset) -> Figure:
     """
     dataset = dataset.sortby("weight_scale")
     grid = split_scales(dataset, MOST_ALONE)
-    finite, same, seeds = dataset["finite"], "steps" not in dataset.dims, dataset.sizes["seed"]
+    same, seeds = "steps" not in dataset.dims, dataset.sizes["seed"]
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, EARLY, LATE, sharex=same, sharey=same)
+        figure, axes = grid.subplots(EARLY, LATE, sharex=same, sharey=same)
         thresholds = [setting(panel.data, "horizon_threshold") or Config().horizon_threshold for panel in grid.panels]
         images = [decades_of(panel.data) for panel in grid.panels]
         norm, is_cut = colours_of(images, max(thresholds))
-        shown = set()
+        marks = set()
         for ax, image, threshold in zip(axes, images, thresholds, strict=True):
-            shown |= draw_triangle(ax, image[: _steps(image), : _steps(image)], threshold, norm)
+            marks |= draw_triangle(ax, image[: _steps(image), : _steps(image)], threshold, norm)
         add_bar(figure, axes, norm, seeds, is_cut=is_cut)
-        key = key_of(shown, thresholds[0])
-        notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
+        key = key_of(marks, thresholds[0])
+        notes = remarks_on(dataset, grid.left_out)
         style.add_key(figure, key, notes)
     return figure
 

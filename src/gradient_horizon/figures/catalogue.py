@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from typing import NamedTuple
 
 import xarray as xr
@@ -25,6 +26,7 @@ from gradient_horizon.figures import (
     weight_spectra_over_training,
 )
 from gradient_horizon.figures.kit import histories, panels, style, theory, weight_scale
+from gradient_horizon.names import declare
 
 
 def _side_by_side(
@@ -89,17 +91,17 @@ def _training(dataset: xr.Dataset) -> Figure:
         clips = gradient_norms.draw_norms([gradient], data, colours)
         histories.set_updates([gradient], data)
         gradient.set(xlabel=histories.XLABEL, ylabel=gradient_norms.LABEL)
-        drawn = state_gradients.Heat([panel.data for panel in mapped.panels])
-        drawn.draw([heat])
+        maps = state_gradients.Heat([panel.data for panel in mapped.panels])
+        maps.draw([heat])
         heat.set(xlabel=histories.XLABEL, ylabel=state_gradients.TIME)
         heat.set_title(mapped.panels[0].title)
         loss.set_title(
             ", ".join(filter(None, [panels.title_of(json.loads(dataset.attrs["swept"])), grid.panels[0].title]))
         )
         colours.add_bar(figure, [loss, error])
-        drawn.add_bar(figure, [heat], dataset.sizes["seed"])
+        maps.add_bar(figure, [heat], dataset.sizes["seed"])
         key = style.median_key(dataset.sizes["seed"], colours.remark()) + learning_curves.chance_key()
-        key += gradient_norms.key_of(clips) + drawn.key()
+        key += gradient_norms.key_of(clips) + maps.key()
         style.add_key(figure, key, histories.notes_on(dataset, mapped))
     return figure
 
@@ -163,11 +165,21 @@ _DRAWN = {
 }
 
 
+def _drawn(dataset: xr.Dataset) -> _Drawn:
+    """Return how the results of an experiment are drawn; one of an installed package declares its own figure."""
+    name = dataset.attrs["experiment"]
+    if name in _DRAWN:
+        return _DRAWN[name]
+    declared = declare.declared(declare.Experiment)[name]
+    draw = getattr(import_module(declared.module), declared.draw)
+    return _Drawn(draw, lambda dataset: {name: draw(dataset)})
+
+
 def quick_look(dataset: xr.Dataset) -> Figure:
     """Return the figure that accompanies the result of one job."""
-    return _DRAWN[dataset.attrs["experiment"]].quick_look(dataset)
+    return _drawn(dataset).quick_look(dataset)
 
 
 def sweep_figures(dataset: xr.Dataset) -> dict[str, Figure]:
     """Return every figure of a joined sweep, by name."""
-    return _DRAWN[dataset.attrs["experiment"]].sweep(dataset)
+    return _drawn(dataset).sweep(dataset)

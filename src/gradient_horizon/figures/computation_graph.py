@@ -13,9 +13,9 @@ _NODES = {"matmul": ("MatMul", 15, 12), "plus": ("+", 31, 12), "tanh": ("tanh", 
 _HEIGHT, _WIDTH = 3.4, {"matmul": 7.4, "plus": 3.4, "tanh": 5.0, "input": 7.4}
 # For each node: what the gradient becomes on its way back, and the effect on its norm.
 _BACK = {
-    "tanh": (R"$\delta_a = \varphi^{\prime}(a_t)\odot\delta_h$", R"shrinks it: $0<\varphi^{\prime}\leq 1$"),
+    "tanh": (R"$\delta_a = \varphi^{\prime}(a_t)\odot\delta_h$", R"shrinks: $0<\varphi^{\prime}\leq 1$"),
     "plus": (R"$\delta_a$", "unchanged"),
-    "matmul": (R"$W_h^{\top}\,\delta_a$", "grows or shrinks it: the\nsame matrix at every step"),
+    "matmul": (R"$W_h^{\top}\,\delta_a$", "grows or shrinks: the\nsame matrix at every step"),
 }
 
 
@@ -68,6 +68,6 @@ def _backward(ax: Axes) -> None:
     ax.text(53.5, 10.4, R"$\delta_h$", ha="left", va="center", fontsize=8, color=BACKWARD)
     for name, (becomes, does) in _BACK.items():
         _, x, y = _NODES[name]
-        told: dict[str, Any] = {"ha": "center", "va": "bottom", "color": BACKWARD}
-        ax.text(x, y + _HEIGHT / 2 + 0.6, becomes, fontsize=7.5, **told)
-        ax.text(x, y + _HEIGHT / 2 + 3.4, does, fontsize=style.SMALL, linespacing=1.1, **told)
+        look: dict[str, Any] = {"ha": "center", "va": "bottom", "color": BACKWARD}
+        ax.text(x, y + _HEIGHT / 2 + 0.6, becomes, fontsize=7.5, **look)
+        ax.text(x, y + _HEIGHT / 2 + 3.4, does, fontsize=style.SMALL, linespacing=1.1, **look)

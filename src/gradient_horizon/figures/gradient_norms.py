@@ -13,7 +13,7 @@ from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
 LABEL = R"$\Vert\nabla L\Vert$"
-FRACTION = "share clipped"
+FRACTION = "fraction clipped"
 _AFTER: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
@@ -22,7 +22,7 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Scal
 
     Returns whether any of them clips at all.
     """
-    drawn, clips = [], False
+    curves, clips = [], False
     for ax, data in zip(axes, panels, strict=True):
         updates, before = histories.bands_of(data, "gradient_norm")
         _, after = histories.bands_of(data, "clipped_gradient_norm")
@@ -30,14 +30,14 @@ def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Scal
         if not np.array_equal(before, after, equal_nan=True):
             histories.draw_bands(ax, updates, after, colours, banded=False, **_AFTER)
             clips = True
-        drawn += [before, after]
-    histories.set_ordinate(axes, drawn)
+        curves += [before, after]
+    histories.set_ordinate(axes, curves)
     return clips
 
 
 def key_of(clips: bool) -> style.Key:
     """Return the legend entry for the dashed lines."""
-    return [(Line2D([], [], color=style.GREY, **_AFTER), "after clipping (median)")] if clips else []
+    return [(Line2D([], [], color=style.GREY, **_AFTER), "median after clipping")] if clips else []
 
 
 def gradient_norm_against_update(dataset: xr.Dataset) -> Figure:

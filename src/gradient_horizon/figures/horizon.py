@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradient_horizon.figures.kit import style, theory, weight_scale
-from gradient_horizon.figures.kit.panels import lines_of, remarks, setting, split
+from gradient_horizon.figures.kit.panels import left_out_note, lines_of, setting, split
 from gradient_horizon.figures.kit.quantiles import LEVELS
 from gradient_horizon.measures.horizon import horizon_quantile
 
@@ -85,15 +85,18 @@ def draw_marks(
 def marks_key(kinds: Collection[str]) -> style.Key:
     """Return legend entries for the markers of these kinds."""
     marks = [(kind, mark) for kind, mark in _MARKS.items() if kind in kinds]
-    return [(Line2D([], [], color=style.GREY, **_MARK, **mark), kind) for kind, mark in marks]
+    words = {"beyond": "beyond $T$"}
+    return [(Line2D([], [], color=style.GREY, **_MARK, **mark), words.get(kind, kind)) for kind, mark in marks]
 
 
 def draw_end(ax: Axes, last: int) -> None:
     """Draw the end of the measurement, T = `last`."""
     ax.axhline(last, **style.REFERENCE)
+    # On the left, where the law seldom crosses it, and on white, for where it does.
+    white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5}
     ax.annotate(
-        f"beyond T = {last}", (1, last), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-        ha="right", va="bottom", fontsize=style.SMALL, color=style.GREY,
+        f"beyond T = {last}", (0, last), (3, 4), xycoords=("axes fraction", "data"), textcoords="offset points",
+        ha="left", va="bottom", fontsize=style.SMALL, color=style.GREY, bbox=white,
     )  # fmt: skip
 
 
@@ -125,11 +128,11 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
     """Return notes on networks without a known horizon, and on panels that are left out."""
     kinds = dataset["horizon_kind"].values
     lost = int(np.sum(kinds == "nonfinite"))
-    said = (
-        f"{lost} of {int(np.sum(kinds != ''))} networks overflow: they explode, at an unknown lag. No band where they"
-        " are more than a tenth, no median where they are half."
+    note = (
+        f"{lost} of {int(np.sum(kinds != ''))} networks overflow: they explode at an unknown lag. No band is drawn"
+        " where they exceed a tenth of the networks, and no median where they reach half."
     )
-    return ([said] if lost else []) + remarks(0, 0, left_out)
+    return ([note] if lost else []) + left_out_note(left_out)
 
 
 def horizon_against_scale(dataset: xr.Dataset) -> Figure:
@@ -141,8 +144,7 @@ def horizon_against_scale(dataset: xr.Dataset) -> Figure:
     dataset = dataset.sortby("weight_scale")
     grid = split(dataset, within=("cell",))
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, weight_scale.LABEL, YLABEL)
+        figure, axes = grid.subplots(weight_scale.LABEL, YLABEL)
         names, marks = draw_horizons(axes, [panel.data for panel in grid.panels])
         key = names + marks + style.median_key(dataset.sizes["seed"])
         key += theory.key_of(panel.data for panel in grid.panels)

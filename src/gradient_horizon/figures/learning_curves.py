@@ -16,16 +16,16 @@ LOSS, ERROR = "loss", "error"
 
 def draw(axes: Sequence[Axes], panels: Sequence[xr.Dataset], name: str, colours: ScaleColours) -> None:
     """Draw one panel per Axes: one line per weight scale with its band over seeds; dashed, chance."""
-    drawn = []
+    curves = []
     for ax, data in zip(axes, panels, strict=True):
         updates, bands = histories.bands_of(data, name)
         chance = float(data[f"chance_{name}"])
         ax.axhline(chance, zorder=2.5, **style.REFERENCE)
         histories.draw_bands(ax, updates, bands, colours)
-        drawn += [bands, np.array([chance])]
+        curves += [bands, np.array([chance])]
     histories.set_updates(axes, panels)
     if name == LOSS:
-        histories.set_ordinate(axes, drawn)
+        histories.set_ordinate(axes, curves)
         ends = np.array([ax.get_ylim() for ax in axes])
         for ax in axes:
             ax.set_ylim(ends[:, 0].min(), ends[:, 1].max())
@@ -47,8 +47,7 @@ def _against_update(dataset: xr.Dataset, name: str) -> Figure:
     one_scale = len({*chances}) == 1 or name == ERROR
     with style.applied():
         colours = ScaleColours(dataset["weight_scale"].values)
-        figure = grid.new_figure()
-        axes = grid.axes(figure, histories.XLABEL, name, sharey=one_scale)
+        figure, axes = grid.subplots(histories.XLABEL, name, sharey=one_scale)
         for level in {*chances}:
             group = [place for place, chance in enumerate(chances) if chance == level]
             draw([axes[place] for place in group], [data[place] for place in group], name, colours)

@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.analysis.laws import exponents_at_rest
 from gradient_horizon.figures.kit import style, theory, weight_scale
-from gradient_horizon.figures.kit.panels import lines_of, remarks, split
+from gradient_horizon.figures.kit.panels import lines_of, remarks_on, split
 from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 INDEX = "index $i/n$"
 SPECTRUM = R"exponent $\lambda_i$ (1/step)"
@@ -57,8 +57,8 @@ def at_rest_of(data: xr.Dataset) -> Float[np.ndarray, "G N"] | None:
     exponents = exponents_at_rest(settings_of(data), moduli) if moduli.size else None
     if exponents is None:
         return None
-    settled = data["finite"].transpose("weight_scale", "seed").values == 1
-    return np.median(np.where(settled[..., None], exponents, np.nan), axis=1)
+    at_rest = data["finite"].transpose("weight_scale", "seed").values == 1
+    return np.median(np.where(at_rest[..., None], exponents, np.nan), axis=1)
 
 
 def draw_spectra(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> style.Key:
@@ -144,11 +144,11 @@ def draw_largest(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> style.Ke
 
 def notes_on(dataset: xr.Dataset, left_out: int = 0, *, spectra: bool = True) -> list[str]:
     """Return notes on what a figure of whole `spectra`, or of the largest exponents only, leaves out."""
-    finite, exponents = dataset["finite"], dataset["lyapunov_exponent"]
-    said = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), left_out)
+    exponents = dataset["lyapunov_exponent"]
+    notes = remarks_on(dataset, left_out)
     if bool(np.isneginf(exponents if spectra else exponents.isel(index=0)).any()):
-        said.append("Exponents of −∞, of directions that a step maps to zero, lie below the axis.")
-    return said
+        notes.append("Exponents of −∞ (directions that a step maps to zero) lie below the axis.")
+    return notes
 
 
 def lyapunov_spectrum(dataset: xr.Dataset) -> Figure:
@@ -162,8 +162,7 @@ def lyapunov_spectrum(dataset: xr.Dataset) -> Figure:
     data = [panel.data for panel in grid.panels]
     with style.applied():
         colours = ScaleColours(dataset["weight_scale"].values)
-        figure = grid.new_figure()
-        axes = grid.axes(figure, INDEX, SPECTRUM)
+        figure, axes = grid.subplots(INDEX, SPECTRUM)
         exact = draw_spectra(axes, data, colours)
         colours.add_bar(figure, axes)
         key = style.median_key(dataset.sizes["seed"], colours.remark()) + limit_key(data) + exact
@@ -181,8 +180,7 @@ def largest_exponent_against_scale(dataset: xr.Dataset) -> Figure:
     grid = split(dataset, within=("cell",))
     data = [panel.data for panel in grid.panels]
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, weight_scale.LABEL, LARGEST)
+        figure, axes = grid.subplots(weight_scale.LABEL, LARGEST)
         names = draw_largest(axes, data)
         key = names + style.median_key(dataset.sizes["seed"]) + theory.key_of(data)
         notes = notes_on(dataset, grid.left_out, spectra=False)

@@ -11,11 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.figures.kit import style, theory
-from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split_scales
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks_on, split_scales
 from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.norm_curves import XLABEL
 
-YLABEL = "growth (decades)"
+YLABEL = "cumulative growth (decades)"
 SUM = "sum"
 
 
@@ -50,23 +50,21 @@ def growth_by_node(dataset: xr.Dataset) -> Figure:
     """
     dataset = dataset.sortby("weight_scale")
     grid = split_scales(dataset, MOST_COLUMNS)
-    finite = dataset["finite"]
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, XLABEL, YLABEL)
+        figure, axes = grid.subplots(XLABEL, YLABEL)
         growth = [growth_of(panel.data) for panel in grid.panels]
         looks = _looks(list(growth[0]))
-        every = np.concatenate([bands[np.isfinite(bands)] for drawn in growth for bands in drawn.values()])
+        every = np.concatenate([bands[np.isfinite(bands)] for by_node in growth for bands in by_node.values()])
         bottom, top = (every.min(), every.max()) if every.size else (-1.0, 1.0)
         room = 0.04 * max(top - bottom, 0.1)
-        for ax, panel, drawn in zip(axes, grid.panels, growth, strict=True):
-            _draw(ax, panel.data, drawn, looks, bottom - (top - bottom) - 2 * room)
+        for ax, panel, by_node in zip(axes, grid.panels, growth, strict=True):
+            _draw(ax, panel.data, by_node, looks, bottom - (top - bottom) - 2 * room)
             ax.set_ylim(bottom - room, top + room)
             ax.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=style.ROUND))
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=style.ROUND))
         key: style.Key = [(Line2D([], [], **look), name) for name, look in looks.items()]
         key += style.median_key(dataset.sizes["seed"]) + theory.key_of(panel.data for panel in grid.panels)
-        notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
+        notes = remarks_on(dataset, grid.left_out)
         style.add_key(figure, key, notes)
     return figure
 

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.figures.kit import style, theory
-from gradient_horizon.figures.kit.panels import remarks, setting, split
+from gradient_horizon.figures.kit.panels import remarks_on, setting, split
 from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
@@ -66,18 +66,18 @@ class Quantity:
         memory.
         """
         step = max(1, MOST_NUMBERS // (data.sizes["seed"] * data.sizes["lag"]))
-        found = []
+        bands = []
         for start in range(0, data.sizes["weight_scale"], step):
             some = data.isel(weight_scale=slice(start, start + step))
-            found.append(over_seeds(self.decades(some), some["finite"].transpose("weight_scale", "seed").values))
-        return np.concatenate(found, axis=1)
+            bands.append(over_seeds(self.decades(some), some["finite"].transpose("weight_scale", "seed").values))
+        return np.concatenate(bands, axis=1)
 
 
 def quantity_of(dataset: xr.Dataset) -> Quantity:
     """Return the Frobenius norm from the end if it was measured, otherwise what was measured instead."""
     variable = "log_norm" if "log_norm" in dataset else "log_norm_from_start"
-    measured = [str(name) for name in dataset["norm"].values]
-    norm = "frobenius" if "frobenius" in measured else measured[0]
+    norms = [str(name) for name in dataset["norm"].values]
+    norm = "frobenius" if "frobenius" in norms else norms[0]
     # √n is the Frobenius norm of the identity: a gradient that passes unchanged has 0 decades. ‖I‖₂ is 1 already.
     per_unit = norm == "frobenius" and "state_size" in dataset
     defines = variable == "log_norm" and per_unit
@@ -90,8 +90,8 @@ def spectral_beside(dataset: xr.Dataset, quantity: Quantity, colours: ScaleColou
 
     None if it was not, or if too many lines would cross.
     """
-    measured = quantity.norm == "frobenius" and "spectral" in dataset["norm"].values
-    return Quantity(quantity.variable, "spectral", False, None) if measured and colours.is_named else None
+    has_both = quantity.norm == "frobenius" and "spectral" in dataset["norm"].values
+    return Quantity(quantity.variable, "spectral", False, None) if has_both and colours.is_named else None
 
 
 def _growth(
@@ -99,17 +99,17 @@ def _growth(
 ) -> dict[int, float]:
     """Return the theoretical decades per step by index of each scale drawn bold; empty if no law applies."""
     law = theory.law_of(data) if quantity.has_theory else None
-    measured = [index for index in colours.strong() if not np.isnan(bands[1, index]).all()]
-    growth = {index: law.log_growth(float(colours.scales[index])) / math.log(10.0) for index in measured if law}
+    alive = [index for index in colours.strong() if not np.isnan(bands[1, index]).all()]
+    growth = {index: law.log_growth(float(colours.scales[index])) / math.log(10.0) for index in alive if law}
     return {index: slope for index, slope in growth.items() if math.isfinite(slope)}
 
 
-def _limits(drawn: Sequence[np.ndarray], threshold: float | None) -> tuple[float, float]:
-    finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
-    shown = [finite.min(), finite.max()] if finite.size else [-1.0, 1.0]
-    shown += [-threshold, threshold] if threshold else []
-    room = 0.04 * max(max(shown) - min(shown), 0.1)
-    return float(min(shown) - room), float(max(shown) + room)
+def _limits(curves: Sequence[np.ndarray], threshold: float | None) -> tuple[float, float]:
+    finite = np.concatenate([values[np.isfinite(values)] for values in curves])
+    ends = [finite.min(), finite.max()] if finite.size else [-1.0, 1.0]
+    ends += [-threshold, threshold] if threshold else []
+    room = 0.04 * max(max(ends) - min(ends), 0.1)
+    return float(min(ends) - room), float(max(ends) + room)
 
 
 def draw_norms(
@@ -171,7 +171,7 @@ def key_of(quantity: Quantity, colours: ScaleColours, seeds: int, second: Quanti
     if second:
         key.append((Line2D([], [], color=style.GREY, **_SECOND), R"spectral norm, $\Vert\cdot\Vert_2$"))
     if quantity.threshold:
-        key.append((Line2D([], [], **style.REFERENCE), f"horizon threshold, ±{quantity.threshold:g} decades"))
+        key.append((Line2D([], [], **style.REFERENCE), f"horizon threshold (±{quantity.threshold:g} decades)"))
     return key
 
 
@@ -184,14 +184,12 @@ def norm_against_lag(dataset: xr.Dataset) -> Figure:
     """
     dataset = dataset.sortby("weight_scale")
     quantity, grid = quantity_of(dataset), split(dataset)
-    finite = dataset["finite"]
     with style.applied():
         colours = ScaleColours(dataset["weight_scale"].values)
-        figure = grid.new_figure()
-        axes = grid.axes(figure, XLABEL, quantity.label, sharex="steps" not in dataset.dims)
+        figure, axes = grid.subplots(XLABEL, quantity.label, sharex="steps" not in dataset.dims)
         draw_norms(axes, [panel.data for panel in grid.panels], quantity, colours)
         colours.add_bar(figure, axes)
-        notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
+        notes = remarks_on(dataset, grid.left_out)
         columns = 1 if len(axes) == 1 else 4
         key = key_of(quantity, colours, dataset.sizes["seed"])
         if quantity.has_theory:

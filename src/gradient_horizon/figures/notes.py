@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, left_out_note, split
 from gradient_horizon.figures.kit.quantiles import quantiles, thin_band, thin_curve
 
 NORM, LOGARITHM = R"$\Vert dh\Vert_F\,/\,N$", R"$\log_{10}\,\Vert dh\Vert_F\,/\,N$"
@@ -43,7 +43,7 @@ def _draw_band(ax: Axes, x: np.ndarray, values: Float[np.ndarray, "S T"], color:
 
 
 def draw_norm(ax: Axes, data: xr.Dataset) -> None:
-    """Draw ‖dh‖_F / N as the notes plot it."""
+    """Draw ‖dh‖_F / N as the study notes plot it."""
     steps, norms = data["step"].values, data["norm"].values
     dots = {"marker": "o", "markersize": 2.5} if len(steps) <= MOST_DOTS else {}
     _draw_band(ax, steps, norms, _LINEAR, linewidth=0.9, **dots)
@@ -82,17 +82,17 @@ def draw_logarithms(ax: Axes, data: xr.Dataset) -> None:
 
 
 def _mark_the_end(ax: Axes, steps: np.ndarray, single: Float[np.ndarray, " T"]) -> None:
-    """Draw a cross where float32 fails, and state what it reads from there on."""
+    """Draw a cross where float32 fails, and state what it gives from there on."""
     lost = np.flatnonzero(np.isinf(single))
     if not lost.size or lost[0] == 0:
         return
-    reads = "0" if np.isneginf(single[lost[0]]) else "∞"
+    result = "0" if np.isneginf(single[lost[0]]) else "∞"
     x, y = steps[lost[0] - 1], single[lost[0] - 1]
     ax.plot(x, y, color=_FLOAT32, marker="x", markersize=5, markeredgewidth=1.3, linestyle="none")
     # The corner that a rising or falling line leaves free.
     corner, side = ((0.98, 0.04), "bottom") if y > 0 else ((0.98, 0.96), "top")
     ax.annotate(
-        f"float32 reads {reads}\nfrom step {steps[lost[0]]} on", corner, xycoords="axes fraction",
+        f"float32 gives {result}\nfrom step {steps[lost[0]]} on", corner, xycoords="axes fraction",
         ha="right", va=side, fontsize=6.5, color=_FLOAT32,
     )  # fmt: skip
 
@@ -109,11 +109,11 @@ def logarithms_key() -> style.Key:
 def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
     """Plot ‖dh‖_F / N against the time step, one column per factor on W_h.
 
-    Above, the series as the notes plot it. Below, its logarithm over more steps: in float32, which overflows or reads
-    0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. Of many
-    factors, a few evenly spread ones are drawn.
+    Above, the series as the study notes plot it. Below, its logarithm over more steps: in float32, which overflows or
+    gives 0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. Of
+    many factors, a few evenly spread ones are drawn.
     """
-    columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the notes
+    columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the study notes
     places = np.linspace(0, len(columns) - 1, min(len(columns), MOST_COLUMNS)).round().astype(int)
     with style.applied():
         figure = style.new_figure(style.SINGLE if len(places) == 1 else style.DOUBLE, 3.8)
@@ -127,6 +127,6 @@ def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
         axes[1, 0].set_ylabel(LOGARITHM)
         key = logarithms_key()
         seeds = dataset.sizes["seed"]
-        notes = remarks(0, 0, len(columns) - len(places))
+        notes = left_out_note(len(columns) - len(places))
         style.add_key(figure, key if seeds == 1 else key + style.median_key(seeds), notes)
     return figure

@@ -13,16 +13,25 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from gradient_horizon.analysis.intervals import Interval
-from gradient_horizon.analysis.outcomes import at_best, exists, final_error, has_diverged, share_solved
+from gradient_horizon.analysis.outcomes import best_over, exists, final_error, has_diverged, share_solved
 from gradient_horizon.figures.kit import histories, style, weight_scale
-from gradient_horizon.figures.kit.panels import MOST_COLUMNS, MOST_PANELS, Grid, Panel, setting, split, title_of
+from gradient_horizon.figures.kit.panels import (
+    MOST_COLUMNS,
+    MOST_PANELS,
+    Grid,
+    Panel,
+    left_out_note,
+    setting,
+    split,
+    title_of,
+)
 from gradient_horizon.figures.kit.quantiles import quantiles
 from gradient_horizon.figures.learning_curves import chance_key
 
 METHODS = ("cell", "clip", "omega", "floss_updates")  # compared within a panel
 CHOICES = ("weight_scale", "learning_rate", "clip_threshold")  # along the axes of one job
 LABELS = {
-    "steps": "steps $T$",
+    "steps": "sequence length $T$ (steps)",
     "distance": "distance (words)",
     "weight_scale": weight_scale.LABEL,
     "learning_rate": R"learning rate $\eta$",
@@ -98,9 +107,9 @@ def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
 
 def _threshold_note(dataset: xr.Dataset, abscissa: str) -> list[str]:
     """Note that lines without a clip rule are the same in every panel of `by_threshold`, if there are any."""
-    told = abscissa != "clip_threshold" and dataset.sizes["clip_threshold"] > 1 and "clip" in dataset.dims
-    unclipped = told and "none" in dataset["clip"].values
-    return ["Networks that are not clipped are the same at every clip threshold $c$."] if unclipped else []
+    in_panels = abscissa != "clip_threshold" and dataset.sizes["clip_threshold"] > 1 and "clip" in dataset.dims
+    unclipped = in_panels and "none" in dataset["clip"].values
+    return ["Unclipped networks are the same at every clip threshold $c$."] if unclipped else []
 
 
 def accuracy(data: xr.Dataset) -> Interval:
@@ -116,12 +125,12 @@ def points_of(panel: xr.Dataset, line: Line, abscissa: str, measure: Measure) ->
     if abscissa in CHOICES:
         if not exists(data).any():
             return {}
-        data, _ = at_best(data, axes)
+        data, _ = best_over(data, axes)
     points = {}
     for value in data[abscissa].values.tolist():
         at = data.sel({abscissa: value})
         if exists(at).any():
-            points[value] = measure(at if abscissa in CHOICES else at_best(at, axes)[0])
+            points[value] = measure(at if abscissa in CHOICES else best_over(at, axes)[0])
     return points
 
 
@@ -175,17 +184,17 @@ def key_of(lines: Sequence[Line], bars: str) -> style.Key:
 def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
     """Describe the networks' training budget and, with `solved`, when they count as successful."""
     updates, batch = setting(dataset, "updates"), setting(dataset, "batch_size")
-    given = f"{updates} updates" if updates else "the updates of each job"
-    given += f" of {batch} sequences each" if batch else ""
+    spent = f"{updates} updates" if updates else "each job's number of updates"
+    spent += f" of {batch} sequences each" if batch else ""
     if not solved:
-        return f"On fresh sequences after {given}."
+        return f"Accuracy on fresh sequences after {spent}."
     # if it is swept, the coordinate takes its name, and null means the task's own
     least_errors = dataset["solved_below_used" if "solved_below_used" in dataset else "solved_below"].values
     errors = np.unique(least_errors[~np.isnan(least_errors)])
     is_swept = "solved_below_used" in dataset
-    several = "below the one that is swept" if is_swept else "as low as its task asks for"
+    several = "below the swept value" if is_swept else "below the limit of its task"
     least = f"below {errors[0]:g}" if len(errors) == 1 else several
-    return f"Solved: an error {least} on fresh sequences within {given}."
+    return f"Solved: error {least} on fresh sequences within {spent}."
 
 
 def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, chance: bool) -> Figure:
@@ -200,13 +209,11 @@ def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, ch
     notes += histories.chosen_note(dataset, [axis for axis in CHOICES if axis not in (abscissa, "clip_threshold")])
     diverged = int(has_diverged(dataset).sum())
     if chance and diverged:
-        notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are left out.")
-    if grid.left_out:
-        notes.append(f"{grid.left_out} more panels are not shown.")
+        notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are omitted.")
+    notes += left_out_note(grid.left_out)
     with style.applied():
         lines = lines_of(dataset, abscissa)
-        figure = grid.new_figure()
-        axes = grid.axes(figure, LABELS.get(abscissa, style.in_words(abscissa)), label)
+        figure, axes = grid.subplots(LABELS.get(abscissa, style.in_words(abscissa)), label)
         draw_lines(axes, grid, lines, abscissa, measure, dataset[abscissa].values)
         key = key_of(lines, bars)
         if chance:
@@ -229,7 +236,7 @@ def draw_chance(axes: Sequence[Axes], grid: Grid, abscissa: str) -> style.Key:
 
 def intervals(seeds: int) -> str:
     """Return the legend text for the bars of a share of networks."""
-    return f"Wilson's 95 % interval, {seeds} seeds" if seeds > 1 else "Wilson's 95 % interval, one seed"
+    return f"95 % Wilson interval, {seeds} seeds" if seeds > 1 else "95 % Wilson interval, one seed"
 
 
 def share_solved_against(dataset: xr.Dataset) -> Figure:
@@ -240,7 +247,7 @@ def share_solved_against(dataset: xr.Dataset) -> Figure:
     as well, are at their best values, and the budget of updates is stated.
     """
     bars = intervals(dataset.sizes["seed"])
-    return _against(dataset, share_solved, "share solved", bars, chance=False)
+    return _against(dataset, share_solved, "success rate", bars, chance=False)
 
 
 def accuracy_against(dataset: xr.Dataset) -> Figure:
@@ -249,5 +256,5 @@ def accuracy_against(dataset: xr.Dataset) -> Figure:
     Dashed, chance. Networks that diverge are left out and counted.
     """
     seeds = dataset.sizes["seed"]
-    bars = f"10–90 % of {seeds} seeds" if seeds > 1 else "one seed"
+    bars = f"10–90 % range, {seeds} seeds" if seeds > 1 else "one seed"
     return _against(dataset, accuracy, "accuracy (1 − error)", bars, chance=True)

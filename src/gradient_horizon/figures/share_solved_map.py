@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.analysis.outcomes import exists, has_solved
 from gradient_horizon.figures.kit import histories, style
+from gradient_horizon.figures.kit.panels import left_out_note
 from gradient_horizon.figures.share_solved import CHOICES, LABELS, budget
 from gradient_horizon.store.records import ResultError
 
@@ -45,20 +46,18 @@ def solved_map(dataset: xr.Dataset) -> Figure:
     One panel per combination of swept settings; a third axis that varies is at its best value. Raises `ValueError` if
     fewer than two axes vary.
     """
-    found = axes_of(dataset)
-    if found is None:
+    axes_of_map = axes_of(dataset)
+    if axes_of_map is None:
         raise ResultError(
             "dataset: has a single learning rate, clip threshold or weight scale; allowed: several of at least two"
         )
-    across, up = found
-    grid = histories.split_at_best(dataset, [axis for axis in CHOICES if axis not in found])
+    across, up = axes_of_map
+    others = [axis for axis in CHOICES if axis not in (across, up)]
+    grid = histories.split_at_best(dataset, others)
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, LABELS[across], LABELS[up])
+        figure, axes = grid.subplots(LABELS[across], LABELS[up])
         for ax, panel in zip(axes, grid.panels, strict=True):
             _draw(ax, panel.data, across, up)
-        notes = [budget(dataset), *histories.chosen_note(dataset, [axis for axis in CHOICES if axis not in found])]
-        if grid.left_out:
-            notes.append(f"{grid.left_out} more panels are not shown.")
+        notes = [budget(dataset), *histories.chosen_note(dataset, others), *left_out_note(grid.left_out)]
         style.add_key(figure, [], notes)
     return figure

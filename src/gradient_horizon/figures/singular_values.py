@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.figures.kit import style, theory
-from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks, split_scales
+from gradient_horizon.figures.kit.panels import MOST_COLUMNS, remarks_on, split_scales
 from gradient_horizon.figures.kit.quantiles import over_seeds, thin_band, thin_curve
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.lyapunov import INDEX, draw_limit, limit_key
@@ -50,10 +50,9 @@ def growth_of_every_direction(dataset: xr.Dataset) -> Figure:
     """
     dataset = dataset.sortby("weight_scale")
     grid = split_scales(dataset, MOST_COLUMNS)
-    finite, lags = dataset["finite"], dataset["lag"].values
+    lags = dataset["lag"].values
     with style.applied():
-        figure = grid.new_figure()
-        axes = grid.axes(figure, INDEX, GROWTH)
+        figure, axes = grid.subplots(INDEX, GROWTH)
         colours = ScaleColours(lags, LAG)
         growth = [logs_of(panel.data) / lags[:, None] for panel in grid.panels]
         every = np.concatenate([bands[np.isfinite(bands)] for bands in growth])
@@ -71,6 +70,6 @@ def growth_of_every_direction(dataset: xr.Dataset) -> Figure:
         colours.add_bar(figure, axes)
         key = style.median_key(dataset.sizes["seed"], colours.remark())
         key += limit_key([panel.data for panel in grid.panels])
-        notes = remarks(int((finite == 0).sum()), int(finite.notnull().sum()), grid.left_out)
+        notes = remarks_on(dataset, grid.left_out)
         style.add_key(figure, key, notes, 1 if len(axes) == 1 else 4)
     return figure

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gradient_horizon.analysis.outcomes import exists, foretold, has_diverged, has_solved, initial_growth
+from gradient_horizon.analysis.outcomes import exists, has_diverged, has_solved, horizon_auc, initial_growth
 from gradient_horizon.figures.kit import histories, style
-from gradient_horizon.figures.kit.panels import setting
+from gradient_horizon.figures.kit.panels import left_out_note, setting
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.share_solved import budget
 from gradient_horizon.settings.schema import Config
@@ -20,10 +20,10 @@ from gradient_horizon.settings.schema import Config
 XLABEL = "initial growth (1/step)"
 GROWTH = R"Initial growth: $\log(\Vert\partial h_T/\partial h_0\Vert_F/\sqrt{n})\,/\,T$ before the first update."
 AREA = (
-    "AUC: probability that a network that solves its task has the longer initial gradient horizon"
-    f" ({Config().horizon_threshold:g} decades) than one that does not; 95 % interval by a bootstrap over seeds."
+    "AUC: probability that a network that solves its task has a longer initial gradient horizon"
+    f" ({Config().horizon_threshold:g} decades) than one that does not, with its 95 % bootstrap interval over seeds."
 )
-YLABEL = "solved after (updates)"
+YLABEL = "updates until solved"
 _UNSOLVED, _DIVERGED = 1.12, 1.25  # ordinates, as multiples of the last update
 _POINT: dict[str, Any] = {"linestyle": "none", "markersize": 3.4, "markeredgewidth": 0.7}
 _MARKS: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def draw_points(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: Sca
 
 
 def _verdict(data: xr.Dataset) -> str:
-    area = foretold(data)
+    area = horizon_auc(data)
     if area is not None:
         return f"AUC {area.estimate:.2f} ({area.lower:.2f} to {area.upper:.2f})"
     return "all solved" if has_solved(data).any() else "none solved"
@@ -86,7 +86,10 @@ def key_of(shown: Collection[str]) -> style.Key:
 
 def zero_note(off: int) -> list[str]:
     """Note where networks with a gradient of exactly zero, which has no logarithm, are drawn."""
-    return [f"{off} networks whose gradient is exactly zero stand at the left end."] if off else []
+    with_zero = (
+        "network with a gradient of exactly zero is" if off == 1 else "networks with a gradient of exactly zero are"
+    )
+    return [f"{off} {with_zero} drawn at the left edge."] if off else []
 
 
 def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
@@ -94,15 +97,14 @@ def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
 
     One panel per combination of swept settings, at the learning rate and clip threshold with which most networks solved
     the task; networks that did not are drawn above the line. Each panel states how well the initial gradient horizon
-    tells the two apart: `outcomes.foretold`.
+    tells the two apart: `outcomes.horizon_auc`.
     """
     dataset = dataset.sortby("weight_scale")
     grid = histories.split_at_best(dataset)
     panels = [panel.data for panel in grid.panels]
     with style.applied():
         colours = ScaleColours(dataset["weight_scale"].values)
-        figure = grid.new_figure()
-        axes = grid.axes(figure, XLABEL, YLABEL)
+        figure, axes = grid.subplots(XLABEL, YLABEL)
         shown, off = draw_points(axes, panels, colours)
         colours.add_bar(figure, axes)
         key = key_of(shown)
@@ -113,7 +115,6 @@ def solving_against_initial_growth(dataset: xr.Dataset) -> Figure:
             *histories.chosen_note(dataset, ("learning_rate", "clip_threshold")),
         ]
         notes += zero_note(off)
-        if grid.left_out:
-            notes.append(f"{grid.left_out} more panels are not shown.")
+        notes += left_out_note(grid.left_out)
         style.add_key(figure, key, notes)
     return figure

@@ -79,10 +79,10 @@ class Heat:
 
     def add_bar(self, figure: Figure, axes: Sequence[Axes], seeds: int, aspect: float = 20.0) -> None:
         """Add the colour bar."""
-        drawn = ScalarMappable(self.norm, matplotlib.colormaps[_COLOURS])
+        mappable = ScalarMappable(self.norm, matplotlib.colormaps[_COLOURS])
         label = f"{LABEL}\n" + ("one seed" if seeds == 1 else f"median of {seeds} seeds")
         extend = "min" if self.is_cut else "neither"
-        bar = style.add_bar(figure, drawn, axes, label=label, extend=extend, pad=0.02, aspect=aspect)
+        bar = style.add_bar(figure, mappable, axes, label=label, extend=extend, pad=0.02, aspect=aspect)
         bar.locator = MaxNLocator(6, integer=True, steps=style.ROUND)
 
     def key(self) -> style.Key:
@@ -104,9 +104,8 @@ def state_gradient_over_training(dataset: xr.Dataset) -> Figure:
     dataset = dataset.sortby("weight_scale")
     grid = histories.split_at_best(dataset, CHOSEN)
     with style.applied():
-        figure = grid.new_figure()
         heat = Heat([panel.data for panel in grid.panels])
-        axes = grid.axes(figure, histories.XLABEL, TIME, sharex=False, sharey=heat.has_one_length)
+        figure, axes = grid.subplots(histories.XLABEL, TIME, sharex=False, sharey=heat.has_one_length)
         heat.draw(axes)
         heat.add_bar(figure, axes, dataset.sizes["seed"], max(20.0, 7 * figure.get_figheight()))
         style.add_key(figure, heat.key(), histories.notes_on(dataset, grid))

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
-LABELS = (R"$\rho(W)$, $\Vert W\Vert_2$", R"$\lambda_1$ (1/step)", "saturated units")
+LABELS = (R"$\rho(W)$, $\Vert W\Vert_2$", R"$\lambda_1$ (1/step)", "fraction saturated")
 _NORM: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 
 
@@ -27,21 +27,21 @@ def evolution_of_the_network(dataset: xr.Dataset) -> Figure:
         colours = ScaleColours(dataset["weight_scale"].values)
         figure, columns = histories.stacked(grid, LABELS)
         sizes, exponents, saturations = zip(*columns, strict=True)
-        drawn = []
+        curves = []
         for ax, data in zip(sizes, panels, strict=True):
             updates, radius = histories.bands_of(data, "spectral_radius")
             _, norm = histories.bands_of(data, "largest_singular_value")
             histories.draw_bands(ax, updates, radius, colours)
             histories.draw_bands(ax, updates, norm, colours, banded=False, **_NORM)
-            drawn += [radius, norm]
-        histories.set_ordinate(sizes, drawn)
-        drawn = []
+            curves += [radius, norm]
+        histories.set_ordinate(sizes, curves)
+        curves = []
         for ax, data in zip(exponents, panels, strict=True):
             updates, bands = histories.bands_of(data, "lyapunov_exponent")
             ax.axhline(0, **style.REFERENCE)
             histories.draw_bands(ax, updates, bands, colours)
-            drawn.append(bands)
-        histories.set_ordinate(exponents, drawn)
+            curves.append(bands)
+        histories.set_ordinate(exponents, curves)
         for ax, data in zip(saturations, panels, strict=True):
             histories.draw_bands(ax, *histories.bands_of(data, "saturation"), colours)
         top = max(0.1, saturations[0].get_ylim()[1])
@@ -49,6 +49,8 @@ def evolution_of_the_network(dataset: xr.Dataset) -> Figure:
         histories.set_updates([ax for axes in columns for ax in axes], panels)
         colours.add_bar(figure, [ax for axes in columns for ax in axes])
         key = style.median_key(dataset.sizes["seed"], colours.remark())
-        key.append((Line2D([], [], color=style.GREY, **_NORM), R"largest singular value $\Vert W\Vert_2$ (median)"))
+        key.append(
+            (Line2D([], [], color=style.GREY, **_NORM), R"median of the largest singular value $\Vert W\Vert_2$")
+        )
         style.add_key(figure, key, histories.notes_on(dataset, grid))
     return figure

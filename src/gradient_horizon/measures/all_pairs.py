@@ -66,10 +66,10 @@ def log_jacobian_norms_all_pairs(
     flat_step, closed = step_of_arrays(lambda h, x: system.step(params, h, x), *system.window)
     with_64_bits = jnp.result_type(float) == jnp.float64
 
-    def formed(hx):
+    def form(hx):
         return sized_jacobian(lambda h: flat_step(closed, h, hx[1]), hx[0])
 
-    jacobians, exponents, are_safe = lax.map(formed, system.window)
+    jacobians, exponents, are_safe = lax.map(form, system.window)
     jacobians = jnp.where(is_good[:, None, None], jacobians, eye[None])
     exponents = jnp.where(is_good, exponents, 0)
     so_far = jnp.cumsum(exponents, dtype=jnp.int32)
@@ -77,8 +77,8 @@ def log_jacobian_norms_all_pairs(
     def by_entry(closed, window, is_good):
         def advance(inputs):
             (h, x), is_good = inputs
-            found = jacobian_by_entry(lambda h: flat_step(closed, h, x), h)
-            return jax.tree.map(lambda *parts: jnp.where(is_good, *parts), found, extended_range.extended(eye))
+            values = jacobian_by_entry(lambda h: flat_step(closed, h, x), h)
+            return jax.tree.map(lambda *parts: jnp.where(is_good, *parts), values, extended_range.extended(eye))
 
         with jax.enable_x64(with_64_bits):  # run the step under the caller's setting
             jacobians = lax.map(advance, (window, is_good))

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Reach(NamedTuple):
     kind: str
 
 
-def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
+def horizon_of(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
     """The first lag (from 1) at which |log10(‖M‖_F / √n)| exceeds `threshold`, and what happened there.
 
     `log_norm` holds natural logs of Frobenius norms from the end, lags along the last axis; n = `state_size`.
@@ -55,10 +56,18 @@ def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, thres
     return Horizon(lag, kind) if is_traced or kind.ndim else Horizon(float(lag), HorizonKind(int(kind)))
 
 
+def gradient_horizon(log_norm: Float[Any, "*networks T"], state_size: int, threshold: float = 3.0) -> Horizon:
+    """The name of `horizon_of` in version 0.1; deprecated."""
+    warnings.warn(
+        "gradient_horizon.gradient_horizon is now gradient_horizon.horizon_of", DeprecationWarning, stacklevel=2
+    )
+    return horizon_of(log_norm, state_size, threshold)
+
+
 def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) -> tuple[Reach, Reach]:
     """The two networks whose horizons bracket the quantile `level`, each with the way its gradient ends.
 
-    `horizon` and `kind` have shape (S,) and are as returned by `gradient_horizon`; `kind` may also be given as words.
+    `horizon` and `kind` have shape (S,) and are as returned by `horizon_of`; `kind` may also be given as words.
     Censored values cannot be averaged, nor can a gradient that vanishes with one that explodes, so the result is a pair
     of order statistics: of m networks sorted by lag, those at positions ⌊`level` (m - 1)⌋ and ⌈`level` (m - 1)⌉,
     counted from 0. Both are the same network unless the quantile lies between two. A network that overflows
@@ -68,13 +77,13 @@ def horizon_quantile(horizon: ArrayLike, kind: ArrayLike, level: float = 0.5) ->
     """
     horizon, kind = np.asarray(horizon, np.float64), np.asarray(kind)
     words = kind if kind.dtype.kind in "UO" else np.array([*HORIZON_KINDS, ""])[kind]
-    lost = [Reach(math.nan, "nonfinite")] * int(np.sum(words == "nonfinite"))
-    is_known = (words != "nonfinite") & (words != "")
-    known = sorted(Reach(lag, str(word)) for lag, word in zip(horizon[is_known].tolist(), words[is_known], strict=True))
-    last = len(lost) + len(known) - 1
+    overflows = [Reach(math.nan, "nonfinite")] * int(np.sum(words == "nonfinite"))
+    has_lag = (words != "nonfinite") & (words != "")
+    reaches = sorted(Reach(lag, str(word)) for lag, word in zip(horizon[has_lag].tolist(), words[has_lag], strict=True))
+    last = len(overflows) + len(reaches) - 1
     if last < 0:
         return Reach(math.nan, ""), Reach(math.nan, "")
-    return [*lost, *known][math.floor(level * last)], [*known, *lost][math.ceil(level * last)]
+    return [*overflows, *reaches][math.floor(level * last)], [*reaches, *overflows][math.ceil(level * last)]
 
 
 def neutral_scale(scales: Float[np.ndarray, " G"], log_growth: Float[np.ndarray, " G"]) -> float:

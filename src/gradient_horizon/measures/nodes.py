@@ -23,8 +23,8 @@ from gradient_horizon.measures.wide import jacobian_by_entry
 from gradient_horizon.numerics import extended_range
 from gradient_horizon.numerics.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.numerics.compiled import compiled_once
-from gradient_horizon.numerics.derivatives import pull
-from gradient_horizon.numerics.exponents import LOG_2, add, is_kept, normalise, room_of
+from gradient_horizon.numerics.derivatives import vjp_rows
+from gradient_horizon.numerics.exponents import add, is_kept, log_of, normalise, room_of
 from gradient_horizon.numerics.extended_range import Extended, extended
 from gradient_horizon.numerics.fallback import step_of_arrays, with_care
 from gradient_horizon.numerics.xla import unroll
@@ -33,14 +33,14 @@ from gradient_horizon.numerics.xla import unroll
 def _log_ratio(after: Float[Array, " N"], gained: Int[Array, ""], before: Float[Array, " N"]) -> Scalar:
     """log(‖`after` 2^`gained`‖ / ‖`before`‖), both vectors normalised; 0 if `before` is already zero."""
     reached, start = (jnp.sqrt(jnp.sum(vector * vector)) for vector in (after, before))
-    ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + gained.astype(after.dtype) * LOG_2
+    ratio = log_of(reached / jnp.where(start == 0, 1, start), gained)
     return jnp.where(start == 0, 0, ratio)
 
 
 def _careful_log_ratio(after: Extended, before: Extended) -> Scalar:
     """`_log_ratio` of vectors with an exponent for each entry."""
     (reached, last), (start, first) = extended_range.frobenius_norm(after), extended_range.frobenius_norm(before)
-    ratio = jnp.log(reached / jnp.where(start == 0, 1, start)) + (last - first).astype(reached.dtype) * LOG_2
+    ratio = log_of(reached / jnp.where(start == 0, 1, start), last - first)
     return jnp.where(start == 0, 0, ratio)
 
 
@@ -73,8 +73,8 @@ def log_state_gradient_norms(
         added, own = normalise(raw)
         here, exponent = add(vector, exponent, added, own)
         is_safe = is_safe & is_kept(jnp.abs(vector) + jnp.abs(raw), here, room)
-        norm = jnp.log(jnp.sqrt(jnp.sum(here * here))) + exponent.astype(dtype) * LOG_2
-        raw = pull(flat_step, params, h, x, (here * 2.0**room)[None])[0]
+        norm = log_of(jnp.sqrt(jnp.sum(here * here)), exponent)
+        raw = vjp_rows(flat_step, params, h, x, (here * 2.0**room)[None])[0]
         pulled, shift = normalise(raw)
         return (pulled, exponent + shift - room, is_kept(raw, pulled, room)), (norm, is_safe)
 
@@ -89,8 +89,7 @@ def log_state_gradient_norms(
         def retreat(vector, inputs):
             h, x, added = inputs
             here = extended_range.add(vector, extended(added[:, None]))
-            mantissa, exponent = extended_range.frobenius_norm(here)
-            norm = jnp.log(mantissa) + exponent.astype(dtype) * LOG_2
+            norm = log_of(*extended_range.frobenius_norm(here))
             jacobian = jacobian_by_entry(lambda h: careful_step(closed, h, x), h, by_rows=True)
             return extended_range.product(extended_range.transposed(jacobian), here), norm
 
@@ -135,15 +134,13 @@ def node_split(
     """
     if not isinstance(cell, VanillaCell) or cell.leak != 1.0:
         allowed = ", ".join(names.ONE_PATH_CELLS)
-        raise ValueError(f"cell: {cell.name!r} lets the gradient back on more than one path; allowed: {allowed}")
+        raise ValueError(f"cell: {cell.name!r} passes the gradient back along more than one path; allowed: {allowed}")
     trajectory = system_of(cell.step, params, h0, xs, steps=steps, trajectory=trajectory).trajectory
     before = trajectory.states[:-1]
     if gradient is None:
         gradient = jnp.ones_like(h0)
     if gradient.shape != h0.shape or gradient.dtype != h0.dtype:
-        raise ValueError(
-            f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, as the state is"
-        )
+        raise ValueError(f"gradient: {gradient.shape} {gradient.dtype}; allowed: {h0.shape} {h0.dtype}, like the state")
 
     dtype = before.dtype  # float32 for a 16-bit network
     gradient, recurrent = gradient.astype(dtype), params.recurrent.astype(dtype)
@@ -155,12 +152,12 @@ def node_split(
 
     def retreat(vector, inputs):
         raw = vector * lift * slopes(*inputs)
-        activated, lost = normalise(raw)
+        activated, shrunk = normalise(raw)
         is_safe = is_kept(raw, activated, room)
         raw = (activated * lift) @ recurrent
         multiplied, gained = normalise(raw)
         split = {
-            "activation": _log_ratio(activated, lost - room, vector),
+            "activation": _log_ratio(activated, shrunk - room, vector),
             "matrix": _log_ratio(multiplied, gained - room, activated),
         }
         return multiplied, (split, is_safe & is_kept(raw, multiplied, room))

@@ -140,17 +140,17 @@ def log_singular_values_at_lags(
     logs, starts = logs.astype(dtype), starts.astype(dtype)
 
     def by_orthogonal_route(closed, window):
-        """log σ_i = Σ log R_t,ii from the right singular vectors.
+        """log σ_i as the sum over t of log R_t,ii, with the right singular vectors as the initial basis.
 
-        These maximise σ_1 … σ_i, so their own derivatives do not matter.
+        These maximise σ_1 ⋯ σ_i, so their own derivatives drop out.
         """
 
         def over(lag, start):
             return log_growth(flat_step, closed, jax.tree.map(lambda leaf: leaf[length - lag :], window), start)
 
         growths, are_sure = zip(*map(over, lags, starts), strict=True)
-        found = jnp.stack([jnp.sum(growth, axis=0) for growth in growths])
-        return found, jnp.stack(are_sure) & are_apart
+        logs = jnp.stack([jnp.sum(growth, axis=0) for growth in growths])
+        return logs, jnp.stack(are_sure) & are_apart
 
     logs = with_derivative_of(by_orthogonal_route, logs, closed, window)
     touches_bad = ever(~system.trajectory.finite[::-1])[np.asarray(lags, np.int32)]
@@ -199,11 +199,11 @@ def _at_lags(
         after = through(reach, factor != 0, time)
 
         def times(product, noise=None):
-            known = jnp.where(places < reach.rank, product.basis, 0)
-            stretched = jnp.matmul(factor, known, precision="highest")
+            image = jnp.where(places < reach.rank, product.basis, 0)
+            stretched = jnp.matmul(factor, image, precision="highest")
             if noise is not None:
                 # every entry rounds by a few eps of its row, except those with only zero terms
-                terms = jnp.matmul(jnp.abs(factor), jnp.abs(known))
+                terms = jnp.matmul(jnp.abs(factor), jnp.abs(image))
                 size = jnp.where(terms > 0, jnp.max(terms, axis=1, keepdims=True), 0)
                 stretched = stretched + _NUDGE * noise * size
             basis, r = _factors(stretched, after.rank, reach.rank)
@@ -221,9 +221,9 @@ def _at_lags(
         # will do, so tiny entries are dropped: parts that no factor mixes must not be mixed by the start.
         first = rows[lapack.descending(growth)].T
         start, _ = lapack.qr(jnp.where(jnp.abs(first) < _NEXT_TO_NOTHING, 0, first))
-        begun = _Product(start, identity)
+        empty = _Product(start, identity)
         product, nudged, reach, total = lax.fori_loop(
-            jnp.int32(length) - lag, jnp.int32(length), advance, (begun, begun, everything(n), jnp.int32(0))
+            jnp.int32(length) - lag, jnp.int32(length), advance, (empty, empty, everything(n), jnp.int32(0))
         )
         logs, turned = graded_svd(product.rows)
         others, _ = graded_svd(nudged.rows)
@@ -249,8 +249,8 @@ def _factors(
 
     def revealed(_):
         left, right = lapack.rank_revealing_qr(lax.optimization_barrier((stretched, rank))[0])
-        kept = jnp.where((jnp.arange(len(right), dtype=jnp.int32) < rank)[:, None], right, 0)
-        turn, r = lapack.qr(kept)
+        leading = jnp.where((jnp.arange(len(right), dtype=jnp.int32) < rank)[:, None], right, 0)
+        turn, r = lapack.qr(leading)
         return jnp.zeros((), bool), jnp.matmul(left, turn, precision="highest"), r
 
     _, q, r = lax.while_loop(lambda carry: carry[0], revealed, (rank < before, q, r))

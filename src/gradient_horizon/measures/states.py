@@ -107,13 +107,13 @@ class Layout(NamedTuple):
 
     def packed_like(self, state: PyTree) -> tuple[Float[Array, " n"], list[Any]]:
         """`pack` the result of a step; `ValueError` if its leaves do not match those of the state before."""
-        found = [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(state)]
+        actual = [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(state)]
         expected = [(leaf.shape, leaf.dtype) for leaf in self.leaves]
-        if [(np.prod(shape), dtype) for shape, dtype in found] != [
+        if [(np.prod(shape), dtype) for shape, dtype in actual] != [
             (np.prod(shape), dtype) for shape, dtype in expected
         ]:
             raise ValueError(
-                f"step: returns a state of {_described(found)}, but h0 is {_described(expected)}; allowed: the same"
+                f"step: returns a state of {_described(actual)}, but h0 is {_described(expected)}; allowed: the same"
             )
         return self.pack(state)
 
@@ -138,14 +138,14 @@ class Layout(NamedTuple):
             else np.full(leaf.shape, -1)
             for leaf in self.leaves
         ]
-        chosen = [np.asarray(part) for part in jax.tree.leaves(block(jax.tree.unflatten(self.structure, numbers)))]
-        places = np.concatenate([np.ravel(part) for part in chosen]) if chosen else np.empty(0, int)
+        parts = [np.asarray(part) for part in jax.tree.leaves(block(jax.tree.unflatten(self.structure, numbers)))]
+        places = np.concatenate([np.ravel(part) for part in parts]) if parts else np.empty(0, int)
         allowed = {number for part in numbers for number in part.ravel().tolist()}
         is_number = np.issubdtype(places.dtype, np.integer) and set(places.tolist()) <= allowed
         places = places[places >= 0] if is_number else places
         if not places.size or not is_number:
             raise ValueError(
-                "block: selects nothing of the state; allowed: a function that returns some of its entries"
+                "block: selects no differentiated entries of the state; allowed: a function that returns some"
             )
         in_pairs = np.concatenate([np.full(leaf.stop - leaf.start, leaf.is_complex) for leaf in self.leaves])
         return np.concatenate([[place, place + 1] if in_pairs[place] else [place] for place in places]).astype(int)

@@ -35,7 +35,7 @@ class Trajectory(NamedTuple):
 
     @property
     def length(self) -> int:
-        """T."""
+        """T, the number of steps."""
         return self.states.shape[0] - 1
 
     @property
@@ -153,8 +153,8 @@ def _is_holomorphic(step: Step, params: PyTree, h0: PyTree, xs: PyTree, layout: 
     x = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf)), xs)
 
     def function(complex_ones: list[Any], others: list[Any], x: PyTree) -> list[Any]:
-        given, rest = iter(complex_ones), iter(others)
-        state = [next(given if leaf.is_complex else rest) for leaf in layout.leaves]
+        complex_leaves, other_leaves = iter(complex_ones), iter(others)
+        state = [next(complex_leaves if leaf.is_complex else other_leaves) for leaf in layout.leaves]
         after = jax.tree.leaves(step(params, jax.tree.unflatten(layout.structure, state), x))
         return [value for value, leaf in zip(after, layout.leaves, strict=True) if leaf.is_complex]
 

@@ -94,17 +94,17 @@ def sized_jacobian(function: Map, h: Float[Array, " n"]) -> tuple[Float[Array, "
     lift = bits_of(h.dtype).bias // 2
     generic = jnp.asarray(fixed_normal(1, len(h))[0], h.dtype)
 
-    def formed(image: Callable[[Array], Array]) -> tuple[Array, Int[Array, ""]]:
+    def form(image: Callable[[Array], Array]) -> tuple[Array, Int[Array, ""]]:
         long, short = (lax.stop_gradient(image(generic * 2.0**bits)) for bits in (lift, -lift))
         fits = jnp.all(jnp.isfinite(long))
         size = jnp.where(fits, largest_exponent(long) - lift, largest_exponent(short) + lift)
         size = jnp.where(jnp.any(jnp.where(fits, long, short) != 0), size, 0)
         least = 2 - bits_of(h.dtype).bias
-        wanted = jnp.where(size < _SMALL, -size, jnp.where(size > _LARGE, _LARGE - size, 0))
-        exponent = jnp.clip(wanted, least, -least)
+        lifted_by = jnp.where(size < _SMALL, -size, jnp.where(size > _LARGE, _LARGE - size, 0))
+        exponent = jnp.clip(lifted_by, least, -least)
         return jax.vmap(image)(jnp.eye(len(h), dtype=h.dtype) * power_of_two(exponent, h.dtype)), exponent
 
-    (images, exponent), are_rows = jacobian_by(function, h, formed)
+    (images, exponent), are_rows = jacobian_by(function, h, form)
     return images if are_rows else images.T, -exponent, exponent >= 0
 
 
@@ -130,17 +130,17 @@ def _is_subnormal(array: Any) -> Any:
 def _constants(program: ClosedJaxpr | Jaxpr) -> list[Any]:
     """The arrays and numbers held by a program and by the programs nested in it."""
     jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
-    found = list(program.consts) if isinstance(program, ClosedJaxpr) else []
+    constants = list(program.consts) if isinstance(program, ClosedJaxpr) else []
     for equation in jaxpr.eqns:
         for atom in equation.invars:
             aval: Any = atom.aval
             if isinstance(atom, Literal) and jnp.issubdtype(aval.dtype, jnp.inexact):
-                found.append(np.asarray(atom.val, aval.dtype))
+                constants.append(np.asarray(atom.val, aval.dtype))
         inner = jax.tree.leaves(equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr | Jaxpr))
         for part in inner:
             if isinstance(part, ClosedJaxpr | Jaxpr):
-                found += _constants(part)
-    return found
+                constants += _constants(part)
+    return constants
 
 
 def reads_subnormal(function: Callable[..., PyTree], *arguments: PyTree) -> Bool[Array, ""]:
@@ -149,8 +149,8 @@ def reads_subnormal(function: Callable[..., PyTree], *arguments: PyTree) -> Bool
     (Not zero, but below the smallest normal number: 1.2e-38 in float32, 2.2e-308 in float64.) XLA computes as if it
     were 0, which no derivative reveals. Only the shapes and dtypes of `arguments` are used.
     """
-    found = jnp.zeros((), bool)
+    is_any = jnp.zeros((), bool)
     for array in _constants(jax.make_jaxpr(function)(*arguments)):
         if jnp.issubdtype(array.dtype, jnp.inexact):
-            found = found | _is_subnormal(array)
-    return found
+            is_any = is_any | _is_subnormal(array)
+    return is_any

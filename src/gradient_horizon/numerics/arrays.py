@@ -29,9 +29,8 @@ def available(dtype: DTypeLike) -> np.dtype[Any]:
 
     Unless its 64-bit numbers are enabled, JAX turns float64 into float32.
     """
-    asked = jnp.dtype(dtype)
-    if jax.dtypes.canonicalize_dtype(asked) != asked:
-        raise ValueError(
-            f"dtype: {asked} is not allowed; allowed: float32, or first jax.config.update('jax_enable_x64', True)"
-        )
-    return asked
+    requested = jnp.dtype(dtype)
+    if jax.dtypes.canonicalize_dtype(requested) != requested:
+        allowed = f"float32, or {requested} after jax.config.update('jax_enable_x64', True)"
+        raise ValueError(f"dtype: {requested} is not allowed; allowed: {allowed}")
+    return requested

@@ -30,8 +30,8 @@ class _Arguments(NamedTuple):
     is_array: tuple[bool, ...]
 
     def filled(self, arrays: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given, fixed = iter(arrays), iter(self.fixed)
-        return jax.tree.unflatten(self.structure, [next(given if is_array else fixed) for is_array in self.is_array])
+        free, fixed = iter(arrays), iter(self.fixed)
+        return jax.tree.unflatten(self.structure, [next(free if is_array else fixed) for is_array in self.is_array])
 
 
 class _Program(NamedTuple):
@@ -41,7 +41,7 @@ class _Program(NamedTuple):
     careful: Callable[[list[Any]], PyTree]
 
 
-_given: ContextVar[_Arguments] = ContextVar("given")
+_arguments: ContextVar[_Arguments] = ContextVar("given")
 _programs: OrderedDict[Hashable, _Program] = OrderedDict()
 _lock = threading.Lock()
 
@@ -49,18 +49,18 @@ _lock = threading.Lock()
 def _program(measure: Callable[..., Any]) -> _Program:
     # Both read the arguments of the current call, because JAX may trace a program again for other shapes.
     def quick(arrays: list[Any]) -> tuple[PyTree, list[Any]]:
-        args, kwargs = _given.get().filled(arrays)
+        args, kwargs = _arguments.get().filled(arrays)
         with fallback.postponed() as suspicions:
             return measure(*args, **kwargs), suspicions
 
     def careful(arrays: list[Any]) -> PyTree:
-        args, kwargs = _given.get().filled(arrays)
+        args, kwargs = _arguments.get().filled(arrays)
         return measure(*args, **kwargs)
 
     return _Program(jax.jit(quick), jax.jit(careful))
 
 
-def _kept(key: Hashable, measure: Callable[..., Any]) -> _Program:
+def _lookup(key: Hashable, measure: Callable[..., Any]) -> _Program:
     with _lock:
         if key not in _programs:
             _programs[key] = _program(measure)
@@ -98,15 +98,15 @@ def compiled_once(measure: Callable[_P, _R]) -> Callable[_P, _R]:
             key = measure, is_array, fingerprint((structure, fixed))
         except NotComparableError:
             return measure(*args, **kwargs)
-        program = _kept(key, measure)
-        token = _given.set(_Arguments(structure, fixed, is_array))
+        program = _lookup(key, measure)
+        token = _arguments.set(_Arguments(structure, fixed, is_array))
         try:
-            found, suspicions = program.quick(arrays)
-            return program.careful(arrays) if any(map(bool, suspicions)) else found
+            result, suspicions = program.quick(arrays)
+            return program.careful(arrays) if any(map(bool, suspicions)) else result
         except Exception:  # the step needs concrete values; any other error is raised again as without the cache
             return measure(*args, **kwargs)
         finally:
-            _given.reset(token)
+            _arguments.reset(token)
 
     return call
 

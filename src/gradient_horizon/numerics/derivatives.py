@@ -40,24 +40,24 @@ def jacobian_by_rows(function: Map, h: Float[Array, " n"]) -> Float[Array, "n n"
 
 
 def jacobian_by(
-    function: Map, h: Float[Array, " n"], formed: Callable[[Callable[[Array], Array]], Any], *, by_rows: bool = False
+    function: Map, h: Float[Array, " n"], form: Callable[[Callable[[Array], Array]], Any], *, by_rows: bool = False
 ) -> Any:
-    """Apply `formed` to the map v ↦ J v or to v ↦ Jᵀ v; return its result, and True if the map was the latter.
+    """Apply `form` to the map v ↦ J v or to v ↦ Jᵀ v; return its result, and True if the map was the latter.
 
     `by_rows` selects which of the two is preferred: Jᵀ v if true, J v otherwise.
     """
 
     def forwards() -> Any:
-        return formed(jax.linearize(function, h)[1]), False
+        return form(jax.linearize(function, h)[1]), False
 
     def backwards() -> Any:
         _, vjp = jax.vjp(function, h)
-        return formed(lambda vector: vjp(vector)[0]), True
+        return form(lambda vector: vjp(vector)[0]), True
 
     return _one_of(function, h, *((backwards, forwards) if by_rows else (forwards, backwards)))
 
 
-def push_rows(
+def jvp_rows(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, rows: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:
     """J v for every row v of `rows`, with J the Jacobian of the step at `h`."""
@@ -72,14 +72,14 @@ def push_rows(
     return _one_of(function, h, forwards, lambda: rows @ jax.jacrev(function)(h).T)
 
 
-def push(
+def jvp_columns(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "n k"]
 ) -> Float[Array, "n k"]:
     """J M for `matrix` M, applied column by column, with J the Jacobian of the step at `h`."""
-    return push_rows(flat_step, params, h, x, matrix.T).T
+    return jvp_rows(flat_step, params, h, x, matrix.T).T
 
 
-def pull(
+def vjp_rows(
     flat_step: Callable[..., Array], params: PyTree, h: Float[Array, " n"], x: PyTree, matrix: Float[Array, "k n"]
 ) -> Float[Array, "k n"]:
     """M J for `matrix` M, applied row by row, with J the Jacobian of the step at `h`."""
@@ -102,20 +102,20 @@ def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *ar
     """
 
     @jax.custom_jvp
-    def given(value: PyTree, *arguments: PyTree) -> PyTree:
+    def exact(value: PyTree, *arguments: PyTree) -> PyTree:
         return value
 
-    @given.defjvp
+    @exact.defjvp
     def _(primals: Any, tangents: Any) -> Any:
         value, *arguments = primals
-        found, tangent, is_sure = jax.jvp(route, arguments, list(tangents[1:]), has_aux=True)
+        of_route, tangent, is_sure = jax.jvp(route, arguments, list(tangents[1:]), has_aux=True)
 
-        def checked(value: Array, found: Array, tangent: Array) -> Array:
-            gap = jnp.where(value == found, 0, jnp.abs(value - found))
+        def checked(value: Array, of_route: Array, tangent: Array) -> Array:
+            gap = jnp.where(value == of_route, 0, jnp.abs(value - of_route))
             agrees = gap <= float(jnp.finfo(value.dtype).eps) ** (1 / 3) * (1 + jnp.abs(value))
             # a factor, so that the derivative stays linear
             return jnp.where(agrees & is_sure, 1, jnp.nan).astype(value.dtype) * tangent
 
-        return value, jax.tree.map(checked, value, found, tangent)
+        return value, jax.tree.map(checked, value, of_route, tangent)
 
-    return given(lax.stop_gradient(value), *arguments)
+    return exact(lax.stop_gradient(value), *arguments)

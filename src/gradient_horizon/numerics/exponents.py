@@ -65,6 +65,11 @@ def normalise(matrix: Float[Array, "..."]) -> tuple[Float[Array, "..."], Int[Arr
     return matrix * power_of_two(-exponent, matrix.dtype), exponent
 
 
+def log_of(mantissa: Float[Array, "*shape"], exponent: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(`mantissa` · 2^`exponent`), natural, entry by entry; -inf for a mantissa of 0."""
+    return jnp.log(mantissa) + exponent.astype(mantissa.dtype) * jnp.asarray(LOG_2, mantissa.dtype)
+
+
 def room_of(dtype: DTypeLike) -> int:
     """How many bits below the largest entry the others may lie and still be kept: 42, in float64 341.
 

@@ -64,8 +64,8 @@ def relative_to(values: Extended, exponent: Int[Array, "..."]) -> Float[Array, "
     dtype = values.mantissa.dtype
     least = 1 - bits_of(dtype).bias
     gap = jnp.minimum(values.exponent - exponent, 0)
-    is_lost = (gap < least) & jnp.isfinite(values.mantissa)
-    return jnp.where(is_lost, 0, values.mantissa * power_of_two(jnp.maximum(gap, least), dtype))
+    underflows = (gap < least) & jnp.isfinite(values.mantissa)
+    return jnp.where(underflows, 0, values.mantissa * power_of_two(jnp.maximum(gap, least), dtype))
 
 
 def add(a: Extended, b: Extended) -> Extended:
@@ -80,8 +80,8 @@ def _band(values: Extended, left: Bool[Array, "m n"], axis: int) -> tuple[Array,
     Returns the band as floats below 2, the exponent of the largest entry, and the mask of the entries still left.
     """
     largest = jnp.max(jnp.where(left, values.exponent, ZERO), axis=axis, keepdims=True)
-    chosen = left & (values.exponent > largest - BAND)
-    return jnp.where(chosen, relative_to(values, largest), 0), largest, left & ~chosen
+    is_in_band = left & (values.exponent > largest - BAND)
+    return jnp.where(is_in_band, relative_to(values, largest), 0), largest, left & ~is_in_band
 
 
 def product(left: Float[Array, "m n"] | Extended, right: Extended) -> Extended:

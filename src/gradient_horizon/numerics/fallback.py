@@ -61,8 +61,8 @@ def held(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
-def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
-    """Return `found` or, if it `is_suspect`, `compute(*arrays)`, of the same shapes and dtypes (see `corrected`).
+def with_care(is_suspect: Bool[Array, ""], result: PyTree, compute: Callable[..., PyTree], *arrays: PyTree) -> PyTree:
+    """Return `result` or, if it `is_suspect`, `compute(*arrays)`, of the same shapes and dtypes (see `corrected`).
 
     `compute` runs only if it is needed, even inside a transformation. It must not close over values traced for a
     derivative (see `step_of_arrays`).
@@ -70,10 +70,10 @@ def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[...,
     suspicions = _suspicions.get()
     if suspicions is not None and isinstance(is_suspect, Tracer):
         suspicions.append(is_suspect)
-        return found
+        return result
     arrays = held(arrays)
     if not isinstance(is_suspect, Tracer):
-        careful = compute(*arrays) if is_suspect else found
+        careful = compute(*arrays) if is_suspect else result
     else:
 
         def once(carry):
@@ -81,9 +81,9 @@ def with_care(is_suspect: Bool[Array, ""], found: PyTree, compute: Callable[...,
             return jnp.zeros((), bool), compute(*lax.optimization_barrier((arrays, carry[0]))[0])
 
         # At most one iteration: under `jax.vmap` none if no network needs it; `lax.cond` would run both branches.
-        start = (is_suspect, jax.tree.map(jnp.zeros_like, held(found)))
+        start = (is_suspect, jax.tree.map(jnp.zeros_like, held(result)))
         careful = lax.while_loop(lambda carry: carry[0], once, start)[1]
-    return jax.tree.map(lambda quick, slow: corrected(quick, slow, is_suspect), found, careful)
+    return jax.tree.map(lambda quick, slow: corrected(quick, slow, is_suspect), result, careful)
 
 
 def step_of_arrays(

@@ -38,7 +38,7 @@ _HOLDING_STATE = frozenset({"os", "sys", "io", "pathlib", "random", "time", "dat
 _OF_CHECKS = frozenset({"__beartype_getrandbits"})  # chooses at random which items are checked
 _PLACES = {
     **dict.fromkeys(("LOAD_GLOBAL", "LOAD_NAME"), "read"),
-    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"), "asked"),
+    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"), "attributes"),
     "IMPORT_NAME": "imported",
 }
 _COUNTED_BY_VALUE = (str, bytes, int, bool, type(None), type(Ellipsis), type(NotImplemented), range)
@@ -68,18 +68,18 @@ class _Names(NamedTuple):
     """The names used by a code object and by the functions defined inside it."""
 
     read: frozenset[str]  # globals and builtins
-    asked: frozenset[str]  # attributes
+    attributes: frozenset[str]
     imported: frozenset[str]  # modules
 
 
 @functools.lru_cache(maxsize=4096)
 def _names_in(code: types.CodeType) -> _Names:
-    found: dict[str, set[str]] = {"read": set(), "asked": set(), "imported": set()}
+    by_kind: dict[str, set[str]] = {"read": set(), "attributes": set(), "imported": set()}
     for instruction in dis.get_instructions(code):
         if instruction.opname in _PLACES:
-            found[_PLACES[instruction.opname]].add(instruction.argval)
+            by_kind[_PLACES[instruction.opname]].add(instruction.argval)
     inner = [_names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    return _Names(*(frozenset(found[kind]).union(*(getattr(names, kind) for names in inner)) for kind in found))
+    return _Names(*(frozenset(by_kind[kind]).union(*(getattr(names, kind) for names in inner)) for kind in by_kind))
 
 
 _NOTHING = _Names(frozenset(), frozenset(), frozenset())
@@ -193,17 +193,18 @@ class _Reader:
 
     def _module(self, module: types.ModuleType, names: _Names) -> Hashable:
         """The part of a module that a function with these `names` may read."""
-        name, known = module.__name__, vars(module)
-        if name in _HOLDING_STATE or (name == "numpy" and "random" in names.asked):
+        name, entries = module.__name__, vars(module)
+        if name in _HOLDING_STATE or (name == "numpy" and "random" in names.attributes):
             raise NotComparableError
         if _is_trusted(name):
             return name
-        if names.read & _READING_ANY_ATTRIBUTE or names.asked & _READING_ANY_ATTRIBUTE:
+        if names.read & _READING_ANY_ATTRIBUTE or names.attributes & _READING_ANY_ATTRIBUTE:
             raise NotComparableError
         if (id(module), names) in self.met:
             return name
         self.met[id(module), names] = len(self.met)
-        return name, *((asked, self._global(known[asked], names)) for asked in sorted(names.asked & known.keys()))
+        reachable = sorted(names.attributes & entries.keys())
+        return name, *((attribute, self._global(entries[attribute], names)) for attribute in reachable)
 
     def _class(self, kind: type) -> Hashable:
         if _is_trusted(kind.__module__):
@@ -234,9 +235,9 @@ class _Reader:
             for name in _listed(vars(kind).get("__slots__", ()))
             if hasattr(value, name) and name not in ("__dict__", "__weakref__")
         ]
-        held = [(name, getattr(value, name)) for name in slots]
-        held += getattr(value, "__dict__", {}).items()
-        return self.read(type(value)), *((name, self.read(entry)) for name, entry in held)
+        pairs = [(name, getattr(value, name)) for name in slots]
+        pairs += getattr(value, "__dict__", {}).items()
+        return self.read(type(value)), *((name, self.read(entry)) for name, entry in pairs)
 
     def _object(self, value: Any) -> Hashable:
         has_slots = any("__slots__" in vars(kind) for kind in type(value).__mro__)

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gradient_horizon.numerics.exponents import LOG_2, normalise, power_of_two
+from gradient_horizon.numerics.exponents import LOG_2, log_of, normalise, power_of_two
 from gradient_horizon.numerics.extended_range import Extended
 
 ZERO = -(2**30)  # the exponent of a row of zeros
@@ -120,6 +120,6 @@ def graded_svd(graded: Graded) -> tuple[Float[Array, " n"], Float[Array, "n n"]]
     start = (graded, jnp.ones((), dtype), jnp.zeros((), jnp.int32))
     (rows, exponents), _, _ = lax.while_loop(lambda c: (c[1] > tolerance) & (c[2] < _SWEEPS), sweep, start)
     norms = jnp.sqrt(jnp.sum(rows * rows, axis=1))
-    logs = jnp.log(norms) + jnp.where(norms > 0, exponents, 0).astype(dtype) * jnp.asarray(LOG_2, dtype)
+    logs = log_of(norms, jnp.where(norms > 0, exponents, 0))
     order = lax.sort((-logs, jnp.arange(len(logs), dtype=jnp.int32)), num_keys=1)[1][:n]
     return logs[order], (rows / jnp.where(norms > 0, norms, 1)[:, None])[order]

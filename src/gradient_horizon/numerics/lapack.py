@@ -103,7 +103,7 @@ def largest_stands_alone(matrix: Float[Array, "n k"]) -> Bool[Array, ""]:
 def largest_singular_value_where(
     needed: Bool[Array, ""], matrix: Float[Array, "n k"], otherwise: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """The largest singular value if `needed`, otherwise `otherwise`; under `jax.vmap` too, computed only if needed."""
+    """The largest singular value if `needed`, otherwise `otherwise`. Computed only if needed, even under `jax.vmap`."""
     return lax.cond(needed, lambda: singular_values(matrix)[0], lambda: otherwise)
 
 

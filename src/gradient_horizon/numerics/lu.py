@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gradient_horizon.numerics import sums
 from gradient_horizon.numerics.arrays import Scalar
 from gradient_horizon.numerics.exponents import LOG_2, normalise
-from gradient_horizon.numerics.xla import computed_once
+from gradient_horizon.numerics.xla import materialised
 
 _FEW = 32  # columns that are eliminated one by one
 
@@ -49,19 +49,19 @@ def _one_by_one(columns: Float[Array, "k n"], free: Bool[Array, " n"]) -> tuple[
     def eliminate(j, state):
         # Materialise the row and the multipliers first, so that the update of all entries is one fused multiply-add.
         rest, free, factors = state
-        column = computed_once(lax.dynamic_index_in_dim(rest, j, keepdims=False))
+        column = materialised(lax.dynamic_index_in_dim(rest, j, keepdims=False))
         size = jnp.where(free, lax.bitcast_convert_type(jnp.abs(column), ordered), -1)
         place = jnp.min(jnp.where(size == jnp.max(size), numbers, n))
         index = place.astype(jnp.uint32)  # unsigned: a signed index would also be tested for being negative
         pivot = lax.dynamic_index_in_dim(column, index, keepdims=False)
-        row = computed_once(lax.dynamic_index_in_dim(rest, index, axis=1, keepdims=False))
+        row = materialised(lax.dynamic_index_in_dim(rest, index, axis=1, keepdims=False))
         is_pivot = numbers == place
         free = free & ~is_pivot
-        multiples = computed_once(jnp.where(free, column / jnp.where(pivot == 0, 1, pivot), 0))
+        multiples = materialised(jnp.where(free, column / jnp.where(pivot == 0, 1, pivot), 0))
         rest = rest - jnp.where(after > j, row, 0)[:, None] * multiples[None]
-        found = LU(jnp.where(is_pivot, 1, multiples), pivot, place)
+        of_column = LU(jnp.where(is_pivot, 1, multiples), pivot, place)
         write = partial(lax.dynamic_update_index_in_dim, index=j, axis=0)
-        return rest, free, jax.tree.map(write, factors, found)
+        return rest, free, jax.tree.map(write, factors, of_column)
 
     none = LU(jnp.zeros_like(columns), jnp.zeros_like(columns[:, 0]), jnp.zeros(k, jnp.int32))
     _, free, factors = lax.fori_loop(0, k, eliminate, (columns, free, none))
@@ -79,8 +79,8 @@ def _solved(unit: Float[Array, "k k"], rows: Float[Array, "m k"]) -> Float[Array
     after = jnp.arange(k)
 
     def substitute(j, solved):
-        factors = computed_once(jnp.where(after > j, lax.dynamic_index_in_dim(unit, j, keepdims=False), 0))
-        column = computed_once(lax.dynamic_index_in_dim(solved, j, axis=1, keepdims=False))
+        factors = materialised(jnp.where(after > j, lax.dynamic_index_in_dim(unit, j, keepdims=False), 0))
+        column = materialised(lax.dynamic_index_in_dim(solved, j, axis=1, keepdims=False))
         return solved - column[:, None] * factors[None]
 
     return lax.fori_loop(0, k, substitute, rows)

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.numerics.arrays import PyTree
-from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.derivatives import jvp_columns
 from gradient_horizon.numerics.exponents import LOG_2, normalise
 
 
@@ -47,7 +47,7 @@ def log_growth(
     def advance(basis, inputs):
         h, x = inputs
         # the squares of very short or long vectors would under- or overflow
-        stretched, exponent = normalise(push(flat_step, params, h, x, basis))
+        stretched, exponent = normalise(jvp_columns(flat_step, params, h, x, basis))
         basis, logs, share = orthonormalised(stretched)
         return basis, (logs + exponent.astype(logs.dtype) * LOG_2, share)
 

@@ -130,15 +130,15 @@ def largest_singular_value(
         present = a * present + last
         return searched(present / jnp.sqrt(_dot(present[:n], present[:n])), last, search.steps + 1)
 
-    given, matrix, start = matrix, lax.stop_gradient(matrix), lax.stop_gradient(start)
+    original, matrix, start = matrix, lax.stop_gradient(matrix), lax.stop_gradient(start)
     whole = jnp.sum(matrix * matrix)
     x = _unit(start + FRESH * fresh)
-    begun = jnp.concatenate([x, jnp.matmul(x, matrix)])
-    begun = searched(begun, jnp.zeros_like(begun), jnp.zeros((), jnp.int32))
-    found = lax.while_loop(is_open, improve, begun)
-    value = jnp.sqrt(found.square)
-    value = lapack.largest_singular_value_where(found.steps >= MOST_STEPS, matrix, value)
-    return Leading(with_derivative_of(_differentiable, value, given), found.present[:n])
+    present = jnp.concatenate([x, jnp.matmul(x, matrix)])
+    first_search = searched(present, jnp.zeros_like(present), jnp.zeros((), jnp.int32))
+    last_search = lax.while_loop(is_open, improve, first_search)
+    value = jnp.sqrt(last_search.square)
+    value = lapack.largest_singular_value_where(last_search.steps >= MOST_STEPS, matrix, value)
+    return Leading(with_derivative_of(_differentiable, value, original), last_search.present[:n])
 
 
 def largest_by_lapack(matrix: Float[Array, "n m"]) -> Scalar:

@@ -49,7 +49,7 @@ def through(reach: Reach, pattern: Bool[Array, "n n"], time: Int[Array, ""]) -> 
     keeps_all = (reach.rank == n) & jnp.all(jnp.diagonal(pattern))
     generic_rank = jnp.minimum(reach.rank, jnp.minimum(_count(columns & reach.alive), _count(rows)))
     full_rank = jnp.where(reach.is_generic, generic_rank, jnp.minimum(reach.rank, _count(rows)))
-    known = keeps_all | (is_full & (reach.is_generic | jnp.all(columns)))
+    is_settled = keeps_all | (is_full & (reach.is_generic | jnp.all(columns)))
 
     def draw(carry):
         _, _, basis = carry
@@ -60,9 +60,9 @@ def through(reach: Reach, pattern: Bool[Array, "n n"], time: Int[Array, ""]) -> 
         return jnp.zeros((), bool), _count(jnp.any(basis != 0, axis=0)), basis.astype(jnp.uint32)
 
     # a loop of at most one iteration: under `jax.vmap` none if no network needs it
-    start = (~known, jnp.where(keeps_all, reach.rank, full_rank), reach.basis)
+    start = (~is_settled, jnp.where(keeps_all, reach.rank, full_rank), reach.basis)
     _, rank, basis = lax.while_loop(lambda carry: carry[0], draw, start)
-    return Reach(rank, jnp.where(keeps_all, reach.alive, rows), known, basis)
+    return Reach(rank, jnp.where(keeps_all, reach.alive, rows), is_settled, basis)
 
 
 def parts_of_last_layer(

@@ -35,14 +35,14 @@ def _two_sum(a: Float[Array, "..."], b: Float[Array, "..."]) -> tuple[Float[Arra
     """a + b rounded, and the exact rounding error (0 if the sum is not finite)."""
     total = a + b
     part = total - a
-    lost = (a - (total - part)) + (b - part)
-    return total, jnp.where(jnp.isfinite(total), lost, 0)
+    error = (a - (total - part)) + (b - part)
+    return total, jnp.where(jnp.isfinite(total), error, 0)
 
 
 def add(so_far: Sum, term: Float[Array, "..."], rest: Float[Array, "..."] | float = 0.0) -> Sum:
     """`so_far` + `term` + `rest`, with `rest` smaller than `term`. Infinities and NaN behave as in a plain sum."""
-    total, lost = _two_sum(so_far.total, term)
-    return Sum(*_two_sum(total, lost + (so_far.rest + rest)))
+    total, error = _two_sum(so_far.total, term)
+    return Sum(*_two_sum(total, error + (so_far.rest + rest)))
 
 
 def _power_of_two(exponent: Int[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:

@@ -10,7 +10,7 @@ def _itself(array: Array) -> Array:
     return array
 
 
-def computed_once(array: Array) -> Array:
+def materialised(array: Array) -> Array:
     """Return `array` through a call that XLA must not inline.
 
     The operations that produce it are then neither repeated at each of its uses nor fused into one loop with them,

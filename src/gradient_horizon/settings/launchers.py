@@ -15,8 +15,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon.settings import rules
-from gradient_horizon.settings.rules import Rule, SettingError
+from gradient_horizon.names import rules
+from gradient_horizon.names.rules import Rule, SettingError
 
 
 @dataclass(frozen=True)
@@ -250,11 +250,11 @@ def checked(settings: DictConfig) -> dict[str, Any] | None:
     usual = dict(_flat(_stored(launcher.stored)))
     raw = OmegaConf.to_container(settings)
     assert isinstance(raw, dict)
-    written = dict(_flat(raw))
+    composed = dict(_flat(raw))
     for name, value in _flat(plain):
         if name in launcher.options:
             _check_value(name, value)
-        elif name not in _BRANCHES and (name not in usual or written[name] != usual[name]):
+        elif name not in _BRANCHES and (name not in usual or composed[name] != usual[name]):
             raise SettingError(f"hydra.launcher.{name}", value, f"the options {', '.join(launcher.options)}")
     return {str(key): value for key, value in plain.items()}
 

@@ -17,8 +17,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradient_horizon.settings import launchers, schema
-from gradient_horizon.settings.rules import SettingError
+from gradient_horizon.names.rules import SettingError
+from gradient_horizon.settings import launchers, validation
 
 LARGEST_FILE = 2**16  # bytes
 DEEPEST = 10  # nested lists and mappings
@@ -42,60 +42,60 @@ def read(name: str) -> dict[str, Any]:
     """Return the checked contents of a preset. Raises `SettingError`, which names the file, for the first error."""
     places = [place / "sweeps" / f"{name}.yaml" for place in (root(), Path.cwd())]
     path = next((path for path in places if os.path.lexists(path)), places[-1])
-    told = f"sweeps/{name}.yaml"
-    text = _text(path, told)
-    values = _plain(text, told)
+    label = f"sweeps/{name}.yaml"
+    text = _text(path, label)
+    values = _plain(text, label)
     packages = _PACKAGE.findall(text)
     if packages != ["_global_"]:
-        found = ", ".join(packages) or "no package"
-        raise SettingError(told, found, "# @package _global_ as one of its first lines, and once")
+        stated = ", ".join(packages) or "no package"
+        raise SettingError(label, stated, "# @package _global_ as one of its first lines, and once")
     try:
         _check(values)
     except SettingError as error:
-        raise error.within(told) from None
+        raise error.within(label) from None
     return values
 
 
-def _text(path: Path, told: str) -> str:
+def _text(path: Path, label: str) -> str:
     """Return the text of a small plain file; never wait for a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise SettingError(told, "no plain file", "a text file of settings")
+                raise SettingError(label, "no plain file", "a text file of settings")
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise SettingError(told, error.strerror or "unreadable", "a text file of settings") from None
+        raise SettingError(label, error.strerror or "unreadable", "a text file of settings") from None
     if len(content) > LARGEST_FILE:
-        raise SettingError(told, f"more than {LARGEST_FILE} bytes", f"a file of at most {LARGEST_FILE}")
+        raise SettingError(label, f"more than {LARGEST_FILE} bytes", f"a file of at most {LARGEST_FILE}")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise SettingError(told, f"byte {error.start}", "text in UTF-8") from None
+        raise SettingError(label, f"byte {error.start}", "text in UTF-8") from None
 
 
-def _plain(text: str, told: str) -> dict[str, Any]:
+def _plain(text: str, label: str) -> dict[str, Any]:
     """Return the mapping in the text: one document, not too deep, without aliases and tags, each key only once."""
     try:
         _check_events(text)
         values = OmegaConf.to_container(OmegaConf.create(text))
     except SettingError as error:
-        raise error.within(told) from None
+        raise error.within(label) from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}" if error.problem_mark else "the file"
-        raise SettingError(told, line, because=error.problem or error.context or "no YAML") from None
+        raise SettingError(label, line, because=error.problem or error.context or "no YAML") from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, ArithmeticError, RecursionError) as error:
-        raise SettingError(told, "the file", because=next(iter(str(error).splitlines()), "no YAML")) from None
+        raise SettingError(label, "the file", because=next(iter(str(error).splitlines()), "no YAML")) from None
     if not isinstance(values, dict) or not values:  # nothing but comments
-        raise SettingError(told, "no settings", "NAME: VALUE")
+        raise SettingError(label, "no settings", "NAME: VALUE")
     return {str(key): value for key, value in values.items()}
 
 
 def _check_events(text: str) -> None:
     """Before anything is built from the text, refuse what would expand, name code, or stand for something else."""
-    for number, written in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         # the parser looks ahead through a whole line, bracket by bracket
-        steps = ((c in "[{") - (c in "]}") for c in written.partition("#")[0])
+        steps = ((c in "[{") - (c in "]}") for c in line.partition("#")[0])
         if max(itertools.accumulate(steps), default=0) > DEEPEST:
             raise SettingError(f"line {number}", "one more level", f"lists and mappings at most {DEEPEST} deep")
     depth, key, is_key = 0, "", True  # in the outermost mapping: the last key, and whether a key comes next
@@ -137,8 +137,8 @@ def _check(values: Mapping[str, Any]) -> None:
         elif key == "hydra":
             _check_hydra(value)
         else:
-            schema.check_key(key, value)
-            schema.check_value(key, value)
+            validation.check_key(key, value)
+            validation.check_value(key, value)
 
 
 def _check_defaults(entries: Any) -> None:
@@ -148,7 +148,7 @@ def _check_defaults(entries: Any) -> None:
             raise SettingError("defaults", entry, allowed)
         for group, name in entry.items() if isinstance(entry, dict) else ():
             if group == "override /experiment":
-                schema.check_value("experiment", name)
+                validation.check_value("experiment", name)
             elif group == "override /hydra/launcher":
                 launchers.check_name(name)
             else:
@@ -164,8 +164,8 @@ def _mapping(value: Any, name: str, keys: tuple[str, ...]) -> Mapping[Any, Any]:
     return value
 
 
-def _check_hydra(given: Any) -> None:
-    own = _mapping(given, "hydra", ("mode", "sweeper", "launcher"))
+def _check_hydra(section: Any) -> None:
+    own = _mapping(section, "hydra", ("mode", "sweeper", "launcher"))
     if "mode" in own and own["mode"] not in MODES:
         raise SettingError("hydra.mode", own["mode"], "RUN, MULTIRUN or null")
     if "launcher" in own:
@@ -175,6 +175,6 @@ def _check_hydra(given: Any) -> None:
         if not isinstance(params, Mapping):
             raise SettingError("hydra.sweeper.params", params, "NAME: VALUE,VALUE")
         for key, value in params.items():
-            schema.check_key(key, value)
+            validation.check_key(key, value)
             if not isinstance(value, str | int | float | list):
                 raise SettingError(f"hydra.sweeper.params.{key}", value, "VALUE,VALUE")

@@ -2,9 +2,10 @@
 
 They also hold the last saved state of work on networks that are still unfinished.
 
-A part is an .npz of plain arrays, preceded by a SHA-256 of its bytes, written under a temporary name and renamed. It
-holds consecutive networks. A part that was written with other settings or by another version, or that is truncated or
-altered, is ignored, and its networks are computed again.
+A checkpoint is a file NUMBER.part: an .npz of plain arrays, preceded by a SHA-256 of its bytes, written under a
+temporary name and renamed. It holds consecutive networks, from the one of this number on. A checkpoint that was written
+with other settings or by another version, or that is truncated or altered, is ignored, and its networks are computed
+again.
 """
 
 import hashlib
@@ -19,23 +20,14 @@ import numpy as np
 
 from gradient_horizon.store import files
 
-
-class TooManyNetworksError(Exception):
-    """More networks than should be held at once; the limit is `most`."""
-
-    def __init__(self, most: int):
-        super().__init__(f"more than {most} networks at once")
-        self.most = most
-
-
 Leaves: TypeAlias = list[np.ndarray[Any, Any]]
-Rows: TypeAlias = tuple[slice, Leaves]  # which networks, and their entries in each leaf
-CHECKPOINT = "unfinished"
+Networks: TypeAlias = tuple[slice, Leaves]  # which networks, and their entries in each leaf
+UNFINISHED = "unfinished"  # the file with the state of unfinished work
 _DIGEST = hashlib.sha256().digest_size
 
 
-class Parts:
-    """The parts in one folder.
+class Checkpoints:
+    """The checkpoints in one folder.
 
     `made_by` identifies everything that determines their bytes. `seconds` is the minimum time between two writes, and
     `budget` the memory, in bytes, that may be filled.
@@ -43,20 +35,20 @@ class Parts:
 
     def __init__(self, folder: Path, made_by: str, *, seconds: float = 10.0, budget: int = 2**40):
         self.folder, self.made_by, self.seconds, self.budget = folder, made_by, seconds, budget
-        self._waiting: list[Rows] = []
-        self._written = self._kept = time.monotonic()
+        self._waiting: list[Networks] = []
+        self._written = self._saved = time.monotonic()
 
-    def stored(self) -> Iterator[Rows]:
-        """Yield the stored networks in order from the first, up to the first missing or invalid part."""
+    def stored(self) -> Iterator[Networks]:
+        """Yield the stored networks in order from the first, up to the first missing or invalid checkpoint."""
         start = 0
         for path in sorted(self.folder.glob("*.part")):
-            read = self._read(path)
-            if read is None or read[0].start != start:
+            networks = self._read(path)
+            if networks is None or networks[0].start != start:
                 return
-            start = read[0].stop
-            yield read
+            start = networks[0].stop
+            yield networks
 
-    def _read(self, path: Path) -> Rows | None:
+    def _read(self, path: Path) -> Networks | None:
         arrays = self._arrays(path, "rows")
         if not arrays or arrays[0].shape != (2,) or arrays[0].dtype.kind != "i":
             return None
@@ -87,20 +79,20 @@ class Parts:
         files.make_folder(self.folder)
         files.write_atomically(path, hashlib.sha256(content).digest() + content)
 
-    def checkpoint(self, work: str, leaves: Callable[[], Leaves]) -> None:
+    def save_unfinished(self, work: str, leaves: Callable[[], Leaves]) -> None:
         """Replace the saved state by that of unfinished `work`, if `seconds` have passed since the last save."""
-        if time.monotonic() - self._kept >= self.seconds:
-            self._write(self.folder / CHECKPOINT, leaves(), work=np.array(work))
-            self._kept = time.monotonic()
+        if time.monotonic() - self._saved >= self.seconds:
+            self._write(self.folder / UNFINISHED, leaves(), work=np.array(work))
+            self._saved = time.monotonic()
 
-    def checkpointed(self, work: str) -> Leaves | None:
+    def unfinished(self, work: str) -> Leaves | None:
         """Return the saved state of this work; None if there is none."""
-        arrays = self._arrays(self.folder / CHECKPOINT, "work")
+        arrays = self._arrays(self.folder / UNFINISHED, "work")
         return arrays[1:] if arrays and str(arrays[0]) == work else None
 
-    def add(self, rows: slice, leaves: Leaves) -> None:
+    def add(self, networks: slice, leaves: Leaves) -> None:
         """Add the results of the networks that follow the previous ones; written once `seconds` have passed."""
-        self._waiting.append((rows, leaves))
+        self._waiting.append((networks, leaves))
         if time.monotonic() - self._written >= self.seconds:
             self.flush()
 

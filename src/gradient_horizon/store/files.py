@@ -42,10 +42,10 @@ class PlaceError(OSError):
 def harmless(text: str, keep: str = "") -> str:
     r"""Return `text` with characters that would control a terminal escaped, as in `\x1b`, except those in `keep`."""
 
-    def spelt(found: re.Match[str]) -> str:
-        return found[0] if found[0] in keep else ascii(found[0])[1:-1]
+    def escaped(match: re.Match[str]) -> str:
+        return match[0] if match[0] in keep else ascii(match[0])[1:-1]
 
-    return _COMMANDS.sub(spelt, text)
+    return _COMMANDS.sub(escaped, text)
 
 
 class Output:
@@ -249,7 +249,7 @@ def clock(folder: Path) -> float:
 
 @functools.cache
 def _say_without_locks(reason: str) -> None:
-    _log.warning("no locks on this file system (%s): processes keep apart by the heartbeats of their jobs", reason)
+    _log.warning("no locks on this file system (%s): processes coordinate by the heartbeats of their jobs", reason)
 
 
 @contextmanager
@@ -307,9 +307,9 @@ def alone(path: Path) -> Iterator[None]:
 def _take_from_the_dead(path: Path) -> None:
     check_place(path)
     with suppress(FileNotFoundError):
-        found = os.lstat(path)
-        if abs(clock(path.parent) - found.st_mtime) > PATIENCE:
-            set_aside(path, lambda aside: os.lstat(aside).st_ino == found.st_ino)
+        status = os.lstat(path)
+        if abs(clock(path.parent) - status.st_mtime) > PATIENCE:
+            set_aside(path, lambda aside: os.lstat(aside).st_ino == status.st_ino)
 
 
 def set_aside(path: Path, is_meant: Callable[[Path], bool]) -> None:

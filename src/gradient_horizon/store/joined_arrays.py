@@ -8,8 +8,10 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+LARGE = 2**24  # bytes; larger variables are written in portions, and in large results joined as they are read
 
-class Piece(NamedTuple):
+
+class Placed(NamedTuple):
     """A variable, and the indices that it fills along each dimension of the joined array.
 
     Its own dimensions come last; along each dimension before those it has a single index.
@@ -19,38 +21,38 @@ class Piece(NamedTuple):
     variable: xr.Variable
 
 
-class Joined(BackendArray):
-    """An array assembled from `pieces`, equal to `fill` elsewhere; only the requested values are read."""
+class JoinedArray(BackendArray):
+    """An array assembled from the `placed` variables, equal to `fill` elsewhere; only the requested values are read."""
 
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: Any, pieces: Sequence[Piece]):
-        self.shape, self.dtype, self.fill, self.pieces = tuple(shape), dtype, fill, pieces
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: Any, placed: Sequence[Placed]):
+        self.shape, self.dtype, self.fill, self.placed = tuple(shape), dtype, fill, placed
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray[Any, Any]:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)
 
     def whole(self) -> np.ndarray[Any, Any]:
-        """Return all values, placing each piece in time proportional to its size, however long the whole array is."""
-        found = np.full(self.shape, self.fill, self.dtype)
-        for piece in self.pieces:
-            found[_grid(piece.places)] = piece.variable.values
-        return found
+        """Return all values; each variable is placed in time proportional to its size, however large the array is."""
+        values = np.full(self.shape, self.fill, self.dtype)
+        for one in self.placed:
+            values[_grid(one.places)] = one.variable.values
+        return values
 
     def read(self, key: Sequence[Any]) -> np.ndarray[Any, Any]:
         """Return the values at `key`, which holds an index, a slice or an array of indices for each dimension."""
-        asked = [np.arange(length)[at] for length, at in zip(self.shape, key, strict=True)]
-        found = np.full([at.size for at in asked], self.fill, self.dtype)
-        for piece in self.pieces:
+        wanted = [np.arange(length)[at] for length, at in zip(self.shape, key, strict=True)]
+        values = np.full([at.size for at in wanted], self.fill, self.dtype)
+        for one in self.placed:
             here, there = [], []
-            for length, at, places in zip(self.shape, asked, piece.places, strict=True):
+            for length, at, places in zip(self.shape, wanted, one.places, strict=True):
                 index = np.full(length, -1)
                 index[places] = np.arange(len(places))
-                held = index[np.atleast_1d(at)]
-                here.append(np.flatnonzero(held >= 0))
-                there.append(held[held >= 0])
+                sources = index[np.atleast_1d(at)]
+                here.append(np.flatnonzero(sources >= 0))
+                there.append(sources[sources >= 0])
             if all(places.size for places in here):
-                own = there[len(there) - piece.variable.ndim :]
-                found[_grid(here)] = piece.variable[tuple(map(_as_slice, own))].values
-        return found.reshape([at.size for at in asked if at.ndim])
+                own = there[len(there) - one.variable.ndim :]
+                values[_grid(here)] = one.variable[tuple(map(_as_slice, own))].values
+        return values.reshape([at.size for at in wanted if at.ndim])
 
 
 def _as_slice(places: np.ndarray[Any, Any]) -> Any:
@@ -67,11 +69,11 @@ def _grid(places: Sequence[np.ndarray[Any, Any]]) -> Any:
     return tuple(slices) if all(isinstance(along, slice) for along in slices) else np.ix_(*places)
 
 
-def is_covered(shape: Sequence[int], pieces: Sequence[Piece]) -> bool:
-    """True if the pieces leave no element of an array of this shape empty."""
+def is_covered(shape: Sequence[int], placed: Sequence[Placed]) -> bool:
+    """True if the placed variables leave no element of an array of this shape empty."""
     covered = np.zeros(shape, bool)
-    for piece in pieces:
-        covered[_grid(piece.places)] = True
+    for one in placed:
+        covered[_grid(one.places)] = True
     return bool(covered.all())
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gradient_horizon import __version__
-from gradient_horizon.settings.schema import HOUSEKEEPING, Config, as_dict, draws_of, spelt_short
+from gradient_horizon.names import declare
+from gradient_horizon.settings.identity import described
+from gradient_horizon.settings.schema import Config, draws_of
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 CALCULATING = ("jax", "jaxlib", "numpy", "optax", "pandas", "scipy", "xarray")  # versions that may affect the numbers
@@ -50,10 +52,10 @@ def _git(checkout: Path, *words: str) -> str:
     own |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(checkout.parent), "GIT_NO_LAZY_FETCH": "1"}
     command = ["git", *_QUIET, "-C", str(checkout), *words]
     try:
-        found = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        process = subprocess.run(command, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 def code_hash() -> str:
@@ -67,11 +69,12 @@ def _code_hash(package: Path) -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     digest.update(json.dumps({name: version(name) for name in CALCULATING}).encode())
+    digest.update(json.dumps(declare.packages()).encode())
     return digest.hexdigest()
 
 
 def made_by(settings: str) -> str:
-    """Return all that determines the bytes of a part, apart from the machine: the hash of the settings, and the code.
+    """Return what determines the bytes of a checkpoint, apart from the machine: the hash of the settings, and the code.
 
     The commit is not included, since other changes committed along with the package's source do not affect the numbers.
     """
@@ -84,23 +87,21 @@ def _peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _told(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in spelt_short(as_dict(config)).items() if key not in HOUSEKEEPING}
-
-
 def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: float) -> dict[str, Any]:
     """Return the attributes of a result; `settings` is the hash of its settings, and `wall_time` is in seconds."""
     import jax
 
     draws = draws_of(config.experiment)
+    packages = sorted({one.package for one in declare.chosen(config) if one.package})
     return {
         "title": f"Gradient Horizon: {config.experiment}",
         "experiment": config.experiment,
-        "config": json.dumps(_told(config)),
+        "config": json.dumps(described(config)),
         "config_hash": settings,
         "swept": json.dumps(swept),
         **({} if draws is None else {"draws": draws}),
         "package_version": __version__,
+        **({"packages": json.dumps(packages)} if packages else {}),
         "jax_version": jax.__version__,
         "python_version": platform.python_version(),
         "git_commit": _git_commit(),

@@ -1,4 +1,4 @@
-"""Records of jobs and sweeps, readable without opening results: `status.json` for each job, `sweep.json` for the sweep.
+"""Records of jobs, readable without opening results: `status.json` in each job's folder.
 
 The state of a job is read from its record alone, whatever launcher ran it.
 """
@@ -12,9 +12,8 @@ import re
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,7 @@ from gradient_horizon import __version__
 from gradient_horizon.store import files
 from gradient_horizon.store.files import harmless, write_atomically
 
-RECORD, RESULT, PLAN = "status.json", "result.nc", "sweep.json"
-PLAN_LOCK, PLANNER = ".sweep.lock", ".sweep.alone"
+RECORD, RESULT = "status.json", "result.nc"
 RUNNING, FINISHED, FAILED, MISSING, LOST, DAMAGED = "running", "finished", "failed", "missing", "lost", "damaged"
 HEARTBEAT, LOST_AFTER = 10.0, 90.0  # seconds; other machines see changes to a file late (NFS: by up to 60)
 LONGEST_JOB_NAME = 120
@@ -43,23 +41,19 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return isinstance(value, int) and _is_number(value) and value >= 0
 
 
-# Tests of the fields of a record that are not text, and of those of a plan, which lists each job's networks.
+# Tests of the fields of a record that are not text.
 _RECORDED: dict[str, Callable[[Any], bool]] = {
     "state": lambda value: value in (RUNNING, FINISHED, FAILED),
     "settings": lambda value: isinstance(value, dict),
     "swept": lambda value: isinstance(value, dict),
-    "process": lambda value: _is_count(value) and 0 < value < 2**31,
-    "networks": _is_count,
+    "process": lambda value: is_count(value) and 0 < value < 2**31,
+    "networks": is_count,
     "left": lambda value: value is None or _is_number(value),
     **dict.fromkeys(("began", "changed", "wall_time", "done"), _is_number),
-}
-_PLANNED: dict[str, Callable[[Any], bool]] = {
-    "jobs": lambda value: isinstance(value, dict) and all(map(_is_count, value.values())),
-    "settings": lambda value: value is None or isinstance(value, dict),
 }
 
 
@@ -78,7 +72,7 @@ def job_name(swept: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Record:
+class JobRecord:
     """The state of one job: `running`, `finished` or `failed`.
 
     While the job runs, `changed` is updated every `HEARTBEAT` seconds, together with the number of networks `done` and
@@ -112,7 +106,7 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_sealed(path: Path, values: dict[str, Any]) -> None:
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
     """Write values as JSON with their own checksum; raise `ResultError` if they are too large to be read back."""
     content = json.dumps({**values, "seal": _seal(values)}, indent=1).encode()
     if len(content) > files.MOST:
@@ -120,8 +114,8 @@ def _write_sealed(path: Path, values: dict[str, Any]) -> None:
     write_atomically(path, content)
 
 
-def _read_sealed(path: Path) -> dict[str, Any]:
-    """Return what `_write_sealed` wrote; empty if it is missing, truncated or altered.
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return what `write_sealed` wrote; empty if it is missing, truncated or altered.
 
     Raises `DamagedError` if something other than a file is there, or a file that is too large or cannot be opened.
     """
@@ -143,11 +137,11 @@ def _seal(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def write_record(folder: Path, record: Record) -> None:
-    _write_sealed(folder / RECORD, dataclasses.asdict(record))
+def write_record(folder: Path, record: JobRecord) -> None:
+    write_sealed(folder / RECORD, dataclasses.asdict(record))
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> JobRecord | None:
     """Return the record in a job's folder; None if there is none, or if it is truncated or altered.
 
     Raises `ResultError` for an intact record with other fields, as written by another version, and `DamagedError` for
@@ -156,7 +150,7 @@ def read_record(folder: Path) -> Record | None:
     return _record_of(folder / RECORD)
 
 
-_remembered: dict[Any, Record | None] | None = None  # keyed by the file and its state
+_remembered: dict[Any, JobRecord | None] | None = None  # keyed by the file and its state
 
 
 @contextmanager
@@ -171,32 +165,32 @@ def remembering() -> Iterator[None]:
         _remembered = before
 
 
-def _record_of(path: Path) -> Record | None:
+def _record_of(path: Path) -> JobRecord | None:
     if _remembered is None:
         return _fresh_record_of(path)
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return _fresh_record_of(path)
-    key = path, found.st_ino, found.st_size, found.st_mtime_ns
+    key = path, status.st_ino, status.st_size, status.st_mtime_ns
     if key not in _remembered:
         _remembered[key] = _fresh_record_of(path)
     return _remembered[key]
 
 
-def _fresh_record_of(path: Path) -> Record | None:
-    values = _read_sealed(path)
+def _fresh_record_of(path: Path) -> JobRecord | None:
+    values = read_sealed(path)
     if not values:
         return None
-    known = dataclasses.fields(Record)
+    known = dataclasses.fields(JobRecord)
     required = {entry.name for entry in known if entry.default is entry.default_factory is dataclasses.MISSING}
-    _check_version(path, values, required, {entry.name for entry in known})
-    _check_types(path, values, _RECORDED)
+    check_version(path, values, required, {entry.name for entry in known})
+    check_types(path, values, _RECORDED)
     texts = {key: harmless(value) for key, value in values.items() if isinstance(value, str)}
-    return Record(**{**values, **texts})
+    return JobRecord(**{**values, **texts})
 
 
-def readable_record(folder: Path) -> Record | None:
+def readable_record(folder: Path) -> JobRecord | None:
     """As `read_record`, but None if the record is damaged. Raises `ResultError` if another version wrote it."""
     try:
         return read_record(folder)
@@ -204,14 +198,14 @@ def readable_record(folder: Path) -> Record | None:
         return None
 
 
-def _check_types(path: Path, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:
+def check_types(path: Path, values: Mapping[str, Any], rules: Mapping[str, Callable[[Any], bool]]) -> None:
     """Raise `DamagedError` for values that this package does not write; those without a rule must be strings."""
     for key, value in values.items():
-        if not rules.get(key, lambda found: isinstance(found, str))(value):
+        if not rules.get(key, lambda text: isinstance(text, str))(value):
             raise DamagedError(harmless(f"{path}: {key} is {value!r:.40}; allowed: what gradient-horizon wrote"))
 
 
-def _check_version(path: Path, values: Mapping[str, Any], required: Collection[str], known: Collection[str]) -> None:
+def check_version(path: Path, values: Mapping[str, Any], required: Collection[str], known: Collection[str]) -> None:
     """Raise `ResultError` if another version of the package wrote the values, with unknown or missing fields."""
     odd = [*sorted(set(values) - set(known)), *(f"no {name}" for name in sorted(set(required) - set(values)))]
     if odd:
@@ -229,7 +223,7 @@ def is_finished(folder: Path, settings: str) -> bool:
     return record is not None and record.state == FINISHED and record.hash == settings and is_intact(folder, record)
 
 
-def is_intact(folder: Path, record: Record) -> bool:
+def is_intact(folder: Path, record: JobRecord) -> bool:
     """True if the result of a finished job is what was written."""
     try:
         return file_checksum(folder / RESULT) == record.checksum
@@ -243,13 +237,13 @@ def silence(folder: Path) -> float:
     Infinite if there is no record. (`changed`, by the writer's own clock, may be minutes off.)
     """
     try:
-        written = (folder / RECORD).stat().st_mtime
+        time_of_record = (folder / RECORD).stat().st_mtime
     except OSError:
         return math.inf
-    return files.clock(folder) - written
+    return files.clock(folder) - time_of_record
 
 
-def is_alive(folder: Path, record: Record) -> bool:
+def is_alive(folder: Path, record: JobRecord) -> bool:
     """True if the process that wrote the record in `folder` is alive: it wrote recently and is not known to be dead."""
     if abs(silence(folder)) > LOST_AFTER:
         return False
@@ -264,7 +258,7 @@ def is_alive(folder: Path, record: Record) -> bool:
     return True
 
 
-def is_running(folder: Path, record: Record | None) -> bool:
+def is_running(folder: Path, record: JobRecord | None) -> bool:
     """True if some process is computing the job that has this record."""
     return record is not None and record.state == RUNNING and is_alive(folder, record)
 
@@ -286,20 +280,20 @@ def is_computed_elsewhere(folder: Path, *, here: bool = False) -> bool:
     return False
 
 
-def is_held(folder: Path, record: Record) -> bool:
+def is_held(folder: Path, record: JobRecord) -> bool:
     """True if the job still belongs to the process that wrote `record`: no other has written a record since."""
     try:
-        found = read_record(folder)
+        record_now = read_record(folder)
     except ResultError:
         return False
-    return found is None or _writer(found) == _writer(record)
+    return record_now is None or _writer(record_now) == _writer(record)
 
 
-def _writer(record: Record) -> tuple[str, int, float, str]:
+def _writer(record: JobRecord) -> tuple[str, int, float, str]:
     return record.host, record.process, record.began, record.token
 
 
-def forget(folder: Path, record: Record | None) -> None:
+def forget(folder: Path, record: JobRecord | None) -> None:
     """Remove the record that was read from `folder`, unless another process has written a new one since."""
     if record is not None or files.is_regular(folder / RECORD):
         with suppress(FileNotFoundError):
@@ -324,87 +318,7 @@ def state_of(folder: Path) -> str:
     return record.state
 
 
-@contextmanager
-def planning(sweep: Path) -> Iterator[None]:
-    """Lock the plan of a sweep's folder within the context, so that what is read from it stays valid until written.
-
-    Raises `PlaceError` if the folder is a link: the folder that `output` names may be one, but nothing below it.
-    """
-    files.check_folder(sweep)
-    with files.locked(sweep / PLAN_LOCK, wait=True) as held, nullcontext() if held else files.alone(sweep / PLANNER):
-        yield
-
-
-@contextmanager
-def writing(sweep: Path) -> Iterator[None]:
-    """As `planning`, and remove what processes that were killed while writing have left in the sweep's folder."""
-    with planning(sweep):
-        files.clear_unfinished(sweep)
-        yield
-
-
-def write_plan(sweep: Path, jobs: Mapping[str, int], settings: Mapping[str, Any] | None = None) -> None:
-    """Record that these jobs, with their numbers of networks, belong to the sweep, in addition to any earlier jobs.
-
-    `settings` are those that all jobs of the sweep share; None keeps the ones already recorded.
-    """
-    plan = _read_plan(sweep)
-    known = {"jobs": plan.get("jobs", {}), "settings": plan.get("settings")}
-    every = {
-        "jobs": {**known["jobs"], **jobs},
-        "settings": known["settings"] if settings is None else dict(settings),
-    }
-    if every != known:
-        _write_sealed(sweep / PLAN, {**every, "version": __version__})
-
-
-def _read_plan(sweep: Path) -> dict[str, Any]:
-    values = _read_sealed(sweep / PLAN)
-    if values:
-        _check_version(sweep / PLAN, values, {"jobs"}, {"jobs", "settings", "version"})
-        _check_types(sweep / PLAN, values, _PLANNED)
-    return values
-
-
-def read_plan(sweep: Path) -> dict[str, int]:
-    """Return the jobs that belong to a sweep's folder, in the order of request, and their numbers of networks.
-
-    Raises `ResultError` for a plan of another version, and `DamagedError` for values of other types or something that
-    is not a file.
-    """
-    jobs = _read_plan(sweep).get("jobs", {})
-    return {name: networks for name, networks in jobs.items() if _is_name(name)}
-
-
-def _is_name(name: str) -> bool:
-    """True if a job's folder may have this name: a plan from someone else must not point outside the sweep's folder."""
-    return Path(name).name == name not in ("", "..") and harmless(name) == name
-
-
-def known_plan(sweep: Path) -> tuple[dict[str, int], str]:
-    """Return the jobs in a sweep's plan with their numbers of networks, and the reason if it cannot be read."""
-    try:
-        return read_plan(sweep), ""
-    except DamagedError as error:
-        return {}, str(error)
-
-
-def shared_settings(sweep: Path) -> dict[str, Any] | None:
-    """Return the settings that all jobs of a sweep share, from its plan; None if it lists none (version 0.1.0)."""
-    try:
-        stat = (sweep / PLAN).stat()
-    except OSError:
-        return None
-    return _shared_settings(sweep, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=16)
-def _shared_settings(sweep: Path, *_: int) -> dict[str, Any] | None:
-    """Read the plan once per version of the file: it may list 100,000 jobs, each of which needs it."""
-    return _read_plan(sweep).get("settings")
-
-
-def is_own(folder: Path, record: Record) -> bool:
+def is_own(folder: Path, record: JobRecord) -> bool:
     """True if a job's folder is the one that its settings name, and not a copy under another name.
 
     Version 0.1.0 did not record the name, which is then rebuilt from the swept settings. Lists such as seeds and weight
@@ -419,46 +333,3 @@ def is_own(folder: Path, record: Record) -> bool:
     parts, wanted = (set(re.split(r",(?=[a-z_]+=)", name)) - {SINGLE} for name in (folder.name, job_name(record.swept)))
     lists = {part.partition("=")[0] for part in parts - wanted}
     return wanted <= parts and all(key == "seeds" or isinstance(record.settings.get(key), list) for key in lists)
-
-
-def found_folders(sweep: Path) -> tuple[list[Path], dict[str, str]]:
-    """Return the folders of a sweep's jobs, planned or found; and a dictionary of everything else there, by name.
-
-    Its values are, for a folder that holds a job of another name, that job's name; for a folder without a job's record,
-    an empty string; and for a plan that cannot be read, the reason.
-    """
-    plan, reason = known_plan(sweep)
-    others = {PLAN: reason} if reason else {}
-    own = []
-    for folder in sorted(path.parent for path in sweep.glob(f"*/{RECORD}")):
-        try:
-            record = read_record(folder) if _is_name(folder.name) else None
-        except DamagedError:
-            if folder.name in plan or files.is_regular(folder / RECORD):
-                own.append(folder.name)
-            else:
-                others[folder.name] = ""
-            continue
-        if record is not None and not is_own(folder, record):
-            others[folder.name] = record.job or job_name(record.swept)
-        elif record is not None or folder.name in plan:
-            own.append(folder.name)
-        else:
-            others[folder.name] = ""
-    return [sweep / name for name in dict.fromkeys([*plan, *own])], others
-
-
-def job_folders(sweep: Path) -> list[Path]:
-    """Return the folders of a sweep's jobs, planned or found."""
-    return found_folders(sweep)[0]
-
-
-def ignored_lines(others: Mapping[str, str]) -> list[str]:
-    """Return the lines that report what else is in a sweep's folder, from the result of `found_folders`."""
-    return [f"ignored: {harmless(_said_of(name, found))}" for name, found in others.items()]
-
-
-def _said_of(name: str, found: str) -> str:
-    if name == PLAN:
-        return found
-    return f"{name}: holds the job {found}, whose folder has that name" if found else f"{name}: holds no job's record"

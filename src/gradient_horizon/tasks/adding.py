@@ -18,9 +18,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
+
+DECLARES = declare.Task(
+    "adding", "report the mean of two marked numbers", make="adding", least_steps=10, usual_steps=20
+)
 
 TOLERANCE = 0.04  # an answer this close to the value counts as right: Hochreiter and Schmidhuber 1997, section 5.4
 

@@ -1,12 +1,14 @@
 """Character-level language modelling on the source code of Python's standard library.
 
-The modules of `limits.LIBRARY_MODULES`, one after the other, form the training text, and those of `HELD_OUT_MODULES`
+The modules of `LIBRARY_MODULES`, one after the other, form the training text, and those of `HELD_OUT_MODULES`
 the held-out text. A sequence begins anywhere in its text; each of its T steps shows one character, one-hot, and the
 target is the next one. The printable ASCII characters and the newline have a class each, 96 in all; all other
 characters share one further class. The text, and with it the chance level, depends on the version of Python that runs.
 """
 
+import sysconfig
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,10 +17,29 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, UInt8
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import RandomKey
 from gradient_horizon.numerics.keys import named_key
-from gradient_horizon.tasks.limits import HELD_OUT_MODULES, LIBRARY, LIBRARY_MODULES
 from gradient_horizon.tasks.task import Sample, Task
+
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+LIBRARY_MODULES = (
+    *("argparse", "ast", "bdb", "calendar", "cmd", "codecs", "codeop", "configparser", "contextlib", "copy", "csv"),
+    *("dataclasses", "dis", "enum", "filecmp", "fileinput", "fnmatch", "ftplib", "functools", "gettext", "hashlib"),
+    *("imaplib", "inspect", "ipaddress", "mailbox", "optparse", "pdb", "pickle", "pickletools", "platform", "plistlib"),
+    *("pprint", "pstats", "pydoc", "queue", "random", "sched", "selectors", "shelve", "shlex", "smtplib", "socket"),
+    *("socketserver", "statistics", "subprocess", "tarfile", "tempfile", "threading", "timeit", "tokenize"),
+    *("traceback", "typing", "uuid", "webbrowser"),
+)
+HELD_OUT_MODULES = ("bisect", "difflib", "doctest", "fractions", "heapq", "shutil", "textwrap", "trace")
+DECLARES = declare.Task(
+    "characters",
+    "the next character of a program text",
+    make="characters",
+    usual_steps=50,
+    solved_below=0.5,
+    missing=declare.without_files([LIBRARY / f"{name}.py" for name in (*LIBRARY_MODULES, *HELD_OUT_MODULES)]),
+)
 
 ALPHABET = "".join(map(chr, range(32, 127))) + "\n"
 CLASSES = len(ALPHABET) + 1

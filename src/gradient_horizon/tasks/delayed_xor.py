@@ -11,9 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
+
+DECLARES = declare.Task(
+    "delayed_xor",
+    "the exclusive or of the bits one and two delays back",
+    make="delayed_xor",
+    least_steps=3,
+    usual_steps=15,
+)
 
 
 def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike) -> Sample:

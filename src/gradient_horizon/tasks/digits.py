@@ -11,10 +11,34 @@ from functools import cache
 import jax
 import numpy as np
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.drives import digit_pixels
 from gradient_horizon.tasks.images import CLASSES, Images, image_task
 from gradient_horizon.tasks.task import Task
+
+PIXELS = 64
+_MISSING = declare.without_package("sklearn", "scikit-learn", "pip install gradient-horizon[data]")
+DECLARES = (
+    declare.Task(
+        "digits",
+        "handwritten digits, 64 pixels in order",
+        make="digits",
+        pixels=PIXELS,
+        usual_steps=PIXELS,
+        solved_below=0.1,
+        missing=_MISSING,
+    ),
+    declare.Task(
+        "permuted_digits",
+        "handwritten digits, 64 pixels in a permuted order",
+        make="permuted_digits",
+        pixels=PIXELS,
+        usual_steps=PIXELS,
+        solved_below=0.1,
+        missing=_MISSING,
+    ),
+)
 
 
 @cache
@@ -38,9 +62,9 @@ def permuted_digit_images() -> Images:
 
 def digits(steps: int) -> Task:
     """The digits, 64/`steps` pixels per step. Chance: the classes are equally frequent to within 0.3 %."""
-    return image_task("digits", steps, digit_images)
+    return image_task("digits", steps, PIXELS, digit_images)
 
 
 def permuted_digits(steps: int) -> Task:
     """The digits with their pixels permuted. Chance: the classes are equally frequent to within 0.3 %."""
-    return image_task("permuted_digits", steps, permuted_digit_images)
+    return image_task("permuted_digits", steps, PIXELS, permuted_digit_images)

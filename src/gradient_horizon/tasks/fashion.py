@@ -10,9 +10,25 @@ from pathlib import Path
 
 import numpy as np
 
+from gradient_horizon.names import declare
 from gradient_horizon.tasks.images import Images, image_task
-from gradient_horizon.tasks.limits import FASHION_FILES
 from gradient_horizon.tasks.task import Task
+
+PIXELS = 784
+FILES = tuple(
+    Path("/usr/share/datasets/fashion-mnist") / f"{part}-{kind}-ubyte.gz"
+    for part in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
+)
+DECLARES = declare.Task(
+    "fashion",
+    "Fashion-MNIST, 784 pixels in order",
+    make="fashion",
+    pixels=PIXELS,
+    usual_steps=PIXELS,
+    solved_below=0.2,
+    missing=declare.without_files(FILES, "apt install dataset-fashion-mnist"),
+)
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -30,7 +46,7 @@ def _flat(path: Path) -> np.ndarray:
 @cache
 def fashion_images() -> Images:
     """All images, one byte per pixel."""
-    images, labels, held_out_images, held_out_labels = FASHION_FILES
+    images, labels, held_out_images, held_out_labels = FILES
     return Images(
         _flat(images), _idx(labels).astype(np.int32), _flat(held_out_images), _idx(held_out_labels).astype(np.int32)
     )
@@ -38,4 +54,4 @@ def fashion_images() -> Images:
 
 def fashion(steps: int) -> Task:
     """The clothes, 784/`steps` pixels per step. Chance: the classes are equally frequent in both parts."""
-    return image_task("fashion", steps, fashion_images)
+    return image_task("fashion", steps, PIXELS, fashion_images)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from gradient_horizon.numerics.arrays import RandomKey
 from gradient_horizon.numerics.keys import named_key
-from gradient_horizon.tasks.limits import PIXELS
 from gradient_horizon.tasks.task import Sample, Task
 
 CLASSES = 10
@@ -38,10 +37,10 @@ def _draw(task: Task, key: RandomKey, data: Images, test: bool, dtype: DTypeLike
     return Sample(image.reshape(task.steps, task.input_size), jnp.asarray(labels)[chosen][None])
 
 
-def image_task(name: str, steps: int, load: Callable[[], Images]) -> Task:
-    """The task `name`, with P/`steps` of an image's P pixels at each step, and images drawn with replacement.
+def image_task(name: str, steps: int, pixels: int, load: Callable[[], Images]) -> Task:
+    """The task `name`, with `pixels`/`steps` of an image's `pixels` at each step, and images drawn with replacement.
 
     Chance: the ten classes must be equally frequent, hence log 10 and 9/10.
     """
-    width = PIXELS[name] // steps
+    width = pixels // steps
     return Task(name, steps, width, CLASSES, 1, "classes", math.log(CLASSES), 1 - 1 / CLASSES, _draw, load)

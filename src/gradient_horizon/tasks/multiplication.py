@@ -8,9 +8,14 @@ import math
 
 from jax.typing import DTypeLike
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.tasks.adding import TOLERANCE, marked_numbers
 from gradient_horizon.tasks.task import Sample, Task
+
+DECLARES = declare.Task(
+    "multiplication", "report the product of two marked numbers", make="multiplication", least_steps=10, usual_steps=20
+)
 
 
 def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike) -> Sample:

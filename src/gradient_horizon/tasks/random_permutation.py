@@ -14,9 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
+
+DECLARES = declare.Task(
+    "random_permutation",
+    "recall the first symbol at the end",
+    make="random_permutation",
+    least_steps=2,
+    usual_steps=20,
+)
 
 SYMBOLS = 100
 

@@ -22,9 +22,29 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
+
+DECLARES = (
+    declare.Task(
+        "copy_memory",
+        "reproduce ten symbols of eight values",
+        make="recall",
+        arguments=("copy_memory",),
+        least_steps=21,
+        usual_steps=30,
+    ),
+    declare.Task(
+        "noiseless_memorisation",
+        "reproduce five bits",
+        make="recall",
+        arguments=("noiseless_memorisation",),
+        least_steps=10,
+        usual_steps=20,
+    ),
+)
 
 
 class Pattern(NamedTuple):

@@ -32,10 +32,39 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Int
 
+from gradient_horizon.names import declare, rules
 from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
-from gradient_horizon.tasks.limits import STORY_CLUE
 from gradient_horizon.tasks.task import Sample, Task
+
+CLUE_WORDS, WORDS_AFTER = 24, 9  # of the clue, and at least after it
+DECLARES = declare.Task(
+    "story",
+    "who was in the room that Mary came into?",
+    make="story",
+    least_steps=CLUE_WORDS + WORDS_AFTER,
+    usual_steps=lambda settings: CLUE_WORDS + max(WORDS_AFTER, settings["distance"] or 0),
+    settings={
+        "distance": declare.Setting(
+            None,
+            rules.whole_or_null(1),
+            "words from the clue to the question; null: as many as fit",
+            type=int | None,
+        )
+    },
+    needs=(
+        declare.Need(
+            "distance",
+            lambda settings: (
+                settings.distance is None or WORDS_AFTER <= settings.distance <= settings.steps - CLUE_WORDS
+            ),
+            lambda settings: (
+                f"from {WORDS_AFTER} to {settings.steps - CLUE_WORDS}, the steps without the {CLUE_WORDS} words of"
+                " the clue, or null for the longest"
+            ),
+        ),
+    ),
+)
 
 PEOPLE = ("Tom", "Ann", "Bob", "Eve")
 ROOMS = ("kitchen", "bedroom", "office", "garden")
@@ -92,7 +121,7 @@ def _filler(sentences: Int[Array, "F 6"], length: int) -> Int[Array, " {length}"
 def _lengths(task: Task) -> tuple[int, int]:
     """The number of filler words before the clue and after it."""
     assert task.distance is not None
-    return task.steps - STORY_CLUE - task.distance, task.distance - len(VISIT.split()) - len(QUESTION.split())
+    return task.steps - CLUE_WORDS - task.distance, task.distance - len(VISIT.split()) - len(QUESTION.split())
 
 
 def _filler_sentences(task: Task) -> tuple[int, int]:
@@ -137,11 +166,12 @@ def _draw(task: Task, key: RandomKey, data: PyTree, test: bool, dtype: DTypeLike
     return Sample(jax.nn.one_hot(words, len(WORDS), dtype=dtype), answer[None])
 
 
-def story(steps: int, distance: int) -> Task:
-    """One class per person.
+def story(steps: int, distance: int | None = None) -> Task:
+    """One class per person; without a `distance`, as many words as fit follow the clue, which begins the story.
 
     Chance: the person who stays is uniform, and nothing but the clue reveals who it is: log 4 and 3/4.
     """
+    distance = steps - CLUE_WORDS if distance is None else distance
     people = len(PEOPLE)
     chance_loss, chance_error = math.log(people), 1 - 1 / people
     return Task("story", steps, len(WORDS), people, 1, "classes", chance_loss, chance_error, _draw, distance=distance)

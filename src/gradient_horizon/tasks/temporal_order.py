@@ -18,9 +18,29 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
+
+DECLARES = (
+    declare.Task(
+        "temporal_order",
+        "report the order of two letters",
+        make="temporal_order",
+        arguments=("temporal_order",),
+        least_steps=10,
+        usual_steps=30,
+    ),
+    declare.Task(
+        "temporal_order_3",
+        "report the order of three letters",
+        make="temporal_order",
+        arguments=("temporal_order_3",),
+        least_steps=10,
+        usual_steps=30,
+    ),
+)
 
 SYMBOLS = 6
 WINDOWS = {"temporal_order": (1, 5), "temporal_order_3": (1, 3, 6)}  # start of each window, in tenths of the sequence

@@ -32,8 +32,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon import names
+from gradient_horizon.names import declare
 from gradient_horizon.numerics.arrays import PyTree, Scalar
 from gradient_horizon.numerics.exponents import add, frobenius_norm, normalise, power_of_two
+
+DECLARES = (
+    declare.ClipRule("none", "no clipping", make="_none"),
+    declare.ClipRule("book", "the global norm, as in the study notes and PyTorch", make="_book"),
+    declare.ClipRule("pseudocode", "the global norm, as in Pascanu, Mikolov and Bengio 2013", make="_pseudocode"),
+    declare.ClipRule("optax", "the global norm, as in optax", make="_optax"),
+    declare.ClipRule("pascanu", "the code of Pascanu, Mikolov and Bengio 2013", make="_pascanu", needs_params=True),
+    declare.ClipRule("value", "each entry", make="_value"),
+    declare.ClipRule("adaptive", "each unit, by the norm of its weights", make="_adaptive", needs_params=True),
+)
 
 LARGEST_NORM = 1e10  # `pascanu`: a gradient with a larger norm is discarded
 BOOK_OFFSET = 1e-6  # `book`: its code adds this to the norm
@@ -128,7 +139,7 @@ def global_norm(tree: PyTree) -> Scalar:
     return _number(_norm(_arrays("tree", tree)))
 
 
-def _adaptive(gradient: Array, weight: Array, threshold: _Size) -> Array:
+def _adapted(gradient: Array, weight: Array, threshold: _Size) -> Array:
     """Clip each row of a matrix separately, as it feeds one unit, and any other leaf as a whole."""
     dtype = threshold.mantissa.dtype
 
@@ -147,18 +158,52 @@ def _adaptive(gradient: Array, weight: Array, threshold: _Size) -> Array:
     return jax.vmap(unit)(gradient, weight) if gradient.ndim == 2 else unit(gradient, weight)
 
 
-def _global_rate(rule: str, norm: _Size, threshold: _Size) -> _Size:
-    """The factor by which a rule based on the global norm multiplies every entry."""
-    if rule == "book":
-        offset = _size_of(jnp.asarray(BOOK_OFFSET, norm.mantissa.dtype))
-        (mantissa,), exponent = add(norm.mantissa[None], norm.exponent, offset.mantissa[None], offset.exponent)
-        quotient = _quotient(threshold, _Size(mantissa, exponent))
-        return _rate(quotient, _number(quotient) >= 1)
+class Clipped(NamedTuple):
+    """What a clip rule works on: `grads`, JAX arrays, and c = `threshold`, a scalar in the dtype of norms and rates.
+
+    `params` and `recurrent` are those of `clip_gradients`; `known_norm` is the global norm, if it is known already.
+    """
+
+    grads: PyTree
+    threshold: Scalar
+    params: PyTree
+    recurrent: str | None
+    known_norm: _Size | None = None
+
+    def norm(self) -> _Size:
+        """The global norm n."""
+        return _norm(self.grads) if self.known_norm is None else self.known_norm
+
+    def times(self, rate: _Size) -> PyTree:
+        """Every gradient times `rate`, at most 1."""
+        return jax.tree.map(lambda gradient: _shortened(gradient, rate), self.grads)
+
+
+def _none(given: Clipped) -> PyTree:
+    return given.grads
+
+
+def _book(given: Clipped) -> PyTree:
+    norm, threshold = given.norm(), _size_of(given.threshold)
+    offset = _size_of(jnp.asarray(BOOK_OFFSET, norm.mantissa.dtype))
+    (mantissa,), exponent = add(norm.mantissa[None], norm.exponent, offset.mantissa[None], offset.exponent)
+    quotient = _quotient(threshold, _Size(mantissa, exponent))
+    return given.times(_rate(quotient, _number(quotient) >= 1))
+
+
+def _pseudocode(given: Clipped) -> PyTree:
+    norm, threshold = given.norm(), _size_of(given.threshold)
     quotient = _quotient(threshold, norm)
-    is_zero = (norm.mantissa == 0) & (threshold.mantissa >= 0)
-    share = _number(quotient)  # c/n
-    kept = {"pseudocode": (share > 1) | is_zero, "optax": share > 1, "pascanu": (share >= 1) | is_zero}
-    return _rate(quotient, kept[rule])
+    return given.times(_rate(quotient, (_number(quotient) > 1) | _is_zero(norm, threshold)))
+
+
+def _optax(given: Clipped) -> PyTree:
+    quotient = _quotient(_size_of(given.threshold), given.norm())
+    return given.times(_rate(quotient, _number(quotient) > 1))
+
+
+def _is_zero(norm: _Size, threshold: _Size) -> Bool[Array, ""]:
+    return (norm.mantissa == 0) & (threshold.mantissa >= 0)
 
 
 def _is_named(path: tuple, name: str) -> bool:
@@ -166,20 +211,34 @@ def _is_named(path: tuple, name: str) -> bool:
     return text == name or text.endswith(f".{name}")
 
 
-def _pascanu(grads: PyTree, norm: _Size, threshold: _Size, params: PyTree, recurrent: str | None) -> PyTree:
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(grads)]
+def _pascanu(given: Clipped) -> PyTree:
+    recurrent, norm, threshold = given.recurrent, given.norm(), _size_of(given.threshold)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(given.grads)]
     if recurrent is None or not any(_is_named(path, recurrent) for path in paths):
         there = ", ".join(keystr(path, simple=True, separator=".") for path in paths)
         raise ValueError(f"recurrent: {recurrent!r}; rule='pascanu' allows: the end of one of {there}")
     # a NaN threshold gives NaN here, too
     is_usable = (_number(norm) <= LARGEST_NORM) | jnp.isnan(threshold.mantissa)
-    rate = _global_rate("pascanu", norm, threshold)
+    quotient = _quotient(threshold, norm)
+    rate = _rate(quotient, (_number(quotient) >= 1) | _is_zero(norm, threshold))
 
     def clipped(path, gradient, weight):
         fallback = 0.02 * weight.astype(gradient.dtype) if _is_named(path, recurrent) else jnp.zeros_like(gradient)
         return jnp.where(is_usable, _shortened(gradient, rate), fallback)
 
-    return tree_map_with_path(clipped, grads, params)
+    return tree_map_with_path(clipped, given.grads, given.params)
+
+
+def _value(given: Clipped) -> PyTree:
+    threshold = given.threshold
+    return jax.tree.map(
+        lambda g: jnp.clip(g.astype(threshold.dtype), -threshold, threshold).astype(g.dtype), given.grads
+    )
+
+
+def _adaptive(given: Clipped) -> PyTree:
+    most = _size_of(given.threshold)
+    return jax.tree.map(lambda gradient, weight: _adapted(gradient, weight, most), given.grads, given.params)
 
 
 def _scalar(threshold: ArrayLike, dtype: Any) -> Scalar:
@@ -199,25 +258,15 @@ def _clipped(
     leaves = jax.tree.leaves(grads)
     if rule == "none" or not leaves:
         return grads
-    dtype = _working(leaves)
-    threshold = _scalar(threshold, dtype)
-    if rule == "value":
-        return jax.tree.map(lambda g: jnp.clip(g.astype(dtype), -threshold, threshold).astype(g.dtype), grads)
-    most = _size_of(threshold)
-    if rule == "adaptive":
-        return jax.tree.map(lambda gradient, weight: _adaptive(gradient, weight, most), grads, params)
-    norm = _norm(grads) if norm is None else norm
-    if rule == "pascanu":
-        return _pascanu(grads, norm, most, params, recurrent)
-    rate = _global_rate(rule, norm, most)
-    return jax.tree.map(lambda gradient: _shortened(gradient, rate), grads)
+    given = Clipped(grads, _scalar(threshold, _working(leaves)), params, recurrent, norm)
+    return declare.declared(declare.ClipRule)[rule].load()(given)
 
 
 def _checked(grads: PyTree, rule: str, params: PyTree) -> tuple[PyTree, PyTree]:
     """Gradients and parameters as JAX arrays; the parameters None if the rule does not need them."""
     if rule not in names.CLIP_RULES:
         raise ValueError(f"rule: {rule!r} is unknown; allowed: {', '.join(names.CLIP_RULES)}")
-    if rule not in ("adaptive", "pascanu"):
+    if not declare.declared(declare.ClipRule)[rule].needs_params:
         return _arrays("grads", grads), None
     if params is None:
         raise ValueError(f"params: None; rule={rule!r} needs the parameters that the gradients belong to")

@@ -16,7 +16,7 @@ from gradient_horizon.cells.cell import Cell
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.numerics import sums
 from gradient_horizon.numerics.arrays import PyTree
-from gradient_horizon.numerics.derivatives import push
+from gradient_horizon.numerics.derivatives import jvp_columns
 from gradient_horizon.numerics.keys import fixed_orthogonal, named_key
 from gradient_horizon.numerics.orthogonal import orthonormalised
 from gradient_horizon.training.network import Params, all_finite
@@ -36,7 +36,7 @@ def leading_exponents(cell: Cell, params: PyTree, xs: Float[Array, "T D"], count
     @jax.checkpoint
     def advance(carry, x):
         h, basis = carry
-        basis, logs, _ = orthonormalised(push(flat_step, params, h, x, basis))
+        basis, logs, _ = orthonormalised(jvp_columns(flat_step, params, h, x, basis))
         return (flat_step(params, h, x), basis), logs
 
     _, logs = lax.scan(advance, (layout.pack(h0)[0], basis), xs)

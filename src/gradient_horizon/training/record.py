@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.measures.jacobian_norms import log_norms
-from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent
+from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
 from gradient_horizon.measures.nodes import log_state_gradient_norms
 from gradient_horizon.measures.trajectory import rollout, system_of
 from gradient_horizon.numerics import lapack

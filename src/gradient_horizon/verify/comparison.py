@@ -15,7 +15,7 @@ STANDARD_ERRORS = 5.0  # exceeded by one normal number in 1.7 million
 
 
 @dataclass(frozen=True)
-class Line:
+class Comparison:
     """A law compared with a measurement.
 
     - `law`, `source`: what must hold, and the paper or argument it comes from.
@@ -56,7 +56,7 @@ class Plot:
     draw: Callable[[], Any]
 
 
-Item: TypeAlias = Line | Plot
+Item: TypeAlias = Comparison | Plot
 Check: TypeAlias = Callable[[bool], Iterator[Item]]  # check(full): with more and larger networks if `full`
 
 
@@ -69,21 +69,21 @@ def worst(
     origin: str,
     *,
     bound: bool = False,
-) -> Line:
+) -> Comparison:
     """The line of the pair whose difference is largest relative to its tolerance, among arrays of pairs."""
     arrays = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (predicted, measured, tolerance)))
     lines = [
-        Line(law, source, float(one), float(other), float(allowed), origin, bound)
+        Comparison(law, source, float(one), float(other), float(allowed), origin, bound)
         for one, other, allowed in zip(*(array.ravel() for array in arrays), strict=True)
     ]
     if len(lines) == 1:
         return lines[0]
 
-    chosen = max(lines, key=_strain)
-    return replace(chosen, law=f"{law} (worst of {len(lines)})")
+    tightest = max(lines, key=_strain)
+    return replace(tightest, law=f"{law} (worst of {len(lines)})")
 
 
-def _strain(line: Line) -> float:
+def _strain(line: Comparison) -> float:
     """How close the line is to failing: 1 at the tolerance, inf beyond it."""
     if not line.passed:
         return math.inf
@@ -122,12 +122,12 @@ def product_rounding(factors: Float[np.ndarray, "T n n"], dtype: Any) -> float:
         early.append(factor @ early[-1])
     for factor in factors[::-1]:
         late.append(late[-1] @ factor)
-    lost = sum(
+    loss = sum(
         np.linalg.norm(late[steps - j], 2) * np.linalg.norm(factors[j - 1]) * np.linalg.norm(early[j - 1], 2)
         for j in range(1, steps + 1)
     )
     size = np.linalg.norm(early[-1])
-    return float((n + 8) * np.finfo(dtype).eps * lost / size) if size > 0 else 0.0
+    return float((n + 8) * np.finfo(dtype).eps * loss / size) if size > 0 else 0.0
 
 
 def log_norms(factors: Float[np.ndarray, "T n n"], anchor: str, order: Any = None) -> Float[np.ndarray, " T"]:

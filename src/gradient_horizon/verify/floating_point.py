@@ -17,14 +17,14 @@ from gradient_horizon.experiments.notes import notes_matrix
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import cell_log_det, lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.training.clipping import clip_gradients, global_norm
 from gradient_horizon.verify import plots
 from gradient_horizon.verify.comparison import (
     CHAIN_RULE,
     ROUNDING,
+    Comparison,
     Item,
-    Line,
     Plot,
     log_norms,
     product_rounding,
@@ -60,7 +60,7 @@ def slopes_of_saturated_units(full: bool) -> Iterator[Item]:
         if name == "erf":
             origin = "4 eps φ′ in float32, and x² eps φ′ for the rounding of x²"
         if name == "tanh":
-            yield Line(
+            yield Comparison(
                 "tanh′(8) in float32 (1 - tanh² gives 0)", CALCULUS, float(exact(8.0)),
                 float(slope(np.array([8.0], np.float32))[0]), float(4.0 * EPS32 * exact(8.0)), origin,
             )  # fmt: skip
@@ -83,7 +83,7 @@ def kinks(full: bool) -> Iterator[Item]:
     for name, x in places.items():
         slope = jax.jit(jax.vmap(jax.grad(ACTIVATIONS[name].value)))(np.array(x, np.float32))
         at = "0 and -0 pass, -1e-30 does not" if name == "relu" else "1 and -1 pass, 1 + eps does not"
-        yield worst(f"{name}′: {at}", "the convention that x ≥ 0 passes", [1.0, 1.0, 0.0], slope, 0.0, "exact")
+        yield worst(f"{name}′: {at}", "convention: x ≥ 0 passes", [1.0, 1.0, 0.0], slope, 0.0, "exact")
 
 
 def underflow(full: bool) -> Iterator[Item]:
@@ -91,19 +91,19 @@ def underflow(full: bool) -> Iterator[Item]:
     n, steps, g = 3, 400, 1.1
     measure = jax.jit(lambda w: log_jacobian_norms(linear, w, jnp.zeros(n, jnp.float32), steps=steps)["frobenius"])
     matrix = notes_matrix(3, n, 0.5).astype(np.float32)
-    found = np.asarray(measure(matrix))
+    logs = np.asarray(measure(matrix))
     factors = np.repeat(matrix[None].astype(np.float64), steps, axis=0)
     lags = np.array([96, 200, 400])
     yield worst(
         "underflow: log‖W^τ‖_F at lags 96, 200, 400 of the study notes' 3 × 3 matrix, float32 (the sum of squares"
         " underflows to 0 at lag 96)",
-        "float64 powers, which do not underflow", log_norms(factors, "end")[lags - 1], found[lags - 1],
+        "float64 powers, which do not underflow", log_norms(factors, "end")[lags - 1], logs[lags - 1],
         [product_rounding(factors[:lag], np.float32) for lag in lags], ROUNDING,
     )  # fmt: skip
     eigenvalues, vectors = np.linalg.eig(factors[0])
-    yield Line(
+    yield Comparison(
         "fixed W, linear: log‖W^τ‖_F / τ → log of the spectral radius, τ = 400, the same matrix", "Gelfand 1941",
-        math.log(np.abs(eigenvalues).max()), float(found[-1]) / steps,
+        math.log(np.abs(eigenvalues).max()), float(logs[-1]) / steps,
         (math.log(math.sqrt(n) * float(np.linalg.cond(vectors))) + product_rounding(factors, np.float32)) / steps,
         "W^τ = V Λ^τ V⁻¹: at most log(√N κ(V)) / τ",
     )  # fmt: skip
@@ -120,13 +120,13 @@ def order(full: bool) -> Iterator[Item]:
     """The order of the factors in the product, tested with a short cycle of different matrices."""
     xs = np.tile(np.random.default_rng(0).standard_normal((3, 4, 4)), (6, 1, 1))[:16]
     for anchor in names.ANCHORS:
-        found = jax.jit(lambda xs, anchor=anchor: log_jacobian_norms(linear, None, jnp.zeros(4), xs, anchor=anchor))(xs)
-        chosen = [xs[-lag:] if anchor == "end" else xs[:lag] for lag in range(1, len(xs) + 1)]
+        logs = jax.jit(lambda xs, anchor=anchor: log_jacobian_norms(linear, None, jnp.zeros(4), xs, anchor=anchor))(xs)
+        products = [xs[-lag:] if anchor == "end" else xs[:lag] for lag in range(1, len(xs) + 1)]
         which = "∂h_T/∂h_t = J_T ⋯ J_(t+1)" if anchor == "end" else "∂h_t/∂h_0 = J_t ⋯ J_1"
         yield worst(
             f"order of the product: {which} for a cycle of three matrices, every lag",
-            CHAIN_RULE, log_norms(xs, anchor), found["frobenius"],
-            [product_rounding(factors, np.float64) for factors in chosen],
+            CHAIN_RULE, log_norms(xs, anchor), logs["frobenius"],
+            [product_rounding(factors, np.float64) for factors in products],
             ROUNDING,
         )  # fmt: skip
 
@@ -144,14 +144,14 @@ def state(full: bool) -> Iterator[Item]:
         h = np.tanh(a)
     factors = np.array(factors)
     for anchor in names.ANCHORS:
-        found = jax.jit(
+        logs = jax.jit(
             lambda xs, anchor=anchor: log_jacobian_norms(cell.step, params, jnp.array([0.3, -0.6]), xs, anchor=anchor)
         )(xs)
-        chosen = [factors[-lag:] if anchor == "end" else factors[:lag] for lag in range(1, len(xs) + 1)]
+        products = [factors[-lag:] if anchor == "end" else factors[:lag] for lag in range(1, len(xs) + 1)]
         yield worst(
             f"state of J_t: diag(φ′(W h_(t-1) + U x_t)) W, two driven tanh units, from the {anchor}, every lag",
-            CHAIN_RULE, log_norms(factors, anchor), found["frobenius"],
-            [product_rounding(part, np.float64) for part in chosen],
+            CHAIN_RULE, log_norms(factors, anchor), logs["frobenius"],
+            [product_rounding(part, np.float64) for part in products],
             ROUNDING,
         )  # fmt: skip
 
@@ -162,19 +162,19 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
     alive = gaussian(np.random.default_rng(0), 4, dtype="float32")
     dead = replace(alive, bias=jnp.full(4, -10.0, jnp.float32))
     h = np.ones(4, np.float32)
-    found = jax.jit(lambda h: log_jacobian_norms(cell.step, dead, h, steps=4)["frobenius"])(h)
+    logs = jax.jit(lambda h: log_jacobian_norms(cell.step, dead, h, steps=4)["frobenius"])(h)
     yield worst(
-        "a ReLU network whose units are all shut: log‖M‖ = -inf at every lag, never NaN", "M = 0",
-        -math.inf, found, 0.0, "a value, not a rounding",
+        "a ReLU network of dead units: log‖M‖ = -inf at every lag, never NaN", "M = 0",
+        -math.inf, logs, 0.0, "exact",
     )  # fmt: skip
 
     fall = np.array([[1.0, 1e-20]] * 7 + [[0.0, 1.0]], np.float32)
     series = log_jacobian_norms(
         lambda _, h, x: h * x, None, jnp.ones(2, jnp.float32), jnp.asarray(fall), anchor="start"
     )
-    yield Line(
-        "a product of which float32 loses a part (10⁻¹⁴⁰ of the rest) before the rest dies: no false zero",
-        "log of the part that is left", 7.0 * math.log(float(np.float32(1e-20))), float(series["frobenius"][-1]),
+    yield Comparison(
+        "a product with a part, 10⁻¹⁴⁰ of the rest, that outlives the rest but would underflow before: no false zero",
+        "log of the remaining part", 7.0 * math.log(float(np.float32(1e-20))), float(series["frobenius"][-1]),
         EPS32 * 7.0 * abs(math.log(1e-20)), "rounding of the result to float32: eps |log norm|",
     )  # fmt: skip
 
@@ -182,13 +182,13 @@ def zero_is_a_value(full: bool) -> Iterator[Item]:
     masks[4, 2] = 0.0
     shut = jax.jit(lambda xs: lyapunov_exponents(lambda _, h, x: h * x, None, jnp.zeros(3), xs, transient=6))(masks)
     yield worst(
-        "one J_t singular: its direction has the exponent -inf, the others keep theirs (log ½)", "M is a projection",
+        "one singular J_t: its null direction has exponent -inf, all others keep log ½", "M is a projection",
         [math.log(0.5), math.log(0.5), -math.inf], shut.exponents, [4 * EPS64, 4 * EPS64, 0.0],
         "rounding of the logs: 4 eps; -inf is exact",
     )  # fmt: skip
-    yield Line(
-        "one J_t singular: both sides of the sum rule are -inf, and its violation is NaN",
-        "-inf - (-inf)", math.nan, float(shut.sum_rule_error), 0.0, "a value, not a rounding",
+    yield Comparison(
+        "one singular J_t: both sides of the sum rule are -inf, and its violation is NaN",
+        "-inf - (-inf)", math.nan, float(shut.sum_rule_error), 0.0, "exact",
     )  # fmt: skip
 
 
@@ -200,26 +200,26 @@ def one_bad_network(full: bool) -> Iterator[Item]:
         "cell": "linear", "weights": "identity", "hidden_size": n, "steps": steps, "seeds": seeds,
         "weight_scales": [shrinking, growing], "anchors": ["start"], "bias_scale": 0.1,
     }  # fmt: skip
-    dataset = experiments.measure(schema.checked(settings), lambda _: None)
+    dataset = experiments.measure(validation.checked(settings), lambda _: None)
     cell = make_cell("linear", n)
     # h_t = 4^t (h_0 + b/3) - b/3
     starts = [cell.initial_state(key) + cell.init(key, bias_scale=0.1).bias / 3 for key in map(jax.random.key, seeds)]
     overflow = [math.ceil((128 - math.log2(float(jnp.abs(h).max()))) / math.log2(growing)) for h in starts]
     bad = dataset.first_bad_step.sel(weight_scale=growing)
     yield worst(
-        "h_t = 4 h_(t-1) + b, float32: the first state that is not finite is the first with 4^t max|h_0 + b/3| ≥ 2^128",
+        "h_t = 4 h_(t-1) + b, float32: the first non-finite state is the first with 4^t max|h_0 + b/3| ≥ 2^128",
         "the range of float32", overflow, bad, 0.0, "exact",
     )  # fmt: skip
     log_norm = dataset.log_norm_from_start.isel(norm=0)
     lost = np.isnan(log_norm.sel(weight_scale=growing)).sum("lag")
     yield worst(
-        "its log norm is NaN from that step on, and only there: number of such lags", "T - t + 1",
+        "its log norm is NaN from that step on and nowhere else: number of such lags", "T - t + 1",
         steps - np.array(overflow) + 1, lost, 0.0, "exact",
     )  # fmt: skip
     lag = np.arange(1, steps + 1)
     expected = 0.5 * math.log(n) + lag * math.log(shrinking)
     yield worst(
-        "networks beside it in the same block are untouched: W = ½ I, log‖M‖_F = ½ log N + τ log ½",
+        "the other networks of its block are unaffected: W = ½ I, log‖M‖_F = ½ log N + τ log ½",
         "M = I / 2^τ", expected, log_norm.sel(weight_scale=shrinking),
         4 * EPS32, "one root of a sum in float32 (the halving is exact): 4 eps",
     )  # fmt: skip
@@ -229,14 +229,14 @@ def dying_state(full: bool) -> Iterator[Item]:
     """A ReLU state that falls below the smallest float32, without a change of its slopes."""
     steps, g = 256, 0.25
     settings = {"cell": "relu", "hidden_size": 8, "steps": steps, "seeds": 8, "weight_scales": [g, 1.0]}
-    log_norm = experiments.measure(schema.checked(settings), lambda _: None).log_norm.isel(norm=0)
+    log_norm = experiments.measure(validation.checked(settings), lambda _: None).log_norm.isel(norm=0)
     lag = np.arange(1, steps + 1)
     expected = log_norm.sel(weight_scale=1.0).values + lag * math.log(g)
     yield worst(
-        f"ReLU without bias and input: log‖M‖ at g = ¼ is that at g = 1 plus τ log ¼, every lag to {steps}, while h_t"
-        " falls far below the smallest float32",
+        f"ReLU without bias or input: log‖M‖ at g = ¼ equals that at g = 1 plus τ log ¼, every lag to {steps},"
+        " while h_t falls far below the smallest float32",
         "Euler: homogeneous of degree 1", expected, log_norm.sel(weight_scale=g), 8 * EPS64 * np.abs(expected),
-        "powers of two are exact, so both sides have the same digits; the logs round by eps in float64",
+        "scaling by powers of two is exact; only the logs round, by eps in float64",
     )  # fmt: skip
 
 
@@ -269,10 +269,11 @@ def lost_tail(full: bool) -> Iterator[Item]:
         chaotic = list(gains).index(3.0)
         largest.append(float(spectrum.exponents[chaotic, 0]))
         error.append(float(spectrum.standard_error[chaotic, 0]))
-    yield Line(
-        f"chaos parts the float32 and the float64 trajectory, not their largest exponents: T = {steps}",
+    yield Comparison(
+        f"chaos separates float32 and float64 trajectories, but their largest exponents agree: T = {steps}",
         "Oseledets 1968: one exponent for almost every trajectory", largest[1], largest[0], 6.5 * math.hypot(*error),
-        "6.5 standard errors from 10 blocks of steps each: t of 9 degrees of freedom exceeds it once in 10⁴",
+        "6.5 standard errors, each from 10 groups of steps: Student's t with 9 degrees of freedom exceeds it once in"
+        " 10⁴",
     )  # fmt: skip
 
 
@@ -283,18 +284,18 @@ def clip_rules(full: bool) -> Iterator[Item]:
     gradient = {name: jnp.asarray(leaf) for name, leaf in gradient.items()}
     size = {rule: float(global_norm(clip_gradients(gradient, c, rule))) for rule in ("book", "pseudocode", "optax")}
     rounding = "a few roundings of the norm and the quotient: 8 eps"
-    yield Line(
-        "clipping at c = 0.01: the notes' code over their formula, log of the clipped norms",
+    yield Comparison(
+        "clipping at c = 0.01: log ratio of the norms clipped by the study notes' code and by their formula",
         "c/(n + 1e-6) against c/n", -math.log1p(1e-6 / n), math.log(size["book"] / size["pseudocode"]), 8 * EPS64,
         rounding,
     )  # fmt: skip
     yield worst(
-        "clipping: the pseudo-code's and optax's rule leave the norm c", "c/n if n ≥ c",
+        "clipping by the rules of the pseudocode and of optax leaves a norm of c", "c/n if n ≥ c",
         c, [size["pseudocode"], size["optax"]], 8 * EPS64 * c, rounding,
     )  # fmt: skip
     still = jax.tree.map(jnp.zeros_like, gradient)
     norms = [float(global_norm(clip_gradients(still, 0.0, rule))) for rule in ("book", "pseudocode", "value", "optax")]
     yield worst(
-        "clipping a gradient of zeros at c = 0: 0 by every rule but optax's, which divides 0 by 0",
-        "the rules themselves", [0.0, 0.0, 0.0, math.nan], norms, 0.0, "values, not roundings",
+        "clipping a zero gradient at c = 0: every rule gives 0 except optax's, which divides 0 by 0",
+        "the definitions of the rules", [0.0, 0.0, 0.0, math.nan], norms, 0.0, "exact",
     )  # fmt: skip

@@ -17,9 +17,9 @@ from gradient_horizon.measures.nodes import node_split
 from gradient_horizon.measures.states import flatten_step
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.numerics.arrays import Step
-from gradient_horizon.numerics.derivatives import pull, push
+from gradient_horizon.numerics.derivatives import jvp_columns, vjp_rows
 from gradient_horizon.theory.bounds import pascanu_bounds
-from gradient_horizon.verify.comparison import CHAIN_RULE, ROUNDING, Item, Line, product_rounding, worst
+from gradient_horizon.verify.comparison import CHAIN_RULE, ROUNDING, Comparison, Item, product_rounding, worst
 from gradient_horizon.verify.samples import gaussian
 
 EPS64 = float(np.finfo(np.float64).eps)
@@ -63,18 +63,18 @@ def oracle(full: bool) -> Iterator[Item]:
 
         for place, name in enumerate(family):
             h = LSTMState(*h0) if name == "lstm" else h0[0]
-            found, whole = measure(place, parameters.get(name, gates[0]), h, xs)
-            yield _oracle_line(name, np.asarray(found), np.asarray(whole))
+            logs, whole = measure(place, parameters.get(name, gates[0]), h, xs)
+            yield _oracle_line(name, np.asarray(logs), np.asarray(whole))
 
 
-def _oracle_line(name: str, found, whole) -> Line:
-    steps = len(found)
+def _oracle_line(name: str, logs, whole) -> Comparison:
+    steps = len(logs)
     factors = np.stack([whole[t + 1, :, t] for t in range(steps)])
     lags = range(1, steps + 1)
     sizes = [np.linalg.norm(whole[steps, :, steps - lag]) for lag in lags]
     return worst(
-        f"oracle: {name}: log‖∂h_T/∂h_t‖_F is that of jax.jacrev of the whole rollout, every lag",
-        CHAIN_RULE, np.log(sizes), found,
+        f"oracle: {name}: log‖∂h_T/∂h_t‖_F equals that from jax.jacrev of the whole rollout, every lag",
+        CHAIN_RULE, np.log(sizes), logs,
         [product_rounding(factors[-lag:], np.float64) for lag in lags], ROUNDING,
     )  # fmt: skip
 
@@ -98,15 +98,15 @@ def products(full: bool) -> Iterator[Item]:
             )
 
         return {
-            "factors": jax.vmap(lambda h: push(flat_step, params, h, None, eye))(states[:steps]),
-            "pulled": jax.vmap(lambda h: pull(flat_step, params, h, None, eye))(states[:steps]),
+            "factors": jax.vmap(lambda h: jvp_columns(flat_step, params, h, None, eye))(states[:steps]),
+            "by_vjp": jax.vmap(lambda h: vjp_rows(flat_step, params, h, None, eye))(states[:steps]),
             "runs": jax.vmap(runs)(states[:steps]),
             "pairs": log_jacobian_norms_all_pairs(cell.step, params, h, steps=steps),
             "nodes": node_split(cell, params, h, steps=steps),
         }
 
-    found = jax.tree.map(np.asarray, measure(params, h))
-    factors, runs = found["factors"], found["runs"]
+    results = jax.tree.map(np.asarray, measure(params, h))
+    factors, runs = results["factors"], results["runs"]
     late, early = (np.linalg.multi_dot(part[::-1]) for part in (factors[split:], factors[:split]))
     rounding = product_rounding(factors, np.float64)
     yield worst(
@@ -114,8 +114,8 @@ def products(full: bool) -> Iterator[Item]:
         np.log(np.linalg.norm(late @ early)), runs["frobenius"][0, -1], 2 * rounding, f"{ROUNDING}, on both sides",
     )  # fmt: skip
     yield worst(
-        "forward and reverse mode give the same J_t: relative ‖J_pushed - J_pulled‖_F", CHAIN_RULE, 0.0,
-        np.linalg.norm(factors - found["pulled"], axis=(1, 2)) / np.linalg.norm(factors, axis=(1, 2)),
+        "forward and reverse mode give the same J_t: ‖J_jvp - J_vjp‖_F relative to ‖J_t‖_F", CHAIN_RULE, 0.0,
+        np.linalg.norm(factors - results["by_vjp"], axis=(1, 2)) / np.linalg.norm(factors, axis=(1, 2)),
         4 * EPS64, "each entry is one product of two numbers: 4 eps",
     )  # fmt: skip
     bound = np.cumsum([np.log(np.linalg.norm(factor, 2)) for factor in factors])
@@ -135,28 +135,28 @@ def products(full: bool) -> Iterator[Item]:
         [product_rounding(factors[b : a + 1], np.float64) / EPS64 for a, b in zip(t, s, strict=True)]
     )
     yield worst(
-        "all pairs: log‖∂h_t/∂h_s‖_F of the whole triangle is that of separate runs from each h_s", CHAIN_RULE,
-        runs["frobenius"][s, t - s], found["pairs"][t, s], EPS64 * cancellation**2,
+        "all pairs: log‖∂h_t/∂h_s‖_F equals that of separate runs from each h_s, for all s < t", CHAIN_RULE,
+        runs["frobenius"][s, t - s], results["pairs"][t, s], EPS64 * cancellation**2,
         "inner products of Gram matrices: eps times the square of the cancellation in the product",
     )  # fmt: skip
     vector, expected = np.ones(n), []
     for factor in factors[::-1]:
         vector = vector @ factor
         expected.append(np.log(np.linalg.norm(vector) / np.sqrt(n)))
-    total = np.cumsum(found["nodes"]["activation"] + found["nodes"]["matrix"])
-    lost = [
+    total = np.cumsum(results["nodes"]["activation"] + results["nodes"]["matrix"])
+    of_vector = [
         product_rounding(factors[-k:], np.float64)
         * np.exp(np.log(np.linalg.norm(np.linalg.multi_dot([np.eye(n), *factors[-k:][::-1]]))) - expected[k - 1])
         for k in lag
     ]
     yield worst(
-        "node split: what activations and matrices add to log‖∂L/∂h_t‖ sums to the whole, every lag", CHAIN_RULE,
-        expected, total, lost, f"{ROUNDING} with the vector",
+        "node split: the contributions of activations and matrices sum to log‖∂L/∂h_t‖, every lag", CHAIN_RULE,
+        expected, total, of_vector, f"{ROUNDING} and the vector",
     )  # fmt: skip
 
 
 def homogeneity(full: bool) -> Iterator[Item]:
-    """A ReLU network without bias and input is its own linearisation."""
+    """A ReLU network without bias or input equals its own linearisation."""
     n, steps = 20, 40
     cell = make_cell("relu", n)
     rng = np.random.default_rng(6)
@@ -168,13 +168,13 @@ def homogeneity(full: bool) -> Iterator[Item]:
         states = rollout(cell.step, params, h, steps=steps).states
 
         def advance(vector, state):
-            return push(flat_step, params, state, None, vector), None
+            return jvp_columns(flat_step, params, state, None, vector), None
 
         return jax.lax.scan(advance, h[:, None], states[:-1])[0][:, 0], states[-1]
 
     pushed, last = (np.asarray(values) for values in measure(params, h))
     yield worst(
-        f"ReLU without bias and input: J_T ⋯ J_1 h_0 = h_T, T = {steps}, all {n} entries",
+        f"ReLU without bias or input: J_T ⋯ J_1 h_0 = h_T, T = {steps}, all {n} entries",
         "Euler: homogeneous of degree 1", last, pushed, n * steps * EPS64 * np.abs(last).max(),
         "both sides sum the same n terms a step: n T eps max|h_T|",
     )  # fmt: skip

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-from gradient_horizon.measures.lyapunov import largest_lyapunov_exponent, lyapunov_exponents
+from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
+from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.singular_values import log_singular_values, log_singular_values_at_lags
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.verify.comparison import Item, Line, worst
+from gradient_horizon.verify.comparison import Comparison, Item, worst
 from gradient_horizon.verify.samples import linear, sech_squared
 
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
@@ -41,7 +42,7 @@ def small_singular_values(full: bool) -> Iterator[Item]:
         slopes.append(sech_squared(w @ h))
         h = np.tanh(w @ h)
     jacobians = np.array(slopes)[:, :, None] * w
-    yield Line(
+    yield Comparison(
         "sum of all log σ_i(M) = T log|det W| + Σ_t Σ_i log φ′(a_t,i), tanh, T = 100", "determinant of a product",
         steps * float(np.linalg.slogdet(w)[1]) + float(np.sum(np.log(slopes))), float(np.sum(measure(jacobians))),
         float(n * EPS64 * sum(np.linalg.cond(jacobian) for jacobian in jacobians)), FACTORS,
@@ -59,11 +60,11 @@ def long_sums(full: bool) -> Iterator[Item]:
         f"λ_i of a diagonal matrix over {steps} steps in float32 are log 1.3, log 0.7, log 0.01",
         "W^T = diag(w_i^T)", np.log(rates.astype(np.float64)), spectrum.exponents,
         EPS32 * (1.0 + np.abs(np.log(rates.astype(np.float64)))),
-        "a product and a log round by eps each step, the exponent once; the sum of the logs by nothing",
+        "the product and its log round by eps at each step, the exponent once, the sum of the logs not at all",
     )  # fmt: skip
     yield worst(
-        "and their standard errors, of rates that never change, are 0", "the blocks are equal", 0.0,
-        spectrum.standard_error, EPS32, "rounding of one step: eps",
+        "the standard errors of these exponents are 0, since the rates never change", "all groups of steps are equal",
+        0.0, spectrum.standard_error, EPS32, "rounding of one step: eps",
     )  # fmt: skip
 
 
@@ -71,19 +72,19 @@ def exact_zeros(full: bool) -> Iterator[Item]:
     """Exact zeros: a shift register, which loses one cell at each step, and a nilpotent block matrix."""
     n, lags = 8, (3, 8, 12)
     shift = np.eye(n, k=1)
-    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
+    logs = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(n), steps=lags[-1], lags=lags))(shift)
     predicted = [[0.0] * max(n - lag, 0) + [-math.inf] * min(n, lag) for lag in lags]
     yield worst(
-        "a shift register of 8 cells: after τ = 3, 8, 12 steps log σ_i is 0 for the 8 - τ that are left, else -inf",
-        "W^τ has ones on the τth superdiagonal alone", predicted, found, 4 * EPS64,
+        "a shift register of 8 cells: after τ = 3, 8, 12 steps log σ_i is 0 for the 8 - τ that remain, else -inf",
+        "W^τ has ones on the τth superdiagonal alone", predicted, logs, 4 * EPS64,
         "rounding of the logs: 4 eps; -inf is exact",
     )  # fmt: skip
     blocks = np.kron(np.eye(3, k=1), np.ones((2, 2))) * np.random.default_rng(1).standard_normal((6, 6))
     lags = (1, 2, 3, 5)
-    found = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(6), steps=lags[-1], lags=lags))(blocks)
+    logs = jax.jit(lambda w: log_singular_values_at_lags(linear, w, jnp.zeros(6), steps=lags[-1], lags=lags))(blocks)
     yield worst(
         "three blocks of two units, each of which reads the next one alone: number of σ_i that are 0 after τ = 1, 2, 3,"
-        " 5 steps", "W^τ has 3 - τ blocks", [min(2 * lag, 6) for lag in lags], np.isneginf(found).sum(axis=1), 0.0,
+        " 5 steps", "W^τ has 3 - τ blocks", [min(2 * lag, 6) for lag in lags], np.isneginf(logs).sum(axis=1), 0.0,
         "exact",
     )  # fmt: skip
     spectrum = jax.jit(lambda w: lyapunov_exponents(linear, w, jnp.zeros(n), steps=20))(shift)
@@ -101,20 +102,20 @@ def hand_over(full: bool) -> Iterator[Item]:
     def step(_, h, x):
         return h * x
 
-    found = jax.jit(lambda xs: log_singular_values_at_lags(step, None, h, xs, lags=lags))(xs)
+    logs = jax.jit(lambda xs: log_singular_values_at_lags(step, None, h, xs, lags=lags))(xs)
     bits = [np.sort(np.log2(xs[-lag:].astype(np.float64)).sum(axis=0))[::-1] for lag in lags]
     yield worst(
-        "two units, one 2⁻⁴⁰⁰ before the other falls to 2⁻⁶⁰⁰: both log σ_i at lags 40, 80, 100, float32",
-        "M is diagonal", np.array(bits) * math.log(2), found, EPS32 * np.abs(bits),
+        "two units, of which one falls to 2⁻⁴⁰⁰ and then the other to 2⁻⁶⁰⁰: log σ_i at lags 40, 80, 100, float32",
+        "M is diagonal", np.array(bits) * math.log(2), logs, EPS32 * np.abs(bits),
         "rounding of the result: eps |log σ|",
     )  # fmt: skip
     trajectory = rollout(step, None, h, xs)
     one = jax.jit(lambda xs: lyapunov_exponents(step, None, h, xs, count=1).exponents[0])(xs)
     vector = jax.jit(lambda xs: largest_lyapunov_exponent(step, None, h, trajectory, xs))(xs)
     yield worst(
-        "their largest exponent, by one vector: that of the first, 2⁻⁴ a step, 2⁻⁴⁰⁰ of the second at step 40",
+        "their largest exponent from one vector is -4 log 2, that of the first, 2⁻⁴⁰⁰ of the second at step 40",
         "M is diagonal", -4 * math.log(2), [one, vector], 3.0 / len(xs),
-        "the start's share of either unit: at least e⁻³",
+        "each unit's share of the initial vector: at least e⁻³",
     )  # fmt: skip
 
 
@@ -141,7 +142,7 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
                         linear, None, h, xs, anchor=anchor, norms=norms
                     )
                 )
-                found = measure(factors, jnp.zeros(n, dtype))
+                logs = measure(factors, jnp.zeros(n, dtype))
                 running = np.cumsum(bits if anchor == "start" else bits[::-1], axis=0)
                 sizes = np.square(mix.astype(np.float64)) if factors is mixed else np.eye(n)
                 exact = _log_norms_of_rows(running, sizes)
@@ -149,13 +150,13 @@ def products_that_hand_over(full: bool) -> Iterator[Item]:
                 yield worst(
                     f"{n} {what} that hand over, ‖M‖_F at every lag from the {anchor}, float{digits}",
                     "M is a diagonal matrix" + (" times a fixed one" if factors is mixed else ""), exact,
-                    found["frobenius"][-len(exact):], rounding, "rounding of the first factor and of the result",
+                    logs["frobenius"][-len(exact):], rounding, "rounding of the first factor and of the result",
                 )  # fmt: skip
                 if factors is xs:
                     yield worst(
-                        f"and their spectral norms, N = {n}, from the {anchor}, float{digits}", "M is diagonal",
-                        running.max(axis=1) * math.log(2), found["spectral"],
-                        np.finfo(dtype).eps * (np.abs(exact) + 16.0), "the search's: 16 eps",
+                        f"their spectral norms, N = {n}, from the {anchor}, float{digits}", "M is diagonal",
+                        running.max(axis=1) * math.log(2), logs["spectral"],
+                        np.finfo(dtype).eps * (np.abs(exact) + 16.0), "tolerance of the search: 16 eps",
                     )  # fmt: skip
 
 

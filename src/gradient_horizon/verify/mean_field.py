@@ -14,13 +14,14 @@ from scipy import integrate
 from gradient_horizon import experiments
 from gradient_horizon.cells.cell import make_cell
 from gradient_horizon.cells.vanilla import VanillaParams
+from gradient_horizon.ensembles.blocks import map_networks
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.theory.fixed_point import critical_line, mean_field
 from gradient_horizon.verify import plots
-from gradient_horizon.verify.comparison import Item, Line, Plot, extrapolated, worst
+from gradient_horizon.verify.comparison import Comparison, Item, Plot, extrapolated, worst
 from gradient_horizon.verify.random_matrices import GAUSSIAN, ORIGIN
-from gradient_horizon.verify.samples import over_networks, unit_networks
+from gradient_horizon.verify.samples import unit_networks
 
 STEPS = 3
 SOURCE = "Poole et al. 2016; Schoenholz et al. 2017 (χ₁); Chen, Pennington, Schoenholz 2018"
@@ -51,7 +52,7 @@ def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, An
         for g, bias in own
     ]
 
-    def measure(network: dict[str, Any], _: Any) -> Any:
+    def measure(network: dict[str, Any]) -> Any:
         def one(point: Any) -> Any:
             place, (g, bias, spread) = point
 
@@ -65,8 +66,8 @@ def _growth(points: dict[str, list[tuple[float, float]]], networks: dict[str, An
 
         return jax.lax.map(one, (jnp.asarray(places), jnp.asarray(scales, jnp.float32)))
 
-    grown = over_networks(measure, networks, 16).T
-    return {activation: grown[places == place] for place, activation in enumerate(points)}
+    growths = map_networks(measure, networks, block=16).T
+    return {activation: growths[places == place] for place, activation in enumerate(points)}
 
 
 def growth(full: bool) -> Iterator[Item]:
@@ -74,27 +75,27 @@ def growth(full: bool) -> Iterator[Item]:
     seeds, (small, large) = GAUSSIAN[full]
     networks = unit_networks((small, large), seeds)
     origin = ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N")
-    found = {}
+    results = {}
     edges_of = {"tanh": [(critical_line("tanh", EDGE_BIAS), EDGE_BIAS)]}
-    measured = _growth({name: [*points, *edges_of.get(name, [])] for name, points in POINTS.items()}, networks)
+    growths = _growth({name: [*points, *edges_of.get(name, [])] for name, points in POINTS.items()}, networks)
     for activation, points in POINTS.items():
-        samples = measured[activation]
+        samples = growths[activation]
         limit, tolerance = extrapolated(samples[:, :seeds], samples[:, seeds:], 1.0)
-        found[activation] = (points, limit, tolerance)
+        results[activation] = (points, limit, tolerance)
         g, bias = points[0]
-        yield Line(
+        yield Comparison(
             f"{activation}, g = {g:g}{f', σ_b = {bias:g}' if bias else ''}: log‖M‖_F grows by ½ log χ a step", SOURCE,
             mean_field(activation, g, bias).log_growth, limit[0], tolerance[0], origin,
         )  # fmt: skip
         for g, bias in edges_of.get(activation, []):
-            yield Line(
+            yield Comparison(
                 f"tanh, σ_b = {bias:g}: at the predicted edge, g = {g:.4f}, log‖M‖_F does not grow",
                 "χ = 1: Schoenholz et al. 2017", 0.0, limit[-1], tolerance[-1], origin,
             )  # fmt: skip
     yield Plot(
         f"Growth of log‖M‖_F per step against the weight scale. Lines: mean field. Dots: networks of {small} and"
         f" {large} units, extrapolated to N → ∞, with the tolerance.",
-        partial(plots.growth_against_scale, found),
+        partial(plots.growth_against_scale, results),
     )
 
 
@@ -107,11 +108,11 @@ def largest_exponent(full: bool) -> Iterator[Item]:
             "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted,
             "transient": transient, "exponents": 1, "seeds": seeds, "weight_scales": [g],
         }  # fmt: skip
-        dataset = experiments.measure(schema.checked(settings), lambda _: None)
+        dataset = experiments.measure(validation.checked(settings), lambda _: None)
         samples.append(dataset.lyapunov_exponent.values[0, :, 0].astype(np.float64))
     small, large = LYAPUNOV_SIZES[full]
     limit, tolerance = extrapolated(samples[0], samples[1], 1.0)
-    yield Line(
+    yield Comparison(
         f"tanh, g = {g:g}: the largest Lyapunov exponent is ½ log χ, T = {counted} after {transient} steps",
         "Molgedey, Schuchhardt, Schuster 1992", mean_field("tanh", g).log_growth, float(limit), float(tolerance),
         ORIGIN.format(small=small, large=large, seeds=seeds, power="1/N"),
@@ -125,10 +126,10 @@ def averages(full: bool) -> Iterator[Item]:
         for _ in range(40):  # contracts by a factor below ½ at these gains
             q = g * g * _average(lambda a: math.tanh(a) ** 2, q)
         chi = g * g * _average(lambda a: math.cosh(min(a, 150.0)) ** -4.0, q)
-        yield Line(
+        yield Comparison(
             f"tanh, g = {g:g}: ½ log χ at q = g²⟨φ²⟩, by adaptive quadrature",
             "Sompolinsky, Crisanti, Sommers 1988; Molgedey et al. 1992", 0.5 * math.log(chi),
-            mean_field("tanh", g).log_growth, 1e-10, "the quadrature's own 10⁻¹¹, twice, and its effect on q",
+            mean_field("tanh", g).log_growth, 1e-10, "twice the error of the quadrature, 10⁻¹¹, and its effect on q",
         )  # fmt: skip
 
 
@@ -161,7 +162,7 @@ def below_the_edge(full: bool) -> Iterator[Item]:
         "experiment": "lyapunov", "cell": "tanh", "hidden_size": n, "steps": transient + counted, "seeds": len(seeds),
         "weight_scales": [g], "transient": transient, "precision": "float64",
     }  # fmt: skip
-    dataset = experiments.measure(schema.checked(settings), lambda _: None).isel(weight_scale=0)
+    dataset = experiments.measure(validation.checked(settings), lambda _: None).isel(weight_scale=0)
     init = make_cell("tanh", n).init
     weights = [init(jax.random.key(seed), g, dtype=jnp.float64).recurrent for seed in seeds]
     conditions = np.linalg.cond(np.linalg.eig(np.array(weights))[1])
@@ -169,5 +170,5 @@ def below_the_edge(full: bool) -> Iterator[Item]:
         f"tanh, g = {g:g} < 1: λ_i = log|eigenvalue_i of W|, N = {n}, all exponents of {len(seeds)} networks",
         "linearisation at the fixed point 0",
         dataset.log_eigenvalue_modulus, dataset.lyapunov_exponent, np.log(conditions)[:, None] / counted,
-        f"W^T = V Λ^T V⁻¹: log κ(V) / T for each network, T = {counted} after {transient} steps of settling",
+        f"W^T = V Λ^T V⁻¹: log κ(V) / T for each network, T = {counted} after a transient of {transient}",
     )  # fmt: skip

@@ -43,14 +43,14 @@ def newman(
     return figure
 
 
-def growth_against_scale(found: dict[str, tuple[Any, Any, Any]]) -> Figure:
+def growth_against_scale(results: dict[str, tuple[Any, Any, Any]]) -> Figure:
     """Growth against g for each activation: mean field as lines, networks as dots with tolerances."""
     with style.applied():
         figure = style.new_figure(style.DOUBLE, 3.2)
         ax = figure.subplots()
         ax.axhline(0, **style.REFERENCE)
         for (activation, (points, limit, tolerance)), look in zip(
-            found.items(), style.line_looks(len(found)), strict=True
+            results.items(), style.line_looks(len(results)), strict=True
         ):
             scales, bias = np.array([g for g, _ in points]), points[0][1]
             lines = np.geomspace(0.5, 10.0, 200)

@@ -14,10 +14,11 @@ from scipy import special
 from gradient_horizon import experiments
 from gradient_horizon.cells.cell import Cell, make_cell
 from gradient_horizon.cells.vanilla import VanillaParams
+from gradient_horizon.ensembles.blocks import map_networks
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
-from gradient_horizon.settings import schema
+from gradient_horizon.settings import validation
 from gradient_horizon.theory.fixed_point import mean_field_horizon
 from gradient_horizon.theory.random_matrices import (
     gaussian_log_growth_variance,
@@ -26,8 +27,16 @@ from gradient_horizon.theory.random_matrices import (
     relu_log_growth,
 )
 from gradient_horizon.verify import plots
-from gradient_horizon.verify.comparison import STANDARD_ERRORS, Item, Line, Plot, extrapolated, standard_error, worst
-from gradient_horizon.verify.samples import linear, over_networks, unit_networks
+from gradient_horizon.verify.comparison import (
+    STANDARD_ERRORS,
+    Comparison,
+    Item,
+    Plot,
+    extrapolated,
+    standard_error,
+    worst,
+)
+from gradient_horizon.verify.samples import linear, unit_networks
 
 NEWMAN = "Newman 1986, Commun. Math. Phys. 103, 121"
 HANIN = "Hanin and Nica 2020, Commun. Math. Phys. 376, 287"
@@ -38,19 +47,19 @@ def newman_spectrum(full: bool) -> Iterator[Item]:
     """All Lyapunov exponents of products of fresh Gaussian matrices, at finite N."""
     n, steps = (64, 4000) if full else (32, 2000)
     xs = np.random.default_rng(5).standard_normal((steps, n, n)).astype(np.float32) / np.float32(math.sqrt(n))
-    found = jax.jit(lambda xs: lyapunov_exponents(lambda _, h, x: x @ h, None, jnp.zeros(n, jnp.float32), xs))(xs)
+    spectrum = jax.jit(lambda xs: lyapunov_exponents(lambda _, h, x: x @ h, None, jnp.zeros(n, jnp.float32), xs))(xs)
     predicted = gaussian_lyapunov_exponents(n, 1.0)
     spread = np.sqrt(special.polygamma(1, 0.5 * np.arange(n, 0, -1)) / 4 / steps)
     yield worst(
         f"fresh Gaussian W, N = {n}: λ_i = ½ [log 2 + ψ((N - i + 1)/2) - log N], all N exponents, T = {steps}",
-        NEWMAN, predicted, found.exponents, STANDARD_ERRORS * spread,
+        NEWMAN, predicted, spectrum.exponents, STANDARD_ERRORS * spread,
         f"{K} standard errors: log R_ii² is a log chi-square of N - i + 1, independent from step to step, so"
         " √(ψ₁((N - i + 1)/2) / 4T); exact at this N",
     )  # fmt: skip
     yield Plot(
         f"Lyapunov exponents of products of fresh Gaussian matrices (N = {n}, T = {steps}), and Newman's prediction"
         f" at this N with {K} standard errors.",
-        partial(plots.newman, predicted, np.asarray(found.exponents), STANDARD_ERRORS * spread),
+        partial(plots.newman, predicted, np.asarray(spectrum.exponents), STANDARD_ERRORS * spread),
     )
 
 
@@ -58,7 +67,7 @@ def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray
     """Mean log growth per step of h_0 under fresh Gaussian weights, g = 1; for both cells h_T = J_T ⋯ J_1 h_0."""
     weights = np.random.default_rng(7).standard_normal((seeds, steps, n, n), np.float32) / np.float32(math.sqrt(n))
 
-    def measure(xs: Any, _: Any) -> Any:
+    def measure(xs: Any) -> Any:
         still, h = jnp.zeros((n, 0), jnp.float32), jnp.ones(n, jnp.float32)
 
         def growth(cell: Cell) -> Any:
@@ -70,21 +79,21 @@ def _vector_growth(n: int, steps: int, seeds: int) -> dict[str, Float[np.ndarray
 
         return {name: growth(make_cell(name, n)) for name in ("linear", "relu")}
 
-    return over_networks(measure, weights, 500)
+    return map_networks(measure, weights, block=500)
 
 
 def _mean_and_variance(
     what: str, source: str, growth: Float[np.ndarray, " S"], steps: int, mean: float, variance: float, fourth: float
-) -> Iterator[Line]:
+) -> Iterator[Comparison]:
     """Lines for the mean and the variance; `fourth` is the excess kurtosis of the growth in one step."""
     count = growth.size
-    yield Line(
+    yield Comparison(
         f"{what}: mean log growth of h_0 per step", source, mean, float(growth.mean()),
         STANDARD_ERRORS * math.sqrt(variance / (steps * count)),
         f"{K} standard errors of {count} networks × {steps} steps, from the predicted variance; exact at this N",
     )  # fmt: skip
     relative = math.sqrt(2.0 / (count - 1) + fourth / (steps * count))
-    yield Line(
+    yield Comparison(
         f"{what}: its variance per step", source, variance, float(growth.var(ddof=1)) * steps,
         STANDARD_ERRORS * variance * relative,
         f"{K} standard errors of a variance over {count} networks, √(2/(S-1) + kurtosis/(T S)) of it",
@@ -92,7 +101,7 @@ def _mean_and_variance(
 
 
 def vector_growth(full: bool) -> Iterator[Item]:
-    """A fixed vector under fresh Gaussian matrices, and under fresh ReLU layers."""
+    """Growth of a fixed vector under fresh Gaussian matrices and under fresh ReLU layers."""
     n, steps, seeds = 16, 8, 20_000 if full else 2000
     growth = _vector_growth(n, steps, seeds)
     variance = gaussian_log_growth_variance(n)
@@ -124,14 +133,14 @@ def powers(full: bool) -> Iterator[Item]:
     """Powers of one Gaussian matrix at g = 1."""
     steps, seeds, sizes = 4, *GAUSSIAN[full]
 
-    def measure(network: dict[str, Any], _: Any) -> Any:
+    def measure(network: dict[str, Any]) -> Any:
         w = network["weights"]
-        found = log_jacobian_norms(
+        norms = log_jacobian_norms(
             linear, w, jnp.zeros_like(w[0]), steps=steps, anchor="start", norms=("frobenius", "spectral")
         )
-        return found["frobenius"], found["spectral"]
+        return norms["frobenius"], norms["spectral"]
 
-    logs = np.stack(over_networks(measure, unit_networks(sizes, seeds), 16)).reshape(2, 2, seeds, steps)
+    logs = np.stack(map_networks(measure, unit_networks(sizes, seeds), block=16)).reshape(2, 2, seeds, steps)
     frobenius, spectral = np.moveaxis(logs, -1, 2)  # (sizes, lags, seeds) each
     lags = np.arange(1, steps + 1)
     law = gaussian_power_norms(lags)
@@ -152,8 +161,8 @@ def powers(full: bool) -> Iterator[Item]:
     )  # fmt: skip
     roots = {n: np.exp(frobenius[place]).mean(axis=-1) / math.sqrt(n) for place, n in enumerate(sizes)}
     yield Plot(
-        "Powers of one Gaussian matrix at g = 1: the mean square stays, the worst case grows. Lines: the laws at N → ∞."
-        f" Dots: means over {seeds} matrices of each size, and extrapolated, with the tolerance.",
+        "Powers of one Gaussian matrix at g = 1: the mean square is constant, the worst case grows. Lines: the laws at"
+        f" N → ∞. Dots: means over {seeds} matrices of each size, and extrapolated, with the tolerance.",
         partial(
             plots.powers,
             roots,
@@ -169,20 +178,20 @@ def norm_and_radius(full: bool) -> Iterator[Item]:
     n, g, seeds = 256 if full else 128, 0.6, 32
     dataset = _small_tanh_networks(n, g, seeds)
     norm, radius = dataset.largest_singular_value / g, dataset.spectral_radius / g
-    yield Line(
+    yield Comparison(
         f"norm: largest singular value of a Gaussian W at g = 1, N = {n} (the radius is 1)", "Geman 1980: 2",
         2.0, float(norm.mean()), STANDARD_ERRORS * standard_error(norm) + 2.0 * n ** (-2.0 / 3.0),
         f"{K} standard errors of {seeds} networks, and 2 N^(-2/3), the width of the edge (Johnstone 2001)",
     )  # fmt: skip
-    yield Line(
+    yield Comparison(
         f"radius: largest modulus of an eigenvalue of a Gaussian W at g = 1, N = {n} (the norm is 2)", "Girko 1984: 1",
         1.0, float(radius.mean()), STANDARD_ERRORS * standard_error(radius) + math.sqrt(math.log(n) / (4 * n)),
         f"{K} standard errors of {seeds} networks, and √(log N / 4N), which bounds the shift (Rider, Sinclair 2014)",
     )  # fmt: skip
-    yield Line(
+    yield Comparison(
         f"gradient horizon of tanh, g = {g:g}: median over {seeds} networks of {n} units, h_0 small",
         "first τ with τ |½ log₁₀ χ| > 3", mean_field_horizon("tanh", g), float(dataset.horizon.median()), 0.5,
-        "a whole number of steps: half a step is the nearest other one's limit",
+        "half a step, as lags are whole numbers",
     )  # fmt: skip
 
 
@@ -191,7 +200,7 @@ def _small_tanh_networks(n: int, g: float, seeds: int) -> Any:
     settings = {
         "cell": "tanh", "hidden_size": n, "steps": 20, "seeds": seeds, "weight_scales": [g], "state_scale": 1e-3,
     }  # fmt: skip
-    return experiments.measure(schema.checked(settings), lambda _: None).isel(weight_scale=0)
+    return experiments.measure(validation.checked(settings), lambda _: None).isel(weight_scale=0)
 
 
 GAUSSIAN = {False: (256, (48, 96)), True: (512, (128, 256))}

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from gradient_horizon import __version__
 from gradient_horizon.figures.kit import style
-from gradient_horizon.verify.comparison import Line, Plot
+from gradient_horizon.verify.comparison import Comparison, Plot
 from gradient_horizon.verify.suite import Section
 
 _STYLE = """
@@ -62,12 +62,12 @@ def _small(value: float) -> str:
     return "0" if value == 0 else number(value) if not math.isfinite(value) else f"{value:.1e}".replace("-", "−")
 
 
-def _numbers(line: Line) -> tuple[str, str, str, str]:
+def _numbers(line: Comparison) -> tuple[str, str, str, str]:
     predicted = f"≤ {number(line.predicted)}" if line.bound else number(line.predicted)
     return predicted, number(line.measured), _small(line.difference), _small(line.tolerance)
 
 
-def made(*, full: bool, seconds: float) -> str:
+def provenance(*, full: bool, seconds: float) -> str:
     """One line on how the page was made: the command, the time it took, the versions and the machine."""
     versions = f"gradient_horizon {__version__}, JAX {jax.__version__}, NumPy {np.__version__}"
     machine = f"Python {platform.python_version()} on {platform.machine()}, {jax.devices()[0].device_kind}"
@@ -76,7 +76,7 @@ def made(*, full: bool, seconds: float) -> str:
 
 def verdict(sections: Sequence[Section]) -> tuple[str, list[str]]:
     """A one-sentence summary, and the laws that failed."""
-    lines = [line for section in sections for line in section.lines]
+    lines = [line for section in sections for line in section.comparisons]
     failed = [line.law for line in lines if not line.passed]
     if not failed:
         return f"All {len(lines)} laws hold.", failed
@@ -95,14 +95,14 @@ def as_table(sections: Sequence[Section]) -> Table:
     for section in sections:
         table.add_section()
         table.add_row(f"[bold]{section.title}[/bold]")
-        for line in section.lines:
+        for line in section.comparisons:
             word = "[green]pass[/green]" if line.passed else "[bold red]FAIL[/bold red]"
             table.add_row(line.law.replace("[", R"\["), *_numbers(line), word)
     return table
 
 
-def as_html(sections: Sequence[Section], made: str) -> str:
-    """The page as HTML; the argument `made` is the line that the function `made` returns."""
+def as_html(sections: Sequence[Section], made_by: str) -> str:
+    """The page as HTML; `made_by` is the line that `provenance` returns."""
     sentence, failed = verdict(sections)
     laws = "".join(f"<li>{html.escape(law)}</li>" for law in failed)
     body = [
@@ -113,12 +113,12 @@ def as_html(sections: Sequence[Section], made: str) -> str:
         " rounding, eps times the operations and the cancellation on the way (eps = 1.2·10⁻⁷ in float32, 2.2·10⁻¹⁶ in"
         " float64, which is meant where nothing else is said), or statistical, standard errors of a mean.</p>",
         f'<div class="verdict {"fail" if failed else "pass"}">{sentence}{f"<ul>{laws}</ul>" if failed else ""}</div>',
-        f'<p class="made">{html.escape(made)}</p>',
+        f'<p class="made">{html.escape(made_by)}</p>',
     ]
     for section in sections:
         body.append(f"<h2>{html.escape(section.title)}</h2>")
         heads = "".join(f'<th class="{kind}">{name}</th>' for name, kind in _COLUMNS)
-        rows = "\n".join(_row(line) for line in section.lines)
+        rows = "\n".join(_row(line) for line in section.comparisons)
         body.append(
             f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
         )
@@ -132,7 +132,7 @@ def as_html(sections: Sequence[Section], made: str) -> str:
     )
 
 
-def _row(line: Line) -> str:
+def _row(line: Comparison) -> str:
     word = "pass" if line.passed else "fail"
     cells = [
         f'<td class="law">{html.escape(line.law)}{_trace(line)}</td>',
@@ -144,7 +144,7 @@ def _row(line: Line) -> str:
     return f'<tr class="{word}">{"".join(cells)}</tr>'
 
 
-def _trace(line: Line) -> str:
+def _trace(line: Comparison) -> str:
     """The traceback of an error, collapsed."""
     return f"<details><summary>traceback</summary><pre>{html.escape(line.trace)}</pre></details>" if line.trace else ""
 

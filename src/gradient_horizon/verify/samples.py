@@ -1,16 +1,13 @@
 """Networks and factors for the checks, drawn in NumPy unless the draw itself is tested: nothing to compile."""
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from gradient_horizon.cells.vanilla import VanillaParams
-from gradient_horizon.ensembles import blocks
 
 
 def linear(matrix: Any, h: Any, x: Any) -> Any:
@@ -26,12 +23,6 @@ def gaussian(
     u = rng.standard_normal((n, d)) / np.sqrt(max(d, 1))
     b = rng.standard_normal(n) * bias
     return VanillaParams(*(jnp.asarray(array, dtype) for array in (w, u, b)))
-
-
-def over_networks(measure: Callable[[Any, Any], Any], networks: Any, block: int) -> Any:
-    """`measure(network, None)` for each of `networks`, in blocks over the devices, as the command line runs them."""
-    total = len(jax.tree.leaves(networks)[0])
-    return blocks.gather(blocks.map_blocks([blocks.Program(measure)], block, networks), total)
 
 
 @lru_cache(maxsize=1)

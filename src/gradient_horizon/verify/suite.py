@@ -1,8 +1,8 @@
 """The checks of `gradient-horizon verify`, which measures the laws that the package can be tested against.
 
-A check is a generator of lines (and figures); a section is a group of checks. Each line states the law, its source,
-the predicted and measured values, and a tolerance with its origin: rounding, propagated through the computation to
-first order, or standard errors of a mean. No measured value is hard-coded anywhere.
+A check is a generator of comparisons (and figures); a section is a group of checks. A comparison states the law, its
+source, the predicted and measured values, and a tolerance with its origin: rounding, propagated through the computation
+to first order, or standard errors of a mean. No measured value is hard-coded anywhere.
 """
 
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
-from gradient_horizon.verify.comparison import Check, Item, Line, Plot
+from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Section:
     """The results of the checks of one section."""
 
     title: str
-    lines: list[Line]
+    comparisons: list[Comparison]
     plots: list[Plot]
 
 
@@ -73,14 +73,14 @@ def verify(
 ) -> list[Section]:
     """Run the checks of `sections`, one after the other; `report` is called with the name of each before it starts.
 
-    `full` uses more and larger networks. A check that raises yields a line that fails.
+    `full` uses more and larger networks. A check that raises yields a comparison that fails.
     """
-    found = []
+    results = []
     for title, checks in sections.items():
         items = [item for check in checks for item in _items(check, full, report)]
-        lines = [item for item in items if isinstance(item, Line)]
-        found.append(Section(title, lines, [item for item in items if isinstance(item, Plot)]))
-    return found
+        comparisons = [item for item in items if isinstance(item, Comparison)]
+        results.append(Section(title, comparisons, [item for item in items if isinstance(item, Plot)]))
+    return results
 
 
 def _items(check: Check, full: bool, report: Callable[[str], None]) -> list[Item]:
@@ -93,5 +93,5 @@ def _items(check: Check, full: bool, report: Callable[[str], None]) -> list[Item
         _log.debug("%s", name, exc_info=True)
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         law, trace = f"{name}: stopped by {why}", traceback.format_exc()
-        items.append(Line(law, "none", float("nan"), float("inf"), 0.0, "must not raise", trace=trace))
+        items.append(Comparison(law, "none", float("nan"), float("inf"), 0.0, "must not raise", trace=trace))
     return items

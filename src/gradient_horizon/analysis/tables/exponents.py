@@ -4,9 +4,9 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
-from gradient_horizon.analysis.laws import prediction
+from gradient_horizon.analysis.laws import law_for
 from gradient_horizon.analysis.tables.layout import few_scales, median_of, points_of, swept_keys, table_of
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 
 def lyapunov_table(dataset: xr.Dataset) -> Table | None:
@@ -24,7 +24,7 @@ def lyapunov_table(dataset: xr.Dataset) -> Table | None:
     dataset = dataset.sortby("weight_scale")
     shown = few_scales(dataset)
     for at, chosen in points_of(dataset, keys):
-        law = prediction(settings_of(chosen))
+        law = law_for(settings_of(chosen))
         for index in shown:
             row = chosen.isel(weight_scale=index)
             scale, error = float(row.weight_scale), row.sum_rule_error.values
@@ -38,5 +38,7 @@ def lyapunov_table(dataset: xr.Dataset) -> Table | None:
                 f"{np.nanmax(error):.0e}" if np.isfinite(error).any() else "",
                 end_section=bool(keys) and index == shown[-1],
             )
-    table.caption = "theory: at N → ∞; D_KY: Kaplan-Yorke dimension; error: of the sum rule, at worst"
+    table.caption = (
+        "theory: in the limit N → ∞, or exact; D_KY: Kaplan-Yorke dimension; error: largest, of the sum rule"
+    )
     return table

@@ -110,22 +110,22 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
 
 def _caption(neutral: list[str], reaches: list[str]) -> str | None:
     """Explain the less common entries."""
-    said = {
+    remarks = {
         "neutral g > or <: the median gradient vanishes or explodes at every scale": any(
             cell.startswith((">", "<")) for cell in neutral
         ),
-        "none: it never crosses over from vanishing": any(cell.startswith("none") for cell in neutral),
+        "none: the median never crosses from vanishing to exploding": any(cell.startswith("none") for cell in neutral),
         "a–b, a to b: the median lies between": any("–" in cell or " to " in cell for cell in reaches),
-        "?: half or more overflow, which hides the lag": any("?" in cell for cell in reaches),
+        "?: at least half overflow, at an unknown lag": any("?" in cell for cell in reaches),
     }
-    return "; ".join(words for words, is_needed in said.items() if is_needed) or None
+    return "; ".join(words for words, is_needed in remarks.items() if is_needed) or None
 
 
 def recheck_lines(dataset: xr.Dataset) -> list[str]:
     """Report the largest difference from `method=jacrev` of each job that was measured again with it."""
     rechecked = json.loads(dataset.attrs.get("recheck", "[]"))
     return [
-        f"{entry['job'] or 'single'}: largest |difference| of a log norm from method=jacrev: {entry['difference']:.2g}"
+        f"{entry['job'] or 'single'}: largest |difference| in a log norm from method=jacrev: {entry['difference']:.2g}"
         f" ({entry['networks']} networks, every lag)"
         for entry in rechecked
     ]

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Int
 from rich.table import Table
 
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 MOST_SCALES = 5  # rows per swept setting in tables with a row per weight scale
 

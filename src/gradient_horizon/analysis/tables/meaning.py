@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from gradient_horizon.names import declare
+
 _MEANING = {
     "jacobian": (
         "The horizon is the first lag at which the norm of ∂h_T/∂h_(T-lag) has lost (vanished) or gained (exploded)"
@@ -15,23 +17,27 @@ _MEANING = {
         "norm_against_lag",
     ),
     "lyapunov": (
-        "λ₁, in nats per step, is how fast a small difference between two states grows: below 0 gradients vanish, above"
-        " 0 they explode and the network is chaotic.",
+        "λ₁, in nats per step, is the rate at which a small difference between two states grows: below 0 gradients"
+        " vanish, above 0 they explode and the network is chaotic.",
         "lyapunov_spectrum",
     ),
     "singular_values": (
-        "Each curve is the log of one singular value of ∂h_T/∂h_(T-lag): how long one direction of the gradient lasts.",
+        "Each curve shows, for one lag, the logs of all singular values of ∂h_T/∂h_(T-lag) over the lag: the growth per"
+        " step of the gradient in every direction.",
         "singular_values",
     ),
     "pairs": ("Each point is the log norm of ∂h_t/∂h_s for one pair of times s < t.", "pairs"),
-    "nodes": ("Each step's change of the log gradient is split into that of the activation and that of W.", "nodes"),
+    "nodes": (
+        "The growth of the log gradient norm at each step is split into the contributions of the activation and of W.",
+        "nodes",
+    ),
     "notes": (
-        "The norms are those of the notes' own experiment, drawn from the same numbers.",
+        "The norms are those of the demonstration in the study notes, from the same random numbers.",
         "norm_growth_and_decay",
     ),
     "training": (
         "A network has solved its task at the first record whose error lies below {solved_below}; its gradient through"
-        " time is recorded before, while and after it learns.",
+        " time is recorded before, during and after learning.",
         "solved",
     ),
 }
@@ -39,8 +45,9 @@ _MEANING = {
 
 def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
     """Return three lines: what is measured, which figure to look at first, and how to load all of the numbers."""
-    sentence, picture = _MEANING[dataset.attrs["experiment"]]
     attributes = dataset.attrs
+    experiment = attributes["experiment"]
+    sentence, picture = _MEANING.get(experiment) or (_help(experiment), experiment)
     configs = [job["config"] for job in json.loads(attributes["jobs"])] if "jobs" in attributes else []
     configs = configs or [json.loads(attributes["config"])]
     words = {key: _words(dataset, configs, key) for key in ("horizon_threshold", "steps", "solved_below")}
@@ -49,6 +56,12 @@ def meaning_lines(dataset: xr.Dataset, folder: Path) -> list[str]:
         f"Look at {folder / picture}.pdf first.",
         f"In Python, gradient_horizon.load({str(folder)!r}) holds every number, as an xarray Dataset.",
     ]
+
+
+def _help(experiment: str) -> str:
+    """Return the help of an experiment of an installed package as a sentence."""
+    text = declare.declared(declare.Experiment)[experiment].help
+    return f"{text[:1].upper()}{text[1:]}.".replace("{", "{{").replace("}", "}}")
 
 
 def _words(dataset: xr.Dataset, configs: Sequence[Mapping[str, Any]], key: str) -> str:

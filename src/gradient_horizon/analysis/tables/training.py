@@ -5,12 +5,12 @@ from rich.table import Table
 
 from gradient_horizon.analysis.intervals import least_difference, widest_half
 from gradient_horizon.analysis.outcomes import (
-    at_best,
+    best_over,
     exists,
     final_error,
-    foretold,
     has_diverged,
     has_solved,
+    horizon_auc,
     share_solved,
 )
 from gradient_horizon.analysis.tables.layout import few_scales, median_of, points_of, swept_keys, table_of
@@ -31,8 +31,8 @@ def _of_few(seeds: int, rows: int) -> str:
     if rows == 1:
         return text
     least = least_difference(seeds)
-    apart = f"fewer than {least} networks apart" if least else "however far apart"
-    return f"{text}; two rows {apart} may differ by chance"
+    rows_apart = f"two rows fewer than {least} networks apart" if least else "any two rows"
+    return f"{text}; {rows_apart} may differ by chance"
 
 
 def solved_table(dataset: xr.Dataset) -> Table | None:
@@ -52,7 +52,7 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
     shown, seeds = few_scales(dataset), []
     for at, chosen in points_of(dataset, keys):
         for index in shown:
-            row, best = at_best(chosen.isel(weight_scale=index), [*_CHOICES])
+            row, best = best_over(chosen.isel(weight_scale=index), [*_CHOICES])
             share, solved = share_solved(row), has_solved(row)
             seeds.append(int(exists(row).sum()))
             table.add_row(
@@ -66,21 +66,21 @@ def solved_table(dataset: xr.Dataset) -> Table | None:
                 median_of(final_error(row), 3),
                 end_section=bool(keys) and len(shown) > 1 and index == shown[-1],
             )
-    explained = "95 %: Wilson's interval; after: median update; error: median at the end"
-    said = (*_selected(dataset), explained, _of_few(min(seeds, default=0), len(seeds)))
-    table.caption = "; ".join(part for part in said if part)
+    columns = "95 %: Wilson interval; after: median number of updates; error: median final error"
+    remarks = (*_selected(dataset), columns, _of_few(min(seeds, default=0), len(seeds)))
+    table.caption = "; ".join(part for part in remarks if part)
     return table
 
 
 def _selected(dataset: xr.Dataset) -> list[str]:
-    """Note that only the best of several learning rates or clip thresholds is counted, chosen by `at_best`."""
+    """Note that only the best of several learning rates or clip thresholds is counted, chosen by `best_over`."""
     several = [_CHOICES[axis] for axis in _CHOICES if dataset.sizes[axis] > 1]
-    chosen = "that with which most of these networks solved (none: of lowest error), the best case"
-    return [f"{' and '.join(several)}: of several {chosen}"] if several else []
+    chosen = "the value with which most of these networks solved the task (if none, the lowest error): a best case"
+    return [f"{' and '.join(several)}: {chosen}"] if several else []
 
 
 def prediction_table(dataset: xr.Dataset) -> Table | None:
-    """Tabulate `outcomes.foretold`, one row per swept setting, over all weight scales.
+    """Tabulate `outcomes.horizon_auc`, one row per swept setting, over all weight scales.
 
     Evaluated at the learning rate and clip threshold with which most networks solved their task. None if nothing was
     trained, or if no job has both networks that solved it and networks that did not.
@@ -88,10 +88,12 @@ def prediction_table(dataset: xr.Dataset) -> Table | None:
     if "solved_at" not in dataset:
         return None
     keys = swept_keys(dataset)
-    table = table_of("Does the initial gradient horizon tell who solves the task?", keys, ("solved", "AUC", "95 %"))
+    table = table_of(
+        "Does the initial gradient horizon predict which networks solve the task?", keys, ("solved", "AUC", "95 %")
+    )
     for at, chosen in points_of(dataset, keys):
-        data, _ = at_best(chosen, [*_CHOICES])
-        area = foretold(data)
+        data, _ = best_over(chosen, [*_CHOICES])
+        area = horizon_auc(data)
         if area is not None:
             solved, total = int(has_solved(data).sum()), int(exists(data).sum())
             table.add_row(
@@ -100,8 +102,9 @@ def prediction_table(dataset: xr.Dataset) -> Table | None:
                 f"{area.estimate:.2f}",
                 _interval(area.lower, area.upper),
             )
-    explained = (
-        "AUC: chance that of two networks the one that solves it has the longer horizon; 95 %: bootstrap over seeds"
+    columns = (
+        "AUC: probability that a network that solves the task has a longer horizon than one that does not; 95 %:"
+        " bootstrap over seeds"
     )
-    table.caption = "; ".join([*_selected(dataset), explained])
+    table.caption = "; ".join([*_selected(dataset), columns])
     return table if table.rows else None

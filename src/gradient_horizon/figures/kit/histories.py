@@ -11,9 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from gradient_horizon.analysis.outcomes import AXES, at_best, exists, has_diverged, has_solved, held
+from gradient_horizon.analysis.outcomes import AXES, best_over, exists, has_diverged, has_solved, held
 from gradient_horizon.figures.kit import style
-from gradient_horizon.figures.kit.panels import CHARACTERS, MOST_COLUMNS, Grid, Panel, setting, split, wrapped
+from gradient_horizon.figures.kit.panels import (
+    CHARACTERS,
+    MOST_COLUMNS,
+    Grid,
+    Panel,
+    left_out_note,
+    setting,
+    split,
+    wrapped,
+)
 from gradient_horizon.figures.kit.quantiles import is_majority, quantiles
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 
@@ -31,7 +40,7 @@ def split_at_best(dataset: xr.Dataset, axes: Sequence[str] = ("learning_rate", "
     grid = split(dataset)
     panels = []
     for panel in grid.panels:
-        data, chosen = at_best(panel.data, axes)
+        data, chosen = best_over(panel.data, axes)
         named = [f"{SYMBOLS[axis]} = {value:g}" for axis, value in chosen.items()]
         panels.append(Panel(", ".join(filter(None, [panel.title, *named])), data))
     return Grid(panels, grid.columns, grid.left_out)
@@ -95,9 +104,9 @@ def set_update_ticks(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(5 if wide else 3, integer=True, steps=style.ROUND))
 
 
-def set_ordinate(axes: Sequence[Axes], drawn: Sequence[np.ndarray], *, decades: float = 1.5) -> None:
+def set_ordinate(axes: Sequence[Axes], curves: Sequence[np.ndarray], *, decades: float = 1.5) -> None:
     """Set a logarithmic ordinate if all values are positive and span more than `decades`, otherwise a linear one."""
-    finite = np.concatenate([values[np.isfinite(values)] for values in drawn])
+    finite = np.concatenate([values[np.isfinite(values)] for values in curves])
     positive = finite[finite > 0]
     wide = positive.size == finite.size > 0 and positive.max() > 10**decades * positive.min()
     for ax in axes:
@@ -149,23 +158,22 @@ def stacked(grid: Grid, labels: Sequence[str]) -> tuple[Figure, list[list[Axes]]
 
 def notes_on(dataset: xr.Dataset, grid: Grid) -> list[str]:
     """Return notes on the networks that a figure leaves out or holds at their last values, and on what it selects."""
-    said = []
+    notes = []
     diverged = sum(int(has_diverged(panel.data).sum()) for panel in grid.panels)
     if diverged:
         total = sum(int(exists(panel.data).sum()) for panel in grid.panels)
-        said.append(
-            f"{diverged} of {total} networks diverge and are left out from there on; no median where they are the"
-            " majority."
+        notes.append(
+            f"{diverged} of {total} networks diverge and are omitted from then on; no median is drawn where they are"
+            " the majority."
         )
     if any(setting(panel.data, "until_solved") for panel in grid.panels):
-        said.append("Networks that have solved their task are followed no further: they keep their last values.")
-    if grid.left_out:
-        said.append(f"{grid.left_out} more panels are not shown.")
-    return said + chosen_note(dataset, [axis for axis in SYMBOLS if axis not in grid.panels[0].data.dims])
+        notes.append("Networks that have solved their task are no longer followed and keep their last values.")
+    notes += left_out_note(grid.left_out)
+    return notes + chosen_note(dataset, [axis for axis in SYMBOLS if axis not in grid.panels[0].data.dims])
 
 
 def chosen_note(dataset: xr.Dataset, axes: Iterable[str]) -> list[str]:
-    """Note which of several values of `axes` a figure shows, as chosen by `outcomes.at_best`, and why."""
+    """Note which of several values of `axes` a figure shows, as chosen by `outcomes.best_over`, and why."""
     names = [f"{style.in_words(axis)} {SYMBOLS[axis]}" for axis in axes if dataset.sizes[axis] > 1]
     if not names:
         return []
@@ -173,6 +181,8 @@ def chosen_note(dataset: xr.Dataset, axes: Iterable[str]) -> list[str]:
     solves = has_solved(dataset).any(of_job).values[exists(dataset).any(of_job).values]
     chosen, error = " and ".join(names), "with the lowest mean final error"
     if not solves.any():
-        return [f"No network solved its task: at the {chosen} {error}, selected on these networks."]
-    otherwise = "" if solves.all() else f" (where none did, {error})"
-    return [f"At the {chosen} with which most networks solved their task{otherwise}, selected on these networks."]
+        return [f"No network solved its task: shown at the {chosen} {error}, selected on these same networks."]
+    otherwise = "" if solves.all() else f" (if none did, {error})"
+    return [
+        f"Shown at the {chosen} with which most networks solved their task{otherwise}, selected on these same networks."
+    ]

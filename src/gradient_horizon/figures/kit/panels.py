@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.figures.kit import style
 from gradient_horizon.settings.schema import JOINED
-from gradient_horizon.store.datasets import is_label_of, settings_of
+from gradient_horizon.store.joining import is_label_of, settings_of
 
 MOST_PANELS, MOST_COLUMNS = 24, 4
 CHARACTERS = 96  # of a title across two columns of a page
@@ -38,11 +38,14 @@ class Grid:
     columns: int
     left_out: int = 0
 
-    def new_figure(self) -> Figure:
-        """Return a Figure sized for these panels, a key and a colour bar."""
-        if len(self.panels) == 1:
-            return style.new_figure(style.SINGLE, 3.1)
-        return style.new_figure(style.DOUBLE, 0.8 + 1.7 * math.ceil(len(self.panels) / self.columns))
+    def subplots(
+        self, xlabel: str, ylabel: str, *, sharex: bool = True, sharey: bool = True
+    ) -> tuple[Figure, list[Axes]]:
+        """Return a Figure sized for these panels, a key and a colour bar, and its `axes`."""
+        alone = len(self.panels) == 1
+        height = 3.1 if alone else 0.8 + 1.7 * math.ceil(len(self.panels) / self.columns)
+        figure = style.new_figure(style.SINGLE if alone else style.DOUBLE, height)
+        return figure, self.axes(figure, xlabel, ylabel, sharex=sharex, sharey=sharey)
 
     def axes(self, figure: Figure, xlabel: str, ylabel: str, *, sharex: bool = True, sharey: bool = True) -> list[Axes]:
         """Return one labelled Axes per panel, with shared ordinates; places without a panel are left empty."""
@@ -153,11 +156,17 @@ def split_scales(dataset: xr.Dataset, alone: int, most: int = MOST_COLUMNS) -> G
     return Grid(panels, min(count, MOST_COLUMNS), total - len(panels))
 
 
-def remarks(lost: int, total: int, left_out: int = 0) -> list[str]:
-    """Return notes on what a figure leaves out: networks that overflow, and panels that do not fit on a page."""
-    said = []
-    if lost:
-        said.append(f"{lost} of {total} networks are left out as they overflow; no median where they are the majority.")
-    if left_out:
-        said.append(f"{left_out} more panels are not shown.")
-    return said
+def remarks_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
+    """Return notes on what a figure omits: networks that overflow, and panels that do not fit on a page.
+
+    `finite` is NaN where there is no network.
+    """
+    finite = dataset["finite"]
+    lost, total = int((finite == 0).sum()), int(finite.notnull().sum())
+    note = f"{lost} of {total} networks overflow and are omitted; no median is drawn where they are the majority."
+    return ([note] if lost else []) + left_out_note(left_out)
+
+
+def left_out_note(count: int) -> list[str]:
+    """Note how many panels do not fit on a page, if there are any."""
+    return [f"{count} more {'panel is' if count == 1 else 'panels are'} not shown."] if count else []

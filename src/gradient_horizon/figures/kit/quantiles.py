@@ -19,7 +19,7 @@ def quantiles(
     values = np.moveaxis(np.where(values == np.inf, np.nan, values), axis, -1)
     ordered = np.sort(values, axis=-1)  # NaN last
     last = np.maximum(np.sum(~np.isnan(ordered), axis=-1, keepdims=True) - 1, 0)
-    found = []
+    by_level = []
     for level in levels:
         place = level * last
         below = np.floor(place).astype(int)
@@ -28,8 +28,8 @@ def quantiles(
         high = np.take_along_axis(ordered, np.minimum(below + 1, last), axis=-1)
         with np.errstate(invalid="ignore"):
             between = low + fraction * (high - low)
-        found.append(np.where((fraction == 0) | np.isneginf(low), low, between)[..., 0])
-    return np.stack(found)
+        by_level.append(np.where((fraction == 0) | np.isneginf(low), low, between)[..., 0])
+    return np.stack(by_level)
 
 
 def is_majority(

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ Key = list[tuple[Any, str]]  # artists (a tuple if drawn on top of each other) a
 
 SHEET = Path(__file__).with_name("gradient_horizon.mplstyle")
 _WORDS = {"relu": "ReLU", "gru": "GRU", "lstm": "LSTM", "np_rnn": "np-RNN", "gaussian": "Gaussian"}
+_FORMULA, _COMMAND, _MARKUP = re.compile(r"\$[^$]*\$"), re.compile(r"\\[A-Za-z]+ ?"), re.compile(r"\\[,!]|[${}_^]")
 # By default matplotlib writes the time into a PDF and its own version into a PNG.
 _METADATA: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
@@ -71,12 +73,12 @@ def median_key(seeds: int, more: str = "") -> Key:
     line = Line2D([], [], color=GREY)
     if seeds == 1:
         return [(line, f"one seed{more}")]
-    return [((Patch(facecolor=GREY, alpha=0.3, linewidth=0), line), f"median, 10–90 % of {seeds} seeds{more}")]
+    return [((Patch(facecolor=GREY, alpha=0.3, linewidth=0), line), f"median and 10–90 % range, {seeds} seeds{more}")]
 
 
-def add_bar(figure: Figure, drawn: Any, axes: Sequence[Axes], **settings: Any) -> Any:
-    """Add a colour bar for `drawn` next to `axes`, without a frame."""
-    bar = figure.colorbar(drawn, ax=list(axes), **settings)
+def add_bar(figure: Figure, mappable: Any, axes: Sequence[Axes], **settings: Any) -> Any:
+    """Add a colour bar for `mappable` next to `axes`, without a frame."""
+    bar = figure.colorbar(mappable, ax=list(axes), **settings)
     bar.outline.set_visible(False)  # type: ignore[operator]
     return bar
 
@@ -101,6 +103,17 @@ def _fitting_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
     return 1
 
 
+def wrapped_note(note: str, width: int) -> list[str]:
+    """Break a note into lines of about `width` characters, but no formula: half of one would be printed as its source.
+
+    A formula counts with about the number of characters that it is drawn with.
+    """
+    formulas = iter(_FORMULA.findall(note))
+    stand_ins = _FORMULA.sub(lambda formula: "\0" * len(_MARKUP.sub("", _COMMAND.sub("x", formula[0]))), note)
+    lines = textwrap.wrap(stand_ins, width, break_long_words=False, break_on_hyphens=False)
+    return [re.sub("\0+", lambda _: next(formulas), line) for line in lines]
+
+
 def add_key(figure: Figure, key: Key, notes: Sequence[str] = (), columns: int = 7) -> None:
     """Add a legend below the axes, and above it, in small print, notes on what the axes do not show.
 
@@ -109,7 +122,7 @@ def add_key(figure: Figure, key: Key, notes: Sequence[str] = (), columns: int = 
     if not key and not notes:
         return
     characters = int(19 * figure.get_figwidth())
-    lines = [line for note in notes for line in textwrap.wrap(note, characters)]
+    lines = [line for note in notes for line in wrapped_note(note, characters)]
     figure.legend(
         [handle for handle, _ in key],
         [label for _, label in key],

@@ -9,19 +9,19 @@ from jaxtyping import Float
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
-from gradient_horizon.analysis.laws import Prediction, prediction
+from gradient_horizon.analysis.laws import Law, law_for
 from gradient_horizon.figures.kit import style
 from gradient_horizon.figures.kit.panels import lines_of
 from gradient_horizon.figures.kit.weight_scale import spans_decades
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.store.joining import settings_of
 
 _DOTS: dict[str, Any] = {"linestyle": (0, (1, 1.3)), "linewidth": 1.0, "dash_capstyle": "butt", "gid": "theory"}
 _POINTS = 80
 
 
-def law_of(data: xr.Dataset) -> Prediction | None:
+def law_of(data: xr.Dataset) -> Law | None:
     """Return what theory predicts for the networks of one panel or line; None if there is no closed form."""
-    return prediction(settings_of(data))
+    return law_for(settings_of(data))
 
 
 def look(color: Any) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def look(color: Any) -> dict[str, Any]:
     return {"color": tuple(0.55 * part for part in to_rgb(color)), **_DOTS}
 
 
-def grid(scales: Float[np.ndarray, " G"], law: Prediction) -> Float[np.ndarray, " P"]:
+def grid(scales: Float[np.ndarray, " G"], law: Law) -> Float[np.ndarray, " P"]:
     """Return weight scales over the measured range, dense enough for a smooth curve.
 
     Includes the edge, where χ is 1, if it lies within the range.

@@ -92,8 +92,8 @@ class ScaleColours:
             (len(rows) / spec.get_gridspec().nrows for spec in specs if spec), default=1
         )
         aspect = max(30.0, 12 * height)
-        drawn = ScalarMappable(self._place, self._map)
-        bar = style.add_bar(figure, drawn, axes, label=self._label, aspect=aspect, pad=0.02)
+        mappable = ScalarMappable(self._place, self._map)
+        bar = style.add_bar(figure, mappable, axes, label=self._label, aspect=aspect, pad=0.02)
         if self.is_named:
             bar.set_ticks(list(range(len(self.scales))), labels=[f"{scale:g}" for scale in self.scales])
             bar.minorticks_off()

@@ -1,29 +1,23 @@
-"""The figures of the paper, one per file, each named after the preset under `sweeps/` that makes its data.
+"""The figures of the paper, one per file.
 
-Each module holds `TITLE`, `CAPTION`, `QUICK` (overrides for a small version of its preset), `draw` (draws a joined
-sweep as a Figure) and `numbers` (returns the plotted data of the same sweep as a table, one row per point).
+A file declares its figure (`names.declare.PaperFigure`), and defines `draw` (draws a joined sweep as a Figure) and
+`numbers` (returns the plotted data of the same sweep as a table, one row per point). Nothing else lists the figures.
 """
 
 from importlib import import_module
 from typing import Any
 
-NAMES = (
-    "notes",
-    "edge",
-    "phase",
-    "reach",
-    "isometry",
-    "spectra",
-    "triangle",
-    "gates",
-    "main_training",
-    "thresholds",
-    "pascanu_temporal_order",
-    "story",
-    "prediction",
-)
+from gradient_horizon.names import declare
+
+FIGURES = dict(sorted(declare.declared(declare.PaperFigure).items(), key=lambda figure: figure[1].number))
+
+
+def listing() -> str:
+    """Return the figures as lines of help text."""
+    width = max(map(len, FIGURES))
+    return "".join(f"  {name:<{width}}  {figure.help}\n" for name, figure in FIGURES.items())
 
 
 def paper_figure(name: str) -> Any:
     """Return the module of the figure `name`; this loads matplotlib."""
-    return import_module(f"gradient_horizon.figures.paper.{name}")
+    return import_module(FIGURES[name].module)

@@ -1,4 +1,4 @@
-"""Figure 2: the gradient's norm against lag below, at and above the edge of chaos."""
+"""The gradient's norm against lag below, at and above the edge of chaos."""
 
 import math
 from dataclasses import dataclass
@@ -16,17 +16,24 @@ from matplotlib.ticker import MaxNLocator
 from gradient_horizon.figures import norm_curves
 from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = "The gradient vanishes below the edge of chaos, explodes above it, and lasts longest near it"
-CAPTION = (
-    "Norm of the Jacobian product ‖∂h_T/∂h_(T-τ)‖_F/√n against the lag τ: median (line) and 10–90 % (band) over seeds."
-    " The colours are weight scales g as multiples of that of the cell's edge of chaos, g_c, at which χ = 1: 1 for tanh"
-    " and hard-tanh, √2 for ReLU. Dotted, mean field: τ ½ log χ, which is exact as N → ∞ (Poole et al. 2016;"
-    " Schoenholz et al. 2017); the band is the spread at finite N, of which it says nothing. The last lags"
-    " reach the random initial state. Dashed, the horizon's threshold."
+DECLARES = declare.PaperFigure(
+    "edge",
+    "norm against lag below, at and above the edge of chaos, for tanh, ReLU and hard tanh, with mean field",
+    number=2,
+    preset="edge",
+    title="The gradient vanishes below the edge of chaos, explodes above it, and lasts longest near it",
+    caption=(
+        "Norm of the Jacobian product, ‖∂h_T/∂h_(T-τ)‖_F/√n, against the lag τ: median (line) and 10–90 % range"
+        " (band) over seeds. Colours give the weight scale g as a multiple of g_c, the cell's edge of chaos, at which"
+        " χ = 1: g_c is 1 for tanh and hard tanh, and √2 for ReLU. Dotted: mean field, τ ½ log χ, which is exact as N"
+        " → ∞ (Poole et al. 2016; Schoenholz et al. 2017) and makes no statement about the band, the spread at finite"
+        " N. The longest lags reach back to the random initial state. Dashed: the threshold of the gradient horizon."
+    ),
+    quick=("hidden_size=32", "steps=50", "seeds=16"),
 )
-QUICK = ("hidden_size=32", "steps=50", "seeds=16")
 MULTIPLES = (0.8, 0.9, 1.0, 1.2, 1.5)
 _COMMAND = "gradient-horizon run +sweeps=edge"
 
@@ -47,7 +54,7 @@ def curves_of(dataset: xr.Dataset) -> list[Curve]:
     """Return the curve of every cell at every multiple, in order."""
     if "log_norm" not in dataset or "cell" not in dataset.dims:
         raise ResultError(f"dataset: has no norms of several cells; {_COMMAND} makes them")
-    found, quantity = [], norm_curves.quantity_of(dataset)
+    curves, quantity = [], norm_curves.quantity_of(dataset)
     for cell in dataset["cell"].values.tolist():
         data = dataset.sel(cell=cell)
         law = theory.law_of(data)
@@ -60,8 +67,8 @@ def curves_of(dataset: xr.Dataset) -> list[Curve]:
                 raise ResultError(f"dataset: {cell} was not measured at g = {scale:g}; {_COMMAND} makes it")
             lags, growth = data["lag"].values, law.log_growth(scale) / math.log(10.0)
             bands = quantity.bands(near)[:, 0]
-            found.append(Curve(cell, multiple, near["weight_scale"].item(), lags, bands, growth * lags))
-    return found
+            curves.append(Curve(cell, multiple, near["weight_scale"].item(), lags, bands, growth * lags))
+    return curves
 
 
 def _draw(ax: Axes, curves: list[Curve], colours: dict[float, Any]) -> None:
@@ -96,8 +103,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         key: style.Key = [(Line2D([], [], color=colour), f"{multiple:g} $g_c$") for multiple, colour in colours.items()]
         key += norm_curves.key_of(quantity, shades, dataset.sizes["seed"])
         key += theory.key_of(dataset.sel(cell=cell) for cell in cells)
-        finite = dataset["finite"]
-        notes = panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum()))
+        notes = panels.remarks_on(dataset)
         style.add_key(figure, key, notes, 5)
     return figure
 

@@ -1,4 +1,4 @@
-"""Figure 8: cells with and without gates under the same measurement, and the bias of the LSTM's forget gate."""
+"""Cells with and without gates under the same measurement, and the bias of the LSTM's forget gate."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,19 +17,26 @@ from matplotlib.ticker import MaxNLocator
 from gradient_horizon.figures import norm_curves
 from gradient_horizon.figures.kit import frames, panels, style, theory
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.one_unit import lstm_forget_log_norm
 
-TITLE = "Gates let the gradient last, and the bias of the forget gate says how long"
-CAPTION = (
-    "Norm of the Jacobian product of the whole state, ‖∂s_T/∂s_(T-τ)‖_F/√n, against the lag τ: s is h, of the LSTM h"
-    " and c. Median (line) and 10–90 % (band) over seeds; one column a weight scale g of every recurrent matrix. Above,"
-    " four cells, the LSTM without a bias of its forget gate; the leaky cell replaces a fifth of its state a step."
-    " Below, the LSTM at several biases b of that gate. Dotted, the forget line τ log₁₀ σ(b): what an LSTM without"
-    " weights keeps of c (Gers, Schmidhuber, Cummins 2000; Jozefowicz, Zaremba, Sutskever 2015). Dashed, the horizon's"
-    " threshold."
+DECLARES = declare.PaperFigure(
+    "gates",
+    "vanilla, leaky, GRU and LSTM networks under the same measurement; the forget bias",
+    number=8,
+    preset="gates",
+    title="Gates make the gradient last, and the bias of the forget gate sets for how long",
+    caption=(
+        "Norm of the Jacobian product of the whole state, ‖∂s_T/∂s_(T-τ)‖_F/√n, against the lag τ, where s is h or,"
+        " for the LSTM, h and c together: median (line) and 10–90 % range (band) over seeds, one column per weight"
+        " scale g of every recurrent matrix. Top: four cells; the LSTM has no forget bias, and the leaky cell replaces"
+        " a fifth of its state per step. Bottom: the LSTM with several forget biases b. Dotted: the forget line τ"
+        " log₁₀ σ(b), by which c decays in an LSTM without weights (Gers, Schmidhuber, Cummins 2000; Jozefowicz,"
+        " Zaremba, Sutskever 2015). Dashed: the threshold of the gradient horizon."
+    ),
+    quick=("hidden_size=16", "steps=30", "seeds=8", "forget_bias=0,2", "weight_scales=[0.5,2.0]"),
 )
-QUICK = ("hidden_size=16", "steps=30", "seeds=8", "forget_bias=0,2", "weight_scales=[0.5,2.0]")
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
             "dataset: has no norms over cells and forget biases; gradient-horizon run +sweeps=gates makes them"
         )
 
-    def found(cell: str, bias: float) -> list[Curve]:
+    def curves_at(cell: str, bias: float) -> list[Curve]:
         data = dataset.sel(cell=cell, forget_bias=bias).sortby("weight_scale")
         bands = np.moveaxis(norm_curves.quantity_of(dataset).bands(data), 1, 0)
         scales = data["weight_scale"].values.tolist()
@@ -64,8 +71,8 @@ def curves_of(dataset: xr.Dataset) -> tuple[list[Curve], list[Curve]]:
         ]
 
     biases = sorted(dataset["forget_bias"].values.tolist())
-    cells = [curve for cell in dataset["cell"].values.tolist() for curve in found(cell, biases[0])]
-    return cells, [curve for bias in biases for curve in found("lstm", bias)]
+    cells = [curve for cell in dataset["cell"].values.tolist() for curve in curves_at(cell, biases[0])]
+    return cells, [curve for bias in biases for curve in curves_at("lstm", bias)]
 
 
 def _draw(
@@ -113,8 +120,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             ax.legend(*zip(*key, strict=True), loc="lower left", handlelength=1.2)
         key = norm_curves.key_of(quantity, shades, dataset.sizes["seed"])
         key.append((Line2D([], [], **theory.look(style.GREY)), R"forget line, $\tau\,\log_{10}\,\sigma(b)$"))
-        finite = dataset["finite"]
-        style.add_key(figure, key, panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
+        style.add_key(figure, key, panels.remarks_on(dataset))
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Figure 5: dynamical isometry, or how many directions of the gradient survive with Gaussian and orthogonal weights."""
+"""Dynamical isometry, or how many directions of the gradient survive with Gaussian and orthogonal weights."""
 
 import math
 from typing import Any
@@ -14,24 +14,32 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from gradient_horizon.figures import singular_values
 from gradient_horizon.figures.kit import frames, style, theory
-from gradient_horizon.figures.kit.panels import remarks, title_of
+from gradient_horizon.figures.kit.panels import remarks_on, title_of
 from gradient_horizon.figures.kit.quantiles import over_seeds
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
 from gradient_horizon.figures.lyapunov import INDEX
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.random_matrices import gaussian_power_spectrum
 
-TITLE = "Dynamical isometry: the singular values of the Jacobian product with Gaussian and with orthogonal weights"
-CAPTION = (
-    "All singular values σ_i of ∂h_T/∂h_(T-τ) at the edge of chaos, g = 1, once the state has settled, against their"
-    " index over n: median and 10–90 % band over seeds, coloured by the lag τ. Gaussian weights keep the mean square"
-    " of σ, but a few directions carry all of it while the rest die; orthogonal weights treat every direction alike"
-    " (dynamical isometry: Saxe, McClelland, Ganguli 2014; Pennington, Schoenholz, Ganguli 2017). Right: the share of"
-    " directions that have gained or lost no more than one decade. Dotted, the limit of large N: for linear Gaussian"
-    " networks the Fuss-Catalan law of order τ (Alexeev, Götze, Tikhomirov 2010), drawn for τ < √N; for linear"
-    " orthogonal ones σ = 1, at every N."
+DECLARES = declare.PaperFigure(
+    "isometry",
+    "singular values against lag, Gaussian against orthogonal weights",
+    number=5,
+    preset="isometry",
+    title="Dynamical isometry: singular values of the Jacobian product with Gaussian and with orthogonal weights",
+    caption=(
+        "Left and middle: all singular values σ_i of ∂h_T/∂h_(T-τ) at the edge of chaos, g = 1, after the state has"
+        " settled, against their index over n: median and 10–90 % range over seeds, coloured by the lag τ. With"
+        " Gaussian weights the mean square of σ is preserved, but a few directions carry all of it while the others"
+        " die out; with orthogonal weights all directions behave alike (dynamical isometry: Saxe, McClelland, Ganguli"
+        " 2014; Pennington, Schoenholz, Ganguli 2017). Right: the share of directions that have grown or shrunk by at"
+        " most one decade. Dotted: the limit of large N, which for linear Gaussian networks is the Fuss-Catalan law of"
+        " order τ (Alexeev, Götze, Tikhomirov 2010), drawn for τ < √N, and for linear orthogonal networks σ = 1, at"
+        " every N."
+    ),
+    quick=("hidden_size=16", "steps=40", "seeds=2", "lags=[1,2,5,10,20]"),
 )
-QUICK = ("hidden_size=16", "steps=40", "seeds=2", "lags=[1,2,5,10,20]")
 DECADES = R"$\log_{10}\,\sigma_i$"
 SHARE = R"share with $|\log_{10}\,\sigma_i| \leq 1$"
 KEPT = 1.0  # decades that a direction may gain or lose to count as kept
@@ -145,8 +153,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         ]
         key += style.median_key(dataset.sizes["seed"])
         key.append((Line2D([], [], **theory.look(style.GREY)), R"theory, $N \to \infty$"))
-        finite = dataset["finite"]
-        style.add_key(figure, key, remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
+        style.add_key(figure, key, remarks_on(dataset))
     return figure
 
 

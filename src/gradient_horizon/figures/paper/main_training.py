@@ -1,4 +1,4 @@
-"""Figure 9: training of tanh and ReLU networks from two ensembles of weights, with and without gradient clipping."""
+"""Training of tanh and ReLU networks from two ensembles of weights, with and without gradient clipping."""
 
 from collections.abc import Iterable
 
@@ -11,21 +11,30 @@ from gradient_horizon.figures import gradient_norms, learning_curves, state_grad
 from gradient_horizon.figures.kit import frames, histories, style
 from gradient_horizon.figures.kit.panels import CHARACTERS, Grid, wrapped
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = (
-    "Training tanh and ReLU networks from Gaussian weights and from the identity, with and without a clipped gradient"
+DECLARES = declare.PaperFigure(
+    "main_training",
+    "loss, gradient norm and ‖∂L/∂h_t‖ over training, for tanh and ReLU, with and without clipping",
+    number=9,
+    preset="main_training",
+    title=(
+        "Training of tanh and ReLU networks from Gaussian weights and from the identity, with and without gradient"
+        " clipping"
+    ),
+    caption=(
+        "Training against the number of updates, one column per cell, ensemble of W and clip rule, at the learning"
+        " rate η with which most of its networks solved the task. Top: loss on fresh sequences; dashed, the chance"
+        " level, the smallest loss possible without reading the input. Middle: norm ‖∇L‖ of the gradient of all"
+        " parameters before clipping and, dashed, after it: g ← g·c/(‖g‖ + 10⁻⁶) if that is shorter. Both rows show"
+        " the median (line) and 10–90 % range (band) over seeds, coloured by the weight scale g. Bottom: log₁₀"
+        " ‖∂L/∂h_t‖, root mean square over sequences, at every time t; the loss is read out at the top, t = T, and the"
+        " colours below show how much of its gradient reaches back (median over seeds, at the weight scale with which"
+        " most networks solved the task)."
+    ),
+    quick=("updates=200", "record_every=20", "test_size=200", "seeds=4", "hidden_size=24", "steps=20"),
 )
-CAPTION = (
-    "Against the update, one column a cell, ensemble of W and clip rule, at the learning rate η with which most of"
-    " its networks solved the task: above, the loss on fresh sequences; dashed, chance: the smallest loss that does"
-    " not read the input. Middle, the norm ‖∇L‖ of the gradient of all parameters before clipping, and dashed after"
-    " it: g ← g·c/(‖g‖ + 10⁻⁶) where that is shorter. Both by weight scale g, median (line) and 10–90 % (band) over"
-    " seeds. Below, log₁₀ of ‖∂L/∂h_t‖, root mean square over sequences, for every time t: the loss is read at the"
-    " top, and below it stands what of it reaches back; the median over seeds at the weight scale with which most"
-    " networks solved the task."
-)
-QUICK = ("updates=200", "record_every=20", "test_size=200", "seeds=4", "hidden_size=24", "steps=20")
 _ROWS = ("loss", gradient_norms.LABEL, state_gradients.TIME)
 
 

@@ -1,4 +1,4 @@
-"""Figure 1, from the study notes: what one step does to the gradient, and what repeating the same matrix does."""
+"""From the study notes: what one step does to the gradient, and what repeating the same matrix does."""
 
 from typing import Any
 
@@ -9,23 +9,33 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.figures import activations, computation_graph, notes
 from gradient_horizon.figures.kit import style
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = "What one step does to the gradient, and what the same matrix does to it again and again"
-CAPTION = (
-    "Above, left: the computation graph of one step of a plain recurrent network. Black, forward; orange, the gradient"
-    " δ of the loss, backward, and what each node makes of it. Right: tanh, and its derivative, which is the factor by"
-    " which the node tanh multiplies each entry of δ. Below: dh ← dh Wₕᵀ from dh = ones((2, 3)), Wₕ = randn(3, 3) of"
-    " NumPy's seed 3 and half of it: ‖dh‖_F/N, N = 2, for 20 steps, and its logarithm for 400. float32 overflows or"
-    " reads zero; the log domain does neither. Dashed, the law: the logarithm's slope is that of the spectral radius ρ"
-    " of Wₕ, the modulus of its largest eigenvalue."
+DECLARES = declare.PaperFigure(
+    "notes",
+    "one step as a graph and the effect of each node on the gradient; repeated multiplication by one matrix",
+    number=1,
+    preset="notes",
+    title="One step of backpropagation, and repeated multiplication by one matrix",
+    caption=(
+        "Top left: computation graph of one step of a plain recurrent network, with the forward pass in black and, in"
+        " orange, the gradient δ of the loss and the effect of each node on it. Top right: tanh and its derivative,"
+        " the factor by which the tanh node multiplies each entry of δ. Bottom: repeated multiplication dh ← dh Wₕᵀ,"
+        " starting from dh = ones((2, 3)), by Wₕ = randn(3, 3) of NumPy's seed 3 and by half of it: ‖dh‖_F/N with N ="
+        " 2 for 20 steps, and its logarithm for 400. float32 overflows or underflows to zero, whereas the log domain"
+        " does neither. Dashed: the law by which the logarithm has the slope log₁₀ ρ, where the spectral radius ρ is"
+        " the largest modulus of an eigenvalue of Wₕ."
+    ),
+    quick=(),
 )
-QUICK = ()
 
 
 def _columns(dataset: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     if not {"norm", "norm_float32", "log_norm"} <= {*dataset.data_vars} or dataset.sizes["weight_scale"] != 2:
-        raise ResultError("dataset: is not the notes' experiment; gradient-horizon run +sweeps=notes makes it")
+        raise ResultError(
+            "dataset: has no series of experiment=notes at two scales; gradient-horizon run +sweeps=notes makes it"
+        )
     return notes.columns_of(dataset.sortby("weight_scale", ascending=False))
 
 
@@ -38,7 +48,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         above, below = parts
         graph, tanh = above.subplots(1, 2, width_ratios=(2.6, 1))
         computation_graph.draw(graph)
-        graph.set_title("one step: forward, and what each node does to the gradient")
+        graph.set_title("one step, and the effect of each node on the gradient")
         colours = [look["color"] for look in style.line_looks(2)]
         activations.draw_activation(tanh, "tanh", colours)
         tanh.set(title="tanh and its derivative", xlabel="pre-activation $a$")
@@ -47,7 +57,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         for (title, data), norm, logarithm in zip(columns, axes[::2], axes[1::2], strict=True):
             notes.draw_norm(norm, data)
             notes.draw_logarithms(logarithm, data)
-            norm.set(title=f"times {title}", ylabel=notes.NORM)
+            norm.set(title=f"multiplied by {title}", ylabel=notes.NORM)
             logarithm.set(title="its logarithm", ylabel=notes.LOGARITHM)
         style.add_key(figure, notes.logarithms_key())
     return figure

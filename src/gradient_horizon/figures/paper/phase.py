@@ -1,4 +1,4 @@
-"""Figure 3: the phase diagram of where gradients decay and grow, over the scales of weights and biases."""
+"""The phase diagram of where gradients decay and grow, over the scales of weights and biases."""
 
 from typing import Any
 
@@ -17,22 +17,33 @@ from matplotlib.ticker import MaxNLocator
 from gradient_horizon.figures import lyapunov
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.measures.horizon import neutral_scale
-from gradient_horizon.store.datasets import settings_of
+from gradient_horizon.names import declare
+from gradient_horizon.store.joining import settings_of
 from gradient_horizon.store.records import ResultError
 from gradient_horizon.theory.fixed_point import critical_line
 
-TITLE = "The phase diagram of tanh networks: growth of the gradient over the scales of weights and biases"
-CAPTION = (
-    "Left: the growth per step of the gradient, which is the largest Lyapunov exponent λ₁ (natural logarithm; median"
-    " over seeds), against the weight scale g and the standard deviation σ_b of the biases. Blue, it decays: every"
-    " perturbation dies out and the gradient vanishes; red, it grows: chaos, and the gradient explodes (the colours end"
-    " at the fastest growth). Circles: where the median crosses zero; line: the critical line χ = 1 of mean field,"
-    " N → ∞ (Poole et al. 2016; Schoenholz et al. 2017). Right: cuts at some σ_b with the 10–90 % band over seeds;"
-    " dotted, ½ log χ."
-)
-QUICK = (
-    *("hidden_size=32", "steps=150", "transient=50", "seeds=2", "bias_scale=0.0,0.5,1.0"),
-    "weight_scales={start: 0.5, stop: 3.5, num: 7}",
+DECLARES = declare.PaperFigure(
+    "phase",
+    "growth per step over weight scale and bias, with the critical line",
+    number=3,
+    preset="phase",
+    title="Phase diagram of tanh networks: growth of the gradient over the scales of weights and biases",
+    caption=(
+        "Left: growth of the gradient per step, that is, the largest Lyapunov exponent λ₁ (natural logarithm, median"
+        " over seeds), against the weight scale g and the standard deviation σ_b of the biases. Blue: perturbations"
+        " decay, and the gradient vanishes. Red: perturbations grow (chaos), and the gradient explodes; the colours"
+        " saturate at the fastest growth. Circles: zero crossings of the median; line: the critical line χ = 1 of mean"
+        " field, N → ∞ (Poole et al. 2016; Schoenholz et al. 2017). Right: cuts at several σ_b with the 10–90 % range"
+        " over seeds (bands) and ½ log χ (dotted)."
+    ),
+    quick=(
+        "hidden_size=32",
+        "steps=150",
+        "transient=50",
+        "seeds=2",
+        "bias_scale=0.0,0.5,1.0",
+        "weight_scales={start: 0.5, stop: 3.5, num: 7}",
+    ),
 )
 BIAS = R"standard deviation $\sigma_b$ of the biases"
 CUTS = 4  # values of σ_b that are drawn as lines
@@ -95,10 +106,10 @@ def _draw_map(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"],
 
 
 def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]) -> style.Key:
-    g, by_bias, chosen = dataset["weight_scale"].values, _by_bias(dataset), _cuts(dataset)
-    looks = style.line_looks(len(chosen))
+    g, by_bias, places = dataset["weight_scale"].values, _by_bias(dataset), _cuts(dataset)
+    looks = style.line_looks(len(places))
     ax.axhline(0, **style.REFERENCE)
-    for look, place in zip(looks, chosen, strict=True):
+    for look, place in zip(looks, places, strict=True):
         lower, median, upper = growth[place]
         weight_scale.draw_band(ax, g, lower, upper, look["color"])
         ax.plot(g, median, linewidth=1.0, **look)
@@ -108,7 +119,7 @@ def _draw_cuts(ax: Axes, dataset: xr.Dataset, growth: Float[np.ndarray, "B 3 G"]
     ax.set(xlabel=weight_scale.LABEL, ylabel=R"$\lambda_1$ (1/step)")
     return [
         (Line2D([], [], **look), Rf"$\sigma_b$ = {by_bias[place][0]:g}")
-        for look, place in zip(looks, chosen, strict=True)
+        for look, place in zip(looks, places, strict=True)
     ]
 
 
@@ -122,11 +133,11 @@ def draw(dataset: xr.Dataset) -> Figure:
         figure = style.new_figure(style.DOUBLE, 3.2)
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
         _draw_map(left, dataset, growth, norm)
-        drawn, extend = (
+        mappable, extend = (
             ScalarMappable(norm, matplotlib.colormaps[_COLOURS]),
             "min" if finite.min(initial=0.0) < -end else "neither",
         )
-        style.add_bar(figure, drawn, [left], label=lyapunov.LARGEST, extend=extend)
+        style.add_bar(figure, mappable, [left], label=lyapunov.LARGEST, extend=extend)
         cuts = _draw_cuts(right, dataset, growth)
         key: style.Key = [
             (Line2D([], [], **_LINE), R"critical line, $\chi = 1$"),

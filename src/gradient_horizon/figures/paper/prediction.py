@@ -1,4 +1,4 @@
-"""Figure 13: what the gradient horizon before the first update predicts about training."""
+"""What the gradient horizon before the first update predicts about training."""
 
 from itertools import pairwise
 
@@ -11,32 +11,44 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.analysis.intervals import share
 from gradient_horizon.analysis.outcomes import (
-    at_best,
+    best_over,
     exists,
-    foretold,
     has_diverged,
     has_solved,
+    horizon_auc,
     initial_growth,
     initial_horizon,
 )
 from gradient_horizon.figures import share_solved, solving_against_growth
 from gradient_horizon.figures.kit import frames, style, weight_scale
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = "What the gradient's horizon before the first update tells of training"
-CAPTION = (
-    "Networks from small weights to large ones, each a point. Left: the update after which a network solves its task"
-    " against the growth of its gradient before the first update, log(‖∂h_T/∂h_0‖_F/√n)/T; AUC, the probability that a"
-    " network that solves the task has the longer initial gradient horizon (3 decades) than one that does not, with a"
-    " 95 % interval by a bootstrap over seeds, each with one W⁰ at all g. Middle: the share of networks that solve it"
-    " against that horizon, in bins; the last point, apart, are those whose horizon lies beyond T. Right: the share"
-    " against the weight scale g. Bars, Wilson's 95 % intervals, which in the middle take a seed's networks at several"
-    " g to be independent; the tanh networks' edge of chaos is at g = 1."
+DECLARES = declare.PaperFigure(
+    "prediction",
+    "how well the initial horizon predicts training",
+    number=13,
+    preset="prediction",
+    title="The gradient horizon before the first update as a predictor of training",
+    caption=(
+        "Networks with weights from small to large. Left: the number of updates until a network (a point) solves its"
+        " task, against the growth of its gradient before the first update, log(‖∂h_T/∂h_0‖_F/√n)/T. AUC: the"
+        " probability that a network that solves the task has a longer initial gradient horizon (3 decades) than one"
+        " that does not, with its 95 % bootstrap interval over seeds, each of which has one W⁰ at all g. Middle: the"
+        " share of networks that solve the task against that horizon, in bins; the last point, set apart, is for"
+        " horizons beyond T. Right: the share against the weight scale g; the edge of chaos of tanh networks is at g ="
+        " 1. Bars: 95 % Wilson intervals, which in the middle treat a seed's networks at different g as independent."
+    ),
+    quick=(
+        "updates=200",
+        "record_every=20",
+        "test_size=200",
+        "seeds=6",
+        "hidden_size=24",
+        "steps=15",
+        "weight_scales=[0.5,1.0,1.5]",
+    ),
 )
-QUICK = (
-    "updates=200", "record_every=20", "test_size=200", "seeds=6", "hidden_size=24", "steps=15",
-    "weight_scales=[0.5,1.0,1.5]",
-)  # fmt: skip
 _BINS = 5
 _BARS = {"color": "black", "linewidth": 0.8, "alpha": 0.7}
 
@@ -47,7 +59,7 @@ def networks_of(dataset: xr.Dataset) -> xr.Dataset:
         raise ResultError(
             "dataset: is no training over weight scales; gradient-horizon run +sweeps=prediction makes it"
         )
-    data, _ = at_best(dataset.sortby("weight_scale"), ("learning_rate", "clip_threshold"))
+    data, _ = best_over(dataset.sortby("weight_scale"), ("learning_rate", "clip_threshold"))
     return data.transpose("weight_scale", "seed", ...)
 
 
@@ -92,7 +104,7 @@ def _draw_shares(ax: Axes, shares: pd.DataFrame, x: Float[np.ndarray, " P"], joi
     ax.vlines(x, shares["lower"], shares["upper"], **_BARS)
     ax.plot(x[:joined], shares["share_solved"][:joined], color="black", marker="o", linewidth=0.9)
     ax.plot(x[joined:], shares["share_solved"][joined:], color="black", marker="o", linestyle="none")
-    ax.set(ylim=(-0.03, 1.03), ylabel="share of networks that solve it")
+    ax.set(ylim=(-0.03, 1.03), ylabel="success rate")
 
 
 def draw(dataset: xr.Dataset) -> Figure:
@@ -143,7 +155,7 @@ def numbers(dataset: xr.Dataset) -> pd.DataFrame:
     networks = pd.DataFrame({name: values.ravel()[there] for name, values in columns.items()})
     rows = [networks, shares_by_horizon(data), shares_by_scale(data)]
     panels = ["networks", "by initial horizon", "by weight scale"]
-    area = foretold(data)
+    area = horizon_auc(data)
     if area is not None:
         rows.append(pd.DataFrame([{"auc": area.estimate, "lower": area.lower, "upper": area.upper}]))
         panels.append("networks, AUC")

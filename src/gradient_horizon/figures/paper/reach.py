@@ -1,4 +1,4 @@
-"""Figure 4: the gradient horizon over weight scale and network size, with the mean-field prediction."""
+"""The gradient horizon over weight scale and network size, with the mean-field prediction."""
 
 from typing import Any
 
@@ -15,17 +15,25 @@ from gradient_horizon.figures import horizon
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.figures.kit.panels import setting
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = "The gradient horizon of tanh networks over weight scale and network size"
-CAPTION = (
-    "The gradient horizon is the first lag τ at which ‖∂h_T/∂h_(T-τ)‖_F/√N has gained or lost three decades. Left:"
-    " against the weight scale g, a line a network size N: median, and for the largest N the 10–90 % band over seeds."
-    " Dotted, the prediction of mean field, the first τ with τ |½ log10 χ| > 3 (Schoenholz et al. 2017), which"
-    " diverges at the edge of chaos, g = 1. Dashed, the end T of the measurement: a horizon beyond it is known to be"
-    " longer, no more. Right: against N at some weight scales, each with its band, the prediction dotted."
+DECLARES = declare.PaperFigure(
+    "reach",
+    "the gradient horizon over weight scale and network size, with the mean-field prediction",
+    number=4,
+    preset="reach",
+    title="The gradient horizon of tanh networks over weight scale and network size",
+    caption=(
+        "The gradient horizon is the first lag τ at which ‖∂h_T/∂h_(T-τ)‖_F/√N has grown or shrunk by more than three"
+        " decades. Left: the horizon against the weight scale g, one line per network size N; median over seeds and,"
+        " for the largest N, the 10–90 % range. Dotted: the mean-field prediction, the first τ with τ |½ log₁₀ χ| > 3"
+        " (Schoenholz et al. 2017), which diverges at the edge of chaos, g = 1. Dashed: the end T of the measurement,"
+        " beyond which a horizon is only known to be longer. Right: the horizon against N at several weight scales,"
+        " each with its 10–90 % range and its prediction (dotted)."
+    ),
+    quick=("hidden_size=8,16,32", "steps=100", "seeds=4", "weight_scales=[0.6,0.8,1.0,1.2,1.5,2.0]"),
 )
-QUICK = ("hidden_size=8,16,32", "steps=100", "seeds=4", "weight_scales=[0.6,0.8,1.0,1.2,1.5,2.0]")
 SIZES = "hidden units $N$"
 SHOWN = (0.7, 0.9, 1.2, 1.5, 2.0)  # weight scales of the right panel, if they were measured
 _FAR = 1e9  # the prediction at the edge, drawn far above the axis so that the line leaves it steeply
@@ -45,8 +53,8 @@ def _by_size(dataset: xr.Dataset) -> list[xr.Dataset]:
 
 def _horizons(dataset: xr.Dataset) -> tuple[Float[np.ndarray, "K 3 G"], list[list[str]]]:
     """Return the 10, 50 and 90 % quantiles over seeds by size and weight scale, and the kind of each median."""
-    found = [horizon.horizons_of(data) for data in _by_size(dataset)]
-    return np.stack([bands for bands, _ in found]), [kinds for _, kinds in found]
+    horizons = [horizon.horizons_of(data) for data in _by_size(dataset)]
+    return np.stack([bands for bands, _ in horizons]), [kinds for _, kinds in horizons]
 
 
 def _law(dataset: xr.Dataset, at: Float[np.ndarray, " G"] | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Figure 6: Lyapunov spectra against the weight scale, the dimension of the attractor and the entropy rate."""
+"""Lyapunov spectra against the weight scale, the dimension of the attractor and the entropy rate."""
 
 from typing import Any
 
@@ -15,22 +15,29 @@ from gradient_horizon.figures import lyapunov
 from gradient_horizon.figures.kit import frames, style, theory, weight_scale
 from gradient_horizon.figures.kit.quantiles import over_seeds
 from gradient_horizon.figures.kit.weight_scale import ScaleColours
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = "Lyapunov spectra of tanh networks, the dimension of their attractors and their entropy rate"
-CAPTION = (
-    "(a) All Lyapunov exponents λ_i (natural logarithm, per step) of the largest networks against their index over N,"
-    " coloured by the weight scale g; the axis ends at -3. Diamonds, the largest by mean field, N → ∞. Dashed, networks"
-    " that are at rest: exact, log |eigenvalue_i of W|. (b) The largest exponent, with ½ log χ of mean field dotted"
-    " (Molgedey, Schuchhardt, Schuster 1992). (c) The Kaplan-Yorke dimension of the attractor over N. (d) The entropy"
-    " rate over N, by the sum of the positive exponents (Pesin). Where sizes agree in (c) and (d) chaos is extensive"
-    " (Engelken, Wolf, Abbott 2023); far above the edge that takes larger N than these. Median and 10–90 % band over"
-    " seeds."
+DECLARES = declare.PaperFigure(
+    "spectra",
+    "Lyapunov spectra against weight scale; dimension and entropy rate",
+    number=6,
+    preset="spectra",
+    title="Lyapunov spectra of tanh networks, and the dimension and entropy rate of their attractors",
+    caption=(
+        "(a) All Lyapunov exponents λ_i (natural logarithm, per step) of the largest networks against their index"
+        " over N, coloured by the weight scale g; the axis is cut off at −3. Diamonds: the largest exponent by mean"
+        " field, N → ∞. Dashed: the exact exponents of networks at rest, log |eigenvalue_i of W|. (b) The largest"
+        " exponent, with ½ log χ of mean field dotted (Molgedey, Schuchhardt, Schuster 1992). (c) The Kaplan-Yorke"
+        " dimension of the attractor over N, and (d) its entropy rate over N, the sum of the positive exponents"
+        " (Pesin). Where different sizes agree in (c) and (d), chaos is extensive (Engelken, Wolf, Abbott 2023); far"
+        " above the edge this takes larger N than are shown. All panels: median and 10–90 % range over seeds."
+    ),
+    quick=("hidden_size=16,32", "steps=200", "transient=100", "seeds=3", "weight_scales=[0.8,1.5,2.5,5.0,10.0]"),
 )
-QUICK = ("hidden_size=16,32", "steps=200", "transient=100", "seeds=3", "weight_scales=[0.8,1.5,2.5,5.0,10.0]")
 LOWEST = -3.0  # lowest exponent of panel (a): saturated networks have far lower ones, which would hide all others
 DIMENSION = R"dimension $D_{KY}\,/\,N$"
-ENTROPY = R"entropy rate $\,/\,N$ (1/step)"
+ENTROPY = R"entropy rate$\,/\,N$ (1/step)"
 _OF_UNIT = {"kaplan_yorke_dimension": DIMENSION, "entropy_rate": ENTROPY}
 
 

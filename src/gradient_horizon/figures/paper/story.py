@@ -1,4 +1,4 @@
-"""Figure 12: who was in the room? Accuracy against how many words ago the clue was given, for each cell."""
+"""Who was in the room? Accuracy against how many words ago the clue was given, for each cell."""
 
 import pandas as pd
 import xarray as xr
@@ -8,23 +8,30 @@ from gradient_horizon.analysis.outcomes import exists, has_diverged
 from gradient_horizon.figures import share_solved
 from gradient_horizon.figures.kit import histories, style
 from gradient_horizon.figures.kit.panels import split
+from gradient_horizon.names import declare
 from gradient_horizon.store.records import ResultError
 
-TITLE = "Mary says hi to whom? Accuracy against how many words ago that was told"
-CAPTION = (
-    "One of four people watches TV in a room and the others walk out of it; many words later Mary comes in, and the"
-    " question is to whom she says hi. Share of right answers to fresh stories after training, against the distance:"
-    " the number of words from what tells the answer to the question's end. Points, the median over seeds; bars,"
-    " 10–90 % of them. Dashed, chance: one of four. Points are moved sideways where they would hide each other."
-)
-QUICK = (
-    "updates=100",
-    "record_every=50",
-    "test_size=100",
-    "seeds=2",
-    "hidden_size=16",
-    "cell=tanh,lstm",
-    "distance=9,27",
+DECLARES = declare.PaperFigure(
+    "story",
+    "accuracy against distance for four cells",
+    number=12,
+    preset="story",
+    title="To whom does Mary say hi? Accuracy against the number of words since the clue",
+    caption=(
+        "One of four people watches TV in a room and the others walk out of it; many words later Mary comes in, and"
+        " the question is to whom she says hi. Accuracy on fresh stories after training, against the distance, the"
+        " number of words from the clue to the end of the question: median (points) and 10–90 % range (bars) over"
+        " seeds. Dashed: the chance level, one in four. Points are shifted sideways where they would hide each other."
+    ),
+    quick=(
+        "updates=100",
+        "record_every=50",
+        "test_size=100",
+        "seeds=2",
+        "hidden_size=16",
+        "cell=tanh,lstm",
+        "distance=9,27",
+    ),
 )
 
 
@@ -43,12 +50,12 @@ def draw(dataset: xr.Dataset) -> Figure:
     seeds, diverged = dataset.sizes["seed"], int(has_diverged(dataset).sum())
     notes = [share_solved.budget(dataset, solved=False), *histories.chosen_note(dataset, share_solved.CHOICES)]
     if diverged:
-        notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are left out.")
+        notes.append(f"{diverged} of {int(exists(dataset).sum())} networks diverge and are omitted.")
     with style.applied():
         lines, figure = share_solved.lines_of(dataset, "distance"), style.new_figure(style.SINGLE, 3.0)
         axes = grid.axes(figure, "distance from the clue to the answer (words)", "accuracy")
         share_solved.draw_lines(axes, grid, lines, "distance", share_solved.accuracy, dataset["distance"].values)
-        bars = "one seed" if seeds == 1 else f"10–90 % of {seeds} seeds"
+        bars = "one seed" if seeds == 1 else f"10–90 % range, {seeds} seeds"
         key = share_solved.key_of(lines, bars) + share_solved.draw_chance(axes, grid, "distance")
         style.add_key(figure, key, notes, 3)
     return figure

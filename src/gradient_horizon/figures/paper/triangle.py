@@ -1,4 +1,4 @@
-"""Figure 7: from which time to which the gradient reaches, for every pair of times, in the three regimes."""
+"""From which time to which the gradient reaches, for every pair of times, in the three regimes."""
 
 from typing import Any
 
@@ -11,18 +11,26 @@ from matplotlib.lines import Line2D
 
 from gradient_horizon.figures import all_pairs
 from gradient_horizon.figures.kit import frames, panels, style, theory
+from gradient_horizon.names import declare
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.records import ResultError
 
-TITLE = "From which time to which the gradient reaches: every pair of times, below, at and above the edge of chaos"
-CAPTION = (
-    "The norm ‖∂h_t/∂h_s‖_F/√n of the Jacobian product for every pair of times s < t, the median over seeds: blue, the"
-    " gradient vanishes on its way from t back to s; white, it arrives as it left; red, it explodes. Black contour: the"
-    " horizon's threshold. Dotted, the lag at which mean field crosses that threshold, threshold/|½ log₁₀ χ|"
-    " (Schoenholz et al. 2017); at the edge it never does. Below the edge J_t comes to rest and only the lag t - s"
-    " counts; at the edge the gradient lasts; above, it grows whenever it sets out."
+DECLARES = declare.PaperFigure(
+    "triangle",
+    "the norm between every pair of times, in three regimes",
+    number=7,
+    preset="triangle",
+    title="Reach of the gradient between every pair of times, below, at and above the edge of chaos",
+    caption=(
+        "Norm of the Jacobian product, ‖∂h_t/∂h_s‖_F/√n, for every pair of times s < t: median over seeds. Blue: the"
+        " gradient vanishes on its way from t back to s; white: it keeps its size; red: it explodes. Black contour:"
+        " the threshold of the gradient horizon. Dotted: the lag at which mean field crosses that threshold,"
+        " threshold/|½ log₁₀ χ| (Schoenholz et al. 2017); at the edge it never does. Below the edge J_t comes to rest,"
+        " and only the lag t - s matters; at the edge the gradient lasts; above it the gradient grows, wherever it"
+        " starts."
+    ),
+    quick=("hidden_size=32", "steps=30", "seeds=8"),
 )
-QUICK = ("hidden_size=32", "steps=30", "seeds=8")
 
 
 def _regimes(dataset: xr.Dataset) -> dict[float, Float[np.ndarray, "T T"]]:
@@ -73,9 +81,9 @@ def draw(dataset: xr.Dataset) -> Figure:
         axes[0].set_ylabel(all_pairs.LATE)
         all_pairs.add_bar(figure, axes, norm, dataset.sizes["seed"], is_cut=is_cut)
         key = all_pairs.key_of(shown, threshold)
-        key.append((Line2D([], [], **line), R"mean-field horizon, $N \to \infty$"))
-        finite = dataset["finite"]
-        style.add_key(figure, key, panels.remarks(int((finite == 0).sum()), int(finite.notnull().sum())))
+        if any(horizons.get(scale, np.inf) < len(decades) for scale, decades in regimes.items()):
+            key.append((Line2D([], [], **line), R"mean-field horizon, $N \to \infty$"))
+        style.add_key(figure, key, panels.remarks_on(dataset))
     return figure
 
 

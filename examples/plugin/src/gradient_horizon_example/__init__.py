@@ -1,0 +1,1 @@
+"""A cell, a task and an experiment for gradient-horizon."""

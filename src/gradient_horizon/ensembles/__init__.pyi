@@ -1,0 +1,5 @@
+__all__ = [
+    "map_networks",
+]
+
+from .blocks import map_networks as map_networks
