@@ -1,6 +1,7 @@
 """Two CPU devices, float64 allowed, strict promotion, and shapes in signatures checked."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -71,6 +72,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
     place = {name: number for number, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(FIRST)))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # modules and tests stay until the end: no collection needs to look at them again
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cell_families import whole_rollout
 from jax.flatten_util import ravel_pytree
+from quick_programs import compiled
 
 from gradient_horizon import log_jacobian_norms, make_cell, names
 from gradient_horizon.cells import LSTMState
@@ -150,7 +151,7 @@ def test_a_gru_without_weights_halves_its_state(dtype):
     steps, n = 2000, 7
     cell = make_cell("gru", n)
     params, state = cell.init(KEY, 0.0, dtype=jnp.dtype(dtype)), cell.initial_state(KEY, dtype=jnp.dtype(dtype))
-    measure = jax.jit(lambda params: log_jacobian_norms(cell.step, params, state, steps=steps, norms=names.NORMS))
+    measure = compiled(lambda params: log_jacobian_norms(cell.step, params, state, steps=steps, norms=names.NORMS))
     found = measure(params)
     expected = -np.arange(1, steps + 1) * np.log(2)
     tolerance = 2 * np.finfo(dtype).eps * (np.abs(expected) + 2)  # halving is exact; only the log rounds
@@ -184,7 +185,7 @@ def test_the_block_of_a_product_is_that_of_the_whole_rollout():
     xs = jax.random.normal(KEY, (steps, 2), jnp.float64)
     blocks = {"h": (lambda state: state.h, slice(0, n)), "c": (lambda state: state.c, slice(n, 2 * n))}
 
-    @jax.jit
+    @compiled
     def measure(params, state, xs):
         found = {
             (part, anchor): log_jacobian_norms(

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_here, without_handlers
 
 import gradient_horizon as gh
-from gradient_horizon import names
-from gradient_horizon.commands import parser
+from gradient_horizon import experiments, figures, names
+from gradient_horizon.commands import parser, sweep
 from gradient_horizon.names.rules import SettingError
 from gradient_horizon.store import records, sweep_folders
 
@@ -47,9 +48,10 @@ def here(monkeypatch, capfd):
     return call
 
 
-def within(program: str, *, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A Python program in a process of its own."""
-    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Sweeps without figures, for tests of something else: drawing takes longer than computing."""
+    monkeypatch.setattr(figures, "sweep_figures", lambda dataset: {})
 
 
 def seconds_of_children() -> float:
@@ -176,24 +178,17 @@ def test_wrong_input_gets_one_line_and_nothing_is_written(tmp_path, arguments, m
     assert not list(tmp_path.iterdir())
 
 
-FAILING = """
-import sys
-from functools import partial
-from gradient_horizon import experiments
-from gradient_horizon.commands import parser as cli
-measure = experiments.measure
-def failing(config, report, parts):
-    if config.cell == "relu" and "fail" in sys.argv:
-        raise FloatingPointError("the second\\nof three")
-    return measure(config, report, parts)
-experiments.measure = failing
-sys.exit(cli.main(["run", "-m", "cell=tanh,relu,linear", "name=mixed", "hidden_size=3", "steps=5", "seeds=2",
-                   "weight_scales=[1.0]", "quick_look=false"]))
-"""
+def test_a_failing_job_stops_no_other_and_is_tried_again(here, undrawn, tmp_path, monkeypatch):
+    words = ["run", "-m", "cell=tanh,relu,linear", "name=mixed", *SMALL]
+    measure = experiments.measure
 
+    def failing(config, report, parts):
+        if config.cell == "relu":
+            raise FloatingPointError("the second\nof three")
+        return measure(config, report, parts)
 
-def test_a_failing_job_stops_no_other_and_is_tried_again(here, tmp_path):
-    ran = within("import sys; sys.argv.append('fail')" + FAILING, folder=tmp_path)
+    monkeypatch.setattr(experiments, "measure", failing)
+    ran = here(*words, folder=tmp_path)
     assert ran.returncode == 1, ran.stderr
     assert "failed: results/mixed/cell=relu: FloatingPointError: the second (see results/mixed/cell=relu/run.log)" in (
         ran.stdout.splitlines()
@@ -213,23 +208,36 @@ def test_a_failing_job_stops_no_other_and_is_tried_again(here, tmp_path):
     ]
     assert gh.load(tmp_path / "results/mixed/collected.nc").cell.values.tolist() == ["linear", "tanh"]
 
-    again = within(FAILING, folder=tmp_path)
+    monkeypatch.setattr(experiments, "measure", measure)
+    again = here(*words, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("results/mixed: 3 jobs, 2 finished already; computing 1 (2 networks)")
     assert json.loads((tmp_path / "results/mixed/cell=relu/status.json").read_text())["state"] == records.FINISHED
 
 
-def test_a_job_that_another_process_computes_is_waited_for(tmp_path):
+def test_a_job_that_another_process_computes_is_waited_for(here, tmp_path, monkeypatch):
     """And the command ends well only once everything is there."""
-    waits = "import time; from gradient_horizon import experiments; m = experiments.measure\n"
-    waits += "experiments.measure = lambda *a: (print('begun', flush=True), time.sleep(8), m(*a))[-1]\n"
+    waits = "import sys; from gradient_horizon import experiments; m = experiments.measure\n"
+    waits += "experiments.measure = lambda *a: (print('begun', flush=True), sys.stdin.readline(), m(*a))[-1]\n"
     words = ["run", "cell=tanh", "name=shared", *SMALL]
-    program = f"{waits}import sys; from gradient_horizon.commands import parser as cli; sys.exit(cli.main({words}))"
-    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as other:
+    program = f"{waits}from gradient_horizon.commands import parser as cli; sys.exit(cli.main({words}))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        wait = sweep.wait
+
+        def wait_for_what_goes_on(*arguments):
+            assert other.poll() is None
+            assert not list(tmp_path.rglob(records.RESULT))
+            print("go", file=other.stdin, flush=True)
+            return wait(*arguments)
+
+        monkeypatch.setattr(sweep, "wait", wait_for_what_goes_on)
         try:
             assert other.stdout is not None
             assert any(line == "begun\n" for line in other.stdout)
-            ran = command(*words, folder=tmp_path)
+            with without_handlers():
+                ran = here(*words, folder=tmp_path)
             assert not (tmp_path / "results/shared/single/parts").exists()
             other.communicate()
         finally:
@@ -242,7 +250,7 @@ def test_a_job_that_another_process_computes_is_waited_for(tmp_path):
     assert record.process == other.pid
 
 
-def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(tmp_path):
+def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(here, undrawn, tmp_path):
     """Two commands with one name, of which the second is done before the first."""
     waits = "from gradient_horizon import experiments; m = experiments.measure\n"
     waits += "held = lambda *a: (print('begun', flush=True), sys.stdin.readline(), m(*a))[-1]\n"
@@ -256,7 +264,7 @@ def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(tm
         try:
             assert other.stdout is not None
             assert any(line == "begun\n" for line in other.stdout)
-            ran = command(*words, "cell=tanh,linear", folder=tmp_path)
+            ran = here(*words, "cell=tanh,linear", folder=tmp_path)
             said, _ = other.communicate("go\n")
         finally:
             other.kill()
@@ -270,27 +278,20 @@ def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(tm
         "gradient-horizon status results/shared lists them. Once they have finished, this command shows them too.",
     ]
     assert "Left out" not in said
-    again = command(*words, "cell=tanh,linear", folder=tmp_path)
+    again = here(*words, "cell=tanh,linear", folder=tmp_path)
     assert again.stdout.splitlines()[0].startswith("results/shared: all 2 jobs are finished already")
     assert "Left out" not in again.stdout
     assert "│ relu " in again.stdout
 
 
-UNDRAWN = """
-import sys
-from gradient_horizon import figures
-from gradient_horizon.commands import parser as cli
-def broken(dataset):
-    raise ValueError("no such colour")
-figures.quick_look = broken
-if "all" in sys.argv:
-    figures.sweep_figures = broken
-sys.exit(cli.main(["run", "name=undrawn", "hidden_size=3", "steps=5", "seeds=2", "weight_scales=[1.0]", "force=true"]))
-"""
+def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(here, tmp_path, monkeypatch):
+    def broken(dataset):
+        raise ValueError("no such colour")
 
-
-def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(here, tmp_path):
-    ran = within(UNDRAWN, folder=tmp_path)
+    words = ["run", "name=undrawn", *SMALL[:-1], "force=true"]
+    monkeypatch.setattr(figures, "quick_look", broken)
+    with without_handlers():
+        ran = here(*words, folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")
     said = "no quick look: results/undrawn/single: ValueError: no such colour (see results/undrawn/single/run.log)"
     assert said in ran.stdout.splitlines()
@@ -298,7 +299,9 @@ def test_a_picture_that_cannot_be_drawn_is_reported_and_fails_no_job(here, tmp_p
     status = here("status", "results/undrawn", folder=tmp_path)
     assert status.stdout.splitlines()[-1] == "1 finished"
     assert "no quick look: ValueError: no such colour" in status.stdout
-    ran = within(f"import sys; sys.argv.append('all'){UNDRAWN}", folder=tmp_path)
+    monkeypatch.setattr(figures, "sweep_figures", broken)
+    with without_handlers():
+        ran = here(*words, folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (1, "")
     said = "no figures: results/undrawn: ValueError: no such colour (the same command draws them again)"
     assert said in ran.stdout.splitlines()
@@ -338,29 +341,29 @@ def test_copies_are_ignored_and_named_and_other_settings_and_versions_refused(he
     assert files(tmp_path) == before
 
 
-STOPPING = """
+STOPPED = ["run", "-m", "cell=tanh,relu", "name=stopped", *SMALL]
+STOPPING = f"""
 import sys, time
 from gradient_horizon import experiments
 from gradient_horizon.commands import parser as cli
 measure = experiments.measure
 def slow(config, report, parts):
-    if config.cell == "relu" and "slow" in sys.argv:
+    if config.cell == "relu":
         print("waiting", flush=True)
         time.sleep(100)
     return measure(config, report, parts)
 experiments.measure = slow
-sys.exit(cli.main(["run", "-m", "cell=tanh,relu", "name=stopped", "hidden_size=3", "steps=5", "seeds=2",
-                   "weight_scales=[1.0]", "quick_look=false"]))
+sys.exit(cli.main({STOPPED}))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, tmp_path, number):
+def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, undrawn, tmp_path, number):
     # in the background of a script SIGINT is ignored from the start
     ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-    background = f"; {ignored}" if number == signal.SIGTERM else ""
+    background = ignored if number == signal.SIGTERM else ""
     with subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.argv.append('slow'){background}{STOPPING}"],
+        [sys.executable, "-c", f"{background}{STOPPING}"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -390,7 +393,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, tmp_path,
     before = finished.stat().st_mtime_ns
     assert "1 finished, 1 failed" in here("status", "results/stopped", folder=tmp_path).stdout
 
-    again = within(STOPPING, folder=tmp_path)
+    again = here(*STOPPED, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("results/stopped: 2 jobs, 1 finished already; computing 1 (2 networks)")
     assert finished.stat().st_mtime_ns == before
@@ -443,7 +446,7 @@ def test_ctrl_c_while_rubbish_is_collected_is_honoured_at_the_next_step(tmp_path
     assert not list(tmp_path.rglob("*.html"))
 
 
-def test_the_reference_method_agrees_to_the_last_digits(here, tmp_path):
+def test_the_reference_method_agrees_to_the_last_digits(here, undrawn, tmp_path):
     same = shlex.split(
         "run -m experiment=jacobian cell=tanh weights=np_rnn,unit_normal precision=float64 seeds=[3]"
         " weight_scales=[1.0] hidden_size=3 steps=20 quick_look=false"
@@ -591,6 +594,15 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
+@pytest.fixture(scope="module")
+def old(tmp_path_factory) -> Path:
+    """The folder of a small finished sweep."""
+    folder = tmp_path_factory.mktemp("old")
+    ran = run_here("run", "-m", *SMALL, "name=old", "cell=tanh,relu", folder=folder)
+    assert ran.returncode == 0, ran.stdout
+    return folder
+
+
 def fill(folder: Path) -> None:
     """Leave no room."""
     with (folder / "filling").open("wb", buffering=0) as stream:
@@ -614,12 +626,11 @@ def fill(folder: Path) -> None:
     ],
     ids=["new sweep", "computed again", "figures", "collect"],
 )
-def test_a_full_disk_is_told_in_one_line_and_takes_nothing(arguments, said, small_disk, here):
-    ran = here("run", "-m", *SMALL, "name=old", "cell=tanh,relu", folder=small_disk)
-    assert ran.returncode == 0, ran.stdout
+def test_a_full_disk_is_told_in_one_line_and_takes_nothing(arguments, said, old, small_disk, here):
+    shutil.copytree(old, small_disk, dirs_exist_ok=True)
     before = {name: (small_disk / name).read_bytes() for name in files(small_disk) if name.endswith((".nc", ".json"))}
     fill(small_disk)
-    ran = command(*arguments, folder=small_disk)
+    ran = here(*arguments, folder=small_disk)
     everything = ran.stdout + ran.stderr
     assert ran.returncode in (1, 2), everything
     assert "Traceback" not in everything
@@ -681,7 +692,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     assert "\x1b" not in ran.stdout
 
     # a plan that is none is not replaced, and nothing waits for it
-    ran = command("run", *FIRST, folder=tmp_path)
+    ran = here("run", *FIRST, folder=tmp_path)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "gradient-horizon: results/first/sweep.json is a named pipe; allowed: a file\n"
     (folder / sweep_folders.PLAN).unlink()

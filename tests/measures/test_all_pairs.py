@@ -104,12 +104,15 @@ def diagonal(_, h, x):
     return x * h
 
 
+jitted_all_pairs = jax.jit(log_jacobian_norms_all_pairs, static_argnums=0)
+
+
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", ["hand over", "grow and decay", "die"])
 def test_units_that_grow_and_decay_at_different_times(case, dtype, jitted):
-    measure = jax.jit(log_jacobian_norms_all_pairs, static_argnums=0) if jitted else log_jacobian_norms_all_pairs
-    factors = gates()[case]
+    measure = jitted_all_pairs if jitted else log_jacobian_norms_all_pairs
+    factors = gates()[case][:, [0, 1, -1]]  # the last of two units twice: one size, one program
     for order in (factors, factors[::-1]):
         start = jnp.zeros(order.shape[1], dtype)
         found = np.asarray(measure(diagonal, None, start, jnp.asarray(order, dtype)))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_programs import compiled
 from scipy.special import digamma
 
 from gradient_horizon import make_cell
@@ -26,7 +27,7 @@ def linear(matrix, h, x):
     return (matrix if x is None else x) @ h
 
 
-@partial(jax.jit, static_argnames=("steps", "transient", "count", "every"))
+@partial(compiled, static_argnames=("steps", "transient", "count", "every"))
 def spectrum(matrix, h0, xs=None, **settings):
     """Of h ← W h, or h ← x h, as one compiled program for matrices of one shape."""
     return lyapunov_exponents(linear, matrix, h0, xs, **settings)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from quick_programs import compiled
 
 from gradient_horizon import (
     log_jacobian_norms,
@@ -55,13 +56,15 @@ MEASURES = {
 
 
 def measured(step, params, h0, xs, only=tuple(MEASURES), **settings):
-    """Everything that is asked for of one network."""
+    """Everything that is asked for of one network; what would be measured again if it were suspect is traced too."""
 
-    @jax.jit
-    def all_of_it(params, xs):
-        return {name: MEASURES[name](step, params, h0, xs, **settings) for name in only}
+    def of(name):
+        measure = lambda params, xs: MEASURES[name](step, params, h0, xs, **settings)  # noqa: E731
+        found = compiled(measure)(params, xs)
+        assert jax.eval_shape(jax.jit(measure), params, xs) == jax.eval_shape(lambda: found)
+        return jax.tree.map(np.asarray, found)
 
-    return jax.tree.map(np.asarray, all_of_it(params, xs))
+    return {name: of(name) for name in only}
 
 
 @pytest.fixture(scope="module")

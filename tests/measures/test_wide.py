@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from quick_programs import compiled
 
 import gradient_horizon as gh
 from gradient_horizon import experiments
@@ -33,6 +34,10 @@ POWERS = {
 }
 
 
+# the only measure that is not compiled by itself
+largest_exponent = compiled(largest_lyapunov_exponent, static_argnums=0)
+
+
 def _step(params, h, x):
     """s Q h, whose J = s Q has entries below s."""
     scale, matrix = params
@@ -58,7 +63,7 @@ def _measured(params, h0, count):
         "singular values": (gh.log_singular_values(_step, params, h0, steps=T), T),
         "exponents": (spectra[0].exponents, 1),
         "first exponents": (spectra[1].exponents, 1),
-        "largest exponent": (largest_lyapunov_exponent(_step, params, h0, trajectory)[None], 1),
+        "largest exponent": (largest_exponent(_step, params, h0, trajectory)[None], 1),
         "state gradients": (log_state_gradient_norms(_step, params, h0, trajectory, None, read), T - lags),
     }
     assert float(spectra[0].sum_rule_error) < 1e3 * N * float(jnp.finfo(h0.dtype).eps)
@@ -121,7 +126,7 @@ def _of_a_cell(cell, params, h0):
         "pairs": log_jacobian_norms_all_pairs(cell.step, params, h0, steps=T)[np.tril_indices(T)],
         "singular values": gh.log_singular_values(cell.step, params, h0, steps=T),
         "exponents": gh.lyapunov_exponents(cell.step, params, h0, steps=T).exponents,
-        "largest exponent": largest_lyapunov_exponent(cell.step, params, h0, trajectory),
+        "largest exponent": largest_exponent(cell.step, params, h0, trajectory),
     }
 
 
@@ -142,14 +147,14 @@ def test_tiny_weights_of_cells_are_those_of_float64(name):
 
 def test_a_tanh_network_of_the_smallest_weights_to_fifty_digits():
     """float64, W of 1e-306 and less beside biases that saturate: J_t = diag(1 - tanh²(W h + b)) W."""
-    n, rng = 3, np.random.default_rng(8)
-    cell = gh.make_cell("tanh", n, 0)
-    recurrent, bias = 1e-306 * rng.uniform(0.5, 1, (n, n)) * [[1, -1, 1]], np.array([0.3, 5.0, 9.0])
+    rng = np.random.default_rng(8)
+    cell = gh.make_cell("tanh", N, 0)
+    recurrent, bias = 1e-306 * rng.uniform(0.5, 1, (N, N)) * [[1, -1, 1, -1]], np.array([0.3, 5.0, 9.0, 2.0])
     recurrent[0] *= -1
     with jax.enable_x64(True):
         made = cell.init(jax.random.key(0))
-        params = type(made)(jnp.asarray(recurrent), jnp.zeros((n, 0)), jnp.asarray(bias))
-        h0 = jnp.asarray([0.5, -0.5, 0.25])
+        params = type(made)(jnp.asarray(recurrent), jnp.zeros((N, 0)), jnp.asarray(bias))
+        h0 = jnp.asarray([0.5, -0.5, 0.25, 0.125])
         found = _of_a_cell(cell, params, h0)
     with mpmath.workdps(3000):  # the products are of 1e-1530
         matrix = mpmath.matrix(recurrent.tolist())
@@ -190,22 +195,26 @@ def test_each_step_has_a_size_of_its_own():
         np.testing.assert_allclose(found, np.asarray(ordinary) + shift * np.log(2.0), atol=1e-3)
 
 
+def _exponents(log, matrix):
+    params = jnp.exp(log), matrix
+    spectrum = gh.lyapunov_exponents(_step, params, jnp.zeros(N, jnp.float32), steps=T).exponents
+    return jnp.sum(spectrum), jnp.sum(gh.log_singular_values(_step, params, jnp.zeros(N, jnp.float32), steps=T))
+
+
+_exponents_of_several = jax.jit(jax.vmap(_exponents, in_axes=(None, 0)))
+_slopes_of_exponents = jax.jit(jax.jacfwd(_exponents))
+
+
 @pytest.mark.parametrize("scale", [1e-38, 1e36])
 def test_a_whole_ensemble_and_derivatives(scale):
     matrices = jnp.asarray(np.random.default_rng(3).standard_normal((3, N, N)), jnp.float32)
-
-    def exponents(log, matrix):
-        params = jnp.exp(log), matrix
-        spectrum = gh.lyapunov_exponents(_step, params, jnp.zeros(N, jnp.float32), steps=T).exponents
-        return jnp.sum(spectrum), jnp.sum(gh.log_singular_values(_step, params, jnp.zeros(N, jnp.float32), steps=T))
-
     log = jnp.log(jnp.float32(scale))
-    found = jax.jit(jax.vmap(exponents, in_axes=(None, 0)))(log, matrices)
-    ordinary = jax.jit(jax.vmap(exponents, in_axes=(None, 0)))(jnp.float32(0), matrices)
+    found = _exponents_of_several(log, matrices)
+    ordinary = _exponents_of_several(jnp.float32(0), matrices)
     np.testing.assert_allclose(found[0], ordinary[0] + N * log, rtol=1e-5)
     np.testing.assert_allclose(found[1], ordinary[1] + N * T * log, rtol=1e-5)
     # one more in the log of the scale is one more in each
-    slopes = jax.jacfwd(exponents)(jnp.log(jnp.float32(max(scale, 1e-30))), matrices[0])
+    slopes = _slopes_of_exponents(jnp.log(jnp.float32(max(scale, 1e-30))), matrices[0])
     np.testing.assert_allclose(slopes, (N, N * T), rtol=1e-4)
 
 
@@ -240,7 +249,7 @@ def test_a_parameter_that_is_read_as_zero_makes_every_measure_nan(held):
     assert np.all(np.isnan(gh.lyapunov_exponents(step, params, h0, steps=T).exponents))
     assert np.all(np.isnan(log_jacobian_norms_all_pairs(step, params, h0, steps=T)))
     trajectory = rollout(step, params, h0, steps=T)
-    assert np.isnan(largest_lyapunov_exponent(step, params, h0, trajectory))
+    assert np.isnan(largest_exponent(step, params, h0, trajectory))
     assert np.all(np.isnan(log_state_gradient_norms(step, params, h0, trajectory, None, jnp.ones((T, N), jnp.float32))))
 
 
