@@ -8,9 +8,9 @@ import xarray as xr
 from rich.console import Console
 from table_parts import rows_of
 
+from gradient_horizon.analysis.tables.all_tables import tables
 from gradient_horizon.analysis.tables.exponents import lyapunov_table
 from gradient_horizon.analysis.tables.horizons import horizon_table, recheck_lines
-from gradient_horizon.analysis.tables.sweep import tables
 from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.names import HORIZON_KINDS
 from gradient_horizon.store.datasets import join

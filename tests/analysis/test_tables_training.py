@@ -7,7 +7,7 @@ from training_results import trained
 
 from gradient_horizon.analysis.intervals import share
 from gradient_horizon.analysis.outcomes import horizon_auc
-from gradient_horizon.analysis.tables.sweep import tables
+from gradient_horizon.analysis.tables.all_tables import tables
 from gradient_horizon.analysis.tables.training import prediction_table, solved_table
 from gradient_horizon.store.datasets import join
 

@@ -29,7 +29,7 @@ from gradient_horizon.experiments import grid
 from gradient_horizon.names.rules import SettingError
 from gradient_horizon.settings.identity import cut, networks_of
 from gradient_horizon.settings.validation import checked
-from gradient_horizon.store import datasets, files, job_status, joined_arrays, records, sweep_folders
+from gradient_horizon.store import datasets, files, joined_arrays, records, sweep_folders, sweep_status
 
 # 16 networks fill a chunk, 8 on each of two devices.
 SETTINGS = {"hidden_size": 64, "steps": 10, "seeds": [4, 0, 3, 7, 1], "weight_scales": [1.5, 0.8, 30.0, 1.0, 0.2]}
@@ -132,7 +132,7 @@ def test_a_quick_look_that_cannot_be_drawn_is_reported_and_the_job_is_finished(t
     record = records.read_record(folder)
     assert record is not None
     assert (record.state, record.error, record.picture) == (records.FINISHED, "", "ValueError: no such colour")
-    assert job_status.status_of(folder, 1).why == "no quick look: ValueError: no such colour"
+    assert sweep_status.status_of(folder, 1).why == "no quick look: ValueError: no such colour"
     assert "Traceback" in (folder / "run.log").read_text()
     assert not (folder / "quick_look.png").exists()
     monkeypatch.undo()
@@ -268,7 +268,7 @@ def test_what_stands_where_a_file_belongs_fails_its_job_in_one_line_and_no_other
     assert as_it_was(outside)
     assert os.path.lexists(path)
     if name not in ("status.json", "lock"):
-        told = job_status.status_of(bad.folder, 2)
+        told = sweep_status.status_of(bad.folder, 2)
         assert (told.state, told.why) == (records.FAILED, why)
 
 
@@ -345,7 +345,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
 
     def other():
         machine.be("second", skew)
-        told = job_status.status_of(job.folder, 2)
+        told = sweep_status.status_of(job.folder, 2)
         with claimed(job) as mine:
             seen.append((mine, told.state))
         machine.be("first", 0.0)
@@ -356,7 +356,7 @@ def test_machines_whose_clocks_disagree_do_not_take_each_other_for_dead(skew, tm
     assert seen == [(False, records.RUNNING)]
     machine.be("second", skew)
     assert job.is_finished()
-    told = job_status.status_of(job.folder, 2)
+    told = sweep_status.status_of(job.folder, 2)
     assert (told.state, told.host) == (records.FINISHED, "first")
 
 
@@ -546,7 +546,7 @@ def test_commands_at_once_keep_all_jobs_and_compute_none_twice(kind, tmp_path):
     folder = tmp_path / "both"
     names = {f"steps={steps}" for steps in range(2, 52)}
     assert set(sweep_folders.read_plan(folder)) == names
-    assert {job.job for job in job_status.statuses(folder) if job.state == records.FINISHED} == names
+    assert {job.job for job in sweep_status.statuses(folder) if job.state == records.FINISHED} == names
     measured = [line.split()[0] for line in (tmp_path / "measured").read_text().splitlines()]
     assert sorted(map(int, measured)) == list(range(2, 52))
     assert not [path for path in folder.rglob(".*") if path.name != sweep_folders.PLAN_LOCK]

@@ -19,7 +19,7 @@ import gradient_horizon as gh
 from gradient_horizon.commands import jobs, launch, sweep
 from gradient_horizon.ensembles import devices as runtime
 from gradient_horizon.settings import launchers
-from gradient_horizon.store import files, job_status, records, sweep_folders
+from gradient_horizon.store import files, records, sweep_folders, sweep_status
 
 ROOT = Path(__file__).parents[2]
 SWEEP = shlex.split(
@@ -130,8 +130,8 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
         text=True,
     ) as process:
         try:
-            wait_until(lambda: job_status.counts(job_status.statuses(folder)) == {"running": 2})
-            preempted, killed = job_status.statuses(folder)
+            wait_until(lambda: sweep_status.counts(sweep_status.statuses(folder)) == {"running": 2})
+            preempted, killed = sweep_status.statuses(folder)
             assert (preempted.job, killed.job) == ("recheck=true", "recheck=false")
             assert killed.process is not None
             os.kill(killed.process, signal.SIGKILL)

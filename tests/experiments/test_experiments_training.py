@@ -12,7 +12,7 @@ from table_parts import rows_of
 from gradient_horizon import experiments
 from gradient_horizon.analysis.outcomes import final_error
 from gradient_horizon.analysis.tables.training import solved_table
-from gradient_horizon.experiments import trainer, training
+from gradient_horizon.experiments import training, training_stage
 from gradient_horizon.names.rules import SettingError
 from gradient_horizon.settings.identity import networks_of
 from gradient_horizon.settings.validation import checked
@@ -90,7 +90,7 @@ def test_without_a_rule_one_threshold_stands_for_all(dataset):
 def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
     first = Checkpoints(tmp_path, "same", budget=2**33, seconds=0.0)
     calls = []
-    train = trainer.Trainer.__call__
+    train = training_stage.Trainer.__call__
 
     def once(self, networks, data):
         if calls:
@@ -98,7 +98,7 @@ def test_what_parts_hold_is_not_trained_again(dataset, tmp_path, monkeypatch):
         calls.append(1)
         return train(self, networks, data)
 
-    monkeypatch.setattr(trainer.Trainer, "__call__", once)
+    monkeypatch.setattr(training_stage.Trainer, "__call__", once)
     with pytest.raises(KeyboardInterrupt):
         trained(first)
     monkeypatch.undo()
@@ -125,9 +125,9 @@ def computed(monkeypatch):
         return counting
 
     monkeypatch.setattr(learning, "make_update", counted)
-    trainer.program.cache_clear()  # programs compiled before hear nothing
+    training_stage.program.cache_clear()  # programs compiled before hear nothing
     yield heard
-    trainer.program.cache_clear()
+    training_stage.program.cache_clear()
 
 
 def test_a_network_that_is_solved_before_its_first_update_makes_none(computed):
@@ -190,7 +190,7 @@ def test_networks_of_one_block_stop_each_at_its_own_record(fates, computed):
 
 def test_training_until_solved_goes_on_from_its_last_checkpoint(fates, tmp_path, monkeypatch):
     settings = {**FATES, "solved_below": 0.7, "until_solved": True}
-    monkeypatch.setattr(trainer.Trainer, "memory", lambda *_: 0)
+    monkeypatch.setattr(training_stage.Trainer, "memory", lambda *_: 0)
     for stop in (1, 2, 5, 9):  # whether nothing or something of a chunk is solved, in the second one too
 
         class StoppedError(Exception):
@@ -306,15 +306,15 @@ def test_unfinished_training_goes_on_from_its_last_checkpoint(dataset, tmp_path,
     with pytest.raises(StoppedError):
         trained(Checkpoints(tmp_path, "these settings", seconds=0), stop)
     advanced = []
-    program = trainer.program
+    program = training_stage.program
 
     def counted(function, *arguments):
-        if function is trainer._advance:
+        if function is training_stage._advance:
             advanced.append(function)
         return program(function, *arguments)
 
-    monkeypatch.setattr(trainer, "program", counted)
-    monkeypatch.setattr(trainer.Trainer, "memory", lambda *_: 0)
+    monkeypatch.setattr(training_stage, "program", counted)
+    monkeypatch.setattr(training_stage.Trainer, "memory", lambda *_: 0)
     heard.clear()
     resumed = trained(Checkpoints(tmp_path, "these settings", seconds=0), heard.append)
     assert len(advanced) == 2 + 3  # the first record of the second chunk was kept

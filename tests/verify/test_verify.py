@@ -21,7 +21,7 @@ from gradient_horizon.measures import trajectory as trajectories
 from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.numerics import lapack, lu, sums, underflow
 from gradient_horizon.numerics.derivatives import jvp_columns, vjp_rows
-from gradient_horizon.theory import fixed_point, moments
+from gradient_horizon.theory import mean_field_theory, moments
 from gradient_horizon.verify import SECTIONS, floating_point, long_products, mean_field, random_matrices, report, verify
 from gradient_horizon.verify.comparison import Comparison, extrapolated, product_rounding, worst
 
@@ -167,7 +167,7 @@ def test_a_spectrum_without_its_tail_is_caught(sabotage):
         q, r = lapack.qr(columns.T)
         return lu.LU(q.T, jnp.diagonal(r), jnp.arange(len(columns), dtype=jnp.int32))
 
-    laws = sabotage([floating_point.lost_tail], lu, "lu", unsorted_qr)
+    laws = sabotage([identities.sum_rule], lu, "lu", unsorted_qr)
     assert named(laws, "sum rule in float32")
 
 
@@ -197,7 +197,7 @@ def test_gauss_and_hermites_nodes_are_caught(sabotage):
         lambda q: float(weights @ np.tanh(np.sqrt(q) * nodes) ** 2),
         lambda q: float(weights @ np.cosh(np.clip(np.sqrt(q) * nodes, -150, 150)) ** -4.0),
     )
-    assert len(named(sabotage([mean_field.averages], fixed_point.BOUNDED, "tanh", broken), "tanh, g =")) == 2
+    assert len(named(sabotage([mean_field.averages], mean_field_theory.BOUNDED, "tanh", broken), "tanh, g =")) == 2
 
 
 @pytest.mark.slow

@@ -47,14 +47,14 @@ class Law:
 
     def edge(self) -> float:
         """Return the weight scale at which χ is 1."""
-        from gradient_horizon.theory.fixed_point import critical_line
+        from gradient_horizon.theory.mean_field_theory import critical_line
 
         return critical_line(self.activation, self.bias_scale, self.input_variance) / self.gain
 
 
 @lru_cache(maxsize=4096)
 def _log_growth(activation: str, weight_scale: float, bias_scale: float, input_variance: float) -> float:
-    from gradient_horizon.theory.fixed_point import mean_field
+    from gradient_horizon.theory.mean_field_theory import mean_field
 
     return mean_field(activation, weight_scale, bias_scale, input_variance).log_growth
 
@@ -106,7 +106,7 @@ def exponents_at_rest(
         return log_moduli
     if settings.get("cell") not in _ODD or settings.get("inputs") != "none" or settings.get("bias_scale") != 0:
         return None
-    from gradient_horizon.theory.fixed_point import critical_line
+    from gradient_horizon.theory.mean_field_theory import critical_line
 
     exponents = log_moduli - np.log(critical_line(settings["cell"]))  # the edge is 1/φ′(0)
     return np.where(exponents[..., :1] < 0, exponents, np.nan)

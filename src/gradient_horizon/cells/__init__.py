@@ -1,4 +1,4 @@
-"""Recurrent cells as one-step maps: activations, weight ensembles, and vanilla, GRU and LSTM cells."""
+"""Recurrent cells as one-step maps, one family per file, with their activations and ensembles of weights."""
 
 import lazy_loader
 

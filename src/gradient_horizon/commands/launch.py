@@ -28,11 +28,11 @@ from gradient_horizon.commands import interrupts, jobs, sweep
 from gradient_horizon.commands.sweep import Outcome, Sweep
 from gradient_horizon.ensembles import devices, process
 from gradient_horizon.settings import compose, launchers
-from gradient_horizon.store import files, job_status, records, sweep_folders
+from gradient_horizon.store import files, records, sweep_folders, sweep_status
 
 SECONDS, PATIENCE = 2.0, 300.0  # between two looks at the records; allowed for the restart of a lost job
 _log = logging.getLogger(__name__)
-Show = Callable[[list[job_status.JobStatus]], None]
+Show = Callable[[list[sweep_status.JobStatus]], None]
 
 
 class _LostError(Exception):
@@ -108,7 +108,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, show: Show, o
     while (outcome := _outcome(todo, error)).elsewhere:
         interrupts.check()
         time.sleep(SECONDS)
-        show([job_status.status_of(job.folder, job.networks) for job in todo])
+        show([sweep_status.status_of(job.folder, job.networks) for job in todo])
     return outcome
 
 
@@ -121,7 +121,7 @@ def _following(todo: Sequence[jobs.Job], show: Show) -> Iterator[None]:
     ended, gave_up = threading.Event(), threading.Event()
 
     def look() -> set[str]:
-        statuses = [job_status.status_of(job.folder, job.networks) for job in todo]
+        statuses = [sweep_status.status_of(job.folder, job.networks) for job in todo]
         show(statuses)
         return {job.state for job in statuses}
 
@@ -182,7 +182,7 @@ def _launcher(settings: dict[str, Any], folder: Path, task: Callable[[DictConfig
 def _outcome(todo: Sequence[jobs.Job], error: str) -> Outcome:
     outcome = Outcome([], [])
     for job in todo:
-        status = job_status.status_of(job.folder, job.networks)
+        status = sweep_status.status_of(job.folder, job.networks)
         if status.state == records.RUNNING:
             outcome.elsewhere.append(job)
         elif status.state != records.FINISHED:

@@ -229,14 +229,14 @@ def _conclude(screen: "Console", folder: Path, *, redraw: bool) -> int:
 
 def _left_out_lines(dataset: "xr.Dataset", folder: Path) -> list[str]:
     """Return lines on the jobs that the table and the figures leave out: their states, and how to include them."""
-    from gradient_horizon.store import job_status, records
+    from gradient_horizon.store import records, sweep_status
 
     missing = {*json.loads(dataset.attrs["missing_jobs"])}
     if not missing:
         return []
-    count = len(job_status.statuses(folder))
-    jobs = job_status.left_out(folder, missing)
-    states = [f"{number} {state}" for state, number in job_status.counts(jobs).items() if state != records.FINISHED]
+    count = len(sweep_status.statuses(folder))
+    jobs = sweep_status.left_out(folder, missing)
+    states = [f"{number} {state}" for state, number in sweep_status.counts(jobs).items() if state != records.FINISHED]
     if later := sum(job.state == records.FINISHED for job in jobs):
         states.append(f"{later} finished since")
     running = [job for job in jobs if job.state == records.RUNNING]

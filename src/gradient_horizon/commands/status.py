@@ -20,13 +20,13 @@ def _sweep_folder(path: Path) -> Path:
 
 def status(options: argparse.Namespace) -> int:
     """Show the state of each job of a sweep, wherever it runs."""
-    from gradient_horizon.store import job_status, records, sweep_folders
+    from gradient_horizon.store import records, sweep_folders, sweep_status
 
     with records.remembering():
         folder = _sweep_folder(options.folder)
-        jobs = job_status.statuses(folder, look=True)
+        jobs = sweep_status.statuses(folder, look=True)
         ignored = sweep_folders.contents(folder)[1]
-    counts, left = job_status.counts(jobs), job_status.seconds_left(jobs)
+    counts, left = sweep_status.counts(jobs), sweep_status.seconds_left(jobs)
     if options.json:
         rows = [dataclasses.asdict(job) for job in jobs]
         answer = {"sweep": str(folder), "counts": counts, "seconds_left": left, "jobs": rows, "ignored": ignored}
@@ -51,13 +51,13 @@ def status(options: argparse.Namespace) -> int:
 def collect(options: argparse.Namespace) -> int:
     """Join the finished jobs into one file, and list the missing ones."""
     folder = _sweep_folder(options.folder)  # before the slow imports
-    from gradient_horizon.store import datasets, job_status, records, sweep_folders
+    from gradient_horizon.store import datasets, records, sweep_folders, sweep_status
 
     output = check_output(options.output or folder / "collected.nc")
     with records.remembering(), without_warnings():  # missing jobs are listed below
         dataset = datasets.load(folder)
         missing = {*json.loads(dataset.attrs["missing_jobs"])}
-        left_out = job_status.left_out(folder, missing)
+        left_out = sweep_status.left_out(folder, missing)
         ignored = sweep_folders.contents(folder)[1]
     try:
         if output.parent.resolve() == folder.resolve():

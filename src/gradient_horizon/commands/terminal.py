@@ -13,8 +13,8 @@ from rich.text import Text
 from gradient_horizon.commands.jobs import Job
 from gradient_horizon.commands.progress import ProgressMeter
 from gradient_horizon.store.files import harmless
-from gradient_horizon.store.job_status import JobStatus
 from gradient_horizon.store.records import FAILED, FINISHED, MISSING, RUNNING
+from gradient_horizon.store.sweep_status import JobStatus
 
 Watch = Callable[[Job], Callable[[float], None]]
 _COLUMNS = (

@@ -1,4 +1,4 @@
-"""Running thousands of networks on one machine: devices, blocks of networks, and vmap with the batch axis last."""
+"""Thousands of networks on one machine: devices, blocks that are compiled together, vmap with the batch axis last."""
 
 import lazy_loader
 

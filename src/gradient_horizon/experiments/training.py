@@ -11,7 +11,7 @@ from gradient_horizon import names
 from gradient_horizon.ensembles.block_size import training_block
 from gradient_horizon.experiments.grid import NetworkGrid, program
 from gradient_horizon.experiments.networks import cell_of
-from gradient_horizon.experiments.trainer import Constants, Trainer, count_zeros, part_spec
+from gradient_horizon.experiments.training_stage import Constants, Trainer, count_zeros, part_spec
 from gradient_horizon.names import declare, rules
 from gradient_horizon.settings.schema import Config
 from gradient_horizon.store.checkpoints import Checkpoints

@@ -1,4 +1,4 @@
-"""The names that settings accept, the rules for values, and how a file declares what it adds; imports no JAX."""
+"""The names that settings accept, the kinds of rules for values, and how one file declares what it adds; no JAX."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How one file adds a cell, an ensemble of weights, a task, a clip rule or an experiment: it declares it in `DECLARES`.
+"""How one file adds a cell, an ensemble of weights, a task, a clip rule, an experiment or a paper figure: `DECLARES`.
 
     DECLARES = declare.Cell(
         "lstm",

@@ -1,1 +1,1 @@
-"""The settings of a job: their schema and rules, presets, and launchers."""
+"""The settings of a job: each with its default and rule; validation and its messages; presets and launchers."""

@@ -1,1 +1,1 @@
-"""The files of a sweep: datasets, job records, checkpoints, checksums and locks."""
+"""The files of a sweep: datasets, job records and their heartbeat, progress, checkpoints, checksums and locks."""

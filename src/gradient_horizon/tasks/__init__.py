@@ -1,4 +1,4 @@
-"""Tasks to train networks on, and input sequences that drive them: one task per file, and the limits of each."""
+"""Tasks to train networks on, one per file, with their loss and error, and input sequences that drive networks."""
 
 import lazy_loader
 

@@ -6,8 +6,8 @@ __all__ = [
     "make_task",
 ]
 
+from .loss import error_of as error_of
+from .loss import loss_of as loss_of
 from .make import make_task as make_task
-from .score import error_of as error_of
-from .score import loss_of as loss_of
 from .task import Sample as Sample
 from .task import Task as Task

@@ -20,10 +20,10 @@ __all__ = [
 
 from .bounds import PascanuBounds as PascanuBounds
 from .bounds import pascanu_bounds as pascanu_bounds
-from .fixed_point import MeanField as MeanField
-from .fixed_point import critical_line as critical_line
-from .fixed_point import mean_field as mean_field
-from .fixed_point import mean_field_horizon as mean_field_horizon
+from .mean_field_theory import MeanField as MeanField
+from .mean_field_theory import critical_line as critical_line
+from .mean_field_theory import mean_field as mean_field
+from .mean_field_theory import mean_field_horizon as mean_field_horizon
 from .one_unit import lstm_forget_log_norm as lstm_forget_log_norm
 from .one_unit import one_unit_critical_log_norm as one_unit_critical_log_norm
 from .one_unit import one_unit_log_growth as one_unit_log_growth

@@ -13,7 +13,7 @@ from gradient_horizon.cells.cell import TrainableCell
 from gradient_horizon.cells.vanilla import affine
 from gradient_horizon.numerics.arrays import PyTree, RandomKey, Scalar
 from gradient_horizon.numerics.keys import named_key, normal, sized_key
-from gradient_horizon.tasks.score import error_of, loss_of
+from gradient_horizon.tasks.loss import error_of, loss_of
 from gradient_horizon.tasks.task import Sample
 from gradient_horizon.training.bptt import no_perturbations, states_by_step, states_with_bptt
 from gradient_horizon.training.omega import omega_gradient

@@ -17,7 +17,7 @@ from gradient_horizon.measures.trajectory import rollout, system_of
 from gradient_horizon.numerics import lapack
 from gradient_horizon.numerics.arrays import PyTree, Scalar
 from gradient_horizon.numerics.keys import named_key, sized_key
-from gradient_horizon.tasks.score import loss_of
+from gradient_horizon.tasks.loss import loss_of
 from gradient_horizon.tasks.task import Sample
 from gradient_horizon.training.bptt import preactivations
 from gradient_horizon.training.learner import Learner

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +11,10 @@ import numpy as np
 from gradient_horizon import experiments, names
 from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.cells.cell import make_cell
-from gradient_horizon.cells.vanilla import VanillaParams, plain_cell
+from gradient_horizon.cells.vanilla import VanillaParams
 from gradient_horizon.experiments.notes import notes_matrix
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import lyapunov_exponents
-from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.settings import validation
 from gradient_horizon.training.clipping import clip_gradients, global_norm
 from gradient_horizon.verify import plots
@@ -237,43 +235,6 @@ def dying_state(full: bool) -> Iterator[Item]:
         " while h_t falls far below the smallest float32",
         "Euler: homogeneous of degree 1", expected, log_norm.sel(weight_scale=g), 8 * EPS64 * np.abs(expected),
         "scaling by powers of two is exact; only the logs round, by eps in float64",
-    )  # fmt: skip
-
-
-def lost_tail(full: bool) -> Iterator[Item]:
-    """The sum of all exponents, which is wrong for a spectrum that has lost its tail."""
-    n, steps = (128, 2000) if full else (48, 1000)
-    gains = np.array([0.8, 1.5, 3.0, 6.0])
-    cell = plain_cell("tanh", n, 0)
-    largest, error = [], []
-    for dtype, eps in (("float32", EPS32), ("float64", EPS64)):
-        unit = gaussian(np.random.default_rng(1), n, dtype=dtype)
-        h = jnp.asarray(np.random.default_rng(2).standard_normal(n), dtype)
-
-        def measure(g, unit, h, cell=cell):
-            params = replace(unit, recurrent=g * unit.recurrent)
-            spectrum = lyapunov_exponents(cell.step, params, h, steps=steps, log_det=cell.log_abs_det)
-            states = rollout(cell.step, params, h, steps=steps).states
-            return spectrum, jax.vmap(partial(cell.preactivation, params))(states[:-1])
-
-        spectrum, a = jax.jit(jax.vmap(measure, (0, None, None)))(gains.astype(dtype), unit, h)
-        w, a = np.asarray(unit.recurrent, np.float64), np.asarray(a, np.float64)
-        slopes = np.mean(2 * (math.log(2) - np.logaddexp(a, -a)), axis=(1, 2))
-        yield worst(
-            f"sum rule in {dtype}: Σ_i λ_i / N = mean log|det J_t| / N, tanh, N = {n}, g = 0.8, 1.5, 3, 6",
-            "log|det J_t| = log|det W| + Σ_i log φ′(a_i)",
-            np.linalg.slogdet(w)[1] / n + np.log(gains) + slopes,
-            np.mean(np.asarray(spectrum.exponents, np.float64), axis=1), eps * float(np.linalg.cond(w)),
-            "backward error of an elimination: n eps κ(W) a step, over n units (Higham 2002, section 9.3)",
-        )  # fmt: skip
-        chaotic = list(gains).index(3.0)
-        largest.append(float(spectrum.exponents[chaotic, 0]))
-        error.append(float(spectrum.standard_error[chaotic, 0]))
-    yield Comparison(
-        f"chaos separates float32 and float64 trajectories, but their largest exponents agree: T = {steps}",
-        "Oseledets 1968: one exponent for almost every trajectory", largest[1], largest[0], 6.5 * math.hypot(*error),
-        "6.5 standard errors, each from 10 groups of steps: Student's t with 9 degrees of freedom exceeds it once in"
-        " 10⁴",
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from gradient_horizon.cells.vanilla import VanillaParams
 from gradient_horizon.ensembles.blocks import map_networks
 from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.settings import validation
-from gradient_horizon.theory.fixed_point import critical_line, mean_field
+from gradient_horizon.theory.mean_field_theory import critical_line, mean_field
 from gradient_horizon.verify import plots
 from gradient_horizon.verify.comparison import Comparison, Item, Plot, extrapolated, worst
 from gradient_horizon.verify.random_matrices import GAUSSIAN, ORIGIN

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarForm
 
 from gradient_horizon.figures import activations
 from gradient_horizon.figures.kit import style
-from gradient_horizon.theory.fixed_point import mean_field
+from gradient_horizon.theory.mean_field_theory import mean_field
 from gradient_horizon.theory.random_matrices import gaussian_power_norms
 
 _MEASURED: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3}

@@ -19,7 +19,7 @@ from gradient_horizon.measures.jacobian_norms import log_jacobian_norms
 from gradient_horizon.measures.lyapunov import lyapunov_exponents
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.settings import validation
-from gradient_horizon.theory.fixed_point import mean_field_horizon
+from gradient_horizon.theory.mean_field_theory import mean_field_horizon
 from gradient_horizon.theory.random_matrices import (
     gaussian_log_growth_variance,
     gaussian_lyapunov_exponents,

@@ -26,7 +26,6 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         floating_point.one_bad_network,
         floating_point.dying_state,
         floating_point.clip_rules,
-        floating_point.lost_tail,
         long_products.small_singular_values,
         long_products.products_that_hand_over,
         long_products.exact_zeros,
@@ -37,6 +36,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         identities.oracle,
         identities.products,
         identities.homogeneity,
+        identities.sum_rule,
     ),
     "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
     "Random matrices": (

@@ -8,10 +8,10 @@ __all__ = [
     "tables",
 ]
 
+from .all_tables import tables as tables
 from .exponents import lyapunov_table as lyapunov_table
 from .horizons import horizon_table as horizon_table
 from .horizons import recheck_lines as recheck_lines
 from .meaning import meaning_lines as meaning_lines
-from .sweep import tables as tables
 from .training import prediction_table as prediction_table
 from .training import solved_table as solved_table

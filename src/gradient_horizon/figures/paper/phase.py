@@ -20,7 +20,7 @@ from gradient_horizon.measures.horizon import neutral_scale
 from gradient_horizon.names import declare
 from gradient_horizon.store.joining import settings_of
 from gradient_horizon.store.records import ResultError
-from gradient_horizon.theory.fixed_point import critical_line
+from gradient_horizon.theory.mean_field_theory import critical_line
 
 DECLARES = declare.PaperFigure(
     "phase",

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from gradient_horizon.commands import progress, terminal
-from gradient_horizon.store import job_status, records, sweep_folders
-from gradient_horizon.store.job_status import JobStatus
+from gradient_horizon.store import records, sweep_folders, sweep_status
 from gradient_horizon.store.records import FAILED, FINISHED, LOST, MISSING, RUNNING, JobRecord
+from gradient_horizon.store.sweep_status import JobStatus
 
 FULL = JobRecord(FINISHED, "", {}, {})
 
@@ -41,7 +41,7 @@ def sweep(tmp_path) -> Path:
 
 
 def test_every_state_is_told(sweep):
-    jobs = {job.job: job for job in job_status.statuses(sweep)}
+    jobs = {job.job: job for job in sweep_status.statuses(sweep)}
     assert [(name, job.state) for name, job in jobs.items()] == [
         (state, state) for state in (FINISHED, RUNNING, FAILED, LOST, MISSING)
     ]
@@ -51,11 +51,11 @@ def test_every_state_is_told(sweep):
     assert jobs[RUNNING].left == 100.0
     assert jobs[FAILED].why == "ValueError: [bold]why[/bold]"
     assert jobs[LOST].why.startswith("no sign of process ")
-    assert job_status.counts(list(jobs.values())) == dict.fromkeys((FINISHED, RUNNING, FAILED, LOST, MISSING), 1)
+    assert sweep_status.counts(list(jobs.values())) == dict.fromkeys((FINISHED, RUNNING, FAILED, LOST, MISSING), 1)
 
 
 def test_a_record_that_cannot_be_read_takes_nothing_from_the_others(sweep):
-    expected = {job.job: job for job in job_status.statuses(sweep, look=True)}
+    expected = {job.job: job for job in sweep_status.statuses(sweep, look=True)}
     kinds = {
         "pipe": os.mkfifo,
         "folder": Path.mkdir,
@@ -66,7 +66,7 @@ def test_a_record_that_cannot_be_read_takes_nothing_from_the_others(sweep):
         (sweep / name).mkdir()
         put(sweep / name / records.RECORD)
     sweep_folders.write_plan(sweep, dict.fromkeys(kinds, 7))
-    found = {job.job: job for job in job_status.statuses(sweep, look=True)}
+    found = {job.job: job for job in sweep_status.statuses(sweep, look=True)}
     for name in expected:
         assert replace(found[name], seconds=None, why="") == replace(expected[name], seconds=None, why="")
     assert {name: (found[name].state, found[name].networks) for name in kinds} == {
@@ -84,29 +84,29 @@ def test_the_seconds_of_a_running_job_are_by_its_own_clock(sweep):
     then = time.time() - 30
     records.write_record(sweep / RUNNING, JobRecord(RUNNING, "", {}, {}, began=5000.0, changed=5040.0, networks=100))
     os.utime(sweep / RUNNING / records.RECORD, (then, then))
-    found = job_status.status_of(sweep / RUNNING, 100)
+    found = sweep_status.status_of(sweep / RUNNING, 100)
     assert found.state == RUNNING
     assert found.seconds == pytest.approx(40 + 30, abs=3)
 
 
 def test_what_is_left_is_what_runs_and_what_waits_for_it(sweep):
-    jobs = job_status.statuses(sweep)
+    jobs = sweep_status.statuses(sweep)
     # at 2 s a network: 100 s of the running job, and three jobs that have to be done after it
-    assert job_status.seconds_left(jobs) == pytest.approx(100 + 3 * 200, rel=0.02)
-    assert job_status.seconds_left([job for job in jobs if job.state != RUNNING]) is None
-    assert job_status.seconds_left([JobStatus("a", RUNNING, 10, 0)]) is None
+    assert sweep_status.seconds_left(jobs) == pytest.approx(100 + 3 * 200, rel=0.02)
+    assert sweep_status.seconds_left([job for job in jobs if job.state != RUNNING]) is None
+    assert sweep_status.seconds_left([JobStatus("a", RUNNING, 10, 0)]) is None
     two = [
         JobStatus("a", RUNNING, 10, 5, 10.0, 10.0),
         JobStatus("b", RUNNING, 10, 1, 2.0),
         JobStatus("c", MISSING, 10, 0),
     ]
-    assert job_status.seconds_left(two) == pytest.approx((10 + 9 * 2 + 20) / 2)
+    assert sweep_status.seconds_left(two) == pytest.approx((10 + 9 * 2 + 20) / 2)
 
 
 def test_the_table_shows_what_records_hold_as_it_is(sweep):
     screen = terminal.console()
     with screen.capture() as said:
-        screen.print(terminal.status_table("title", job_status.statuses(sweep)))
+        screen.print(terminal.status_table("title", sweep_status.statuses(sweep)))
     lines = said.get().splitlines()
     assert any("failed" in line and "[bold]why[/bold]" in line and "3 of 100" in line for line in lines)
     assert any("running" in line and "100 s" not in line and "2 min" in line for line in lines)
@@ -115,7 +115,7 @@ def test_the_table_shows_what_records_hold_as_it_is(sweep):
 def test_a_narrow_terminal_shows_all_of_it(sweep):
     screen = terminal.console()
     with screen.capture() as said:
-        screen.print(terminal.status_table("title", job_status.statuses(sweep), 40))
+        screen.print(terminal.status_table("title", sweep_status.statuses(sweep), 40))
     lines = said.get().splitlines()
     assert max(map(len, lines)) <= 40
     text = "".join(line[1:].partition("│")[0].replace(" ", "") for line in lines)
@@ -130,10 +130,10 @@ def test_a_result_that_was_altered_is_damaged(sweep):
     record = records.read_record(sweep / FINISHED)
     assert record is not None
     records.write_record(sweep / FINISHED, replace(record, checksum=records.file_checksum(result)))
-    assert records.DAMAGED not in [job.state for job in job_status.statuses(sweep, look=True)]
+    assert records.DAMAGED not in [job.state for job in sweep_status.statuses(sweep, look=True)]
     result.write_bytes(b"as it is")
-    jobs = job_status.statuses(sweep, look=True)
-    assert job_status.counts(jobs)[records.DAMAGED] == 1
+    jobs = sweep_status.statuses(sweep, look=True)
+    assert sweep_status.counts(jobs)[records.DAMAGED] == 1
     assert [job.why for job in jobs if job.state == records.DAMAGED] == [
         "result.nc is not what was written; run computes it again"
     ]
