@@ -22,7 +22,16 @@ from gradient_horizon.measures.trajectory import Trajectory, rollout
 from gradient_horizon.numerics import lapack, lu, sums, underflow
 from gradient_horizon.numerics.derivatives import jvp_columns, vjp_rows
 from gradient_horizon.theory import mean_field_theory, moments
-from gradient_horizon.verify import SECTIONS, floating_point, long_products, mean_field, random_matrices, report, verify
+from gradient_horizon.verify import (
+    SECTIONS,
+    floating_point,
+    identities,
+    long_products,
+    mean_field,
+    random_matrices,
+    report,
+    verify,
+)
 from gradient_horizon.verify.comparison import Comparison, extrapolated, product_rounding, worst
 
 
