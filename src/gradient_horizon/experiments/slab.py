@@ -1,4 +1,7 @@
-"""Slabs, the networks of a job that are held in memory at once: how a job is cut into them, and how one is measured."""
+"""Slabs, the networks of a job that are held in memory at once: how a job is cut into them, and how one is measured.
+
+How many networks fit is decided by `grid.NetworkGrid.slab_size`.
+"""
 
 from collections.abc import Callable
 
