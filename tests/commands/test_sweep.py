@@ -528,7 +528,7 @@ def test_the_plan_is_written_before_anything_is_computed():
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     found = plan(["name=a"])
     (tmp_path / "results").touch()
-    with pytest.raises(SettingError, match=r"output: 'results/a' .* a folder that can be written"):
+    with pytest.raises(SettingError, match=r"output: 'results/a' .* a writable folder"):
         sweep.prepare_folder(found)
     (tmp_path / "results").unlink()
 

@@ -408,7 +408,7 @@ def test_thresholds_may_differ_from_network_to_network():
         ({"rule": "clip"}, "rule: 'clip' is unknown; allowed: none, book"),
         ({"rule": "adaptive"}, "params: None; rule='adaptive' needs the parameters"),
         ({"rule": "pascanu"}, "params: None; rule='pascanu' needs the parameters"),
-        ({"rule": "pascanu", "params": True}, "recurrent: None; rule='pascanu' allows: the end of one of b, w"),
+        ({"rule": "pascanu", "params": True}, "recurrent: None; allowed with rule='pascanu': the end of one of b, w"),
         ({"rule": "pascanu", "params": True, "recurrent": "v"}, "recurrent: 'v'; rule='pascanu' allows"),
     ],
 )

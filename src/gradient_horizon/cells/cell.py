@@ -132,7 +132,7 @@ def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any)
     of_cells = {key: own for cell in declare.declared(declare.Cell).values() for key, own in cell.settings.items()}
     for key, value in settings.items():
         if key not in of_cells:
-            raise ValueError(f"{key}: {value!r} is no setting of a cell; allowed: {', '.join(of_cells)}")
+            raise ValueError(f"{key}: {value!r} is not a setting of a cell; allowed: {', '.join(of_cells)}")
         if not isinstance(value, Tracer) and not of_cells[key].rule.accepts(_number(value)):
             raise ValueError(f"{key}: {value}; allowed: {of_cells[key].rule.allowed}")
     cell = declare.declared(declare.Cell)[name]

@@ -37,7 +37,7 @@ class TakenError(Exception):
     def __init__(self, folder: Path):
         other = records.readable_record(folder)
         by = f"process {other.process} on {other.host}" if other else "another version of gradient-horizon"
-        super().__init__(f"{folder}: {by} has taken the job over; this one leaves it")
+        super().__init__(f"{folder}: {by} has taken over the job; this process leaves it alone")
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,9 @@ def read_job(folder: Path, keys: Sequence[str]) -> Job:
     except OSError as error:
         raise records.ResultError(str(error)) from None
     except (ValueError, RecursionError):
-        raise records.ResultError(f"{path}: no settings that can be read; allowed: what run writes there") from None
+        raise records.ResultError(
+            f"{path}: not a readable list of settings; allowed: the file that run writes"
+        ) from None
     settings = checked(values)
     return Job(folder, settings, {key: getattr(settings, key) for key in keys})
 

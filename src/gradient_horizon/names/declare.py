@@ -265,7 +265,7 @@ def _module_of(path: Path) -> str:
 def _check_is_new(one: Declaration, others: Mapping[str, Declaration]) -> None:
     """Raise `ValueError` for a declaration of an installed package that cannot be used."""
     if one.name in others:
-        raise ValueError(f"{one.setting}={one.name} is declared by {others[one.name].module} already")
+        raise ValueError(f"{one.setting}={one.name} is already declared by {others[one.name].module}")
     if isinstance(one, Experiment) and not one.draw:
         raise ValueError("draw: an experiment needs a function that draws its result")
     if not one.name.isidentifier():

@@ -226,7 +226,7 @@ def _is_missing(text: str) -> bool:
 NAME = Rule(f"a folder's name of at most {LONGEST_NAME} bytes, without slashes, or null", _is_name)
 # Without line breaks, since the folder's name enters a scheduler's script.
 FOLDER = Rule(
-    "a folder that can be written, of printable characters, and no number",
+    "a writable folder, named in printable characters and not a number",
     lambda value: (
         isinstance(value, str)
         and value.isprintable()

@@ -182,7 +182,7 @@ def check_name(name: Any) -> None:
     launcher = NAMES[name]
     if importlib.util.find_spec("hydra_plugins") is None or not _is_installed(launcher):
         raise SettingError(
-            "hydra/launcher", name, f"what is installed (pip install gradient-horizon[{launcher.extra}])"
+            "hydra/launcher", name, f"a launcher that is installed (pip install gradient-horizon[{launcher.extra}])"
         )
 
 

@@ -58,7 +58,7 @@ def _words(flags: xr.Variable) -> xr.Variable:
     if values.dtype.kind not in "iu":
         if set(np.unique(values).tolist()) <= {*names.HORIZON_KINDS, ""}:
             return flags
-        raise ResultError(f"{_KIND}: other words than {', '.join(names.HORIZON_KINDS)}")
+        raise ResultError(f"{_KIND}: words other than {', '.join(names.HORIZON_KINDS)}")
     meanings = flags.attrs.get("flag_meanings")
     if meanings != " ".join(names.HORIZON_KINDS):
         raise ResultError(f"{_KIND}: its flags mean {meanings!r}; allowed: {' '.join(names.HORIZON_KINDS)!r}")
@@ -122,7 +122,7 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
     room = shutil.disk_usage(path.parent).free
     if room < 1.01 * dataset.nbytes:
         raise OSError(
-            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes, {room} are free", str(path)
+            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes ({room} are free)", str(path)
         )
     with files.replacing(path, check=check) as temporary:
         temporary.write_bytes(content)
@@ -190,7 +190,7 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
     except Exception as error:  # HDF5, h5netcdf and xarray raise many types for a damaged or foreign file
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise ResultError(f"{path}: {error.strerror}") from None
-        raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.first_line(error)})") from None
+        raise ResultError(f"{path}: not a readable netCDF file ({netcdf.first_line(error)})") from None
     if whole.intact is None and not checksum:
         _log.warning("%s: unchecked, as it carries no checksum of its own", path)
     return _with_draws(dataset)
@@ -267,8 +267,8 @@ def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
     draws = dataset.attrs.get("draws")
     if draws is not None and draws != draws_of(dataset.attrs["experiment"]):
         _log.warning(
-            "%s: version %d of the draws made these networks (package %s); this package has version %d, in which "
-            "the same seeds draw other networks",
+            "%s: these networks were drawn by version %d of the draws (package %s); this package has version %d, in "
+            "which the same seeds draw other networks",
             *(path, draws, dataset.attrs.get("package_version", "unknown"), draws_of(dataset.attrs["experiment"])),
         )
     return dataset

@@ -240,8 +240,8 @@ def _check_joinable(
             + ")"
         )
     raise DifferentJobsError(
-        f"its jobs differ in settings along which they do not join: {'; '.join(examples)}; allowed: jobs that differ in"
-        " swept settings alone (move the others to a folder of their own)"
+        f"its jobs differ in settings along which they cannot be joined: {'; '.join(examples)}; allowed: jobs that"
+        " differ in swept settings alone (move the others to a folder of their own)"
     )
 
 

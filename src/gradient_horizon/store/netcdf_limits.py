@@ -70,10 +70,10 @@ def check(file: h5f.FileID, size: int) -> None:
             target = root.links.get_val(name).removeprefix(b"/")
             if types.get(target) != h5l.TYPE_HARD:
                 raise ResultError(
-                    f"{label}: a link to {target.decode('utf-8', 'replace')!r}, which is no variable of the file"
+                    f"{label}: a link to {target.decode('utf-8', 'replace')!r}, which is not a variable of the file"
                 )
         elif types[name] != h5l.TYPE_HARD:
-            raise ResultError(f"{label}: a link out of the file; allowed: a file that holds all that it names")
+            raise ResultError(f"{label}: a link out of the file; allowed: a file that contains all of its data")
         opened = h5o.open(root, name)
         if isinstance(opened, h5d.DatasetID):
             _check_dataset(opened, label, meter)
@@ -84,7 +84,7 @@ def _check_dataset(dataset: h5d.DatasetID, name: str, meter: _Meter) -> None:
     settings = dataset.get_create_plist()
     layout, kind = settings.get_layout(), dataset.get_type()
     if layout == h5d.VIRTUAL or settings.get_external_count():
-        raise ResultError(f"{name}: its data lie in another file; allowed: a file that holds all that it names")
+        raise ResultError(f"{name}: its data lie in another file; allowed: a file that contains all of its data")
     filters = {settings.get_filter(index)[0] for index in range(settings.get_nfilters())}
     if other := filters - _OWN_FILTERS - {h5z.FILTER_LZF}:
         raise ResultError(f"{name}: stored through filter {min(other)}; allowed: deflate, lzf and those of HDF5 itself")
@@ -122,7 +122,7 @@ def _is_no_variable(dataset: h5d.DatasetID) -> bool:
 
 def _check_type(kind: h5t.TypeID, name: str) -> None:
     if kind.detect_class(h5t.VLEN) or (not isinstance(kind, h5t.TypeStringID) and kind.dtype.hasobject):
-        raise ResultError(f"{name}: lists of any length, or references; allowed: numbers and texts")
+        raise ResultError(f"{name}: lists of variable length, or references; allowed: numbers and texts")
 
 
 def _check_texts(dataset: h5d.DatasetID, name: str, shape: tuple[int, ...], meter: _Meter) -> None:

@@ -81,7 +81,7 @@ def verdict(sections: Sequence[Section]) -> tuple[str, list[str]]:
     if not failed:
         return f"All {len(lines)} laws hold.", failed
     stopped = sum(bool(line.trace) for line in lines)
-    unknown = f" (and those that {stopped} stopped checks did not come to)" if stopped else ""
+    unknown = f" (besides those not reached; checks stopped: {stopped})" if stopped else ""
     return f"{len(failed)} of {len(lines)} laws fail{unknown}:", failed
 
 

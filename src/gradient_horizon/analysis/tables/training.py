@@ -31,8 +31,8 @@ def _of_few(seeds: int, rows: int) -> str:
     if rows == 1:
         return text
     least = least_difference(seeds)
-    rows_apart = f"two rows fewer than {least} networks apart" if least else "any two rows"
-    return f"{text}; {rows_apart} may differ by chance"
+    rows_apart = f"rows that differ by fewer than {least} networks may do so" if least else "any two rows may differ"
+    return f"{text}; {rows_apart} by chance"
 
 
 def solved_table(dataset: xr.Dataset) -> Table | None:
