@@ -156,7 +156,7 @@ def _announced(job: Job) -> Iterator[bool]:
 
 @contextmanager
 def _heartbeat(folder: Path, record: records.JobRecord, meter: ProgressMeter) -> Iterator[Callable[[], None]]:
-    """Regularly update the job's record to show that it runs and how far it is, unless another process has taken it.
+    """Regularly update the job's record to show that it runs and its progress, unless another process has taken it.
 
     Yields a function that raises `TakenError` once this has been noticed.
     """

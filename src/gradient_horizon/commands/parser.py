@@ -1,4 +1,4 @@
-"""The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
+"""The command `gradient-horizon`. Commands that do not need JAX answer before it is loaded.
 
 Exit status: 0 success; 1 a job failed, a law does not hold, or something could not be written; 2 wrong input; 130
 interrupted. Wrong input is reported in one line; any other error is a fault of the package and shows a traceback. With
@@ -61,7 +61,7 @@ def _complain(line: str) -> None:
 
 
 def _drop(output: Harmless) -> None:
-    """Discard pending output that cannot be written, of which Python would otherwise complain as it exits."""
+    """Discard pending output that cannot be written, about which Python would otherwise complain on exit."""
     with contextlib.suppress(OSError):  # not a file when captured by a test
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 

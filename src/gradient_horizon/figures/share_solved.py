@@ -38,7 +38,7 @@ LABELS = {
     "clip_threshold": "clip threshold $c$",
 }
 _MARKERS, _DASHES = "osD^v", ("-", (0, (4, 1.5)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
-_APART = 0.017  # of an axis: shift between lines that would hide each other's intervals
+_APART = 0.017  # share of an axis by which lines that would hide each other's intervals are shifted
 
 Measure = Callable[[xr.Dataset], Interval]
 

@@ -65,7 +65,7 @@ def log_singular_values(
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
 
     **Complex states:** for a holomorphic step, the n singular values of its complex Jacobian; for any other, the 2n of
-    its real and imaginary parts. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
+    its real and imaginary parts. The linearisation of a step shows whether it is holomorphic (see `holomorphic`).
 
     **Derivatives:** forward and reverse (see `orthogonal`); NaN where two singular values agree to 1e-6, and where
     rounding leaves no digits.

@@ -1,4 +1,4 @@
-"""How one file adds a cell, an ensemble of weights, a task, a clip rule or an experiment: it declares it in `DECLARES`.
+"""Declarations (`DECLARES`), by which a file adds a cell, an ensemble of weights, a task, a clip rule or an experiment.
 
     DECLARES = declare.Cell(
         "lstm",
@@ -71,7 +71,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What every declaration has.
+    """The fields that all declarations have.
 
     - `name`: the value that the user writes; `help`: what it is, in a few words.
     - `make`: the name of the object in the same file that constructs it, and the `arguments` that it takes first.
@@ -172,13 +172,13 @@ class ClipRule(Declaration):
 class Experiment(Declaration):
     """An experiment: `make(config, report, checkpoints)` measures and returns a labelled Dataset.
 
-    - `reads`: the settings of others that decide its numbers; with them it reads the own settings of the cell, task,
-      ensemble and clip rule that they name. `defaults`: the values of settings that have another default here.
+    - `reads`: the shared settings that decide its numbers; it also reads the settings that belong to the cell, task,
+      ensemble and clip rule named by these. `defaults`: the values of settings that have another default here.
     - `has_own_draws`: its seeds are those of another generator than JAX's.
     - `slab_size`: the name of a function in the same file that returns, given `(config, budget)`, how many networks may
-      be measured at once in so many bytes of memory (None: all); larger jobs are cut. Without it, none is.
-    - `draw`: the name of a function in the same file that draws the result of one job, or of a sweep, as a Figure of
-      matplotlib; only the experiments of this package, whose figures are in `figures`, do without.
+      be measured at once in so many bytes of memory (None: all); larger jobs are cut. Without it, no job is cut.
+    - `draw`: the name of a function in the same file that draws the result of one job, or of a sweep, as a matplotlib
+      Figure; only the experiments of this package, whose figures are in `figures`, do without.
     """
 
     room: ClassVar[str] = "experiments"
@@ -221,7 +221,7 @@ Kind = TypeVar("Kind", bound=Declaration)
 def declared(kind: type[Kind]) -> dict[str, Kind]:
     """Return everything of this kind, by name: this package's own first, file by file, then that of installed packages.
 
-    Of an installed package, a module that cannot be read, and a name that is taken, are left out with a warning.
+    Modules of installed packages that cannot be read, and names that are already taken, are left out with a warning.
     """
     return _declared(kind)
 
@@ -286,7 +286,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def read(module: str, source: str, package: str = "") -> tuple[Declaration, ...]:
-    """Return what the `source` of a module declares, executing its head alone; nothing, if it declares nothing."""
+    """Return what the `source` of a module declares, executing only its head; empty if it declares nothing."""
     if not any(line.startswith(f"{ASSIGNED} = ") for line in source.splitlines()):
         return ()
     namespace: dict[str, Any] = {"__name__": module}
@@ -361,7 +361,7 @@ def without_files(paths: Sequence[Path], install: str = "") -> Callable[[], str 
 
 
 def own_settings() -> Iterator[tuple[Declaration, str, Setting]]:
-    """Yield every setting that a declaration brings along, with its owner, its name and itself."""
+    """Yield the owner, the name and the setting itself for every setting that a declaration adds."""
     for kind in KINDS:
         for one in declared(kind).values():
             for name, setting in one.settings.items():
@@ -369,7 +369,7 @@ def own_settings() -> Iterator[tuple[Declaration, str, Setting]]:
 
 
 def own_settings_of(kind: type[Declaration]) -> tuple[str, ...]:
-    """Return the names of the own settings of everything of this kind."""
+    """Return the names of all settings that belong to declarations of this kind."""
     return tuple(dict.fromkeys(name for one in declared(kind).values() for name in one.settings))
 
 

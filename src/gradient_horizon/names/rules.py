@@ -145,7 +145,7 @@ LAGS = Rule(
 
 
 def _some_numbers(allowed: str, accepts: Callable[[Any], bool], usual: Sequence[float] | None = None) -> Rule:
-    """Numbers of which `accepts` holds; null stands for the `usual` ones."""
+    """Numbers that satisfy `accepts`; null stands for the `usual` ones."""
     return Rule(
         f"{allowed}, a list of different ones, or {{start: .., stop: .., num: .., spacing: linear or log}}",
         lambda value: bool(value) and all(accepts(entry) for entry in value) and len(set(value)) == len(value),

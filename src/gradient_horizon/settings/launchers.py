@@ -202,7 +202,7 @@ def check_option(name: str, value: Any) -> None:
 
 
 def check_preset(settings: Any) -> None:
-    """Raise `SettingError` for the first option that a preset may not set, or not to this value."""
+    """Raise `SettingError` for the first option that a preset may not set, or whose value is not allowed."""
     chosen = [name for name, option in OPTIONS.items() if option.by_preset]
     if not isinstance(settings, Mapping):
         raise SettingError("hydra.launcher", settings, f"NAME: VALUE for {', '.join(chosen)}")

@@ -1,7 +1,7 @@
 """The settings of one job: `Config`, the schema of what Hydra composes.
 
 Settings that several experiments read are defined here. Those of one cell, task or experiment are declared in its own
-file (`names.declare`) and added here, so that on the command line all are set alike. Nothing here loads JAX.
+file (`names.declare`) and added here, so that all settings look alike on the command line. Nothing here loads JAX.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def _setting(default: Any, rule: rules.Rule, description: str, **more: Any) -> A
 
 
 def _undriven(settings: Any) -> str:
-    """Return why a setting of the inputs' noise has no effect."""
+    """Return why a setting of the noise input has no effect."""
     return f"inputs={settings.inputs}" if settings.experiment != "training" and settings.inputs != "noise" else ""
 
 
@@ -119,7 +119,7 @@ def _own_fields() -> list[tuple[str, Any, Any]]:
 
 
 def _with_owner(owner: declare.Declaration, setting: Setting) -> Any:
-    """Return why the setting has no effect: its owner is not chosen, or what it says itself."""
+    """Return why the setting has no effect: its owner is not chosen, or its own reason."""
 
     def idle(settings: Any) -> str:
         if getattr(settings, owner.setting) != owner.name:
@@ -150,7 +150,7 @@ SETTINGS: dict[str, Setting] = {name: entry.metadata["setting"] for name, entry 
 # Settings that do not decide the numbers and are therefore left out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
 
-# The version of what seeds draw. It enters the hash, so that networks of two versions are never joined. In version 1
+# The version of the random draws. It enters the hash, so that networks of two versions are never joined. In version 1
 # (package 0.1.0) a small array had the first entries of a large one of the same seed; 2 draws every size separately.
 DRAWS = 2
 

@@ -308,8 +308,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     join is an outer join: missing jobs, which the attribute `missing_jobs` lists, are NaN, and `lag` is padded with NaN
     to the longest. Null becomes NaN along a numerical dimension. A job whose file was truncated or altered counts as
     missing, with a warning that names the file. A folder that holds a copy of a job under another name is ignored with
-    a warning. Results of more than 256 MiB are not loaded into memory but read on access. The attribute
-    `draws` is the version of what seeds draw; a warning is logged if it is not this package's.
+    a warning. Results of more than 256 MiB are not loaded into memory but read on access. The attribute `draws` is the
+    version of the random draws; a warning is logged if it is not this package's.
 
     Every file that this package writes is checked against its checksum. Any other netCDF-4 file is read with a warning,
     but refused if its data are stored in other files or would take more memory than 64 times its size plus 64 MiB.

@@ -11,8 +11,8 @@ from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5s, h5t, h5z  # type: ignore[att
 from gradient_horizon.store.joined_arrays import boxes
 from gradient_horizon.store.records import ResultError
 
-EXPANSION, ALLOWANCE = 64, 2**26  # bytes in memory for each byte of a file, and besides
-MOST_NAMES = 2**12  # of a file's variables, and of one variable's attributes
+EXPANSION, ALLOWANCE = 64, 2**26  # bytes in memory for each byte of a file, and bytes in addition
+MOST_NAMES = 2**12  # most variables in a file, and most attributes of one variable
 _OF_A_TEXT = 64  # bytes in memory besides its characters
 _OWN_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_NBIT, h5z.FILTER_SCALEOFFSET}
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -56,7 +56,7 @@ def _opened_attributes(owner: Any, name: str, but: Collection[bytes] = ()) -> It
 def check(file: h5f.FileID, size: int) -> None:
     """Raise `ResultError`, naming the variable, if reading a file of `size` bytes would go beyond the file or `bound`.
 
-    Beyond the file lead links to other files, data in other files, and filters that would have to be loaded.
+    Links to other files, data in other files, and filters that would have to be loaded all lead beyond the file.
     """
     meter = _Meter(size)
     root = h5g.open(file, b"/")

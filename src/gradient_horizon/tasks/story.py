@@ -37,7 +37,7 @@ from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
 
-CLUE_WORDS, WORDS_AFTER = 24, 9  # of the clue, and at least after it
+CLUE_WORDS, WORDS_AFTER = 24, 9  # words in the clue, and the fewest words after it
 DECLARES = declare.Task(
     "story",
     "name the person in the room that Mary came into",

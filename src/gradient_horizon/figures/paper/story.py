@@ -1,4 +1,4 @@
-"""Who was in the room? Accuracy against how many words ago the clue was given, for each cell."""
+"""Who was in the room? Accuracy against the number of words since the clue, for each cell."""
 
 import pandas as pd
 import xarray as xr

@@ -43,7 +43,7 @@ DECLARES = declare.PaperFigure(
         "clip_thresholds=[0.1,1.0]",
     ),
 )
-_DARK = 0.55  # of the range of colours: beyond it, the numbers are white
+_DARK = 0.55  # share of the colour range beyond which the numbers are white
 
 
 @dataclass(frozen=True)
