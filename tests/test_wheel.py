@@ -53,7 +53,7 @@ def test_a_wheel_installed_elsewhere_runs_a_sweep_in_an_empty_folder(tmp_path):
     run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "plugin"), str(plugin))
     (wheel,) = (tmp_path / "plugin").glob("*.whl")
     run("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(installed), str(wheel))
-    assert "mgu: added to the bias of the gate" in run("-m", "gradient_horizon", "settings", folder=empty)
+    assert "mgu: value added to the bias of the gate" in run("-m", "gradient_horizon", "settings", folder=empty)
     again = run("-m", "gradient_horizon", *SWEEP, "--dry-run", folder=empty)
     assert "all 4 jobs are already finished" in again  # what a plugin declares changes no other job
     for command in (

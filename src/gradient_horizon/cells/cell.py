@@ -21,7 +21,7 @@ from gradient_horizon.numerics.arrays import Factors, PyTree, RandomKey
 
 @runtime_checkable
 class Cell(Protocol):
-    """What every cell needs; the state is a vector, or a pytree of vectors.
+    """The interface of every cell; the state is a vector, or a pytree of vectors.
 
     Any such cell can be measured and trained. A `TrainableCell` trains faster.
     """

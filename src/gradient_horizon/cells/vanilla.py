@@ -36,7 +36,7 @@ DECLARES = (
         make="leaky_cell",
         arguments=("tanh", "leaky_tanh"),
         family="linear",
-        settings={"leak": declare.Setting(0.5, rules.FRACTION, "how much of the state one step replaces")},
+        settings={"leak": declare.Setting(0.5, rules.FRACTION, "fraction of the state that one step replaces")},
     ),
 )
 

@@ -84,7 +84,7 @@ class Job:
         ]
 
     def occupied(self) -> str:
-        """Return `finished` or `running` if some job in this folder is, whatever its settings; else an empty string."""
+        """Return `finished` or `running` if a job here is in that state, whatever its settings; else an empty string."""
         record = records.readable_record(self.folder)
         if record is None:
             return ""
@@ -137,7 +137,7 @@ def claimed(job: Job) -> Iterator[bool]:
 
 @contextmanager
 def _announced(job: Job) -> Iterator[bool]:
-    """As `claimed`, without locks: the record announces that this process has the job, before it is computed."""
+    """Like `claimed`, but without locks: the record announces that this process has the job, before it is computed."""
     own = None
     with files.alone(job.folder / CLAIM):
         before = records.read_record(job.folder)

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def figures(options: argparse.Namespace) -> int:
-    """Draw paper figures into results/figures; for a preset that makes none, its own figures into its folder."""
+    """Draw paper figures into results/figures, and those of a preset without a paper figure into its own folder."""
     from gradient_horizon.figures.paper import FIGURES
 
     allowed = sorted({*FIGURES, *preset_names("")})

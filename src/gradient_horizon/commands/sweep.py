@@ -150,7 +150,7 @@ def prepare_folder(sweep: Sweep) -> None:
 
 
 def _merged(sweep: Sweep, others: Collection[str]) -> dict[str, Any]:
-    """Return what all jobs share, including earlier jobs: what either command sweeps is an axis of both."""
+    """Return what all jobs share, including earlier ones: a setting that either command sweeps is an axis."""
     shared = dict(sweep.shared)
     for known in _known(sweep.folder, others) if others else ():
         # if two usual values differ, null stands for each job's own

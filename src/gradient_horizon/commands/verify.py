@@ -9,7 +9,7 @@ from gradient_horizon.ensembles import devices, process
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Hold the package to every law of `verify.suite` and write one page about it."""
+    """Check the package against every law of `verify.suite` and write one page of results."""
     from gradient_horizon.commands import terminal
     from gradient_horizon.store import files
 

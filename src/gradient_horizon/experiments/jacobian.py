@@ -223,7 +223,7 @@ def _labelled(
         horizon, kind = horizon_of(log_norms["end"]["frobenius"], size, config.horizon_threshold)
         described["horizon"] = networks.per_network(horizon, title="gradient horizon", units="step")
         described["horizon_kind"] = networks.per_network(
-            np.array(names.HORIZON_KINDS)[kind], title="what ends the gradient at its horizon"
+            np.array(names.HORIZON_KINDS)[kind], title="how the gradient ends at its horizon"
         )
     described.update(networks.descriptions(first_bad_step, networks.eigenvalues()))
     described["state_size"] = ((), size, {"long_name": "size n of the state, or of its block", "units": "1"})

@@ -89,7 +89,7 @@ def lines_of(dataset: xr.Dataset, abscissa: str) -> list[Line]:
 
 
 def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
-    """Split each panel of `grid` into one per clip threshold, if there are several that are not the abscissa.
+    """Split each panel of `grid` into one per clip threshold, if there are several and they are not the abscissa.
 
     Success depends on the threshold, so the best one alone would say too little. One row per panel of `grid`.
     """

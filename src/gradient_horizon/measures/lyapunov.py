@@ -100,11 +100,11 @@ def lyapunov_exponents(
     - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all, including complex and
       16-bit ones, and may also hold integers and keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
-    - `transient`: how many of the T steps to discard. The tangent vectors are carried through them, so that they are
-      aligned when counting starts.
-    - `count`: how many exponents to compute, from the largest (None: all n). Fewer cost less, but cannot be checked by
-      the sum rule. All are computed nevertheless if one of the vectors has entries far below its largest (2^-40), which
-      might underflow and grow again: parts of the state that no other part reaches.
+    - `transient`: the number of the T steps to discard. The tangent vectors are carried through them, so that they
+      are aligned when counting starts.
+    - `count`: the number of exponents to compute, from the largest (None: all n). Fewer cost less, but cannot be
+      checked by the sum rule. All are computed nevertheless if one of the vectors has entries far below its largest
+      (2^-40), which might underflow and grow again: parts of the state that no other part reaches.
     - `every`: the number of steps between eliminations. Directions further apart than 1/eps after that many steps lose
       their digits. 1 is safe at every gain; larger values pay off if the condition number of one step is small.
     - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t|, for the sum rule, such as

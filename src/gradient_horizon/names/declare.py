@@ -4,7 +4,7 @@
         "lstm",
         "long short-term memory",
         make="LSTMCell",
-        settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "added to the bias of the forget gate")},
+        settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "value added to the bias of the forget gate")},
     )
 
 The file lies in the folder of its room (`ROOMS`), or it is the module that an installed package names as an entry
@@ -105,8 +105,8 @@ class Cell(Declaration):
 
     - `family`: cells of one family share their parameters, so that the same network can be measured under each of
       them; empty: a family of its own.
-    - `states`: how many vectors of length `hidden_size` the state consists of; `blocks`: the parts of the state that
-      may be differentiated alone, each with the name of its attribute.
+    - `states`: the number of vectors of length `hidden_size` that make up the state; `blocks`: the parts of the state
+      that may be differentiated alone, each with the name of its attribute.
     - `one_path`: the gradient flows back along a single path, through one node after another.
     - `homogeneous`: step(c h) = c step(h) for c > 0, without bias and inputs.
     """
@@ -176,7 +176,7 @@ class Experiment(Declaration):
       ensemble and clip rule named by these. `defaults`: the values of settings that have another default here.
     - `has_own_draws`: its seeds are those of another generator than JAX's.
     - `slab_size`: the name of a function in the same file that returns, given `(config, budget)`, how many networks may
-      be measured at once in so many bytes of memory (None: all); larger jobs are cut. Without it, no job is cut.
+      be measured at once in `budget` bytes of memory (None: all); larger jobs are cut. Without it, no job is cut.
     - `draw`: the name of a function in the same file that draws the result of one job, or of a sweep, as a matplotlib
       Figure; only the experiments of this package, whose figures are in `figures`, do without.
     """

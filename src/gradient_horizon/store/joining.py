@@ -22,7 +22,7 @@ _ORDERS = (
 
 
 def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
-    """Raise `ResultError` if different versions drew the networks."""
+    """Raise `ResultError` if the networks were drawn by different versions."""
     first: dict[int, xr.Dataset] = {}
     for dataset in datasets:
         if "draws" in dataset.attrs:

@@ -31,7 +31,7 @@ class _Meter:
         self.size, self.left = size, bound(size)
 
     def take(self, name: str, count: int, *, at_most: bool = False) -> None:
-        """Count `count` bytes for `name`; with `at_most`, only check that so many are left. Raises `ResultError`."""
+        """Count `count` bytes for `name`; with `at_most`, only check that this many are left. Raises `ResultError`."""
         if count > self.left:
             raise ResultError(
                 f"{name}: declares more than a file of {self.size} bytes can hold; allowed: {EXPANSION} times its size"

@@ -312,7 +312,7 @@ def clip_gradients(
 
 
 class ClipState(NamedTuple):
-    """The global norm of the last gradient before and after clipping, and how many gradients were changed so far."""
+    """The global norm of the last gradient before and after clipping, and the number of gradients changed so far."""
 
     norm: Scalar
     clipped_norm: Scalar

@@ -35,7 +35,7 @@ class TrainingRecord(NamedTuple):
     - `loss`, `error`: means over `test_size` fresh sequences (see `tasks`).
     - `gradient_norm`, `clipped_gradient_norm`: norm of the gradient of the last update, before and after clipping; NaN
       before the first update.
-    - `changed`: how many gradients the clip rule has changed since training began.
+    - `changed`: the number of gradients that the clip rule has changed since training began.
     - `log_state_gradient_norm`: natural log of the root mean square, over `PROBES` sequences, of ‖∂L/∂h_t‖, with L the
       loss of one sequence; `log_norm`: mean over the same sequences of log ‖∂h_T/∂h_{T-lag}‖_F.
     - `spectral_radius`, `largest_singular_value`: of W (GRU, LSTM: of the candidate's W); NaN if a cell's parameters
