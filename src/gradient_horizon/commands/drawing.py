@@ -60,7 +60,7 @@ def current(folder: Path, shows: str) -> list[Path] | None:
 
 
 def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None] = lambda: None) -> list[Path]:
-    """Draw every figure of `dataset`, of which `shows` is the hash, and return the files.
+    """Draw every figure of `dataset`, whose hash is `shows`, and return the files.
 
     Figures of an earlier drawing that are no longer made are removed. `check` is called before each figure.
     """

@@ -84,7 +84,7 @@ class Job:
         ]
 
     def occupied(self) -> str:
-        """Return `finished` or `running` if a job here is in that state, whatever its settings; else an empty string."""
+        """Return `finished` or `running` for a job in that state here, whatever its settings; else an empty string."""
         record = records.readable_record(self.folder)
         if record is None:
             return ""

@@ -104,7 +104,7 @@ def lyapunov_exponents(
       are aligned when counting starts.
     - `count`: the number of exponents to compute, from the largest (None: all n). Fewer cost less, but cannot be
       checked by the sum rule. All are computed nevertheless if one of the vectors has entries far below its largest
-      (2^-40), which might underflow and grow again: parts of the state that no other part reaches.
+      (2^-40), which might underflow and grow again, as in parts of the state that no other part reaches.
     - `every`: the number of steps between eliminations. Directions further apart than 1/eps after that many steps lose
       their digits. 1 is safe at every gain; larger values pay off if the condition number of one step is small.
     - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t|, for the sum rule, such as
@@ -340,7 +340,7 @@ def _summarise(
     copies: int,
     every: int,
 ) -> LyapunovSpectrum:
-    """The spectrum of a state with n entries, from exponents of which each occurs `copies` times."""
+    """The spectrum of a state with n entries, from exponents that each occur `copies` times."""
     if len(exponents) == n:
         # the violation is not to be differentiated
         gap = jnp.abs(jnp.mean(held(exponents)) - sums.mean(log_dets) / n)

@@ -228,7 +228,7 @@ def _at_lags(
         logs, turned = graded_svd(product.rows)
         others, _ = graded_svd(nudged.rows)
         is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
-        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # beyond one that is not sure, values may belong to others
+        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # beyond one that is not reliable, values may be of others
         logs = logs + total.astype(jnp.float64) * LOG_2
         logs = jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
         return (rows, growth), (logs, jnp.matmul(start, turned.T, precision="highest"))

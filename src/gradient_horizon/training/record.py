@@ -155,7 +155,7 @@ def _saturation(spec: TrainSpec, params: Params, probes: Sample) -> Scalar:
 def _extremes(spec: TrainSpec, cell_params: PyTree) -> tuple[Scalar, Scalar]:
     """The spectral radius and the largest singular value of W.
 
-    NaN if the parameters have no W, or if it is not finite (LAPACK must not see it).
+    NaN if the parameters have no W, or if W is not finite, as LAPACK must not be called with it.
     """
     matrix = getattr(cell_params, "recurrent", None)
     if matrix is None:
