@@ -562,9 +562,7 @@ def copied(first, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize(
-    ("output", "why"), [(">/dev/full", "No space left on device"), (">&-", "is closed; allowed: ")]
-)
+@pytest.mark.parametrize(("output", "why"), [(">/dev/full", "No space left on device"), (">&-", "closed; allowed: ")])
 def test_an_output_that_takes_nothing_is_told_in_one_line(name, output, why, copied):
     words = shlex.join([sys.executable, "-m", "gradient_horizon", *COMMANDS[name]])
     ran = subprocess.run(["sh", "-c", f"{words} {output}"], cwd=copied, capture_output=True, text=True)

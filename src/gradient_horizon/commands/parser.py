@@ -28,7 +28,7 @@ from gradient_horizon.store.records import ResultError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Output is `harmless`: file contents cannot control the terminal."""
     if sys.stdout is None:
-        _complain("standard output: is closed; allowed: a file, a pipe or a terminal")
+        _complain("standard output: closed; allowed: a file, a pipe or a terminal")
         return FAILED
     output = Harmless(sys.stdout, "standard output")
     errors = Harmless(sys.stderr or io.StringIO(), "standard error")

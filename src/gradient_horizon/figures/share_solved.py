@@ -200,7 +200,7 @@ def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
 def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, chance: bool) -> Figure:
     """Plot `measure` along the abscissa.
 
-    With `chance`, it is a measure of the error, which networks that diverge do not have.
+    With `chance`, `measure` is one of the error, which is undefined for networks that diverge.
     """
     dataset = dataset.sortby("weight_scale")
     abscissa = abscissa_of(dataset)

@@ -46,7 +46,7 @@ class Setting:
 
     - `type`: what OmegaConf converts values to; None: the type of the default.
     - `coordinate`: for a list, the coordinate of the result along which sweeps over the setting are joined.
-    - `usual`: the value that null stands for, given a mapping of the other settings; `usual_from` names those that matter.
+    - `usual`: the value that null stands for, given the other settings as a mapping; `usual_from`: those that matter.
     - `idle`: why the setting has no effect, given all settings, as in `clip=none`; empty if it has one.
     """
 

@@ -38,9 +38,9 @@ def _of_few(seeds: int, rows: int) -> str:
 def solved_table(dataset: xr.Dataset) -> Table | None:
     """Tabulate the networks that solved their task, one row per swept setting and weight scale.
 
-    Only a few weight scales are shown. Of several learning rates or clip thresholds, those with which most networks
-    solved their task are used. If a row has few seeds, the caption states the resulting uncertainty. None if none were
-    trained.
+    Only a few weight scales are shown. If there are several learning rates or clip thresholds, those with which most
+    networks solved their task are used. If a row has few seeds, the caption states the resulting uncertainty. None if
+    none were trained.
     """
     if "solved_at" not in dataset:
         return None
