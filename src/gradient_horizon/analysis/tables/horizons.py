@@ -42,9 +42,11 @@ def _horizon(chosen: xr.Dataset, scale: float) -> str:
 
 
 def _median_growth(chosen: xr.Dataset, last: int) -> Float[np.ndarray, " G"]:
-    """Return the median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`, or of log ‖M‖₂ if the
-    Frobenius norm was not measured. A network that overflows has a growth of +inf. The midpoint of a finite and an
-    infinite value is the infinite one, and that of -inf and +inf is -inf. NaN if no network was measured.
+    """Return the median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`.
+
+    If the Frobenius norm was not measured, of log ‖M‖₂. A network that overflows has a growth of +inf. The midpoint of
+    a finite and an infinite value is the infinite one, and that of -inf and +inf is -inf. NaN if no network was
+    measured.
     """
     measured = chosen.log_norm.norm.values.tolist()
     norm = "frobenius" if "frobenius" in measured else measured[0]
