@@ -162,7 +162,7 @@ def test_a_finished_job_of_other_settings_is_never_overwritten(here, first):
         (["run", "bias_scale=nan"], "bias_scale: nan is not allowed; allowed: a finite number"),
         (["run", "weight_scales=large"], "weight_scales: 'large' is not allowed; allowed: a finite number"),
         (["run", "+typo=1"], "typo: 1 is not allowed; allowed: the settings experiment"),
-        (["run", "output=/dev/null/results"], "output: '/dev/null/results' is not allowed; allowed: a folder that can"),
+        (["run", "output=/dev/null/results"], "output: '/dev/null/results' is not allowed; allowed: a writable folder"),
         (["run", "cell=tanh,relu"], "cell: 'tanh,relu' is not allowed; allowed: one value; add -m"),
         (["status", "results/none"], "DIR: 'results/none' holds no sweep"),
         (["collect", "results/none"], "DIR: 'results/none' holds no sweep"),

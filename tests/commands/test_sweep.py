@@ -140,7 +140,9 @@ def test_float64_is_refused_where_the_environment_turns_it_off(words, monkeypatc
     overrides = [word for word in words if word != "-m"]
     for off in ("0", "false", "No"):
         monkeypatch.setenv("JAX_ENABLE_X64", off)
-        with pytest.raises(SettingError, match=r"^precision: 'float64' .* float32 where the .* JAX_ENABLE_X64=0$"):
+        with pytest.raises(
+            SettingError, match=r"^precision: 'float64' .* float32 while JAX_ENABLE_X64=0 is set in the environment$"
+        ):
             plan(overrides, multirun="-m" in words)
     plan(["experiment=notes"])
     monkeypatch.setenv("JAX_ENABLE_X64", "1")

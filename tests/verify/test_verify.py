@@ -263,7 +263,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("output", "message"),
     [
         ("page.pdf", "-o: 'page.pdf' is not an HTML page; allowed: a file whose name ends in .html"),
-        ("none/page.html", "-o: 'none/page.html' cannot be written; allowed: a file in a folder"),
+        ("none/page.html", "-o: 'none/page.html' cannot be written; allowed: a file in a writable folder"),
     ],
 )
 def test_a_wrong_file_is_refused_at_once(tmp_path, output, message):
