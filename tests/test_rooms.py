@@ -43,9 +43,7 @@ def test_a_room_imports_only_from_rooms_before_it(module):
 def test_the_rooms_are_those_of_the_folder_and_of_the_readme():
     entries = {path.stem for path in PACKAGE.iterdir() if path.name not in ("__pycache__", "py.typed")}
     assert entries - {"__init__"} == {*ROOMS}
-    table = (
-        README.read_text(encoding="utf-8").partition("| room | what it knows |\n|---|---|\n")[2].partition("\n\n")[0]
-    )
+    table = README.read_text(encoding="utf-8").partition("| room | contents |\n|---|---|\n")[2].partition("\n\n")[0]
     assert tuple(row.split("`")[1].strip("/") for row in table.splitlines()) == ROOMS[:-1]
 
 

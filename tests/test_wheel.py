@@ -53,9 +53,9 @@ def test_a_wheel_installed_elsewhere_runs_a_sweep_in_an_empty_folder(tmp_path):
     run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "plugin"), str(plugin))
     (wheel,) = (tmp_path / "plugin").glob("*.whl")
     run("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(installed), str(wheel))
-    assert "mgu: added to the bias of the gate" in run("-m", "gradient_horizon", "settings", folder=empty)
+    assert "mgu: value added to the bias of the gate" in run("-m", "gradient_horizon", "settings", folder=empty)
     again = run("-m", "gradient_horizon", *SWEEP, "--dry-run", folder=empty)
-    assert "all 4 jobs are finished already" in again  # what a plugin declares changes no other job
+    assert "all 4 jobs are already finished" in again  # what a plugin declares changes no other job
     for command in (
         "run -m cell=tanh,mgu gate_bias=1.0 hidden_size=6 steps=20 seeds=2 weight_scales=[1.0] name=cells",
         "run experiment=step_norms hidden_size=6 steps=20 seeds=2 name=norms",

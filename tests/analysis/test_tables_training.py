@@ -58,7 +58,7 @@ def caption(**networks) -> str:
 def test_the_table_says_what_few_seeds_are_worth():
     """Of 5 against 5 Fisher's test gives 0.048 to 0 and 4, 0.17 to 0 and 3; of 3 against 3 0.1 to 0 and 3."""
     assert caption(seeds=5).endswith(
-        "; 5 seeds: ±0.33 at worst; two rows fewer than 4 networks apart may differ by chance"
+        "; 5 seeds: ±0.33 at worst; rows that differ by fewer than 4 networks may do so by chance"
     )
     assert caption(seeds=3).endswith("; 3 seeds: ±0.37 at worst; any two rows may differ by chance")
     assert caption(seeds=1, weight_scales=(1.0,)).endswith("; 1 seed: ±0.40 at worst")

@@ -56,7 +56,7 @@ def test_what_is_no_regular_file_is_not_replaced(sweep, monkeypatch, capsys, wor
     make(path)
     before = path.lstat()
     assert parser.main([*words, "-o", "out.html"]) == 2
-    said = f"gradient-horizon: -o: out.html is {kind}; allowed: a file of its own, or nothing\n"
+    said = f"gradient-horizon: -o: out.html is {kind}; allowed: a regular file, or nothing\n"
     assert capsys.readouterr() == ("", said)
     assert path.lstat() == before
     if kind == "a link":
@@ -66,8 +66,8 @@ def test_what_is_no_regular_file_is_not_replaced(sweep, monkeypatch, capsys, wor
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nowhere/all.nc", "; allowed: a file in a folder that can be written"),
-        ("sweep/cell=tanh/result.nc/all.nc", "; allowed: a file in a folder that can be written"),
+        ("nowhere/all.nc", "; allowed: a file in a writable folder"),
+        ("sweep/cell=tanh/result.nc/all.nc", "; allowed: a file in a writable folder"),
         ("a" * 300, " (File name too long)"),
         ("a" * 250, " (File name too long)"),
     ],

@@ -91,7 +91,7 @@ def test_whatever_ends_the_drawing_a_repeat_does_it(made, one, monkeypatch, caps
     if isinstance(stop, OSError):
         assert "no figures: results/drawn: OSError: [Errno 28] No space left on device" in said.out
     assert run(f"cell={CELLS}") == 0
-    assert "all 3 jobs are finished already" in capsys.readouterr().out
+    assert "all 3 jobs are already finished" in capsys.readouterr().out
     whole = {path.name: path.read_bytes() for path in (made / "three" / FOLDER).glob("*.p*")}
     assert drawn() == whole
 

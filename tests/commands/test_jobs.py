@@ -287,7 +287,7 @@ def test_a_jobs_folder_that_is_a_link_is_refused_and_nothing_is_written_there(tm
     outside = outside_of(tmp_path)
     (tmp_path / "job").symlink_to(outside)
     assert computed(small(tmp_path / "job")) == [
-        f"PlaceError: {tmp_path / 'job'} is a link; allowed: a folder of its own, or nothing"
+        f"PlaceError: {tmp_path / 'job'} is a link; allowed: a real folder, or nothing"
     ]
     assert as_it_was(outside)
 
@@ -297,7 +297,7 @@ def test_links_inside_parts_lead_nowhere(tmp_path, whole, small_slabs):
     job = tmp_path / "job"
     (job / PARTS).mkdir(parents=True)
     (job / PARTS / "slab-00001").symlink_to(outside)
-    with pytest.raises(files.PlaceError, match="slab-00001 is a link; allowed: a folder of its own, or nothing"):
+    with pytest.raises(files.PlaceError, match="slab-00001 is a link; allowed: a real folder, or nothing"):
         run(job, recheck=True)
     assert as_it_was(outside)
     (job / PARTS / "slab-00001").unlink()
@@ -412,7 +412,9 @@ def test_a_process_that_was_taken_for_dead_stops_and_leaves_what_the_other_wrote
         before.update({path: (path.read_bytes(), path.stat().st_mtime_ns) for path in job.folder.iterdir()})
 
     measured.append(overtaken)
-    with pytest.raises(TakenError, match=r"single: process \d+ on second has taken the job over; this one leaves it$"):
+    with pytest.raises(
+        TakenError, match=r"single: process \d+ on second has taken over the job; this process leaves it alone$"
+    ):
         execute(job, lambda _: None)
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in job.folder.iterdir()} == before
     assert job.is_finished()
@@ -430,7 +432,7 @@ def test_a_job_that_was_taken_over_is_no_failure_but_left_to_the_other(tmp_path,
     measured.append(overtaken)
     outcome = sweep.run([job], lambda _: lambda _: None)
     assert outcome == sweep.Outcome([], [job])
-    assert "on second has taken the job over" in caplog.text
+    assert "on second has taken over the job" in caplog.text
     record = records.read_record(job.folder)
     assert record is not None
     assert (record.state, record.host) == (records.RUNNING, "second")

@@ -86,7 +86,7 @@ def test_workers_change_no_bit_of_a_sweep_and_share_cores_and_programs(tmp_path,
         assert sorted(Path(environment["XDG_CACHE_HOME"]).rglob("*-cache")) == compiled
     assert not (folder / "launcher").exists()
     again = command(*workers, folder=tmp_path, environment=environment)
-    assert again.stdout.startswith("results/joblib: all 2 jobs are finished already; nothing to compute")
+    assert again.stdout.startswith("results/joblib: all 2 jobs are already finished; nothing to compute")
 
 
 def wait_until(holds, seconds: float = 120.0) -> None:
@@ -147,7 +147,7 @@ def test_on_a_cluster_a_preempted_job_goes_on_and_a_killed_one_when_asked_again(
     assert made_by.process != preempted.process
     again = command(*SWEEP, *launcher, folder=tmp_path, environment=cluster)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert again.stdout.startswith("results/cut: 2 jobs, 1 finished already; computing 1 ")
+    assert again.stdout.startswith("results/cut: 2 jobs, 1 already finished; computing 1 ")
     assert digests(folder) == digests(made / "on-2")
     assert gh.load(folder).attrs["device"].startswith("1 x ")
 
@@ -294,7 +294,7 @@ def test_a_job_that_cannot_be_left_to_others_keeps_none_of_them_from_it(launched
     outcome = launch.run(planned, planned.jobs, 1, lambda told: None)
     assert [names for _, names in asked] == [['+jobs=["steps=5"]']]
     whys = {job.name: why for job, why in outcome.failed}
-    assert whys["steps=3"] == "PlaceError: results/a/steps=3 is a link; allowed: a folder of its own, or nothing"
+    assert whys["steps=3"] == "PlaceError: results/a/steps=3 is a link; allowed: a real folder, or nothing"
     assert "steps: 9 there, 4 here" in whys["steps=4"]
     assert whys["steps=5"] == "missing: it was not started"
     assert not list((tmp_path / "outside").iterdir())
@@ -311,7 +311,7 @@ def test_each_command_has_a_launchers_folder_of_its_own_and_a_link_is_refused(la
     (tmp_path / "outside").mkdir()
     files.remove_tree(planned.folder / "launcher")
     (planned.folder / "launcher").symlink_to(tmp_path / "outside")
-    with pytest.raises(OSError, match="launcher is a link; allowed: a folder of its own, or nothing"):
+    with pytest.raises(OSError, match="launcher is a link; allowed: a real folder, or nothing"):
         launch.run(planned, planned.jobs, 3, lambda told: None)
     assert not list((tmp_path / "outside").iterdir())
 

@@ -129,7 +129,7 @@ def test_the_same_command_computes_nothing_again(first):
     begun = seconds_of_children()
     ran = command("run", *shuffled, folder=folder)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.startswith("results/first: all 4 jobs are finished already; nothing to compute")
+    assert ran.stdout.startswith("results/first: all 4 jobs are already finished; nothing to compute")
     assert seconds_of_children() - begun < 5
     assert files(folder) == before
 
@@ -162,7 +162,7 @@ def test_a_finished_job_of_other_settings_is_never_overwritten(here, first):
         (["run", "bias_scale=nan"], "bias_scale: nan is not allowed; allowed: a finite number"),
         (["run", "weight_scales=large"], "weight_scales: 'large' is not allowed; allowed: a finite number"),
         (["run", "+typo=1"], "typo: 1 is not allowed; allowed: the settings experiment"),
-        (["run", "output=/dev/null/results"], "output: '/dev/null/results' is not allowed; allowed: a folder that can"),
+        (["run", "output=/dev/null/results"], "output: '/dev/null/results' is not allowed; allowed: a writable folder"),
         (["run", "cell=tanh,relu"], "cell: 'tanh,relu' is not allowed; allowed: one value; add -m"),
         (["status", "results/none"], "DIR: 'results/none' holds no sweep"),
         (["collect", "results/none"], "DIR: 'results/none' holds no sweep"),
@@ -211,7 +211,7 @@ def test_a_failing_job_stops_no_other_and_is_tried_again(here, undrawn, tmp_path
     monkeypatch.setattr(experiments, "measure", measure)
     again = here(*words, folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("results/mixed: 3 jobs, 2 finished already; computing 1 (2 networks)")
+    assert again.stdout.startswith("results/mixed: 3 jobs, 2 already finished; computing 1 (2 networks)")
     assert json.loads((tmp_path / "results/mixed/cell=relu/status.json").read_text())["state"] == records.FINISHED
 
 
@@ -279,7 +279,7 @@ def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(he
     ]
     assert "Left out" not in said
     again = here(*words, "cell=tanh,linear", folder=tmp_path)
-    assert again.stdout.splitlines()[0].startswith("results/shared: all 2 jobs are finished already")
+    assert again.stdout.splitlines()[0].startswith("results/shared: all 2 jobs are already finished")
     assert "Left out" not in again.stdout
     assert "│ relu " in again.stdout
 
@@ -395,7 +395,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished_and_goes_on(here, undrawn, 
 
     again = here(*STOPPED, folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("results/stopped: 2 jobs, 1 finished already; computing 1 (2 networks)")
+    assert again.stdout.startswith("results/stopped: 2 jobs, 1 already finished; computing 1 (2 networks)")
     assert finished.stat().st_mtime_ns == before
 
 
@@ -562,9 +562,7 @@ def copied(first, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize(
-    ("output", "why"), [(">/dev/full", "No space left on device"), (">&-", "is closed; allowed: ")]
-)
+@pytest.mark.parametrize(("output", "why"), [(">/dev/full", "No space left on device"), (">&-", "closed; allowed: ")])
 def test_an_output_that_takes_nothing_is_told_in_one_line(name, output, why, copied):
     words = shlex.join([sys.executable, "-m", "gradient_horizon", *COMMANDS[name]])
     ran = subprocess.run(["sh", "-c", f"{words} {output}"], cwd=copied, capture_output=True, text=True)
@@ -705,7 +703,7 @@ def test_a_folder_that_others_have_filled_harms_no_job_of_its_own(copied, tmp_pa
     assert [line.partition(": ")[2].partition(": ")[0] for line in failed] == [
         "results/first/cell=tanh,weights=gaussian", "results/first/cell=relu,weights=gaussian"
     ]  # fmt: skip
-    assert "result.nc is a folder; allowed: a file of its own, or nothing" in failed[0]
+    assert "result.nc is a folder; allowed: a regular file, or nothing" in failed[0]
     assert "wall_time is nan; allowed: what gradient-horizon wrote" in failed[1]
     (one / records.RESULT).rmdir()
     (two / records.RECORD).unlink()
@@ -736,10 +734,10 @@ def test_what_output_names_may_be_a_link_and_nothing_below_it(what, copied, tmp_
     ran = here("run", *FIRST, folder=folder)
     if what == "results":
         assert (ran.returncode, ran.stderr) == (0, "")
-        assert "results/first: all 4 jobs are finished already" in ran.stdout
+        assert "results/first: all 4 jobs are already finished" in ran.stdout
     elif what == "results/first":
         assert (ran.returncode, ran.stdout) == (2, "")
-        assert ran.stderr == "gradient-horizon: results/first is a link; allowed: a folder of its own, or nothing\n"
+        assert ran.stderr == "gradient-horizon: results/first is a link; allowed: a real folder, or nothing\n"
         assert files(tmp_path) == before
         assert here("status", "results/first", folder=folder).stdout.splitlines()[-1] == "4 finished"  # to read is fine
     assert not (tmp_path / "nothing").exists()

@@ -195,7 +195,7 @@ def test_a_preset_without_a_paper_figure_has_no_quick_version(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     for option in ("--quick", "--draw-only"):
         assert main(["figures", "main", option]) == 2
-        assert "'main' is no paper figure; allowed with --quick and --draw-only: notes" in capsys.readouterr().err
+        assert "'main' is not a paper figure; allowed with --quick and --draw-only: notes" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -140,7 +140,9 @@ def test_float64_is_refused_where_the_environment_turns_it_off(words, monkeypatc
     overrides = [word for word in words if word != "-m"]
     for off in ("0", "false", "No"):
         monkeypatch.setenv("JAX_ENABLE_X64", off)
-        with pytest.raises(SettingError, match=r"^precision: 'float64' .* float32 where the .* JAX_ENABLE_X64=0$"):
+        with pytest.raises(
+            SettingError, match=r"^precision: 'float64' .* float32 while JAX_ENABLE_X64=0 is set in the environment$"
+        ):
             plan(overrides, multirun="-m" in words)
     plan(["experiment=notes"])
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
@@ -528,7 +530,7 @@ def test_the_plan_is_written_before_anything_is_computed():
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     found = plan(["name=a"])
     (tmp_path / "results").touch()
-    with pytest.raises(SettingError, match=r"output: 'results/a' .* a folder that can be written"):
+    with pytest.raises(SettingError, match=r"output: 'results/a' .* a writable folder"):
         sweep.prepare_folder(found)
     (tmp_path / "results").unlink()
 

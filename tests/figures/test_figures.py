@@ -559,7 +559,7 @@ class TestFiles:
         kept.write_bytes(b"kept")
         link(tmp_path / "norms.png", kept)
         if link is Path.symlink_to:
-            with pytest.raises(OSError, match=r"norms.png is a link; allowed: a file of its own, or nothing$"):
+            with pytest.raises(OSError, match=r"norms.png is a link; allowed: a regular file, or nothing$"):
                 figures.save(figures.norm_against_lag(job()), tmp_path / "norms", ("png",))
         else:
             figures.save(figures.norm_against_lag(job()), tmp_path / "norms", ("png",))

@@ -64,7 +64,7 @@ def test_only_the_head_of_a_file_is_executed_and_its_heavy_imports_are_skipped()
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("DECLARES = declare.Cell('tanh', 'again')", "cell=tanh is declared by gradient_horizon.cells.vanilla already"),
+        ("DECLARES = declare.Cell('tanh', 'again')", "cell=tanh is already declared by gradient_horizon.cells.vanilla"),
         ("DECLARES = declare.Cell('two words', 'a name')", "'two words' is not allowed"),
         ("DECLARES = declare.Cell('one', nothing)", "NameError"),
         ("DECLARES = declare.Cell(", "SyntaxError"),
@@ -122,6 +122,6 @@ def test_every_setting_is_read_by_an_experiment_or_decides_no_number():
 def test_settings_of_a_maker_are_checked_by_their_rules():
     with pytest.raises(ValueError, match="leak: 0; allowed: a number above 0 and at most 1"):
         make_cell("leaky_tanh", 3, leak=0)
-    with pytest.raises(ValueError, match=r"lek: 0\.5 is no setting of a cell; allowed: forget_bias, leak"):
+    with pytest.raises(ValueError, match=r"lek: 0\.5 is not a setting of a cell; allowed: forget_bias, leak"):
         make_cell("leaky_tanh", 3, lek=0.5)
     assert rules.FRACTION.accepts(1)

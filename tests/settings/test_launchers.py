@@ -250,7 +250,7 @@ def test_a_working_folder_that_would_break_a_line_takes_no_launcher(here, monkey
     odd.mkdir()
     monkeypatch.chdir(odd)
     sweep.plan([])
-    with pytest.raises(SettingError, match=r"^output: .* a launcher's script names it$"):
+    with pytest.raises(SettingError, match=r"^output: .* as it is written into a launcher's script$"):
         sweep.plan(["hydra/launcher=slurm"])
     monkeypatch.chdir(here)
 

@@ -34,14 +34,18 @@ def refusal() -> str:
 
 def test_a_pipe_without_a_writer_is_not_waited_for():
     os.mkfifo(PLACE)
-    assert "'no plain file' is not allowed" in refusal()
+    assert "'not a regular file' is not allowed" in refusal()
 
 
 def test_a_folder_a_device_and_links_that_lead_nowhere():
     PLACE.mkdir()
     assert "is not allowed; allowed: a text file of settings" in refusal()
     PLACE.rmdir()
-    for target, said in {"/dev/zero": "no plain file", "nothing": "No such file", "p.yaml": "symbolic links"}.items():
+    for target, said in {
+        "/dev/zero": "not a regular file",
+        "nothing": "No such file",
+        "p.yaml": "symbolic links",
+    }.items():
         PLACE.symlink_to(target)
         assert said in refusal()
         PLACE.unlink()

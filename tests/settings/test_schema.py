@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for output in (file, file / "inside"):
-        with pytest.raises(SettingError, match=r"output: .*allowed: a folder that can be written"):
+        with pytest.raises(SettingError, match=r"output: .*allowed: a writable folder"):
             checked({"output": str(output)})
     checked({"output": str(tmp_path / "new" / "folder")})
     assert list(tmp_path.iterdir()) == [file]

@@ -134,7 +134,7 @@ def test_what_is_no_file_is_no_part(kind, tmp_path):
 def test_parts_are_written_nowhere_else(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "parts").symlink_to(tmp_path / "outside")
-    with pytest.raises(files.PlaceError, match="parts is a link; allowed: a folder of its own, or nothing"):
+    with pytest.raises(files.PlaceError, match="parts is a link; allowed: a real folder, or nothing"):
         written(tmp_path / "parts")
     assert not list((tmp_path / "outside").iterdir())
 

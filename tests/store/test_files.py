@@ -67,7 +67,7 @@ def test_what_is_no_file_of_its_own_is_refused_in_one_line_and_nothing_is_writte
     with pytest.raises(PlaceError) as refused:
         WRITERS[writer](path)
     said = {"dangling link": "link", "pipe": "named pipe"}.get(kind, kind)
-    assert str(refused.value) == f"{path} is a {said}; allowed: a file of its own, or nothing"
+    assert str(refused.value) == f"{path} is a {said}; allowed: a regular file, or nothing"
     assert as_it_was(outside)
     assert [found.name for found in folder.iterdir()] == ["file"]
 
@@ -77,7 +77,7 @@ def test_a_file_that_has_another_name_elsewhere_is_not_written_to(writer, folder
     path = folder / "file"
     os.link(outside / "kept", path)
     if writer == "append":
-        with pytest.raises(PlaceError, match="has another name too"):
+        with pytest.raises(PlaceError, match="has more than one name"):
             WRITERS[writer](path)
     else:
         WRITERS[writer](path)
@@ -142,7 +142,7 @@ def test_folders_are_made_and_removed_where_they_are_of_their_own(kind, folder, 
     else:
         (folder / "a").touch()
     for call in (files.make_folder, files.remove_tree, files.check_folder):
-        with pytest.raises(PlaceError, match=f"a is a {kind}; allowed: a folder of its own, or nothing"):
+        with pytest.raises(PlaceError, match=f"a is a {kind}; allowed: a real folder, or nothing"):
             call(folder / "a")
     assert as_it_was(outside)
 

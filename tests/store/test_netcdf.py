@@ -201,8 +201,8 @@ def list_attribute(file: h5py.File, folder: Path) -> None:
 
 REFUSED = {
     external_link: "x: a link out of the file",
-    dangling_link: "x: a link to 'nowhere', which is no variable of the file",
-    link_through_a_group: "x: a link to 'group/x', which is no variable",
+    dangling_link: "x: a link to 'nowhere', which is not a variable of the file",
+    link_through_a_group: "x: a link to 'group/x', which is not a variable",
     external_data: "x: its data lie in another file",
     virtual: "x: its data lie in another file",
     through_a_plugin: "x: stored through filter 32015",
@@ -212,8 +212,8 @@ REFUSED = {
     one_large_chunk: "x: declares more than a file of ",
     many_names_of_one: "x[0-9]+: declares more than a file of ",
     too_many_names: "holds more than 4096 variables",
-    lists: "x: lists of any length",
-    list_attribute: "x: attribute y: lists of any length",
+    lists: "x: lists of variable length",
+    list_attribute: "x: attribute y: lists of variable length",
 }
 
 

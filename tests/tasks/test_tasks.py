@@ -104,7 +104,7 @@ def test_an_image_is_cut_into_equal_parts(name, monkeypatch):
 def test_data_that_are_not_installed_are_named(name, missing, says, monkeypatch):
     lacking = replace(DECLARED[name], missing=missing)
     monkeypatch.setattr(limits, "declaration", lambda task: lacking)
-    with pytest.raises(ValueError, match=f"task: '{name}'; allowed: any other, as .*{says}"):
+    with pytest.raises(ValueError, match=f"task: '{name}'; allowed: any other task, as .*{says}"):
         make_task(name, 16)
 
 

@@ -408,8 +408,8 @@ def test_thresholds_may_differ_from_network_to_network():
         ({"rule": "clip"}, "rule: 'clip' is unknown; allowed: none, book"),
         ({"rule": "adaptive"}, "params: None; rule='adaptive' needs the parameters"),
         ({"rule": "pascanu"}, "params: None; rule='pascanu' needs the parameters"),
-        ({"rule": "pascanu", "params": True}, "recurrent: None; rule='pascanu' allows: the end of one of b, w"),
-        ({"rule": "pascanu", "params": True, "recurrent": "v"}, "recurrent: 'v'; rule='pascanu' allows"),
+        ({"rule": "pascanu", "params": True}, "recurrent: None; allowed with rule='pascanu': the end of one of b, w"),
+        ({"rule": "pascanu", "params": True, "recurrent": "v"}, "recurrent: 'v'; allowed with rule='pascanu': "),
     ],
 )
 def test_what_a_rule_lacks_is_said(settings, said):

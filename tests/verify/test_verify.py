@@ -224,7 +224,7 @@ def test_a_check_that_raises_is_a_line_that_fails():
     assert [(line.law, line.passed) for line in section.comparisons] == [
         ("good", True), ("broken: stopped by RuntimeError: no luck", False)
     ]  # fmt: skip
-    said = "1 of 2 laws fail (and those that 1 stopped checks did not come to):"
+    said = "1 of 2 laws fail (besides those not reached; checks stopped: 1):"
     assert report.verdict([section]) == (said, ["broken: stopped by RuntimeError: no luck"])
     assert "in broken" in section.comparisons[1].trace
     assert "<details><summary>traceback</summary><pre>Traceback" in report.as_html([section], "today")
@@ -271,8 +271,8 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("page.pdf", "-o: 'page.pdf' is no page; allowed: a file whose name ends in .html"),
-        ("none/page.html", "-o: 'none/page.html' cannot be written; allowed: a file in a folder"),
+        ("page.pdf", "-o: 'page.pdf' is not an HTML page; allowed: a file whose name ends in .html"),
+        ("none/page.html", "-o: 'none/page.html' cannot be written; allowed: a file in a writable folder"),
     ],
 )
 def test_a_wrong_file_is_refused_at_once(tmp_path, output, message):

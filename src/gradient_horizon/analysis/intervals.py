@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import optimize, stats
 
-LEVEL = 0.95  # of every interval
-RESAMPLES = 4000  # of a bootstrap: about twenty lie beyond each limit with eight seeds, a hundred with many
+LEVEL = 0.95  # confidence level of every interval
+RESAMPLES = 4000  # bootstrap samples: about twenty lie beyond each limit with eight seeds, a hundred with many
 
 
 class Interval(NamedTuple):

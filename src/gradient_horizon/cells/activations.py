@@ -4,8 +4,8 @@
 derivative is 4.5e-7. Each φ here is differentiated (in forward and reverse mode) by its own accurate φ′, and log φ′
 never underflows.
 
-Kinks: a unit *at* a kink passes the gradient: relu′(0) = 1 and hard_tanh′(±1) = 1. (In the study notes that prompted
-this project, too, the gradient passes for x ≥ 0.)
+Kinks: a unit *at* a kink passes the gradient: relu′(0) = 1 and hard_tanh′(±1) = 1. (The study notes that prompted this
+project also let the gradient pass for x ≥ 0.)
 """
 
 from collections.abc import Callable

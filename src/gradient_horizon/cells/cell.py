@@ -1,4 +1,4 @@
-"""Recurrent cells as one-step maps; scanning over time is the caller's business.
+"""Recurrent cells as one-step maps; scanning over time is left to the caller.
 
 cell = make_cell("tanh", hidden_size=64, input_size=1)
 params = cell.init(key, weight_scale=1.2)
@@ -21,7 +21,7 @@ from gradient_horizon.numerics.arrays import Factors, PyTree, RandomKey
 
 @runtime_checkable
 class Cell(Protocol):
-    """What every cell needs; the state is a vector, or a pytree of vectors.
+    """The interface of every cell; the state is a vector, or a pytree of vectors.
 
     Any such cell can be measured and trained. A `TrainableCell` trains faster.
     """
@@ -92,7 +92,7 @@ class TrainableCell(Cell, Protocol):
 
     @property
     def reads_state(self) -> bool:
-        """True if the new state depends on the previous state beyond the pre-activations, be it only on its shape."""
+        """True if the new state also depends on the previous one directly, if only on its shape."""
         ...
 
     def gated_input(self, place: int, a: Factors, h: Any) -> Array:
@@ -132,7 +132,7 @@ def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any)
     of_cells = {key: own for cell in declare.declared(declare.Cell).values() for key, own in cell.settings.items()}
     for key, value in settings.items():
         if key not in of_cells:
-            raise ValueError(f"{key}: {value!r} is no setting of a cell; allowed: {', '.join(of_cells)}")
+            raise ValueError(f"{key}: {value!r} is not a setting of a cell; allowed: {', '.join(of_cells)}")
         if not isinstance(value, Tracer) and not of_cells[key].rule.accepts(_number(value)):
             raise ValueError(f"{key}: {value}; allowed: {of_cells[key].rule.allowed}")
     cell = declare.declared(declare.Cell)[name]
@@ -141,12 +141,12 @@ def make_cell(name: str, hidden_size: int, input_size: int = 0, **settings: Any)
 
 
 def _as_pytree(cell: Any) -> Any:
-    """Return `cell`, whose class is static for JAX's transformations unless it is registered as a pytree already."""
+    """Return `cell`, whose class becomes static for JAX's transformations unless it is already a registered pytree."""
     if jax.tree_util.all_leaves([cell]):
         jax.tree_util.register_static(type(cell))
     return cell
 
 
 def _number(value: Any) -> Any:
-    """Return an array of one number as a number of Python; anything else as it is."""
+    """Return an array of one number as a Python number; anything else as it is."""
     return value.item() if getattr(value, "shape", None) == () else value

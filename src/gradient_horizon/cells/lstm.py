@@ -19,7 +19,7 @@ DECLARES = declare.Cell(
     "lstm",
     "long short-term memory",
     make="LSTMCell",
-    settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "added to the bias of the forget gate")},
+    settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "value added to the bias of the forget gate")},
     states=2,
     blocks={"hidden": "h", "cell": "c"},
 )

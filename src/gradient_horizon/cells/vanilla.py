@@ -36,7 +36,7 @@ DECLARES = (
         make="leaky_cell",
         arguments=("tanh", "leaky_tanh"),
         family="linear",
-        settings={"leak": declare.Setting(0.5, rules.FRACTION, "how much of the state one step replaces")},
+        settings={"leak": declare.Setting(0.5, rules.FRACTION, "fraction of the state that one step replaces")},
     ),
 )
 
@@ -134,7 +134,7 @@ class VanillaCell:
 
     @property
     def reads_state(self) -> bool:
-        """True with a leak below 1, or a traced one, which keeps part of the state."""
+        """True if the leak is below 1, or traced, as part of the state is then kept."""
         return not self.has_one_path
 
     def gated_input(self, place: int, a: Factors, h: Float[Array, "... N"]) -> Float[Array, "... N"]:

@@ -64,7 +64,7 @@ def check_output(path: Path) -> Path:
     except OSError as error:
         raise UsageError(f"-o: {str(path)!r} cannot be written ({error.strerror})") from None
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"-o: {str(path)!r} cannot be written; allowed: a file in a folder that can be written")
+        raise UsageError(f"-o: {str(path)!r} cannot be written; allowed: a file in a writable folder")
     return path
 
 

@@ -29,12 +29,12 @@ def finished(folder: Path) -> dict[str, str]:
 
 
 def shown_by(checksums: Mapping[str, str]) -> str:
-    """Return a hash of what figures of these results show, which also covers the version of the package."""
+    """Return a hash of what figures of these results show; it also depends on the version of the package."""
     return hashlib.sha256(json.dumps([__version__, dict(checksums)], sort_keys=True).encode()).hexdigest()
 
 
 def _record_of(folder: Path) -> tuple[str, dict[str, str]]:
-    """Return what the figures there were drawn from, and a hash of each of their files; both empty if unknown."""
+    """Return a hash of what the existing figures show, and a hash of each of their files; both empty if unknown."""
     try:
         record = json.loads(files.read_regular(folder / FIGURES))
         return record["shows"], {name: record["files"][name] for name in record["files"] if _is_figure(name)}
@@ -47,7 +47,7 @@ def _is_figure(name: str) -> bool:
 
 
 def current(folder: Path, shows: str) -> list[Path] | None:
-    """Return the files of the existing figures if they show what they should; None if they have to be drawn."""
+    """Return the files of the existing figures if these are up to date; None if they have to be drawn."""
     source, checksums = _record_of(folder)
     if source != shows:
         return None
@@ -60,7 +60,7 @@ def current(folder: Path, shows: str) -> list[Path] | None:
 
 
 def draw(folder: Path, dataset: xr.Dataset, shows: str, check: Callable[[], None] = lambda: None) -> list[Path]:
-    """Draw every figure of `dataset`, of which `shows` is the hash, and return the files.
+    """Draw every figure of `dataset`, whose hash is `shows`, and return the files.
 
     Figures of an earlier drawing that are no longer made are removed. `check` is called before each figure.
     """

@@ -2,7 +2,7 @@
 
 Python turns SIGINT into a `KeyboardInterrupt` wherever the interpreter happens to be. In a callback of the garbage
 collector (JAX registers one), in `__del__` or in a weak reference's callback, the exception is printed and dropped, and
-the work would go on. The handler here also records the signal, and long-running work checks for it between its steps.
+the work goes on. The handler here also records the signal, and long-running work checks for it between its steps.
 """
 
 import _thread

@@ -37,7 +37,7 @@ class TakenError(Exception):
     def __init__(self, folder: Path):
         other = records.readable_record(folder)
         by = f"process {other.process} on {other.host}" if other else "another version of gradient-horizon"
-        super().__init__(f"{folder}: {by} has taken the job over; this one leaves it")
+        super().__init__(f"{folder}: {by} has taken over the job; this process leaves it alone")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Job:
         ]
 
     def occupied(self) -> str:
-        """Return `finished` or `running` if some job in this folder is, whatever its settings; else an empty string."""
+        """Return `finished` or `running` for a job in that state here, whatever its settings; else an empty string."""
         record = records.readable_record(self.folder)
         if record is None:
             return ""
@@ -137,7 +137,7 @@ def claimed(job: Job) -> Iterator[bool]:
 
 @contextmanager
 def _announced(job: Job) -> Iterator[bool]:
-    """As `claimed`, without locks: the record announces that this process has the job, before it is computed."""
+    """Like `claimed`, but without locks: the record announces that this process has the job, before it is computed."""
     own = None
     with files.alone(job.folder / CLAIM):
         before = records.read_record(job.folder)
@@ -156,7 +156,7 @@ def _announced(job: Job) -> Iterator[bool]:
 
 @contextmanager
 def _heartbeat(folder: Path, record: records.JobRecord, meter: ProgressMeter) -> Iterator[Callable[[], None]]:
-    """Regularly update the job's record to show that it runs and how far it is, unless another process has taken it.
+    """Regularly update the job's record to show that it runs and its progress, unless another process has taken it.
 
     Yields a function that raises `TakenError` once this has been noticed.
     """
@@ -227,7 +227,9 @@ def read_job(folder: Path, keys: Sequence[str]) -> Job:
     except OSError as error:
         raise records.ResultError(str(error)) from None
     except (ValueError, RecursionError):
-        raise records.ResultError(f"{path}: no settings that can be read; allowed: what run writes there") from None
+        raise records.ResultError(
+            f"{path}: not a readable list of settings; allowed: the file that run writes"
+        ) from None
     settings = checked(values)
     return Job(folder, settings, {key: getattr(settings, key) for key in keys})
 

@@ -114,7 +114,7 @@ def _launched(planned: Sweep, todo: Sequence[jobs.Job], pack: int, show: Show, o
 
 @contextmanager
 def _following(todo: Sequence[jobs.Job], show: Show) -> Iterator[None]:
-    """Call `show` regularly with the status of the jobs; raise `_LostError` if some are lost and none runs for long.
+    """Call `show` regularly with the status of the jobs; raise `_LostError` if some are lost and none has run for long.
 
     A launcher may not notice that one of its own tasks was killed.
     """

@@ -1,4 +1,4 @@
-"""The command `gradient-horizon`. Whatever needs no JAX answers before JAX is loaded.
+"""The command `gradient-horizon`. Commands that do not need JAX answer before it is loaded.
 
 Exit status: 0 success; 1 a job failed, a law does not hold, or something could not be written; 2 wrong input; 130
 interrupted. Wrong input is reported in one line; any other error is a fault of the package and shows a traceback. With
@@ -28,7 +28,7 @@ from gradient_horizon.store.records import ResultError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Output is `harmless`: file contents cannot control the terminal."""
     if sys.stdout is None:
-        _complain("standard output: is closed; allowed: a file, a pipe or a terminal")
+        _complain("standard output: closed; allowed: a file, a pipe or a terminal")
         return FAILED
     output = Harmless(sys.stdout, "standard output")
     errors = Harmless(sys.stderr or io.StringIO(), "standard error")
@@ -61,7 +61,7 @@ def _complain(line: str) -> None:
 
 
 def _drop(output: Harmless) -> None:
-    """Discard pending output that cannot be written, of which Python would otherwise complain as it exits."""
+    """Discard pending output that cannot be written, about which Python would otherwise complain on exit."""
     with contextlib.suppress(OSError):  # not a file when captured by a test
         os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 

@@ -7,7 +7,7 @@ WINDOW = 10.0  # seconds over which the pace is measured
 
 
 class ProgressMeter:
-    """Count finished networks, of `total`. The pace is measured from the first ones on, after compilation."""
+    """Count finished networks, of `total`. The pace is measured from the first ones on and excludes compilation."""
 
     def __init__(self, total: int):
         self.total, self.done = total, 0.0

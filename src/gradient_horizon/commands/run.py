@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def figures(options: argparse.Namespace) -> int:
-    """Draw paper figures into results/figures; for a preset that makes none, its own figures into its folder."""
+    """Draw paper figures into results/figures, and those of a preset without a paper figure into its own folder."""
     from gradient_horizon.figures.paper import FIGURES
 
     allowed = sorted({*FIGURES, *preset_names("")})
@@ -45,7 +45,7 @@ def figures(options: argparse.Namespace) -> int:
     for name in names:
         if (options.quick or options.draw_only) and name not in FIGURES:
             raise UsageError(
-                f"NAME: {name!r} is no paper figure; allowed with --quick and --draw-only: {', '.join(FIGURES)}"
+                f"NAME: {name!r} is not a paper figure; allowed with --quick and --draw-only: {', '.join(FIGURES)}"
             )
     prepare_jax()  # before the first figure, which may load JAX
     ends = []
@@ -172,8 +172,8 @@ def _compute(screen: "Console", sweep: "Sweep", todo: "list[Job]") -> "Outcome":
 def _plan_line(sweep: "Sweep", todo: "list[Job]") -> str:
     count, finished = len(sweep.jobs), len(sweep.jobs) - len(todo)
     if not todo:
-        return f"{sweep.folder}: all {count} jobs are finished already; nothing to compute (force=true computes again)"
-    before = f", {finished} finished already" if finished else ""
+        return f"{sweep.folder}: all {count} jobs are already finished; nothing to compute (force=true computes again)"
+    before = f", {finished} already finished" if finished else ""
     networks = sum(job.networks for job in todo)
     return f"{sweep.folder}: {jobs_phrase(count)}{before}; computing {len(todo)} ({networks} networks)"
 

@@ -41,7 +41,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
     name = base.name or f"{base.experiment}-{identity.content_hash({**deciding, 'axes': axes})[:8]}"
     folder = Path(base.output) / name
     if launcher is not None and not (whole := str(folder.resolve())).isprintable():
-        raise SettingError("output", whole, "a folder of printable characters, as a launcher's script names it")
+        raise SettingError("output", whole, "a path of printable characters, as it is written into a launcher's script")
     keys = sorted(axes)
     if (count := math.prod(len(values) for values in axes.values())) > compose.MOST_JOBS:
         raise SettingError(", ".join(keys), f"{count} jobs", f"at most {compose.MOST_JOBS}")
@@ -60,7 +60,7 @@ def plan(overrides: Sequence[str], *, multirun: bool = False) -> Sweep:
         planned.setdefault(job.name, job)
     in_float64 = "precision" in deciding and any(job.config.precision == "float64" for job in planned.values())
     if in_float64 and devices.is_without_float64():
-        raise SettingError("precision", "float64", "float32 where the environment has JAX_ENABLE_X64=0")
+        raise SettingError("precision", "float64", "float32 while JAX_ENABLE_X64=0 is set in the environment")
     for key, cases in idle.items():
         if len(cases) == count:  # the same networks would be computed for each value
             reasons = ", ".join(dict.fromkeys(reason for reason, _ in cases))
@@ -146,11 +146,11 @@ def prepare_folder(sweep: Sweep) -> None:
             shared = _merged(sweep, {folder.name for folder in sweep_folders.job_folders(sweep.folder)} - {*names})
             sweep_folders.write_plan(sweep.folder, {job.name: job.networks for job in sweep.jobs}, shared)
     except OSError as error:
-        raise SettingError("output", str(sweep.folder), f"a folder that can be written ({error.strerror})") from None
+        raise SettingError("output", str(sweep.folder), f"a writable folder ({error.strerror})") from None
 
 
 def _merged(sweep: Sweep, others: Collection[str]) -> dict[str, Any]:
-    """Return what all jobs share, including earlier jobs: what either command sweeps is an axis of both."""
+    """Return what all jobs share, including earlier ones: a setting that either command sweeps is an axis."""
     shared = dict(sweep.shared)
     for known in _known(sweep.folder, others) if others else ():
         # if two usual values differ, null stands for each job's own

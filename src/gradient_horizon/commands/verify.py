@@ -9,15 +9,15 @@ from gradient_horizon.ensembles import devices, process
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Hold the package to every law of `verify.suite` and write one page about it."""
+    """Check the package against every law of `verify.suite` and write one page of results."""
     from gradient_horizon.commands import terminal
     from gradient_horizon.store import files
 
     if options.output.suffix != ".html":
-        raise UsageError(f"-o: {str(options.output)!r} is no page; allowed: a file whose name ends in .html")
+        raise UsageError(f"-o: {str(options.output)!r} is not an HTML page; allowed: a file whose name ends in .html")
     output = check_output(options.output)
     if devices.is_without_float64():
-        raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are held to in float64")
+        raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are checked in float64")
     process.prepare_own()
     check_platforms()
     from gradient_horizon.verify import report

@@ -27,7 +27,7 @@ _LONGEST_SUM = 32  # longest matrix product, in terms, that is written out; long
 _ARITHMETIC = {"add", "sub", "mul", "div", "rem", "pow", "atan2", "nextafter", "max", "min"}
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "select_n"}
 _BITS = {"and", "or", "xor", "shift_left", "shift_right_arithmetic", "shift_right_logical"}
-_ELEMENTWISE = _ARITHMETIC | _COMPARISONS | _BITS  # of several operands
+_ELEMENTWISE = _ARITHMETIC | _COMPARISONS | _BITS  # elementwise operations on several operands
 _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 # The known parameters of the other operations that are carried out here. (How many operands of a scan are constants or
 # carried is inferred from their shapes: JAX 0.10 calls these numbers `num_consts` and `num_carry`, 0.11 does not.)

@@ -7,7 +7,7 @@ import os
 
 
 def block_size(n: int, steps: int, *, precision: str = "float32", backend: str = "cpu") -> int:
-    """The number of networks in one compiled block: as many as keep their matrices in the cache.
+    """The number of networks in one compiled block, chosen so that their matrices stay in the cache.
 
     It depends only on the network's own settings and the backend, never on the number of networks, devices or bytes,
     so that a network's last digits do not depend on the rest of the sweep. Measured for float32 on a CPU with 1 MiB of
@@ -26,7 +26,7 @@ def block_size(n: int, steps: int, *, precision: str = "float32", backend: str =
 
 
 def training_block(n: int, steps: int, batch_size: int, *, precision: str = "float32", backend: str = "cpu") -> int:
-    """The number of networks that one compiled block trains: as many as keep the states of a batch in the cache.
+    """The number of networks that one compiled block trains, chosen so that the states of a batch stay in the cache.
 
     Like `block_size`, it depends only on the network's own settings and the backend. Measured for float32 on a CPU with
     1 MiB of second-level cache per core: 4 networks of 50 units at 100 steps of 20 sequences; blocks of 16 take half as
@@ -40,8 +40,8 @@ def training_block(n: int, steps: int, batch_size: int, *, precision: str = "flo
 def batch_last_width(n: float, block: int, *, precision: str = "float32", backend: str = "cpu") -> int:
     """The number of networks of a block that share the processor's vector lanes (see `batch_last_vmap`); 1: no sharing.
 
-    As many as keep their matrices in the first-level cache. Measured for float32 on a CPU with 512-bit lanes and 32 KiB
-    of that cache: 2 to 3 times as fast as one by one at N = 3 to 14, 1.7 times at 16, 1.3 times at 24 and no faster
+    Chosen so that their matrices stay in the first-level cache. Measured for float32 on a CPU with 512-bit lanes and 32
+    KiB of that cache: 2 to 3 times as fast as one by one at N = 3 to 14, 1.7 times at 16, 1.3 times at 24 and no faster
     from 28 on; float64 gains nothing. The environment variable GRADIENT_HORIZON_LANES=0 turns it off; results then
     differ in their last digits.
     """

@@ -95,7 +95,7 @@ class NetworkGrid:
         return None if self.total <= most else most
 
     def over(self, stages: Sequence[blocks.Stage], networks: Mapping[str, np.ndarray]) -> Any:
-        """Return the same for `networks`, given by their values along the axes; nothing is added to the checkpoints."""
+        """Return the output for `networks`, given by their values along the axes, without using the checkpoints."""
         return blocks.gather(self._chunks(stages, networks), len(networks["seed"]))
 
     def at(self, places: Any) -> dict[str, np.ndarray]:

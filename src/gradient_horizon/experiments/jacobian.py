@@ -24,26 +24,30 @@ DECLARES = declare.Experiment(
     reads=declare.DRAWN,
     settings={
         "norms": declare.Setting(
-            ["frobenius"], rules.some_of(names.NORMS), "norms of the Jacobian product", type=Any, coordinate="norm"
+            ["frobenius"],
+            rules.some_of(names.NORMS),
+            "norms of the Jacobian product to measure",
+            type=Any,
+            coordinate="norm",
         ),
         "block": declare.Setting(
             "state",
             rules.one_of(names.BLOCKS),
-            "lstm: dh_T/dh_t or dc_T/dc_t alone; state: of all",
+            "part of the state to differentiate: all of it or, for lstm, hidden (dh_T/dh_t) or cell (dc_T/dc_t) alone",
             idle=lambda settings: "" if declare.cell_of(settings).blocks else f"cell={settings.cell}",
         ),
         "anchors": declare.Setting(
             ["end"],
             rules.some_of(names.ANCHORS),
-            "end: dh_T/dh_t for every t; start: dh_t/dh_0",
+            "fixed end of the product; end: dh_T/dh_t for every t; start: dh_t/dh_0 for every t",
             type=Any,
             coordinate="anchor",
         ),
         "horizon_threshold": declare.Setting(
-            3.0, rules.POSITIVE, "decades that the gradient may gain or lose before its horizon"
+            3.0, rules.POSITIVE, "number of decades by which the gradient has changed at its horizon"
         ),
         "method": declare.Setting(
-            "auto", rules.one_of(names.METHODS), "how the product is formed; jacrev is the reference"
+            "auto", rules.one_of(names.METHODS), "method by which the product is formed; jacrev is the reference"
         ),
         "recheck": declare.Setting(
             False, rules.SWITCH, "measure one block again with method=jacrev and record the difference"
@@ -219,7 +223,7 @@ def _labelled(
         horizon, kind = horizon_of(log_norms["end"]["frobenius"], size, config.horizon_threshold)
         described["horizon"] = networks.per_network(horizon, title="gradient horizon", units="step")
         described["horizon_kind"] = networks.per_network(
-            np.array(names.HORIZON_KINDS)[kind], title="what ends the gradient at its horizon"
+            np.array(names.HORIZON_KINDS)[kind], title="how the gradient ends at its horizon"
         )
     described.update(networks.descriptions(first_bad_step, networks.eigenvalues()))
     described["state_size"] = ((), size, {"long_name": "size n of the state, or of its block", "units": "1"})

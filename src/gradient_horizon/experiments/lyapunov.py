@@ -27,13 +27,13 @@ DECLARES = declare.Experiment(
         "transient": declare.Setting(
             None,
             rules.whole_or_null(0),
-            "steps that are discarded before counting starts; null: 300, but at most a quarter of the steps",
+            "number of steps to discard before counting starts; null: 300, but at most a quarter of the steps",
             type=int | None,
             usual=lambda settings: min(TRANSIENT, settings["steps"] // 4),
             usual_from=("steps",),
         ),
         "exponents": declare.Setting(
-            None, rules.whole_or_null(1), "how many, from the largest; null: all", type=int | None
+            None, rules.whole_or_null(1), "number of exponents to compute, from the largest; null: all", type=int | None
         ),
     },
     needs=(
@@ -105,7 +105,7 @@ def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None)
             measured["sum_rule_error"],
             title="|sum of the exponents - mean log|det J|| / n",
             units="1/step",
-            comment="per step and unit; NaN where some J is singular, or where not every exponent was asked for",
+            comment="per step and unit; NaN where some J is singular, or unless every exponent was requested",
         ),
         "kaplan_yorke_dimension": label(measured["kaplan_yorke_dimension"], title="Kaplan-Yorke dimension"),
         "entropy_rate": label(measured["entropy_rate"], title="sum of the positive exponents", units="1/step"),

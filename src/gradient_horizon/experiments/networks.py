@@ -186,7 +186,7 @@ class Networks:
         return self.grid.every(self._stages(measurement), report)
 
     def over(self, measurement: Measurement, places: Any) -> Any:
-        """Return the same for the networks at `places` only."""
+        """Return the measurement of the networks at `places` only."""
         return self.grid.over(self._stages(measurement), self.grid.at(places))
 
     def slab_size(self, measurement: Measurement, budget: int) -> int | None:

@@ -16,7 +16,7 @@ from gradient_horizon.store.checkpoints import Checkpoints
 
 DECLARES = declare.Experiment(
     "nodes",
-    "what the activation and the matrix each contribute to the norm of a gradient",
+    "contributions of the activation and of the matrix to the norm of a gradient",
     make="measure",
     slab_size="slab_size",
     reads=declare.DRAWN,
@@ -55,7 +55,7 @@ def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None)
             measured["split"],
             "node",
             "lag",
-            title="what the node adds to the log norm of ∂L/∂h on the way from lag - 1 to lag",
+            title="contribution of the node to the log norm of ∂L/∂h, from lag - 1 to lag",
             units="1/step",
             comment="natural logarithm; ∂L/∂h_T is all ones; the sum over nodes and lags is the log of the whole",
         ),

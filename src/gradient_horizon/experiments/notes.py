@@ -98,9 +98,9 @@ def measure(config: Config, report: Any, checkpoints: Any = None) -> xr.Dataset:
     largest = np.linalg.svd(matrices, compute_uv=False)[:, 0].reshape(shape)
     return xr.Dataset(
         {
-            "norm": labelled(series["norm"], "step", "norm of dh over N"),
-            "norm_float32": labelled(series["norm_float32"], "long_step", "norm of dh over N in float32"),
-            "log_norm": labelled(series["log_norm"], "long_step", "log norm of dh over N", comment="natural logarithm"),
+            "norm": labelled(series["norm"], "step", "norm of dh, divided by N"),
+            "norm_float32": labelled(series["norm_float32"], "long_step", "norm of dh, divided by N, in float32"),
+            "log_norm": labelled(series["log_norm"], "long_step", "log(‖dh‖ / N)", comment="natural logarithm"),
             "spectral_radius": (network, radius, {"long_name": "spectral radius of Wh", "units": "1"}),
             "largest_singular_value": (network, largest, {"long_name": "largest singular value of Wh", "units": "1"}),
         },

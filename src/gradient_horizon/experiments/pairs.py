@@ -14,7 +14,7 @@ from gradient_horizon.store.checkpoints import Checkpoints
 
 DECLARES = declare.Experiment(
     "pairs",
-    "norms of the Jacobian product between every two times",
+    "norms of the Jacobian product between every pair of times",
     make="measure",
     slab_size="slab_size",
     reads=declare.DRAWN,
@@ -53,7 +53,7 @@ def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None)
     times = np.arange(config.steps)
     coordinates = {
         **networks.coordinates(),
-        "late": ("late", times + 1, {"long_name": "time t of the derived state", "units": "step"}),
-        "early": ("early", times, {"long_name": "time s of the state it is derived by", "units": "step"}),
+        "late": ("late", times + 1, {"long_name": "time t of the state in the numerator", "units": "step"}),
+        "early": ("early", times, {"long_name": "time s of the state in the denominator", "units": "step"}),
     }
     return xr.Dataset(described, coords=coordinates).assign_attrs(block_size=networks.block)

@@ -23,7 +23,7 @@ DECLARES = declare.Experiment(
         "lags": declare.Setting(
             None,
             rules.LAGS,
-            "steps back from T, at most T; null: 1, 2, 5, 10, 20, 50, ... and T",
+            "lags to measure, in steps back from T; null: 1, 2, 5, 10, 20, 50, ... and T",
             type=Any,
             coordinate="lag",
         )

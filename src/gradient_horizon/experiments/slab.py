@@ -16,7 +16,7 @@ Report = Callable[[float], None]  # receives the number of networks finished sin
 
 
 def slabs(config: Config, budget: int) -> list[Config]:
-    """Cut `config` into slabs of networks, each to be measured and held in memory at once, in `budget` bytes.
+    """Cut `config` into slabs of networks, each small enough to be measured and held in `budget` bytes of memory.
 
     Nothing is compiled or computed. Raises `SettingError` for networks that the precision cannot represent. JAX is not
     loaded before this call.

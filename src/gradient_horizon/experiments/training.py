@@ -32,24 +32,28 @@ DECLARES = declare.Experiment(
     ),
     defaults={"hidden_size": 50, "weight_scales": [1.0], "learning_rates": [0.1]},
     settings={
-        "task": declare.Setting("temporal_order", rules.one_of(names.TASKS), "what is learned"),
-        "updates": declare.Setting(1000, rules.whole(1), "how many"),
+        "task": declare.Setting("temporal_order", rules.one_of(names.TASKS), "task to learn"),
+        "updates": declare.Setting(1000, rules.whole(1), "number of updates"),
         "record_every": declare.Setting(
             None,
             rules.whole_or_null(1),
-            "updates between two records; null: a twentieth of them",
+            "number of updates between records; null: a twentieth of all updates",
             type=int | None,
         ),
-        "test_size": declare.Setting(1000, rules.whole(1), "fresh sequences that each record is made on"),
-        "optimizer": declare.Setting("sgd", rules.one_of(names.OPTIMIZERS), "what turns gradients into updates"),
-        "learning_rates": declare.Setting(
-            [0.01], rules.RATES, "networks at each learning rate", type=Any, coordinate="learning_rate"
+        "test_size": declare.Setting(1000, rules.whole(1), "number of fresh sequences on which each record is made"),
+        "optimizer": declare.Setting(
+            "sgd", rules.one_of(names.OPTIMIZERS), "optimiser that turns gradients into updates"
         ),
-        "clip": declare.Setting("book", rules.one_of(names.CLIP_RULES), "what shortens a gradient that is too long"),
+        "learning_rates": declare.Setting(
+            [0.01], rules.RATES, "learning rates, each with its own networks", type=Any, coordinate="learning_rate"
+        ),
+        "clip": declare.Setting(
+            "book", rules.one_of(names.CLIP_RULES), "rule by which gradients that are too long are clipped"
+        ),
         "clip_thresholds": declare.Setting(
             [1.0],
             rules.RATES,
-            "networks at each threshold of the clip rule",
+            "thresholds of the clip rule, each with its own networks",
             type=Any,
             coordinate="clip_threshold",
             idle=declare.where("clip", "none"),
@@ -57,26 +61,31 @@ DECLARES = declare.Experiment(
         "output_scale": declare.Setting(
             1.0,
             rules.NOT_NEGATIVE,
-            "readout weights have variance output_scale^2 / N",
+            "scale of the readout weights, whose variance is output_scale^2 / N",
             idle=declare.unless("initialisation", None),
         ),
         "solved_below": declare.Setting(
             None,
             rules.POSITIVE_OR_NULL,
-            "the error under which the task counts as solved; null: the task's own",
+            "error below which the task counts as solved; null: the task's own",
             type=float | None,
         ),
-        "until_solved": declare.Setting(False, rules.SWITCH, "no updates once a network has solved its task"),
+        "until_solved": declare.Setting(False, rules.SWITCH, "stop updating a network once it has solved its task"),
         "omega": declare.Setting(0.0, rules.NOT_NEGATIVE, "weight of Pascanu's regulariser; 0: none"),
         "omega_squared": declare.Setting(
             True,
             rules.SWITCH,
-            "the regulariser of squared norms (else of norms)",
+            "use the regulariser of squared norms rather than of norms",
             idle=declare.where("omega", 0),
         ),
-        "floss_updates": declare.Setting(0, rules.whole(0), "updates of gradient flossing before training; 0: none"),
+        "floss_updates": declare.Setting(
+            0, rules.whole(0), "number of gradient-flossing updates before training; 0: none"
+        ),
         "floss_exponents": declare.Setting(
-            1, rules.whole(1), "Lyapunov exponents that flossing pushes to zero", idle=declare.where("floss_updates", 0)
+            1,
+            rules.whole(1),
+            "number of Lyapunov exponents that flossing pushes to zero",
+            idle=declare.where("floss_updates", 0),
         ),
         "floss_rate": declare.Setting(
             0.001, rules.POSITIVE, "learning rate of flossing", idle=declare.where("floss_updates", 0)
@@ -84,7 +93,7 @@ DECLARES = declare.Experiment(
         "floss_every": declare.Setting(
             0,
             rules.whole(0),
-            "floss again before every so many updates; 0: never",
+            "number of updates between repetitions of flossing during training; 0: not repeated",
             idle=declare.where("floss_updates", 0),
         ),
     },
@@ -204,7 +213,7 @@ def _references(spec: TrainSpec) -> dict[str, Any]:
     described = {
         "chance_loss": (spec.task.chance_loss, "smallest loss without reading the input", "nat"),
         "chance_error": (spec.task.chance_error, "smallest error without reading the input", "1"),
-        "solved_below": (spec.solved_below, "error under which the task counts as solved", "1"),
+        "solved_below": (spec.solved_below, "error below which the task counts as solved", "1"),
     }
     return {
         name: ((), value, {"long_name": title, "units": units}) for name, (value, title, units) in described.items()

@@ -1,4 +1,4 @@
-"""Heat map of all pairs of times: from which time to which the gradient reaches."""
+"""Heat map of all pairs of times, which shows between which times the gradient survives."""
 
 import math
 from collections.abc import Collection, Sequence

@@ -8,7 +8,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from gradient_horizon.figures.kit import style
 
 FORWARD, BACKWARD = "black", "#D55E00"
-_SIZE = (58.0, 23.0)  # of the drawing, in its own units
+_SIZE = (58.0, 23.0)  # size of the drawing, in its own units
 _NODES = {"matmul": ("MatMul", 15, 12), "plus": ("+", 31, 12), "tanh": ("tanh", 45, 12), "input": ("MatMul", 22, 3)}
 _HEIGHT, _WIDTH = 3.4, {"matmul": 7.4, "plus": 3.4, "tanh": 5.0, "input": 7.4}
 # For each node: what the gradient becomes on its way back, and the effect on its norm.

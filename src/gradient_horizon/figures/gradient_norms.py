@@ -20,7 +20,7 @@ _AFTER: dict[str, Any] = {"linewidth": 0.8, "linestyle": (0, (4, 1.5))}
 def draw_norms(axes: Sequence[Axes], panels: Sequence[xr.Dataset], colours: ScaleColours) -> bool:
     """Draw one panel per Axes: the norm before clipping with its band over seeds; dashed, the median after clipping.
 
-    Returns whether any of them clips at all.
+    Returns True if the gradient of any panel is ever clipped.
     """
     curves, clips = [], False
     for ax, data in zip(axes, panels, strict=True):

@@ -1,4 +1,4 @@
-"""The gradient horizon against the weight scale: how far back the gradient reaches, and what ends it there."""
+"""The gradient horizon against the weight scale: how far back the gradient reaches, and how it ends there."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def horizons_of(data: xr.Dataset) -> tuple[Float[np.ndarray, "3 G"], list[str]]:
 
     Each is the horizon of one network (`horizon_quantile`): if a quantile lies between two, the band reaches to the
     outer one, and the median is the lower. A quantile is NaN if its network may be one that overflows, at an unknown
-    lag. The kind is what ends the gradient at the median; "" if the median may be a network that overflows.
+    lag. The kind states how the gradient ends at the median; "" if the median may be a network that overflows.
     """
     horizons, kinds = (data[name].transpose("weight_scale", "seed").values for name in ("horizon", "horizon_kind"))
     bands, ends = [], []
@@ -76,7 +76,7 @@ def draw_horizons(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> tuple[s
 def draw_marks(
     ax: Axes, x: Float[np.ndarray, " K"], median: Float[np.ndarray, " K"], kinds: list[str], color: Any
 ) -> None:
-    """Mark each median with what ends the gradient there."""
+    """Mark each median by how the gradient ends there."""
     for kind, mark in _MARKS.items():
         at = np.array(kinds) == kind
         ax.plot(x[at], median[at], color=color, **_MARK, **mark)
@@ -138,7 +138,7 @@ def notes_on(dataset: xr.Dataset, left_out: int = 0) -> list[str]:
 def horizon_against_scale(dataset: xr.Dataset) -> Figure:
     """Plot the median gradient horizon against the weight scale g, one line per cell, with its 10–90 % band over seeds.
 
-    One panel per combination of the other swept settings. Markers show what ends the gradient of the median network: it
+    One panel per combination of the other swept settings. Markers show how the gradient of the median network ends: it
     vanishes (filled) or explodes (open), or its horizon lies beyond T (triangle). Networks that overflow are counted.
     """
     dataset = dataset.sortby("weight_scale")

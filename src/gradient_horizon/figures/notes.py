@@ -110,8 +110,8 @@ def norm_growth_and_decay(dataset: xr.Dataset) -> Figure:
     """Plot ‖dh‖_F / N against the time step, one column per factor on W_h.
 
     Above, the series as the study notes plot it. Below, its logarithm over more steps: in float32, which overflows or
-    gives 0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. Of
-    many factors, a few evenly spread ones are drawn.
+    gives 0; in the log domain, which does neither; and by the law, whose slope is log10 of W_h's spectral radius. If
+    there are many factors, only a few are drawn, evenly spread.
     """
     columns = columns_of(dataset.sortby("weight_scale", ascending=False))  # growth before decay, as in the study notes
     places = np.linspace(0, len(columns) - 1, min(len(columns), MOST_COLUMNS)).round().astype(int)

@@ -38,7 +38,7 @@ LABELS = {
     "clip_threshold": "clip threshold $c$",
 }
 _MARKERS, _DASHES = "osD^v", ("-", (0, (4, 1.5)), (0, (1, 1.3)), (0, (6, 1.5, 1, 1.5)))
-_APART = 0.017  # of an axis: shift between lines that would hide each other's intervals
+_APART = 0.017  # share of an axis by which lines that would hide each other's intervals are shifted
 
 Measure = Callable[[xr.Dataset], Interval]
 
@@ -89,7 +89,7 @@ def lines_of(dataset: xr.Dataset, abscissa: str) -> list[Line]:
 
 
 def by_threshold(dataset: xr.Dataset, grid: Grid, abscissa: str) -> Grid:
-    """Split each panel of `grid` into one per clip threshold, if there are several that are not the abscissa.
+    """Split each panel of `grid` into one per clip threshold, if there are several and they are not the abscissa.
 
     Success depends on the threshold, so the best one alone would say too little. One row per panel of `grid`.
     """
@@ -200,7 +200,7 @@ def budget(dataset: xr.Dataset, *, solved: bool = True) -> str:
 def _against(dataset: xr.Dataset, measure: Measure, label: str, bars: str, *, chance: bool) -> Figure:
     """Plot `measure` along the abscissa.
 
-    With `chance`, it is a measure of the error, which networks that diverge do not have.
+    With `chance`, `measure` is one of the error, which is undefined for networks that diverge.
     """
     dataset = dataset.sortby("weight_scale")
     abscissa = abscissa_of(dataset)

@@ -1,4 +1,4 @@
-"""Heat map of how many networks solved their task, over two of learning rate, clip threshold and weight scale."""
+"""Heat map of the networks that solved their task, over two of learning rate, clip threshold and weight scale."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def _draw(ax: Axes, data: xr.Dataset, across: str, up: str) -> None:
 
 
 def solved_map(dataset: xr.Dataset) -> Figure:
-    """Plot how many networks out of how many solved their task, over the two axes named by `axes_of`.
+    """Plot the number of networks that solved their task, out of all, over the two axes named by `axes_of`.
 
     One panel per combination of swept settings; a third axis that varies is at its best value. Raises `ValueError` if
     fewer than two axes vary.

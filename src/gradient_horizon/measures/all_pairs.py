@@ -41,11 +41,11 @@ def log_jacobian_norms_all_pairs(
     triangle is halved at c = T/2, and the halves again, down to direct products of `LEAF` steps: about
     12 T N³ log2(T/LEAF) + T² N² operations instead of T² N³.
 
-    The Gram matrices are formed in float64 whatever the precision of the state. Their inner product cancels by
-    ‖A‖²‖B‖²/‖AB‖²; if that leaves fewer than four digits, the entry is NaN rather than noise. The rounding of A and B
-    themselves, in the state's precision, is amplified by ‖A‖‖B‖/‖AB‖: about 1e-5 in float32, and 1e-4 far above the
-    edge of chaos. An entry is -inf if the product is exactly zero (but NaN if non-zero terms cancel to zero), and NaN
-    if the product touches a state that is not finite.
+    The Gram matrices are formed in float64 whatever the precision of the state. Cancellation in their inner product
+    costs a factor of ‖A‖²‖B‖²/‖AB‖²; if fewer than four digits remain, the entry is NaN rather than noise. The rounding
+    of A and B themselves, in the state's precision, is amplified by ‖A‖‖B‖/‖AB‖: about 1e-5 in float32, and 1e-4 far
+    above the edge of chaos. An entry is -inf if the product is exactly zero (but NaN if non-zero terms cancel to zero),
+    and NaN if the product touches a state that is not finite.
 
     A and B have one exponent each. If an entry of either falls more than 2^42 (float64: 2^200) below the largest, as
     happens when units grow and decay at different times, every pair is instead formed by direct products with an

@@ -85,9 +85,9 @@ def scaled_norms(
 
     NaN at every lag whose product touches a state that is not finite.
 
-    `care`: 0: one vector stands for all; 1: every vector is checked (needed for a product with zeros), at a tenth more
-    cost; 2: an exponent for each entry, at about ten times the cost, and nothing is `suspect`. Measure a `suspect`
-    result again with more care. `method="jacrev"` always uses the highest level.
+    `care`: 0: one vector stands for all; 1: every vector is checked (needed for a product with zeros), which takes a
+    tenth longer; 2: an exponent for each entry, at about ten times the cost, and nothing is `suspect`. Measure a
+    `suspect` result again with more care. `method="jacrev"` always uses the highest level.
     """
     products = products_of(system, anchor, norms, method, block)
     if care == MOST_CARE or products.method == "jacrev":
@@ -176,7 +176,7 @@ def log_jacobian_norms(
 
     **Complex states:** a holomorphic step is measured by its complex Jacobian, n × n. (The real Jacobian of its real
     and imaginary parts has the same spectral norms, and Frobenius norms larger by √2.) Any other step is measured by
-    that real Jacobian, 2n × 2n. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
+    that real Jacobian, 2n × 2n. The linearisation of a step shows whether it is holomorphic (see `holomorphic`).
 
     **Derivatives:** forward and reverse; NaN at lags where the product had to be formed again and differs, and, for
     spectral norms, where two singular values are equal. Reverse only if the step uses `jax.custom_vjp`.

@@ -106,7 +106,7 @@ class Products(NamedTuple):
         return matrix if self.places is None else matrix[self.places[:, None], self.places[None, :]]
 
     def spectral(self, matrix: Array, leading: Array, lag: Array) -> tuple[Scalar, Array]:
-        """The spectral norm of `matrix`, and the starting point of the next search; the reference uses LAPACK."""
+        """The spectral norm of `matrix` (`jacrev`: from LAPACK), and the starting point of the next search."""
         if self.method == "jacrev":
             return largest_by_lapack(matrix), leading
         fresh = fresh_directions(len(matrix), matrix.dtype)

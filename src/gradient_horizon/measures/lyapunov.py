@@ -35,7 +35,7 @@ from gradient_horizon.numerics.keys import fixed_orthogonal
 from gradient_horizon.numerics.orthogonal import log_growth
 
 _log = logging.getLogger(__name__)
-GROUPS = 10  # of consecutive steps, whose means give the standard error
+GROUPS = 10  # groups of consecutive steps; their means give the standard error
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -100,11 +100,11 @@ def lyapunov_exponents(
     - `step`: `step(params, h, x) -> h`; the state may be any pytree of arrays, n entries in all, including complex and
       16-bit ones, and may also hold integers and keys (see `states`).
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
-    - `transient`: how many of the T steps to discard. The tangent vectors are carried through them, so that they are
-      aligned when counting starts.
-    - `count`: how many exponents to compute, from the largest (None: all n). Fewer cost less, but cannot be checked by
-      the sum rule. All are computed nevertheless if one of the vectors has entries far below its largest (2^-40), which
-      might underflow and grow again: parts of the state that no other part reaches.
+    - `transient`: the number of the T steps to discard. The tangent vectors are carried through them, so that they
+      are aligned when counting starts.
+    - `count`: the number of exponents to compute, from the largest (None: all n). Fewer cost less, but cannot be
+      checked by the sum rule. All are computed nevertheless if one of the vectors has entries far below its largest
+      (2^-40), which might underflow and grow again, as in parts of the state that no other part reaches.
     - `every`: the number of steps between eliminations. Directions further apart than 1/eps after that many steps lose
       their digits. 1 is safe at every gain; larger values pay off if the condition number of one step is small.
     - `log_det`: `log_det(params, h, x)`, a separate formula for log|det J_t|, for the sum rule, such as
@@ -114,7 +114,7 @@ def lyapunov_exponents(
 
     **Complex states:** for a holomorphic step, n exponents. Each occurs twice among those of the real and imaginary
     parts, and counts twice in the dimension and the entropy. For any other step, the 2n exponents of the real and
-    imaginary parts. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
+    imaginary parts. The linearisation of a step shows whether it is holomorphic (see `holomorphic`).
 
     **Derivatives:** of exponents and standard errors, forward and reverse, by a QR at every step (see `orthogonal`);
     NaN for a direction that dies, and where rounding leaves no digits.
@@ -126,7 +126,7 @@ def lyapunov_exponents(
     **Accuracy:** against a row-sorted QR in float64 along the same tanh Jacobians (N = 64 and 256, g = 0.8 to 10, 200
     steps), the worst single exponent was off by 1e-10 in float64. In float32 it was off by 2e-3, and at g = 3, N = 256
     by 1e-2 (over 1000 steps by 3e-3): errors that neighbours exchange, well below their standard errors. Such a QR at
-    every step would leave a tenth of that in float32, at 2 to 4 times the cost.
+    every step would reduce the float32 error to a tenth, at 2 to 4 times the cost.
 
     The logs are summed in two floats (see `sums`): over 10⁶ steps of float32 each exponent, and its standard error, is
     off by 1e-7 or by the rounding of its own single steps.
@@ -340,7 +340,7 @@ def _summarise(
     copies: int,
     every: int,
 ) -> LyapunovSpectrum:
-    """The spectrum of a state with n entries, from exponents of which each occurs `copies` times."""
+    """The spectrum of a state with n entries, from exponents that each occur `copies` times."""
     if len(exponents) == n:
         # the violation is not to be differentiated
         gap = jnp.abs(jnp.mean(held(exponents)) - sums.mean(log_dets) / n)

@@ -58,8 +58,8 @@ def log_state_gradient_norms(
 
     `read[t - 1]`, raveled, is the part of ∂L/∂h_t that is due to L reading h_t directly; the rest comes back through
     the later steps: ∂L/∂h_t = read_t + J_{t+1}ᵀ ∂L/∂h_{t+1}. The vector is kept as a mantissa and a power of two, so
-    its norm is correct even if the gradient itself would have underflowed. (Only the structure of `h0` is used.) NaN
-    from the first state, going back, that is not finite.
+    its norm is correct even if the gradient itself would have underflowed. (Only the structure of `h0` is used.) NaN at
+    the last state that is not finite, and at all earlier ones.
 
     Derivatives: forward and reverse; NaN if an exponent for each entry was needed and made a difference.
     """
@@ -128,7 +128,7 @@ def node_split(
 
     **Returns:** `{"activation": (T,), "matrix": (T,)}`, natural logs; entry k belongs to the step from lag k to lag
     k + 1, as in `log_jacobian_norms` from the end. The node that makes the vector exactly zero adds -inf, and all later
-    ones add 0. NaN from the first state, going back, that is not finite.
+    ones add 0. NaN at the last state that is not finite, and at all earlier ones.
 
     **Raises:** `ValueError` for a cell with a second path around its nodes (a leak, gates), for which the contributions
     add instead of multiplying and the log norm does not split, and for a `gradient` whose shape or dtype differs from

@@ -65,7 +65,7 @@ def log_singular_values(
     - `xs`: a pytree with leading axis T, or None with `steps` = T.
 
     **Complex states:** for a holomorphic step, the n singular values of its complex Jacobian; for any other, the 2n of
-    its real and imaginary parts. Whether a step is holomorphic is read from its linearisation (see `holomorphic`).
+    its real and imaginary parts. The linearisation of a step shows whether it is holomorphic (see `holomorphic`).
 
     **Derivatives:** forward and reverse (see `orthogonal`); NaN where two singular values agree to 1e-6, and where
     rounding leaves no digits.
@@ -228,7 +228,7 @@ def _at_lags(
         logs, turned = graded_svd(product.rows)
         others, _ = graded_svd(nudged.rows)
         is_sure = jnp.isfinite(logs) & (jnp.abs(logs - others) < _SURE)
-        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # beyond one that is not sure, values may belong to others
+        is_sure = jnp.cumsum(~is_sure, dtype=jnp.int32) == 0  # beyond one that is not reliable, values may be of others
         logs = logs + total.astype(jnp.float64) * LOG_2
         logs = jnp.where(places < reach.rank, jnp.where(is_sure, logs, jnp.nan), -jnp.inf)
         return (rows, growth), (logs, jnp.matmul(start, turned.T, precision="highest"))

@@ -1,10 +1,10 @@
-"""How one file adds a cell, an ensemble of weights, a task, a clip rule, an experiment or a paper figure: `DECLARES`.
+"""Declarations, by which one file adds a cell, an ensemble of weights, a task, a clip rule, an experiment or a figure.
 
     DECLARES = declare.Cell(
         "lstm",
         "long short-term memory",
         make="LSTMCell",
-        settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "added to the bias of the forget gate")},
+        settings={"forget_bias": declare.Setting(0.0, rules.FINITE, "value added to the bias of the forget gate")},
     )
 
 The file lies in the folder of its room (`ROOMS`), or it is the module that an installed package names as an entry
@@ -46,7 +46,7 @@ class Setting:
 
     - `type`: what OmegaConf converts values to; None: the type of the default.
     - `coordinate`: for a list, the coordinate of the result along which sweeps over the setting are joined.
-    - `usual`: the value that null stands for, given a mapping of the other settings, of which `usual_from` matter.
+    - `usual`: the value that null stands for, given the other settings as a mapping; `usual_from`: those that matter.
     - `idle`: why the setting has no effect, given all settings, as in `clip=none`; empty if it has one.
     """
 
@@ -71,7 +71,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What every declaration has.
+    """The fields that all declarations have.
 
     - `name`: the value that the user writes; `help`: what it is, in a few words.
     - `make`: the name of the object in the same file that constructs it, and the `arguments` that it takes first.
@@ -105,8 +105,8 @@ class Cell(Declaration):
 
     - `family`: cells of one family share their parameters, so that the same network can be measured under each of
       them; empty: a family of its own.
-    - `states`: how many vectors of length `hidden_size` the state consists of; `blocks`: the parts of the state that
-      may be differentiated alone, each with the name of its attribute.
+    - `states`: the number of vectors of length `hidden_size` that make up the state; `blocks`: the parts of the state
+      that may be differentiated alone, each with the name of its attribute.
     - `one_path`: the gradient flows back along a single path, through one node after another.
     - `homogeneous`: step(c h) = c step(h) for c > 0, without bias and inputs.
     """
@@ -172,13 +172,13 @@ class ClipRule(Declaration):
 class Experiment(Declaration):
     """An experiment: `make(config, report, checkpoints)` measures and returns a labelled Dataset.
 
-    - `reads`: the settings of others that decide its numbers; with them it reads the own settings of the cell, task,
-      ensemble and clip rule that they name. `defaults`: the values of settings that have another default here.
+    - `reads`: the shared settings that decide its numbers; it also reads the settings that belong to the cell, task,
+      ensemble and clip rule named by these. `defaults`: the values of settings that have another default here.
     - `has_own_draws`: its seeds are those of another generator than JAX's.
     - `slab_size`: the name of a function in the same file that returns, given `(config, budget)`, how many networks may
-      be measured at once in so many bytes of memory (None: all); larger jobs are cut. Without it, none is.
-    - `draw`: the name of a function in the same file that draws the result of one job, or of a sweep, as a Figure of
-      matplotlib; only the experiments of this package, whose figures are in `figures`, do without.
+      be measured at once in `budget` bytes of memory (None: all); larger jobs are cut. Without it, no job is cut.
+    - `draw`: the name of a function in the same file that draws the result of one job, or of a sweep, as a matplotlib
+      Figure; only the experiments of this package, whose figures are in `figures`, do without.
     """
 
     room: ClassVar[str] = "experiments"
@@ -221,7 +221,7 @@ Kind = TypeVar("Kind", bound=Declaration)
 def declared(kind: type[Kind]) -> dict[str, Kind]:
     """Return everything of this kind, by name: this package's own first, file by file, then that of installed packages.
 
-    Of an installed package, a module that cannot be read, and a name that is taken, are left out with a warning.
+    Modules of installed packages that cannot be read, and names that are already taken, are left out with a warning.
     """
     return _declared(kind)
 
@@ -265,7 +265,7 @@ def _module_of(path: Path) -> str:
 def _check_is_new(one: Declaration, others: Mapping[str, Declaration]) -> None:
     """Raise `ValueError` for a declaration of an installed package that cannot be used."""
     if one.name in others:
-        raise ValueError(f"{one.setting}={one.name} is declared by {others[one.name].module} already")
+        raise ValueError(f"{one.setting}={one.name} is already declared by {others[one.name].module}")
     if isinstance(one, Experiment) and not one.draw:
         raise ValueError("draw: an experiment needs a function that draws its result")
     if not one.name.isidentifier():
@@ -286,7 +286,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def read(module: str, source: str, package: str = "") -> tuple[Declaration, ...]:
-    """Return what the `source` of a module declares, executing its head alone; nothing, if it declares nothing."""
+    """Return what the `source` of a module declares, executing only its head; empty if it declares nothing."""
     if not any(line.startswith(f"{ASSIGNED} = ") for line in source.splitlines()):
         return ()
     namespace: dict[str, Any] = {"__name__": module}
@@ -361,7 +361,7 @@ def without_files(paths: Sequence[Path], install: str = "") -> Callable[[], str 
 
 
 def own_settings() -> Iterator[tuple[Declaration, str, Setting]]:
-    """Yield every setting that a declaration brings along, with its owner, its name and itself."""
+    """Yield the owner, the name and the setting itself for every setting that a declaration adds."""
     for kind in KINDS:
         for one in declared(kind).values():
             for name, setting in one.settings.items():
@@ -369,7 +369,7 @@ def own_settings() -> Iterator[tuple[Declaration, str, Setting]]:
 
 
 def own_settings_of(kind: type[Declaration]) -> tuple[str, ...]:
-    """Return the names of the own settings of everything of this kind."""
+    """Return the names of all settings that belong to declarations of this kind."""
     return tuple(dict.fromkeys(name for one in declared(kind).values() for name in one.settings))
 
 

@@ -145,7 +145,7 @@ LAGS = Rule(
 
 
 def _some_numbers(allowed: str, accepts: Callable[[Any], bool], usual: Sequence[float] | None = None) -> Rule:
-    """Numbers of which `accepts` holds; null stands for the `usual` ones."""
+    """Numbers that satisfy `accepts`; null stands for the `usual` ones."""
     return Rule(
         f"{allowed}, a list of different ones, or {{start: .., stop: .., num: .., spacing: linear or log}}",
         lambda value: bool(value) and all(accepts(entry) for entry in value) and len(set(value)) == len(value),
@@ -226,7 +226,7 @@ def _is_missing(text: str) -> bool:
 NAME = Rule(f"a folder's name of at most {LONGEST_NAME} bytes, without slashes, or null", _is_name)
 # Without line breaks, since the folder's name enters a scheduler's script.
 FOLDER = Rule(
-    "a folder that can be written, of printable characters, and no number",
+    "a writable folder, named in printable characters and not a number",
     lambda value: (
         isinstance(value, str)
         and value.isprintable()

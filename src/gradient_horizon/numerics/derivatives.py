@@ -95,9 +95,9 @@ def vjp_rows(
 
 
 def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
-    """Return `value` with the derivative of `route(*arguments)`, which returns the same value and whether it is sure.
+    """Return `value` with the derivative of `route(*arguments)`, which returns the same value and whether to trust it.
 
-    The derivative is NaN where `route` is not sure, and where its result differs from `value` by more than
+    The derivative is NaN where `route` is not to be trusted, and where its result differs from `value` by more than
     eps^⅓ (1 + |`value`|).
     """
 

@@ -30,7 +30,7 @@ TRUSTED = frozenset(
     }
 )
 _MOST_PARTS = 20_000
-_MOST_BYTES = 2**26  # of one array: hashing more takes as long as tracing again
+_MOST_BYTES = 2**26  # most bytes of one array: hashing more takes as long as tracing again
 # Code that uses these may read anything, without naming it.
 _READING_ANYTHING = frozenset({"globals", "eval", "exec", "__import__", "open", "input"})
 _READING_ANY_ATTRIBUTE = frozenset({"getattr", "vars", "dir", "__dict__", "attrgetter"})
@@ -259,7 +259,7 @@ def _listed(slots: Any) -> tuple[str, ...]:
 
 
 def fingerprint(value: Any) -> Hashable:
-    """Return a key that equals that of another value only if both are, or do, the same.
+    """Return a key that equals that of another value only if the two are equal or do the same.
 
     Raises `NotComparableError` if that cannot be decided. Whatever a function reads from outside its code, objects and
     globals (a file, the environment, an attribute that another library computes) is not seen.

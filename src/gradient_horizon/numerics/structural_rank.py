@@ -123,7 +123,7 @@ def _product(left: Array, right: Array) -> Array:
 
 
 def _eliminated(matrix: Array) -> Array:
-    """Columns with the same span, of which the nonzero ones are linearly independent."""
+    """Columns with the same span; those that are not zero are linearly independent."""
     n = len(matrix)
     numbers = _numbers(n)
 

@@ -75,9 +75,9 @@ def are_alike(anchor: str, matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     That is, each of the others is zero as a whole, or has its zeros exactly where the first one has them and no entry
     more than 2^40 times smaller than the first one's.
 
-    All vectors are multiplied by the same J. An entry of another vector is therefore at every later step, too, no more
-    than about 2^40 times smaller than the first one's, except by cancellation, whose rounding is the larger loss. If
-    the entries of the first vector are at least 1, the largest term of any other's is at least 2^-40 / n; terms that
+    All vectors are multiplied by the same J. At every later step, too, an entry of another vector is therefore at most
+    about 2^40 times smaller than the first one's, except by cancellation, whose rounding is the larger loss. If the
+    entries of the first vector are at least 1, the largest term of any other's is at least 2^-40 / n; terms that
     underflow beside it, below 2^-126, are negligible in float32.
     """
     vectors = jnp.abs(matrix if anchor == "end" else matrix.T)

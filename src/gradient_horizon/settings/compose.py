@@ -99,7 +99,9 @@ def _check_hydras(override: Override) -> None:
     key, value = override.key_or_group, override.value()
     is_option = key.startswith("hydra.launcher.") and "_target_" not in f"{key}{value}"
     if key != "hydra/launcher" and not is_option:
-        raise SettingError(key, str(value), "hydra/launcher and hydra.launcher.NAME, which name no code")
+        raise SettingError(
+            key, str(value), "hydra/launcher and hydra.launcher.NAME, since other settings of Hydra can name code"
+        )
     if override.is_delete():
         raise SettingError(f"~{key}", value, because="it can be changed but not deleted")
     if override.is_sweep_override():
@@ -152,7 +154,9 @@ def _axis(override: Override) -> list[Any]:
         if len(values) == MOST_JOBS:
             raise SettingError(key, f"{values[0]},{values[1]},...", f"at most {MOST_JOBS} jobs")
         if key in schema.FROM_OTHERS and value_of_job is None:
-            raise SettingError(key, "a sweep with null", "whole numbers; or null alone, the usual number of each job")
+            raise SettingError(
+                key, "a sweep with null", "whole numbers; or null alone, for the usual number in each job"
+            )
         checked = validation.check_value(key, value_of_job)
         # 1 and 1.0 are the same setting, hence the same job; lists keep their spelling, which makes shorter job names.
         values.append(value_of_job if key in schema.JOINED else checked)

@@ -1,4 +1,4 @@
-"""What makes two jobs the same: the settings that decide the numbers, and their hash; how a job is cut in pieces."""
+"""The identity of a job: the settings that decide its numbers, and their hash; also how a job is cut into pieces."""
 
 import dataclasses
 import hashlib
@@ -18,9 +18,10 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """Return the settings that decide the numbers, and `draws`, the version of what seeds draw, if it matters.
+    """Return the settings that decide the numbers, and `draws`, the version of the random draws, if it matters.
 
-    Of what installed packages declare, only the settings of what is chosen: installing one changes no hash.
+    A declaration of an installed package contributes its settings only if it is chosen, so installing a package changes
+    no hash.
     """
     foreign = _foreign(config)
     settings = {key: getattr(config, key) for key in settings_of(config.experiment) if key not in foreign}
@@ -29,13 +30,13 @@ def deciding(config: Config) -> dict[str, Any]:
 
 
 def _foreign(config: Config) -> set[str]:
-    """Return the settings of what installed packages declare and `config` does not choose."""
+    """Return the settings of those declarations of installed packages that `config` does not choose."""
     chosen = declare.chosen(config)
     return {name for owner, name, _ in declare.own_settings() if owner.package and owner not in chosen}
 
 
 def described(config: Config) -> dict[str, Any]:
-    """Return the settings that a result records: all but those of housekeeping and of what is not chosen."""
+    """Return the settings that a result records: all except `HOUSEKEEPING` and those of declarations not chosen."""
     left_out = {*HOUSEKEEPING, *_foreign(config)}
     return {key: value for key, value in spelt_short(as_dict(config)).items() if key not in left_out}
 

@@ -58,7 +58,7 @@ FEATURES = _text(
     r"[A-Za-z0-9_(\[!][A-Za-z0-9_.,:=+*&|!()\[\]-]{0,199}", "features: letters, digits and _.,:=+*&|!-()[]"
 )
 RESOURCES = _text(r"[A-Za-z0-9_][A-Za-z0-9_.,:=()*/-]{0,199}", "resources: letters, digits and _.,:=()*/-")
-MEMORY = _text(r"[0-9]{1,12}[KMGT]?B?", "a whole number with K, M, G or T")
+MEMORY = _text(r"[0-9]{1,12}[KMGT]?B?", "a whole number followed by K, M, G or T")
 REMARK = Rule(
     "one line of at most 200 characters without quotes, backslashes and $, or null",
     lambda value: value is None or (_is_unquoted(value) and len(value) <= 200),
@@ -125,7 +125,7 @@ OF_JOBLIB = {
     "backend": _own(rules.one_of_or_null(("loky",))),
     "prefer": _own(rules.one_of(("processes",))),
     "require": _own(Rule("null", lambda value: value is None)),
-    "max_nbytes": _own(_text(r"[0-9]{1,12}[KMG]?", "a whole number with K, M or G")),
+    "max_nbytes": _own(_text(r"[0-9]{1,12}[KMG]?", "a whole number followed by K, M or G")),
     "mmap_mode": _own(rules.one_of_or_null(("r", "c", "r+", "w+"))),
     "temp_folder": _own(Rule("a folder in one line, or null", lambda value: value is None or _is_line(value))),
 }
@@ -182,7 +182,7 @@ def check_name(name: Any) -> None:
     launcher = NAMES[name]
     if importlib.util.find_spec("hydra_plugins") is None or not _is_installed(launcher):
         raise SettingError(
-            "hydra/launcher", name, f"what is installed (pip install gradient-horizon[{launcher.extra}])"
+            "hydra/launcher", name, f"a launcher that is installed (pip install gradient-horizon[{launcher.extra}])"
         )
 
 
@@ -202,7 +202,7 @@ def check_option(name: str, value: Any) -> None:
 
 
 def check_preset(settings: Any) -> None:
-    """Raise `SettingError` for the first option that a preset may not set, or not to this value."""
+    """Raise `SettingError` for the first option that a preset may not set, or whose value is not allowed."""
     chosen = [name for name, option in OPTIONS.items() if option.by_preset]
     if not isinstance(settings, Mapping):
         raise SettingError("hydra.launcher", settings, f"NAME: VALUE for {', '.join(chosen)}")

@@ -48,7 +48,7 @@ def read(name: str) -> dict[str, Any]:
     packages = _PACKAGE.findall(text)
     if packages != ["_global_"]:
         stated = ", ".join(packages) or "no package"
-        raise SettingError(label, stated, "# @package _global_ as one of its first lines, and once")
+        raise SettingError(label, stated, "# @package _global_ exactly once, among the first lines")
     try:
         _check(values)
     except SettingError as error:
@@ -62,7 +62,7 @@ def _text(path: Path, label: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise SettingError(label, "no plain file", "a text file of settings")
+                raise SettingError(label, "not a regular file", "a text file of settings")
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise SettingError(label, error.strerror or "unreadable", "a text file of settings") from None

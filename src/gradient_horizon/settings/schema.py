@@ -1,7 +1,7 @@
 """The settings of one job: `Config`, the schema of what Hydra composes.
 
 Settings that several experiments read are defined here. Those of one cell, task or experiment are declared in its own
-file (`names.declare`) and added here, so that on the command line all are set alike. Nothing here loads JAX.
+file (`names.declare`) and added here, so that all settings look alike on the command line. Nothing here loads JAX.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def _setting(default: Any, rule: rules.Rule, description: str, **more: Any) -> A
 
 
 def _undriven(settings: Any) -> str:
-    """Return why a setting of the inputs' noise has no effect."""
+    """Return why a setting of the noise input has no effect."""
     return f"inputs={settings.inputs}" if settings.experiment != "training" and settings.inputs != "noise" else ""
 
 
@@ -41,46 +41,60 @@ def _without_inputs(settings: Any) -> str:
 class _Shared:
     """The settings that several experiments read, each with its default, what it allows and what it means."""
 
-    experiment: str = _setting("jacobian", rules.one_of(names.EXPERIMENTS), "what is measured")
+    experiment: str = _setting("jacobian", rules.one_of(names.EXPERIMENTS), "experiment to run")
     name: str | None = _setting(
-        None, rules.NAME, "folder of the sweep inside the output folder; null: the experiment and a hash of the command"
+        None,
+        rules.NAME,
+        "folder of the sweep inside the output folder; null: named by the experiment and a hash of the command",
     )
-    output: str = _setting("results", rules.FOLDER, "folder that holds all sweeps")
-    cell: str = _setting("tanh", rules.one_of(names.CELLS), "the recurrent cell")
-    weights: str = _setting("gaussian", rules.one_of(names.WEIGHTS), "ensemble of every recurrent matrix")
-    hidden_size: int = _setting(64, rules.whole(1), "N, hidden units (notes: H)")
-    batch_size: int = _setting(20, rules.whole(1), "training: sequences of one update; notes: N, the rows of dh")
+    output: str = _setting("results", rules.FOLDER, "folder in which sweeps are stored")
+    cell: str = _setting("tanh", rules.one_of(names.CELLS), "recurrent cell")
+    weights: str = _setting("gaussian", rules.one_of(names.WEIGHTS), "ensemble from which recurrent matrices are drawn")
+    hidden_size: int = _setting(64, rules.whole(1), "number of hidden units, N (notes: H)")
+    batch_size: int = _setting(
+        20, rules.whole(1), "training: number of sequences per update; notes: number of rows of dh, N"
+    )
     steps: Steps = _setting(
         None,
         rules.whole_or_null(1),
-        "T, steps in time; null: 100, and in training as many as are usual for the task",
+        "number of time steps, T; null: 100, or in training the usual number for the task",
         usual=lambda settings: _usual_steps(settings),
         usual_from=("task", *declare.own_settings_of(declare.Task)),
     )
-    seeds: Any = _setting(8, rules.SEEDS, "networks at each weight scale", coordinate="seed")
-    weight_scales: Any = _setting(None, rules.SCALES, "g in W = g W0; null: 0.5, 1, 1.5, 2", coordinate="weight_scale")
-    bias_scale: float = _setting(0.0, rules.NOT_NEGATIVE, "standard deviation of the bias")
+    seeds: Any = _setting(
+        8, rules.SEEDS, "seeds of the networks, one network per seed at each weight scale", coordinate="seed"
+    )
+    weight_scales: Any = _setting(
+        None, rules.SCALES, "weight scales g in W = g W0; null: 0.5, 1, 1.5, 2", coordinate="weight_scale"
+    )
+    bias_scale: float = _setting(0.0, rules.NOT_NEGATIVE, "standard deviation of the biases")
     input_scale: float = _setting(
-        1.0, rules.NOT_NEGATIVE, "input weights have variance input_scale^2 / input_size", idle=_without_inputs
+        1.0,
+        rules.NOT_NEGATIVE,
+        "scale of the input weights, whose variance is input_scale^2 / input_size",
+        idle=_without_inputs,
     )
     state_scale: float = _setting(1.0, rules.NOT_NEGATIVE, "standard deviation of the initial state")
-    inputs: str = _setting("none", rules.one_of(names.INPUTS), "what drives the networks")
+    inputs: str = _setting("none", rules.one_of(names.INPUTS), "input that drives the networks")
     input_size: int | None = _setting(
-        None, rules.whole_or_null(1), "entries of a noise input; null: as many as hidden units", idle=_undriven
+        None,
+        rules.whole_or_null(1),
+        "number of entries of the noise input; null: the number of hidden units",
+        idle=_undriven,
     )
-    noise_scale: float = _setting(1.0, rules.NOT_NEGATIVE, "standard deviation of a noise input", idle=_undriven)
+    noise_scale: float = _setting(1.0, rules.NOT_NEGATIVE, "standard deviation of the noise input", idle=_undriven)
     initialisation: str | None = _setting(
         None,
         rules.one_of_or_null(tuple(PUBLISHED)),
-        "training: a published one, which fixes cell, ensemble and the other weights; null: by these settings",
+        "training: a published initialisation, which fixes the cell and how weights are drawn; null: none",
     )
-    precision: str = _setting("float32", rules.one_of(names.PRECISIONS), "floating point numbers of the networks")
+    precision: str = _setting("float32", rules.one_of(names.PRECISIONS), "floating-point precision of the networks")
     memory_budget: float | None = _setting(
-        None, rules.MEMORY_OR_NULL, "GiB that a job may take; null: 60 % of what is free"
+        None, rules.MEMORY_OR_NULL, "memory that a job may take, in GiB; null: 60 % of the free memory"
     )
-    pack: int = _setting(1, rules.whole(1), "jobs that one task of a launcher computes one after the other")
-    quick_look: bool = _setting(True, rules.SWITCH, "draw each job's result beside it")
-    force: bool = _setting(False, rules.SWITCH, "compute again and overwrite what is finished")
+    pack: int = _setting(1, rules.whole(1), "number of jobs that each task of a launcher computes, one after the other")
+    quick_look: bool = _setting(True, rules.SWITCH, "draw a figure of each job's result next to it")
+    force: bool = _setting(False, rules.SWITCH, "compute finished jobs again and overwrite their results")
 
 
 def _usual_steps(settings: Any) -> int:
@@ -94,7 +108,7 @@ def _own_fields() -> list[tuple[str, Any, Any]]:
     fields = {}
     for owner, name, setting in declare.own_settings():
         if name in fields or name in _Shared.__dataclass_fields__:
-            raise ValueError(f"{name}: {owner.module} declares a setting that exists already")
+            raise ValueError(f"{name}: {owner.module} declares a setting that already exists")
         described = dataclasses.replace(
             setting,
             description=f"{owner.name}: {setting.description}",
@@ -105,7 +119,7 @@ def _own_fields() -> list[tuple[str, Any, Any]]:
 
 
 def _with_owner(owner: declare.Declaration, setting: Setting) -> Any:
-    """Return why the setting has no effect: its owner is not chosen, or what it says itself."""
+    """Return why the setting has no effect: its owner is not chosen, or its own reason."""
 
     def idle(settings: Any) -> str:
         if getattr(settings, owner.setting) != owner.name:
@@ -136,7 +150,7 @@ SETTINGS: dict[str, Setting] = {name: entry.metadata["setting"] for name, entry 
 # Settings that do not decide the numbers and are therefore left out of the hash.
 HOUSEKEEPING = ("name", "output", "memory_budget", "pack", "quick_look", "force")
 
-# The version of what seeds draw. It enters the hash, so that networks of two versions are never joined. In version 1
+# The version of the random draws. It enters the hash, so that networks of two versions are never joined. In version 1
 # (package 0.1.0) a small array had the first entries of a large one of the same seed; 2 draws every size separately.
 DRAWS = 2
 

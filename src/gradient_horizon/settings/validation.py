@@ -110,15 +110,15 @@ def checked(values: Mapping[str, Any]) -> Config:
 
 
 def changed(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return `config` with some other `values`, which alone are checked before all are checked together.
+    """Return `config` with other `values` for some settings: each of these is checked, then all settings together.
 
-    A setting that others decide is decided anew if its value among `values` is null.
+    A setting that depends on others is determined afresh if `values` gives null for it.
     """
     return _completed(replace(config, **{key: check_value(key, value) for key, value in values.items()}), values)
 
 
 def _completed(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return `config` with what its settings decide for others, checked together; `values` are as the user wrote."""
+    """Return `config`, checked as a whole, with the settings that others decide; `values` are as the user wrote."""
     for key in FROM_OTHERS:
         if getattr(config, key) is None:
             config = replace(config, **{key: usual(key, as_dict(config))})
@@ -188,7 +188,7 @@ def _fixed_by(initialisation: str) -> dict[str, tuple[Any, ...]]:
 
 
 def _initialised(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return `config` with what its published initialisation fixes; refuse other values of these settings."""
+    """Return `config` with the settings that its published initialisation fixes; refuse other values of these."""
     for name, allowed in _fixed_by(config.initialisation or "").items():
         value = getattr(config, name)
         if value not in (FIELDS[name].default, *allowed):

@@ -58,7 +58,7 @@ def _words(flags: xr.Variable) -> xr.Variable:
     if values.dtype.kind not in "iu":
         if set(np.unique(values).tolist()) <= {*names.HORIZON_KINDS, ""}:
             return flags
-        raise ResultError(f"{_KIND}: other words than {', '.join(names.HORIZON_KINDS)}")
+        raise ResultError(f"{_KIND}: words other than {', '.join(names.HORIZON_KINDS)}")
     meanings = flags.attrs.get("flag_meanings")
     if meanings != " ".join(names.HORIZON_KINDS):
         raise ResultError(f"{_KIND}: its flags mean {meanings!r}; allowed: {' '.join(names.HORIZON_KINDS)!r}")
@@ -122,7 +122,7 @@ def save(dataset: xr.Dataset, path: Path, *, check: Callable[[], None] | None = 
     room = shutil.disk_usage(path.parent).free
     if room < 1.01 * dataset.nbytes:
         raise OSError(
-            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes, {room} are free", str(path)
+            errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {dataset.nbytes} bytes ({room} are free)", str(path)
         )
     with files.replacing(path, check=check) as temporary:
         temporary.write_bytes(content)
@@ -190,7 +190,7 @@ def _read(path: Path, checksum: str = "", *, lazy: bool, small: int = 0) -> xr.D
     except Exception as error:  # HDF5, h5netcdf and xarray raise many types for a damaged or foreign file
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise ResultError(f"{path}: {error.strerror}") from None
-        raise ResultError(f"{path}: no netCDF file that can be read ({netcdf.first_line(error)})") from None
+        raise ResultError(f"{path}: not a readable netCDF file ({netcdf.first_line(error)})") from None
     if whole.intact is None and not checksum:
         _log.warning("%s: unchecked, as it carries no checksum of its own", path)
     return _with_draws(dataset)
@@ -267,8 +267,8 @@ def _say_draws(path: Path, dataset: xr.Dataset) -> xr.Dataset:
     draws = dataset.attrs.get("draws")
     if draws is not None and draws != draws_of(dataset.attrs["experiment"]):
         _log.warning(
-            "%s: version %d of the draws made these networks (package %s); this package has version %d, in which "
-            "the same seeds draw other networks",
+            "%s: these networks were drawn by version %d of the draws (package %s); this package has version %d, in "
+            "which the same seeds draw other networks",
             *(path, draws, dataset.attrs.get("package_version", "unknown"), draws_of(dataset.attrs["experiment"])),
         )
     return dataset
@@ -308,8 +308,8 @@ def load(path: str | os.PathLike[str]) -> xr.Dataset:
     join is an outer join: missing jobs, which the attribute `missing_jobs` lists, are NaN, and `lag` is padded with NaN
     to the longest. Null becomes NaN along a numerical dimension. A job whose file was truncated or altered counts as
     missing, with a warning that names the file. A folder that holds a copy of a job under another name is ignored with
-    a warning. Results of more than 256 MiB are not loaded into memory but read on access. The attribute
-    `draws` is the version of what seeds draw; a warning is logged if it is not this package's.
+    a warning. Results of more than 256 MiB are not loaded into memory but read on access. The attribute `draws` is the
+    version of the random draws; a warning is logged if it is not this package's.
 
     Every file that this package writes is checked against its checksum. Any other netCDF-4 file is read with a warning,
     but refused if its data are stored in other files or would take more memory than 64 times its size plus 64 MiB.

@@ -119,14 +119,14 @@ def check_place(path: Path) -> None:
     """Raise `PlaceError` unless `path` is free or a regular file (not a link), which may be replaced."""
     mode = _mode(path)
     if mode is not None and not stat.S_ISREG(mode):
-        raise PlaceError(path, _kind(mode), "a file of its own, or nothing")
+        raise PlaceError(path, _kind(mode), "a regular file, or nothing")
 
 
 def check_folder(path: Path) -> None:
     """Raise `PlaceError` unless `path` is free or a folder; a link is refused, as it would lead elsewhere."""
     mode = _mode(path)
     if mode is not None and not stat.S_ISDIR(mode):
-        raise PlaceError(path, _kind(mode), "a folder of its own, or nothing")
+        raise PlaceError(path, _kind(mode), "a real folder, or nothing")
 
 
 def make_folder(path: Path) -> None:
@@ -216,7 +216,7 @@ def append(path: Path, text: str) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8", errors="backslashreplace") as stream:
         if os.fstat(stream.fileno()).st_nlink > 1:
-            raise PlaceError(path, "has another name too", "a file of its own, or nothing")
+            raise PlaceError(path, "has more than one name", "a regular file with a single name, or nothing")
         stream.write(text)
 
 

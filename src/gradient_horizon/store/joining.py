@@ -22,7 +22,7 @@ _ORDERS = (
 
 
 def _check_draws(datasets: Sequence[xr.Dataset]) -> None:
-    """Raise `ResultError` if different versions drew the networks."""
+    """Raise `ResultError` if the networks were drawn by different versions."""
     first: dict[int, xr.Dataset] = {}
     for dataset in datasets:
         if "draws" in dataset.attrs:
@@ -240,8 +240,8 @@ def _check_joinable(
             + ")"
         )
     raise DifferentJobsError(
-        f"its jobs differ in settings along which they do not join: {'; '.join(examples)}; allowed: jobs that differ in"
-        " swept settings alone (move the others to a folder of their own)"
+        f"its jobs differ in settings along which they cannot be joined: {'; '.join(examples)}; allowed: jobs that"
+        " differ in swept settings alone (move the others to a folder of their own)"
     )
 
 

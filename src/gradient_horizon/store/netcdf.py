@@ -23,7 +23,7 @@ from xarray.core import indexing
 from gradient_horizon.store.netcdf_limits import check
 from gradient_horizon.store.records import ResultError
 
-# what xarray makes another variable of
+# attributes whose variables xarray decodes into others
 _DECODED = {"missing_value", "scale_factor", "add_offset", "_Unsigned", "_Encoding", "calendar", "coordinates"}
 _TIME_UNITS = {f"{unit}s" for unit in ("day", "hour", "minute", "second", "millisecond", "microsecond", "nanosecond")}
 _NUMBERS = {np.dtype(code).str: np.dtype(code) for code in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8")}
@@ -255,7 +255,7 @@ class _Stored(BackendArray):
             finally:
                 file.close()
                 _check_identity(self.path, self.identity)
-        except Exception as error:  # HDF5 has many for what is not there
+        except Exception as error:  # HDF5 raises many types for something that is missing
             raise ResultError(f"{self.path}: {first_line(error)}") from None
 
 

@@ -11,8 +11,8 @@ from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5s, h5t, h5z  # type: ignore[att
 from gradient_horizon.store.joined_arrays import boxes
 from gradient_horizon.store.records import ResultError
 
-EXPANSION, ALLOWANCE = 64, 2**26  # bytes in memory for each byte of a file, and besides
-MOST_NAMES = 2**12  # of a file's variables, and of one variable's attributes
+EXPANSION, ALLOWANCE = 64, 2**26  # bytes in memory for each byte of a file, and bytes in addition
+MOST_NAMES = 2**12  # most variables in a file, and most attributes of one variable
 _OF_A_TEXT = 64  # bytes in memory besides its characters
 _OWN_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_NBIT, h5z.FILTER_SCALEOFFSET}
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -31,7 +31,7 @@ class _Meter:
         self.size, self.left = size, bound(size)
 
     def take(self, name: str, count: int, *, at_most: bool = False) -> None:
-        """Count `count` bytes for `name`; with `at_most`, only check that so many are left. Raises `ResultError`."""
+        """Count `count` bytes for `name`; with `at_most`, only check that this many are left. Raises `ResultError`."""
         if count > self.left:
             raise ResultError(
                 f"{name}: declares more than a file of {self.size} bytes can hold; allowed: {EXPANSION} times its size"
@@ -56,7 +56,7 @@ def _opened_attributes(owner: Any, name: str, but: Collection[bytes] = ()) -> It
 def check(file: h5f.FileID, size: int) -> None:
     """Raise `ResultError`, naming the variable, if reading a file of `size` bytes would go beyond the file or `bound`.
 
-    Beyond the file lead links to other files, data in other files, and filters that would have to be loaded.
+    Links to other files, data in other files, and filters that would have to be loaded all lead beyond the file.
     """
     meter = _Meter(size)
     root = h5g.open(file, b"/")
@@ -70,10 +70,10 @@ def check(file: h5f.FileID, size: int) -> None:
             target = root.links.get_val(name).removeprefix(b"/")
             if types.get(target) != h5l.TYPE_HARD:
                 raise ResultError(
-                    f"{label}: a link to {target.decode('utf-8', 'replace')!r}, which is no variable of the file"
+                    f"{label}: a link to {target.decode('utf-8', 'replace')!r}, which is not a variable of the file"
                 )
         elif types[name] != h5l.TYPE_HARD:
-            raise ResultError(f"{label}: a link out of the file; allowed: a file that holds all that it names")
+            raise ResultError(f"{label}: a link out of the file; allowed: a file that contains all of its data")
         opened = h5o.open(root, name)
         if isinstance(opened, h5d.DatasetID):
             _check_dataset(opened, label, meter)
@@ -84,7 +84,7 @@ def _check_dataset(dataset: h5d.DatasetID, name: str, meter: _Meter) -> None:
     settings = dataset.get_create_plist()
     layout, kind = settings.get_layout(), dataset.get_type()
     if layout == h5d.VIRTUAL or settings.get_external_count():
-        raise ResultError(f"{name}: its data lie in another file; allowed: a file that holds all that it names")
+        raise ResultError(f"{name}: its data lie in another file; allowed: a file that contains all of its data")
     filters = {settings.get_filter(index)[0] for index in range(settings.get_nfilters())}
     if other := filters - _OWN_FILTERS - {h5z.FILTER_LZF}:
         raise ResultError(f"{name}: stored through filter {min(other)}; allowed: deflate, lzf and those of HDF5 itself")
@@ -122,7 +122,7 @@ def _is_no_variable(dataset: h5d.DatasetID) -> bool:
 
 def _check_type(kind: h5t.TypeID, name: str) -> None:
     if kind.detect_class(h5t.VLEN) or (not isinstance(kind, h5t.TypeStringID) and kind.dtype.hasobject):
-        raise ResultError(f"{name}: lists of any length, or references; allowed: numbers and texts")
+        raise ResultError(f"{name}: lists of variable length, or references; allowed: numbers and texts")
 
 
 def _check_texts(dataset: h5d.DatasetID, name: str, shape: tuple[int, ...], meter: _Meter) -> None:

@@ -191,7 +191,7 @@ def _fresh_record_of(path: Path) -> JobRecord | None:
 
 
 def readable_record(folder: Path) -> JobRecord | None:
-    """As `read_record`, but None if the record is damaged. Raises `ResultError` if another version wrote it."""
+    """Like `read_record`, but None if the record is damaged. Raises `ResultError` if another version wrote it."""
     try:
         return read_record(folder)
     except DamagedError:

@@ -36,7 +36,7 @@ def planning(sweep: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(sweep: Path) -> Iterator[None]:
-    """As `planning`, and remove what processes that were killed while writing have left in the sweep's folder."""
+    """Like `planning`, but also remove what processes killed while writing have left in the sweep's folder."""
     with planning(sweep):
         files.clear_unfinished(sweep)
         yield
@@ -159,7 +159,7 @@ def launching(sweep: Path) -> Iterator[Path]:
 
 
 def clear_launcher(sweep: Path) -> None:
-    """Remove launcher files of commands that have ended from a sweep's folder, once all its jobs are finished.
+    """Once all jobs of a sweep are finished, remove from its folder the launcher files of commands that have ended.
 
     Until then these files hold the output of tasks, and the instructions for tasks that are still waiting.
     """

@@ -25,7 +25,7 @@ class JobStatus:
 
 
 def status_of(folder: Path, networks: int) -> JobStatus:
-    """Return the standing of the job in `folder`, which was planned to have this many networks."""
+    """Return the status of the job in `folder`, which was planned to have this many networks."""
     try:
         record, state = records.read_record(folder), records.state_of(folder)
     except records.DamagedError as error:
@@ -57,7 +57,7 @@ def status_of(folder: Path, networks: int) -> JobStatus:
 
 
 def statuses(sweep: Path, *, look: bool = False) -> list[JobStatus]:
-    """Return the standing of every job in a sweep's folder; `look` reads results too: altered ones are `damaged`."""
+    """Return the status of every job in a sweep's folder; with `look`, altered results are found, too: `damaged`."""
     plan, _ = sweep_folders.known_plan(sweep)
     jobs = [status_of(folder, plan.get(folder.name, 0)) for folder in sweep_folders.job_folders(sweep)]
     return [_checked(sweep / job.job, job) for job in jobs] if look else jobs

@@ -34,7 +34,7 @@ LIBRARY_MODULES = (
 HELD_OUT_MODULES = ("bisect", "difflib", "doctest", "fractions", "heapq", "shutil", "textwrap", "trace")
 DECLARES = declare.Task(
     "characters",
-    "the next character of a program text",
+    "predict the next character of program text",
     make="characters",
     usual_steps=50,
     solved_below=0.5,

@@ -18,7 +18,7 @@ from gradient_horizon.tasks.task import Sample, Task
 
 DECLARES = declare.Task(
     "delayed_xor",
-    "the exclusive or of the bits one and two delays back",
+    "report the exclusive or of the bits one and two delays back",
     make="delayed_xor",
     least_steps=3,
     usual_steps=15,

@@ -22,7 +22,7 @@ _MISSING = declare.without_package("sklearn", "scikit-learn", "pip install gradi
 DECLARES = (
     declare.Task(
         "digits",
-        "handwritten digits, 64 pixels in order",
+        "classify handwritten digits, 64 pixels in order",
         make="digits",
         pixels=PIXELS,
         usual_steps=PIXELS,
@@ -31,7 +31,7 @@ DECLARES = (
     ),
     declare.Task(
         "permuted_digits",
-        "handwritten digits, 64 pixels in a permuted order",
+        "classify handwritten digits, 64 pixels in a permuted order",
         make="permuted_digits",
         pixels=PIXELS,
         usual_steps=PIXELS,

@@ -22,7 +22,7 @@ FILES = tuple(
 )
 DECLARES = declare.Task(
     "fashion",
-    "Fashion-MNIST, 784 pixels in order",
+    "classify the images of Fashion-MNIST, 784 pixels in order",
     make="fashion",
     pixels=PIXELS,
     usual_steps=PIXELS,

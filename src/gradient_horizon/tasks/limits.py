@@ -46,4 +46,4 @@ def refusal(task: str, steps: int, settings: Mapping[str, Any]) -> tuple[str, ob
         if not need.holds(whole):
             return need.setting, getattr(whole, need.setting), need.allowed(whole)
     missing = declared.missing()
-    return None if missing is None else ("task", task, f"any other, as {missing}")
+    return None if missing is None else ("task", task, f"any other task, as {missing}")

@@ -22,7 +22,7 @@ def make_task(name: str, steps: int, **settings: Any) -> Task:
     allowed_settings = {key for task in declare.declared(declare.Task).values() for key in task.settings}
     for key in sorted({*settings} - allowed_settings):
         raise ValueError(
-            f"{key}: {settings[key]!r} is no setting of a task; allowed: {', '.join(sorted(allowed_settings))}"
+            f"{key}: {settings[key]!r} is not a setting of a task; allowed: {', '.join(sorted(allowed_settings))}"
         )
     refused = refusal(name, steps, settings)
     if refused is not None:

@@ -21,7 +21,7 @@ from gradient_horizon.tasks.task import Sample, Task
 
 DECLARES = declare.Task(
     "random_permutation",
-    "recall the first symbol at the end",
+    "recall the first symbol at the end of the sequence",
     make="random_permutation",
     least_steps=2,
     usual_steps=20,

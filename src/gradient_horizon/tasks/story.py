@@ -37,10 +37,10 @@ from gradient_horizon.numerics.arrays import PyTree, RandomKey
 from gradient_horizon.numerics.keys import named_key
 from gradient_horizon.tasks.task import Sample, Task
 
-CLUE_WORDS, WORDS_AFTER = 24, 9  # of the clue, and at least after it
+CLUE_WORDS, WORDS_AFTER = 24, 9  # words in the clue, and the fewest words after it
 DECLARES = declare.Task(
     "story",
-    "who was in the room that Mary came into?",
+    "name the person in the room that Mary came into",
     make="story",
     least_steps=CLUE_WORDS + WORDS_AFTER,
     usual_steps=lambda settings: CLUE_WORDS + max(WORDS_AFTER, settings["distance"] or 0),
@@ -48,7 +48,7 @@ DECLARES = declare.Task(
         "distance": declare.Setting(
             None,
             rules.whole_or_null(1),
-            "words from the clue to the question; null: as many as fit",
+            "number of words after the clue, up to the end of the question; null: as many as fit",
             type=int | None,
         )
     },

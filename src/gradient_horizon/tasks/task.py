@@ -30,7 +30,7 @@ class Task:
     - `chance_loss`, `chance_error`: the smallest mean of `loss_of` and of `error_of` that a network can reach without
       reading its input: with the same answers to every sequence, the best ones by each of the two measures.
     - `draw(task, key, data, test, dtype)`: the implementation of `sample`; `load()`: that of `data`.
-    - `distance`: the number of words between the clue and the answer of a `story`; None for every other task.
+    - `distance`: the number of words after the clue of a `story`; None for every other task.
     """
 
     name: str

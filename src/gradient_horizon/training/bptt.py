@@ -145,7 +145,7 @@ def _bptt_backward(last: int, residuals: Any, cotangents: PyTree):
         return earlier, (deltas, gradient)
 
     def read(gradient, inputs):
-        """A step for which L also reads the state before it."""
+        """Go back through a step whose previous state is also read by L."""
         reads, *inputs = inputs
         earlier, deltas = retreat(gradient, *inputs)
         return _add(earlier, reads), (deltas, gradient)

@@ -38,12 +38,14 @@ from gradient_horizon.numerics.exponents import add, frobenius_norm, normalise, 
 
 DECLARES = (
     declare.ClipRule("none", "no clipping", make="_none"),
-    declare.ClipRule("book", "the global norm, as in the study notes and PyTorch", make="_book"),
-    declare.ClipRule("pseudocode", "the global norm, as in Pascanu, Mikolov and Bengio 2013", make="_pseudocode"),
-    declare.ClipRule("optax", "the global norm, as in optax", make="_optax"),
-    declare.ClipRule("pascanu", "the code of Pascanu, Mikolov and Bengio 2013", make="_pascanu", needs_params=True),
-    declare.ClipRule("value", "each entry", make="_value"),
-    declare.ClipRule("adaptive", "each unit, by the norm of its weights", make="_adaptive", needs_params=True),
+    declare.ClipRule("book", "clip the global norm, as in the study notes and PyTorch", make="_book"),
+    declare.ClipRule("pseudocode", "clip the global norm, as in Pascanu, Mikolov and Bengio 2013", make="_pseudocode"),
+    declare.ClipRule("optax", "clip the global norm, as in optax", make="_optax"),
+    declare.ClipRule(
+        "pascanu", "clip as in the code of Pascanu, Mikolov and Bengio 2013", make="_pascanu", needs_params=True
+    ),
+    declare.ClipRule("value", "clip each entry", make="_value"),
+    declare.ClipRule("adaptive", "clip each unit, by the norm of its weights", make="_adaptive", needs_params=True),
 )
 
 LARGEST_NORM = 1e10  # `pascanu`: a gradient with a larger norm is discarded
@@ -216,7 +218,7 @@ def _pascanu(given: Clipped) -> PyTree:
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(given.grads)]
     if recurrent is None or not any(_is_named(path, recurrent) for path in paths):
         there = ", ".join(keystr(path, simple=True, separator=".") for path in paths)
-        raise ValueError(f"recurrent: {recurrent!r}; rule='pascanu' allows: the end of one of {there}")
+        raise ValueError(f"recurrent: {recurrent!r}; allowed with rule='pascanu': the end of one of {there}")
     # a NaN threshold gives NaN here, too
     is_usable = (_number(norm) <= LARGEST_NORM) | jnp.isnan(threshold.mantissa)
     quotient = _quotient(threshold, norm)
@@ -310,7 +312,7 @@ def clip_gradients(
 
 
 class ClipState(NamedTuple):
-    """The global norm of the last gradient before and after clipping, and how many gradients were changed so far."""
+    """The global norm of the last gradient before and after clipping, and the number of gradients changed so far."""
 
     norm: Scalar
     clipped_norm: Scalar

@@ -35,7 +35,7 @@ class TrainingRecord(NamedTuple):
     - `loss`, `error`: means over `test_size` fresh sequences (see `tasks`).
     - `gradient_norm`, `clipped_gradient_norm`: norm of the gradient of the last update, before and after clipping; NaN
       before the first update.
-    - `changed`: how many gradients the clip rule has changed since training began.
+    - `changed`: the number of gradients that the clip rule has changed since training began.
     - `log_state_gradient_norm`: natural log of the root mean square, over `PROBES` sequences, of ‖∂L/∂h_t‖, with L the
       loss of one sequence; `log_norm`: mean over the same sequences of log ‖∂h_T/∂h_{T-lag}‖_F.
     - `spectral_radius`, `largest_singular_value`: of W (GRU, LSTM: of the candidate's W); NaN if a cell's parameters
@@ -155,7 +155,7 @@ def _saturation(spec: TrainSpec, params: Params, probes: Sample) -> Scalar:
 def _extremes(spec: TrainSpec, cell_params: PyTree) -> tuple[Scalar, Scalar]:
     """The spectral radius and the largest singular value of W.
 
-    NaN if the parameters have no W, or if it is not finite (LAPACK must not see it).
+    NaN if the parameters have no W, or if W is not finite, as LAPACK must not be called with it.
     """
     matrix = getattr(cell_params, "recurrent", None)
     if matrix is None:

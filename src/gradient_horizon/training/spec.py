@@ -118,10 +118,12 @@ class TrainSpec:
         if self.record_every > self.updates:
             raise ValueError(f"record_every: {self.record_every}; allowed: at most updates={self.updates}")
         if self.cell.input_size != self.task.input_size:
-            raise ValueError(f"cell: takes {self.cell.input_size} inputs; allowed: {self.task.input_size}, as the task")
+            raise ValueError(
+                f"cell: takes {self.cell.input_size} inputs; allowed: {self.task.input_size}, as in the task"
+            )
         if self.omega is not None and not (isinstance(self.cell, TrainableCell) and self.cell.has_one_path):
             raise ValueError(
-                f"cell: {self.cell.name!r} with omega; allowed: a TrainableCell with one path, which are"
+                f"cell: {self.cell.name!r} with omega; allowed: a TrainableCell with one path:"
                 f" {', '.join(names.ONE_PATH_CELLS)}"
             )
         if self.flossing is not None and not 1 <= self.flossing.exponents <= self.cell.state_size:

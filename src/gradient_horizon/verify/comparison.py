@@ -70,7 +70,7 @@ def worst(
     *,
     bound: bool = False,
 ) -> Comparison:
-    """The line of the pair whose difference is largest relative to its tolerance, among arrays of pairs."""
+    """The comparison of that pair, out of arrays of pairs, whose difference is largest relative to its tolerance."""
     arrays = np.broadcast_arrays(*(np.asarray(values, np.float64) for values in (predicted, measured, tolerance)))
     lines = [
         Comparison(law, source, float(one), float(other), float(allowed), origin, bound)

@@ -105,7 +105,7 @@ def hand_over(full: bool) -> Iterator[Item]:
     logs = jax.jit(lambda xs: log_singular_values_at_lags(step, None, h, xs, lags=lags))(xs)
     bits = [np.sort(np.log2(xs[-lag:].astype(np.float64)).sum(axis=0))[::-1] for lag in lags]
     yield worst(
-        "two units, of which one falls to 2⁻⁴⁰⁰ and then the other to 2⁻⁶⁰⁰: log σ_i at lags 40, 80, 100, float32",
+        "two units; one falls to 2⁻⁴⁰⁰ and then the other to 2⁻⁶⁰⁰: log σ_i at lags 40, 80, 100, float32",
         "M is diagonal", np.array(bits) * math.log(2), logs, EPS32 * np.abs(bits),
         "rounding of the result: eps |log σ|",
     )  # fmt: skip

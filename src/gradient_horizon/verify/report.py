@@ -81,7 +81,7 @@ def verdict(sections: Sequence[Section]) -> tuple[str, list[str]]:
     if not failed:
         return f"All {len(lines)} laws hold.", failed
     stopped = sum(bool(line.trace) for line in lines)
-    unknown = f" (and those that {stopped} stopped checks did not come to)" if stopped else ""
+    unknown = f" (besides those not reached; checks stopped: {stopped})" if stopped else ""
     return f"{len(failed)} of {len(lines)} laws fail{unknown}:", failed
 
 
@@ -109,9 +109,9 @@ def as_html(sections: Sequence[Section], made_by: str) -> str:
         "<h1>Gradient Horizon, held to what is known</h1>",
         "<p>Each line states a law that the package must obey, and what the package measures: with the functions and"
         " experiments that its users call, on networks drawn for this page. Logarithms are natural and growth is per"
-        " step. Of a law for many numbers, the pair that comes closest to failing is shown. A tolerance is either"
+        " step. If a law concerns many numbers, the pair that comes closest to failing is shown. A tolerance is either"
         " rounding, eps times the operations and the cancellation on the way (eps = 1.2·10⁻⁷ in float32, 2.2·10⁻¹⁶ in"
-        " float64, which is meant where nothing else is said), or statistical, standard errors of a mean.</p>",
+        " float64, which applies unless stated otherwise), or statistical, standard errors of a mean.</p>",
         f'<div class="verdict {"fail" if failed else "pass"}">{sentence}{f"<ul>{laws}</ul>" if failed else ""}</div>',
         f'<p class="made">{html.escape(made_by)}</p>',
     ]

@@ -17,7 +17,7 @@ DECLARES = declare.Cell(
     "mgu",
     "minimal gated unit",
     make="MinimalGatedUnit",
-    settings={"gate_bias": declare.Setting(0.0, rules.FINITE, "added to the bias of the gate")},
+    settings={"gate_bias": declare.Setting(0.0, rules.FINITE, "value added to the bias of the gate")},
 )
 
 

@@ -42,10 +42,11 @@ def _horizon(chosen: xr.Dataset, scale: float) -> str:
 
 
 def _median_growth(chosen: xr.Dataset, last: int) -> Float[np.ndarray, " G"]:
-    """Return the median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`, or of log ‖M‖₂.
+    """Return the median over seeds, at each weight scale, of log(‖M‖_F / √n) at lag `last`.
 
-    The latter if the Frobenius norm was not measured. A network that overflows has a growth of +inf. The midpoint of a
-    finite and an infinite value is the infinite one, and that of -inf and +inf is -inf. NaN if no network was measured.
+    If the Frobenius norm was not measured, of log ‖M‖₂. A network that overflows has a growth of +inf. The midpoint of
+    a finite and an infinite value is the infinite one, and that of -inf and +inf is -inf. NaN if no network was
+    measured.
     """
     measured = chosen.log_norm.norm.values.tolist()
     norm = "frobenius" if "frobenius" in measured else measured[0]
@@ -66,7 +67,7 @@ def _median(values: Float[np.ndarray, " S"]) -> float:
 
 
 def _neutral(scales: Float[np.ndarray, " G"], growth: Float[np.ndarray, " G"]) -> str:
-    """Return the neutral scale as text, or on which side of the measured scales it may lie."""
+    """Return the neutral scale as text, or the side of the measured scales on which it may lie."""
     neutral = neutral_scale(scales, growth)
     if np.isfinite(neutral):
         return f"{neutral:.3f}"

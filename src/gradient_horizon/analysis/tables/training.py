@@ -31,16 +31,16 @@ def _of_few(seeds: int, rows: int) -> str:
     if rows == 1:
         return text
     least = least_difference(seeds)
-    rows_apart = f"two rows fewer than {least} networks apart" if least else "any two rows"
-    return f"{text}; {rows_apart} may differ by chance"
+    rows_apart = f"rows that differ by fewer than {least} networks may do so" if least else "any two rows may differ"
+    return f"{text}; {rows_apart} by chance"
 
 
 def solved_table(dataset: xr.Dataset) -> Table | None:
     """Tabulate the networks that solved their task, one row per swept setting and weight scale.
 
-    Only a few weight scales are shown. Of several learning rates or clip thresholds, those with which most networks
-    solved their task are used. If a row has few seeds, the caption states the resulting uncertainty. None if none were
-    trained.
+    Only a few weight scales are shown. If there are several learning rates or clip thresholds, those with which most
+    networks solved their task are used. If a row has few seeds, the caption states the resulting uncertainty. None if
+    none were trained.
     """
     if "solved_at" not in dataset:
         return None

@@ -119,7 +119,7 @@ def set_ordinate(axes: Sequence[Axes], curves: Sequence[np.ndarray], *, decades:
 
 
 def cut_to(grid: Grid, quantities: int) -> Grid:
-    """Keep as many panels as fit on a page when each takes `quantities` Axes below each other."""
+    """Keep as many panels as fit on a page when each takes `quantities` Axes, one below the other."""
     most = MOST_STACKED // quantities
     panels = grid.panels[: most - most % MOST_COLUMNS]
     return Grid(panels, min(MOST_COLUMNS, len(panels)), grid.left_out + len(grid.panels) - len(panels))

@@ -18,7 +18,7 @@ from gradient_horizon.settings.schema import JOINED
 from gradient_horizon.store.joining import is_label_of, settings_of
 
 MOST_PANELS, MOST_COLUMNS = 24, 4
-CHARACTERS = 96  # of a title across two columns of a page
+CHARACTERS = 96  # most characters in a title across two columns of a page
 _NAMED = ("cell", "weights", "task")  # settings whose values speak for themselves
 
 

@@ -60,7 +60,7 @@ def in_words(value: Any) -> str:
 
 
 def line_looks(count: int) -> list[dict[str, Any]]:
-    """Return the looks of `count` lines: a colour each, dashed once the colours are used up; within `applied` only."""
+    """Return styles for `count` lines: a colour each, dashed once the colours are used up; only within `applied`."""
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
     return [
         {"color": colours[index % len(colours)], "linestyle": "-" if index < len(colours) else "--"}
@@ -104,9 +104,9 @@ def _fitting_columns(figure: Figure, labels: Sequence[str], most: int) -> int:
 
 
 def wrapped_note(note: str, width: int) -> list[str]:
-    """Break a note into lines of about `width` characters, but no formula: half of one would be printed as its source.
+    """Break a note into lines of about `width` characters, never within a formula, half of which would not be typeset.
 
-    A formula counts with about the number of characters that it is drawn with.
+    A formula counts as about the number of characters that it occupies when drawn.
     """
     formulas = iter(_FORMULA.findall(note))
     stand_ins = _FORMULA.sub(lambda formula: "\0" * len(_MARKUP.sub("", _COMMAND.sub("x", formula[0]))), note)

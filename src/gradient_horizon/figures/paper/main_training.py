@@ -42,7 +42,8 @@ def _grids(dataset: xr.Dataset) -> tuple[Grid, Grid]:
     """Return one panel per cell, ensemble and clip rule: with every weight scale, and at the best one."""
     if "loss" not in dataset or not {"cell", "clip"} <= {*dataset.dims}:
         raise ResultError(
-            "dataset: is no training over cells and clip rules; gradient-horizon run +sweeps=main_training makes it"
+            "dataset: not a training sweep over cells and clip rules;"
+            " gradient-horizon run +sweeps=main_training makes one"
         )
     dataset = dataset.sortby("weight_scale")
     return histories.split_at_best(dataset), histories.split_at_best(dataset, state_gradients.CHOSEN)

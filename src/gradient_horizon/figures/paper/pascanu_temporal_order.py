@@ -56,8 +56,8 @@ def _ordered(dataset: xr.Dataset) -> xr.Dataset:
     dataset = dataset.expand_dims(fixed)
     if "solved_at" not in dataset or not {"initialisation", "clip", "omega", "steps"} <= {*dataset.dims}:
         raise ResultError(
-            "dataset: is no training over lengths from a published initialisation;"
-            " gradient-horizon run +sweeps=pascanu_temporal_order makes it"
+            "dataset: not a training sweep over lengths from a published initialisation;"
+            " gradient-horizon run +sweeps=pascanu_temporal_order makes one"
         )
     return dataset.sel(initialisation=[name for name in _INITIALISATIONS if name in dataset["initialisation"]])
 

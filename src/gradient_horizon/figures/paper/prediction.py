@@ -57,7 +57,7 @@ def networks_of(dataset: xr.Dataset) -> xr.Dataset:
     """Return the networks of the job, at the learning rate and threshold with which most solved their task."""
     if "solved_at" not in dataset or "weight_scale" not in dataset.dims or dataset.sizes["weight_scale"] < 2:
         raise ResultError(
-            "dataset: is no training over weight scales; gradient-horizon run +sweeps=prediction makes it"
+            "dataset: not a training sweep over weight scales; gradient-horizon run +sweeps=prediction makes one"
         )
     data, _ = best_over(dataset.sortby("weight_scale"), ("learning_rate", "clip_threshold"))
     return data.transpose("weight_scale", "seed", ...)

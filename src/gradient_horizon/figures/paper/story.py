@@ -1,4 +1,4 @@
-"""Who was in the room? Accuracy against how many words ago the clue was given, for each cell."""
+"""Who was in the room? Accuracy against the number of words since the clue, for each cell."""
 
 import pandas as pd
 import xarray as xr
@@ -38,7 +38,7 @@ DECLARES = declare.PaperFigure(
 def _checked(dataset: xr.Dataset) -> xr.Dataset:
     if "chance_error" not in dataset or not {"cell", "distance"} <= {*dataset.dims}:
         raise ResultError(
-            "dataset: is no training over cells and distances; gradient-horizon run +sweeps=story makes it"
+            "dataset: not a training sweep over cells and distances; gradient-horizon run +sweeps=story makes one"
         )
     return dataset
 

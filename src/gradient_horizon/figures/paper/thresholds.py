@@ -43,7 +43,7 @@ DECLARES = declare.PaperFigure(
         "clip_thresholds=[0.1,1.0]",
     ),
 )
-_DARK = 0.55  # of the range of colours: beyond it, the numbers are white
+_DARK = 0.55  # share of the colour range beyond which the numbers are white
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def map_of(dataset: xr.Dataset) -> Map:
     """Return the outcomes of the networks at every pair of learning rate and column."""
     if "solved_at" not in dataset or "clip" not in dataset.dims or {*dataset["clip"].values} == {"none"}:
         raise ResultError(
-            "dataset: is no training over clip thresholds; gradient-horizon run +sweeps=thresholds makes it"
+            "dataset: not a training sweep over clip thresholds; gradient-horizon run +sweeps=thresholds makes one"
         )
     dataset = dataset.sortby("learning_rate").sortby("clip_threshold")
     rule = next(rule for rule in dataset["clip"].values.tolist() if rule != "none")

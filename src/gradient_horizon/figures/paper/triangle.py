@@ -1,4 +1,4 @@
-"""From which time to which the gradient reaches, for every pair of times, in the three regimes."""
+"""The norm of the gradient between every pair of times, in the three regimes."""
 
 from typing import Any
 
