@@ -8,7 +8,6 @@ import jax
 import pytest
 
 import gradient_horizon as gh
-from gradient_horizon.ensembles import devices as runtime
 from gradient_horizon.ensembles import process
 
 ASKED = ("JAX_NUM_CPU_DEVICES", "JAX_ENABLE_X64", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
@@ -80,4 +79,4 @@ def test_a_jaxlib_that_was_not_tried_is_asked(monkeypatch):
 
 def test_the_old_name_still_works_with_a_warning():
     with pytest.warns(DeprecationWarning, match=r"gradient_horizon\.prepare"):
-        assert runtime.prepare is process.prepare_own
+        assert gh.runtime.prepare is process.prepare_own  # type: ignore[attr-defined]

@@ -1,10 +1,7 @@
 """What this machine offers to a process: cores, free memory, and whether JAX may compute in float64."""
 
 import os
-import warnings
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 
 def cpu_count() -> int:
@@ -47,11 +44,3 @@ def memory_budget(gibibytes: float | None) -> int:
 def is_without_float64() -> bool:
     """True if the environment disables float64 in JAX, which would then silently compute in float32."""
     return os.environ.get("JAX_ENABLE_X64", "1").lower() in ("0", "false", "f", "no", "n", "off")
-
-
-def __getattr__(name: str) -> Any:
-    """Provide the deprecated `prepare` of version 0.1, which also enabled float64 for the whole process."""
-    if name != "prepare":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warnings.warn("runtime.prepare is now gradient_horizon.prepare", DeprecationWarning, stacklevel=2)
-    return import_module("gradient_horizon.ensembles.process").prepare_own
