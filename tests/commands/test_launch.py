@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import gradient_horizon as gh
 from gradient_horizon.commands import jobs, launch, sweep
-from gradient_horizon.ensembles import devices
+from gradient_horizon.ensembles.devices import cpu_count
 from gradient_horizon.settings import launchers
 from gradient_horizon.store import files, records, sweep_folders, sweep_status
 
@@ -80,7 +80,7 @@ def test_workers_change_no_bit_of_a_sweep_and_share_cores_and_programs(tmp_path,
     assert {"[2/2] recheck=true: finished", "[2/2] recheck=false: finished"} & {*ran.stdout.splitlines()}
     folder = tmp_path / "results/joblib"
     assert digests(folder) == digests(made / "on-1")
-    cores = max(1, devices.cpu_count() // 2)
+    cores = max(1, cpu_count() // 2)
     assert gh.load(folder).attrs["device"].startswith(f"{cores} x ")
     if cores in (1, 2, 4):  # what one process compiled for so many devices, others find
         assert sorted(Path(environment["XDG_CACHE_HOME"]).rglob("*-cache")) == compiled
