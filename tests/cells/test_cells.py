@@ -67,7 +67,7 @@ def test_impossible_cells_are_refused(arguments, message):
 
 
 def test_an_impossible_leak_is_refused():
-    with pytest.raises(ValueError, match=r"leak: 0\.0; allowed: above 0, at most 1"):
+    with pytest.raises(ValueError, match=r"leak: 0\.0; allowed: a number above 0 and at most 1"):
         make_cell("leaky_tanh", 3, leak=0.0)
 
 

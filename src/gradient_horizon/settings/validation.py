@@ -145,14 +145,17 @@ def usual(key: str, settings: Mapping[str, Any]) -> Any:
     return getattr(Config(), key)
 
 
-def disagreements(jobs: Sequence[Mapping[str, Any]], axes: Collection[str]) -> dict[str, list[Any]]:
+def disagreements(
+    jobs: Sequence[Mapping[str, Any]], axes: Collection[str], foreign: Collection[str] = ()
+) -> dict[str, list[Any]]:
     """Return the settings that decide the numbers and differ between the `jobs` of a sweep without being axes of it.
 
     Each name is mapped to its distinct values. Settings that are lists are left out, since they join along an axis of
     the result. Settings that other settings decide may differ with these, like the usual `steps` of two tasks. A
-    setting that a job does not name has its default; if an installed package declares it, the job does not have it.
+    setting that a job does not name has its default, unless an installed package declares it: `foreign`, and those of
+    packages that are installed here, belong only to the jobs that name them.
     """
-    foreign = {name for owner, name, _ in declare.own_settings() if owner.package}
+    foreign = {*foreign, *(name for owner, name, _ in declare.own_settings() if owner.package)}
     keys = dict.fromkeys(key for job in jobs for key in job if key not in axes and key not in JOINED)
     read = {key for job in jobs for key in _read_by(job.get("experiment", ""))}
     differing = {}

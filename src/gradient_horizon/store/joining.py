@@ -120,7 +120,7 @@ def join(datasets: Sequence[xr.Dataset], *, lazy: bool = False, ordered: bool = 
     described = [_settings(dataset) for dataset in datasets]
     keys = list(dict.fromkeys(key for swept, _ in described for key in swept))
     own = list(dict.fromkeys(str(dim) for dataset in datasets for dim in dataset.sizes))
-    _check_joinable(described, keys, own)
+    _check_joinable(described, keys, own, _of_packages(datasets))
     points = [{key: _value(key, swept, settings) for key in keys} for swept, settings in described]
     labels = [{str(dim): dataset[dim].values.tolist() for dim in dataset.sizes} for dataset in datasets]
     axes = {key: _coordinate((point[key] for point in points), ordered=ordered) for key in keys}
@@ -217,15 +217,24 @@ def _attributes(
     }
 
 
+def _of_packages(datasets: Sequence[xr.Dataset]) -> list[str]:
+    """Return the settings that installed packages declare, wherever the results were computed (see `provenance`)."""
+    packages = (json.loads(dataset.attrs.get("packages", "{}")) for dataset in datasets)
+    return list(dict.fromkeys(key for settings in packages for names in settings.values() for key in names))
+
+
 def _check_joinable(
-    described: Sequence[tuple[dict[str, Any], dict[str, Any]]], keys: Sequence[str], own: Sequence[str]
+    described: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    keys: Sequence[str],
+    own: Sequence[str],
+    foreign: Sequence[str],
 ) -> None:
     """Raise `DifferentJobsError`, with a one-line message, if jobs with these settings do not form one result."""
     if both := [key for key in keys if key in own]:
         raise DifferentJobsError(
             f"{', '.join(both)}: a swept setting, and a dimension of the result; allowed: one of them"
         )
-    different = validation.disagreements([settings for _, settings in described], keys)
+    different = validation.disagreements([settings for _, settings in described], keys, foreign)
     if not different:
         return
     examples = []

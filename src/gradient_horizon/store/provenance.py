@@ -92,7 +92,10 @@ def attributes(config: Config, settings: str, swept: dict[str, Any], wall_time: 
     import jax
 
     draws = draws_of(config.experiment)
-    packages = sorted({one.package for one in declare.chosen(config) if one.package})
+    packages: dict[str, list[str]] = {}  # with the settings that they declare
+    for one in declare.chosen(config):
+        if one.package:
+            packages.setdefault(one.package, []).extend(one.settings)
     return {
         "title": f"Gradient Horizon: {config.experiment}",
         "experiment": config.experiment,
