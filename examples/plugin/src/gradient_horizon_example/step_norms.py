@@ -58,6 +58,7 @@ def norm_against_time(dataset):
         line = median.sel(weight_scale=scale)
         line = line.isel({dim: 0 for dim in line.dims if dim != "time"})
         ax.plot(dataset.time, line, label=f"g = {scale:g}")
-    ax.set(xlabel="time t", ylabel="log spectral norm of ∂h_t/∂h_(t-1)")
-    ax.legend()
+    ax.set(xlabel="time $t$", ylabel=r"log spectral norm of $\partial h_t/\partial h_{t-1}$")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize="small", handlelength=1)
     return figure
