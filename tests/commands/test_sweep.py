@@ -607,24 +607,30 @@ def test_what_another_process_computes_is_waited_for(ends, monkeypatch):
     assert told == ([job.networks] if ends == "finished" else [])
 
 
-def test_with_force_what_another_process_has_just_computed_is_not_computed_again(monkeypatch):
+@pytest.mark.parametrize("ends", ["before it is waited for", "meanwhile"])
+def test_with_force_what_another_process_has_just_computed_is_not_computed_again(ends, monkeypatch):
     monkeypatch.setattr(sweep, "LOOK_AGAIN", 0.01)
     (job,) = plan(["name=a", "force=true"]).jobs
     finish(job)
     monkeypatch.setattr(sweep.jobs, "execute", lambda job, report: pytest.fail("computed twice"))
-    claimed = threading.Event()
+    claimed, met = threading.Event(), threading.Event()
 
     def other():
         with jobs.claimed(job):
             records.write_record(job.folder, records.JobRecord(records.RUNNING, job.hash, {}, {}, job=job.name))
             claimed.set()
-            time.sleep(0.3)
+            met.wait()
             finish(job)
 
     thread = threading.Thread(target=other)
     thread.start()
     claimed.wait()
-    assert sweep.wait(sweep.run([job], lambda _: lambda _: None), lambda _: lambda _: None) == sweep.Outcome([], [])
+    outcome = sweep.run([job], lambda _: lambda _: None)
+    assert outcome == sweep.Outcome([], [job])
+    met.set()
+    if ends == "before it is waited for":
+        thread.join()
+    assert sweep.wait(outcome, lambda _: lambda _: None) == sweep.Outcome([], [])
     thread.join()
 
 

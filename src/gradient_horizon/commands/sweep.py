@@ -173,10 +173,11 @@ class Outcome:
 Watch = Callable[[jobs.Job], Callable[[float], None]]
 
 
-def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
+def run(todo: Sequence[jobs.Job], watch: Watch, waited: bool = False) -> Outcome:
     """Compute `todo` one after the other in this process. A failed job does not stop the others.
 
-    A job that another process has claimed is left to it, and one that has just finished there is not computed again.
+    A job that another process has claimed is left to it, and one that has just finished there is not computed again:
+    with `force` only if its end was `waited` for.
     """
     outcome = Outcome([], [])
     for job in todo:
@@ -187,7 +188,7 @@ def run(todo: Sequence[jobs.Job], watch: Watch) -> Outcome:
                     outcome.elsewhere.append(job)
                     continue
                 report = watch(job)
-                if job.is_finished() and not job.config.force:
+                if job.is_finished() and (waited or not job.config.force):
                     report(job.networks)
                 else:
                     check_still_wanted(job)
@@ -225,15 +226,15 @@ def wait(outcome: Outcome, watch: Watch) -> Outcome:
         open_still = []
         for job in left:
             record = records.readable_record(job.folder)
-            if record is None or record.hash != job.hash or record == before[job.folder]:
-                open_still.append(job)
-            elif job.is_finished():
+            if job.is_finished():  # when its claim was met it was not, even with `force`
                 watch(job)(job.networks)
+            elif record is None or record.hash != job.hash or record == before[job.folder]:
+                open_still.append(job)
             elif record.state == records.FAILED and record.error != jobs.INTERRUPTED:
                 failed.append((job, record.error))
             else:
                 open_still.append(job)
-        now = run(open_still, watch)
+        now = run(open_still, watch, waited=True)
         failed += now.failed
         left = now.elsewhere
         if left:
