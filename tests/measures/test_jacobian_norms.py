@@ -455,9 +455,9 @@ def test_results_have_names_for_one_network_and_for_many():
     """J = s I: log norms k log s + ½ log 3, and beyond a decade after the first k with k |log10 s| > 1."""
     step = lambda s, h, _: s * h  # noqa: E731
     norms = log_jacobian_norms(step, 0.5, jnp.ones(3), steps=6, norms=("frobenius", "spectral"))
-    np.testing.assert_allclose(norms["spectral"], np.log(0.5) * norms.lags)
+    np.testing.assert_allclose(norms["spectral"], np.log(0.5) * norms.lag)
     assert list(norms) == ["frobenius", "spectral"]
-    assert norms.lags.tolist() == [1, 2, 3, 4, 5, 6]
+    assert norms.lag.tolist() == [1, 2, 3, 4, 5, 6]
     assert norms.finite.all()
     assert norms.horizon(1.0) == (4.0, names.HorizonKind.VANISHED)
     scales = jnp.array([0.5, 1.0, 3.0, jnp.inf])

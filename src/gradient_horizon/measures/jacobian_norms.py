@@ -40,36 +40,36 @@ class JacobianNorms(Mapping[str, Any]):
     A pytree: under `jax.vmap` the arrays have a leading axis for the networks, and every method works on all of them.
     """
 
-    log_norms: dict[str, Any]  # arrays, or whatever `jax.tree.map` has put in their place
+    log_norm: dict[str, Any]  # arrays, or whatever `jax.tree.map` has put in their place
     state_size: int  # n, the size of the state or of its block
 
     def __getitem__(self, norm: str) -> Any:
-        return self.log_norms[norm]
+        return self.log_norm[norm]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.log_norms)
+        return iter(self.log_norm)
 
     def __len__(self) -> int:
-        return len(self.log_norms)
+        return len(self.log_norm)
 
     @property
-    def lags(self) -> Int[np.ndarray, " T"]:
+    def lag(self) -> Int[np.ndarray, " T"]:
         """1 .. T."""
-        return np.arange(1, next(iter(self.log_norms.values())).shape[-1] + 1)
+        return np.arange(1, next(iter(self.log_norm.values())).shape[-1] + 1)
 
     @property
     def finite(self) -> Any:
         """True at lags whose product touches only finite states; at the other lags the norms are NaN."""
-        return ~jnp.isnan(next(iter(self.log_norms.values())))
+        return ~jnp.isnan(next(iter(self.log_norm.values())))
 
     def horizon(self, threshold: float = 3.0) -> Horizon:
         """`horizon_of` the Frobenius norms; `ValueError` if they were not measured."""
-        if "frobenius" not in self.log_norms:
-            raise ValueError(f"norms: {list(self.log_norms)}; allowed: norms that include frobenius")
-        return horizon_of(self.log_norms["frobenius"], self.state_size, threshold)
+        if "frobenius" not in self.log_norm:
+            raise ValueError(f"norms: {list(self.log_norm)}; allowed: norms that include frobenius")
+        return horizon_of(self.log_norm["frobenius"], self.state_size, threshold)
 
 
-jax.tree_util.register_dataclass(JacobianNorms, data_fields=["log_norms"], meta_fields=["state_size"])
+jax.tree_util.register_dataclass(JacobianNorms, data_fields=["log_norm"], meta_fields=["state_size"])
 
 
 def scaled_norms(
