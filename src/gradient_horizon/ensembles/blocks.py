@@ -148,7 +148,8 @@ def map_blocks(
     total = len(jax.tree.leaves(networks)[0])
     for start in range(0, total, chunk):
         rows = slice(start, min(start + chunk, total))
-        places = np.minimum(np.arange(start, start + chunk), rows.stop - 1)
+        is_full = rows.stop - rows.start == chunk
+        places = rows if is_full else np.minimum(np.arange(start, start + chunk), rows.stop - 1)
         values = jax.tree.map(lambda leaf, places=places: leaf[places], networks)
         for stage in stages:
             if check is not None and start == 0:

@@ -38,6 +38,7 @@ from gradient_horizon.numerics.xla import materialised, unroll
 
 # Lags at which every vector is checked. By then all have zeros in the same entries, and one can stand for all.
 _FIRST_LAGS = 3
+_LOOKED_AT_IN_LOOP = 16  # the largest n for which the one vector is checked within the loop, a tenth faster
 
 Block = Callable[[Any], Any]  # block(state) -> the part of the state to keep
 
@@ -167,7 +168,7 @@ class _Measured(NamedTuple):
 
     - `square`, `of_part`: ‖·‖_F² of its `matrix`, and of the block of that.
     - `norms`: the other norms, with the block's Frobenius norm scaled to [1, 2).
-    - `evidence`: the smallest nonzero entry of `matrix`, or one of its vectors.
+    - `evidence`: the smallest nonzero entry of `matrix`, or of one vector (NaN if there is none); or that vector.
     """
 
     square: Array
@@ -189,9 +190,12 @@ def _measure(
     products: Products, matrix: Array, square: Scalar, leading: Array, lag: Array, every_vector: bool
 ) -> tuple[_Measured, Array]:
     """Measure a product; also return the starting point of the next search for a spectral norm."""
-    # Checking one vector after the loop is much cheaper. It is copied, so that the matrix need not be kept.
-    one = matrix[0] if products.anchor == "end" else matrix[:, 0]
-    evidence = underflow.smallest(matrix) if every_vector else materialised(one)
+    # copied, so that XLA neither keeps the matrix nor forms the vector again
+    one = materialised(matrix[0] if products.anchor == "end" else matrix[:, 0])
+    if every_vector:
+        evidence = underflow.smallest(matrix)
+    else:  # of many entries, looking at all vectors after the loop takes less time
+        evidence = underflow.smallest(one[:, None]) if len(one) <= _LOOKED_AT_IN_LOOP else one
     part, of_part = matrix, square
     if products.places is not None:
         part = products.of_block(matrix)
@@ -261,10 +265,9 @@ def scaled_norms_of(
         are_alike = underflow.are_alike(products.anchor, carry.product.matrix)
         _, rest = over(range(first, length), carry, False)
         square, of_part, norms = jax.tree.map(lambda *parts: jnp.concatenate(parts), measured[:3], rest[:3])
+        least = rest.evidence if rest.evidence.ndim == 1 else underflow.smallest(rest.evidence[..., None])
         # if a vector has become zero, nothing follows for the others
-        is_there = jnp.any(rest.evidence != 0, axis=1)
-        one_is_safe = underflow.is_safe(rest.square, underflow.smallest(rest.evidence[:, None]))
-        is_safe = jnp.concatenate([is_safe, one_is_safe & is_there & are_alike])
+        is_safe = jnp.concatenate([is_safe, underflow.is_safe(rest.square, least) & ~jnp.isnan(least) & are_alike])
     mantissa, exponent = underflow.size(of_part)
     of_whole = underflow.size(square)[1]
     exponent = exponent - of_whole + jnp.cumsum(of_whole - room, dtype=jnp.int32)
