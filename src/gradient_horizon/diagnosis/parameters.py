@@ -16,7 +16,6 @@ from jax.core import Tracer
 from gradient_horizon.numerics.arrays import PyTree
 
 FINITE, INFINITE, NAN = 0, 1, 2  # the state of a leaf
-COPIED = 2**22  # bytes; parameters up to this size are copied at every call, larger ones kept by reference
 _NUMBERS = (float, complex)
 
 
@@ -36,12 +35,11 @@ class Parameters(NamedTuple):
 
     def difference(self, other: "Parameters") -> str:
         """How the structure of `other`, or the shape or dtype of one of its arrays, differs; empty if they agree."""
-        if (self.structure, self.is_array) != (other.structure, other.is_array):
+        if self.is_array != other.is_array or self.structure != other.structure:
             return f"a structure of {len(other.is_array)} leaves that is not that of the first call"
-        arrays = zip(self.arrays, other.arrays, self.names(), strict=True)
-        for one, two, name in arrays:
-            if (one.shape, one.dtype) != (two.shape, two.dtype):
-                return f"{name} has {_described(two)}, in the first call {_described(one)}"
+        for place, (one, two) in enumerate(zip(self.arrays, other.arrays, strict=True)):
+            if one.shape != two.shape or one.dtype != two.dtype:
+                return f"{self.names()[place]} has {_described(two)}, in the first call {_described(one)}"
         return ""
 
     def has_same_rest(self, other: "Parameters") -> bool:
@@ -70,8 +68,17 @@ class Parameters(NamedTuple):
         return sum(leaf.size * leaf.dtype.itemsize for leaf in self.arrays)
 
 
-def taken_apart(params: PyTree) -> Parameters:
-    """`Parameters` of a pytree; `ValueError` if it has no floating array, or if it is traced."""
+def taken_apart(params: PyTree, like: Parameters | None = None) -> Parameters:
+    """`Parameters` of a pytree, quickly if its structure is that of `like`.
+
+    Raises `ValueError` if it has no floating array, or if it is traced.
+    """
+    if like is not None:
+        leaves, structure = jax.tree.flatten(params)
+        if structure == like.structure and all(map(_is_array, leaves, like.is_array)):
+            pairs = [*zip(leaves, like.is_array, strict=True)]
+            arrays = [leaf for leaf, is_one in pairs if is_one]
+            return like._replace(arrays=arrays, rest=[leaf for leaf, is_one in pairs if not is_one])
     with_paths, structure = jax.tree_util.tree_flatten_with_path(params)
     paths, leaves = [path for path, _ in with_paths], [leaf for _, leaf in with_paths]
     if any(isinstance(leaf, Tracer) for leaf in leaves):
@@ -82,6 +89,10 @@ def taken_apart(params: PyTree) -> Parameters:
     if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in arrays):
         raise ValueError(f"params: {len(leaves)} leaves without a floating array; allowed: a pytree that holds some")
     return Parameters(structure, is_array, arrays, rest, tuple(paths))
+
+
+def _is_array(leaf: Any, is_one: bool) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | np.generic) == is_one and not isinstance(leaf, Tracer)
 
 
 def arrays_of(params: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree]]:
@@ -118,14 +129,40 @@ def _state(leaf: Any) -> Any:
     return jnp.where(has_nan, jnp.int8(NAN), jnp.where(is_finite, jnp.int8(FINITE), jnp.int8(INFINITE)))
 
 
-@jax.jit
-def states(arrays: list[Any]) -> Any:
-    """Whether each array is finite, as `FINITE`, `INFINITE` or `NAN`; one small array, read later."""
-    return jnp.stack([_state(jnp.asarray(leaf)) for leaf in arrays])
+class Looks(NamedTuple):
+    """What some calls in a row have seen, on the device: the number of calls before the first with a bad parameter, and
+    the `states` of that one, or of the last."""
+
+    finite: Any
+    states: Any
+
+
+def no_looks(count: int) -> Looks:
+    """Before the first call with `count` arrays."""
+    return Looks(np.int32(0), np.zeros(count, np.int8))
 
 
 @jax.jit
-def states_and_copies(arrays: list[Any]) -> tuple[Any, list[Any]]:
-    """`states`, and copies of the arrays, which survive if the caller donates them to the next update."""
-    kept = [leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.copy(leaf) for leaf in arrays]
-    return states(arrays), kept
+def look(before: Looks, arrays: list[Any]) -> Looks:
+    """One more call: a small program, whose result is read later."""
+    states = jnp.stack([_state(jnp.asarray(leaf)) for leaf in arrays])
+    is_over = jnp.any(before.states != FINITE)
+    is_finite = ~is_over & jnp.all(states == FINITE)
+    return Looks(before.finite + is_finite.astype(jnp.int32), jnp.where(is_over, before.states, states))
+
+
+@jax.jit
+def _copies(arrays: list[Any]) -> list[Any]:
+    return [jnp.copy(leaf) for leaf in arrays]
+
+
+def copied(arrays: list[Any]) -> list[Any]:
+    """Copies of the arrays, which survive if the caller donates them to the next update."""
+    is_free = [not jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in arrays]
+    copies = iter(_copies([leaf for leaf, is_one in zip(arrays, is_free, strict=True) if is_one]))
+    return [next(copies) if is_one else leaf for leaf, is_one in zip(arrays, is_free, strict=True)]
+
+
+def are_gone(arrays: list[Any]) -> bool:
+    """True if an array has been donated to another program."""
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in arrays)

@@ -24,18 +24,24 @@ from gradient_horizon.ensembles.devices import free_memory
 from gradient_horizon.measures.states import layout_of
 from gradient_horizon.numerics.arrays import PyTree, Step
 
-LATEST = 16  # calls whose finiteness may still be unread, unless the parameters are large
+BATCH = 16  # calls whose looks are read together, when the next as many have been made; fewer of large parameters
 HELD = 2**26  # bytes of parameters that these calls may hold
 AHEAD = 1.0  # measurements by which growth is extrapolated
 _log = logging.getLogger(__name__)
 
 
-class _Look(NamedTuple):
-    """A call whose parameters have been looked at: their states, perhaps still being computed, and the parameters."""
+class _Call(NamedTuple):
+    """A call whose parameters have been looked at, and these parameters."""
 
     update: int
-    states: Any
     kept: Parameters
+
+
+class _Batch(NamedTuple):
+    """Calls in a row, and what they have seen, which may still be computed."""
+
+    calls: list[_Call]
+    looks: parameters.Looks
 
 
 class Watch:
@@ -113,11 +119,13 @@ class Watch:
         self._history = History(
             sequences, length, float(horizon_threshold), task, None if path is None else check_path(path)
         )
-        self._looks: deque[_Look] = deque()
+        self._batches: deque[_Batch] = deque()
         self._said: set[str] = set()
         self._first: Parameters | None = None
         self._programs: tuple[Parameters, Any] | None = None
-        self._last: _Look | None = None  # the last call known to be finite
+        self._last: _Call | None = None  # the last call known to be finite
+        self._is_donated = False  # the parameters of a call are gone when the next one comes
+        self._update = -1
         self._finish = weakref.finalize(self, self._history.write)
 
     def __call__(self, params: PyTree, update: int | None = None) -> xr.Dataset | None:
@@ -125,7 +133,7 @@ class Watch:
 
         **Returns:** the table so far if this call has measured, otherwise None.
         """
-        own = taken_apart(params)
+        own = taken_apart(params, self._first)
         update = self._number(update)
         if self._first is None:
             self._begin(params)
@@ -135,9 +143,9 @@ class Watch:
         is_due = self._is_due(update)
         self._update = update
         self._look(update, own)
-        self._settle(0 if is_due else self._patience(own))
         if not is_due:
             return None
+        self._settle()
         self._measure(update, own)
         self._history.write(at_once=False)
         return self.table()
@@ -145,45 +153,43 @@ class Watch:
     def table(self) -> xr.Dataset:
         """Everything measured so far, as a Dataset: variables along `update`, `log_norm` also along `lag` and
         `log_state_gradient_norm` along `time`; the first bad update among its attributes."""
-        self._settle(0)
+        self._settle()
         self._history.explanation = self._in_words()
         return self._history.dataset()
 
     def explain(self) -> str:
         """What has happened so far, in a paragraph; after a NaN: when, in which parameter, from where and why."""
-        self._settle(0)
+        self._settle()
         self._history.write()
         return self._in_words()
 
     def write(self) -> None:
         """Write the file at once, if there is one; otherwise this happens at the latest when the watch ends."""
-        self._settle(0)
+        self._settle()
         self._history.explanation = self._in_words()
         self._history.write()
 
     @property
     def first_bad_update(self) -> int | None:
         """The first update after which a parameter was not finite, or None."""
-        self._settle(0)
+        self._settle()
         return None if self._history.bad is None else self._history.bad.update
 
     @property
     def cause(self) -> str | None:
         """Where the first non-finite number came from, in a word (see `explain.cause`); None if there is none."""
-        self._settle(0)
+        self._settle()
         return None if self._history.bad is None else self._cause()[0]
 
     @property
     def warnings(self) -> list[tuple[int, str]]:
         """The warnings so far, each with its update."""
-        self._settle(0)
+        self._settle()
         return list(self._history.warnings)
 
     def __repr__(self) -> str:
         history = self._history
         return f"Watch({history.sequences} sequences of {history.length} steps, every {self.every} updates, {len(history.rows)} measurements)"
-
-    _update = -1
 
     def _number(self, update: int | None) -> int:
         if update is None:
@@ -217,47 +223,62 @@ class Watch:
             shown = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) or "nothing"
             raise ValueError(f"loss: returns {shown}; allowed: one real number, an array of shape ()")
 
-    def _patience(self, own: Parameters) -> int:
-        return max(1, min(LATEST, HELD // max(own.nbytes, 1)))
-
     def _look(self, update: int, own: Parameters) -> None:
-        if own.nbytes <= parameters.COPIED:
-            states, arrays = parameters.states_and_copies(own.arrays)
-            own = own._replace(arrays=arrays)
+        """Look at the parameters, and read what was seen some calls ago: nothing is waited for."""
+        bad_numbers = own.bad_numbers() if own.rest else {}
+        latest = self._batches[-1] if self._batches else None
+        before = latest.calls[-1] if latest is not None and latest.calls else self._last
+        self._is_donated = self._is_donated or (before is not None and parameters.are_gone(before.kept.arrays))
+        size = max(1, min(BATCH, HELD // (2 * max(own.nbytes, 1))))
+        if latest is None or len(latest.calls) >= size:
+            while len(self._batches) > 1:
+                self._read(self._batches.popleft())
+            latest = _Batch([], parameters.no_looks(len(own.arrays)))
+            self._batches.append(latest)
+        looks = parameters.look(latest.looks, own.arrays)
+        if self._is_donated and own.nbytes <= HELD:
+            own = own._replace(arrays=parameters.copied(own.arrays))
         else:
-            states = parameters.states(own.arrays)
-        self._looks.append(_Look(update, states, own))
+            own = own._replace(arrays=[leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in own.arrays])
+        latest.calls.append(_Call(update, own))
+        self._batches[-1] = latest._replace(looks=looks)
+        if bad_numbers:
+            self._settle()
+            self._found(_Call(update, own), bad_numbers)
 
-    def _settle(self, most: int) -> None:
-        """Read the states that are there; wait for them if there are more than `most`."""
-        while self._looks and (len(self._looks) > most or self._looks[0].states.is_ready()):
-            look = self._looks.popleft()
-            bad = dict(zip(look.kept.names(), np.asarray(look.states).tolist(), strict=True))
-            bad = {name: state for name, state in bad.items() if state != FINITE} | look.kept.bad_numbers()
-            if bad:
-                self._found(look, bad)
-            else:
-                self._recovered("parameters")
-                self._last = look
+    def _settle(self) -> None:
+        """Read everything that has been seen, waiting for it."""
+        while self._batches:
+            self._read(self._batches.popleft())
 
-    def _found(self, look: _Look, bad: dict[str, int]) -> None:
+    def _read(self, batch: _Batch) -> None:
+        finite, states = int(batch.looks.finite), np.asarray(batch.looks.states).tolist()
+        if finite:
+            self._recovered("parameters")
+            self._last = batch.calls[finite - 1]
+        if finite < len(batch.calls):
+            call = batch.calls[finite]
+            named = zip(call.kept.names(), states, strict=True)
+            self._found(call, {name: state for name, state in named if state != FINITE})
+
+    def _found(self, call: _Call, bad: dict[str, int]) -> None:
         """Report parameters that are not finite; the first time, also measure at the last finite ones."""
         history, last = self._history, self._last
         if history.bad is None:
-            others = len(look.kept.arrays) - len(bad)
+            others = len(call.kept.arrays) - len(bad)
             is_measured = last is not None and self._is_measured(last)
-            history.bad = Bad(look.update, None if last is None else last.update, bad, others, is_measured)
+            history.bad = Bad(call.update, None if last is None else last.update, bad, others, is_measured)
             self._last = None  # no longer needed
             history.explanation = self._in_words()
-            self._warn(look.update, "parameters", history.explanation)
+            self._warn(call.update, "parameters", history.explanation)
             history.write()
         else:
-            self._warn(look.update, "parameters", f"update {look.update}: parameters are not finite again: {', '.join(bad)}")
+            self._warn(call.update, "parameters", f"update {call.update}: parameters are not finite again: {', '.join(bad)}")
 
-    def _is_measured(self, last: _Look) -> bool:
+    def _is_measured(self, last: _Call) -> bool:
         if any(row.update == last.update for row in self._history.rows):
             return True
-        if any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in last.kept.arrays):
+        if parameters.are_gone(last.kept.arrays):
             return False
         return self._measure(last.update, last.kept)
 
@@ -282,7 +303,7 @@ class Watch:
         return True
 
     def _is_finite(self, own: Parameters) -> bool:
-        return not np.any(np.asarray(parameters.states(own.arrays))) and not own.bad_numbers()
+        return int(parameters.look(parameters.no_looks(len(own.arrays)), own.arrays).finite) == 1 and not own.bad_numbers()
 
     def _reading(self, own: Parameters) -> Reading:
         if self._programs is None or not self._programs[0].has_same_rest(own):
