@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax.numpy as jnp
+
 from gradient_horizon.diagnosis import laws, parameters, reading
 from gradient_horizon.verify import verify
 

@@ -16,6 +16,7 @@ import pytest
 
 import gradient_horizon as gh
 from gradient_horizon.diagnosis import history as histories
+from gradient_horizon.diagnosis import probe as probes
 from gradient_horizon.diagnosis import watch as watches
 
 S, T, N = 2, 12, 3
@@ -173,7 +174,9 @@ def test_the_first_bad_update_and_its_parameter_are_found_exactly(calls, value):
     assert table.attrs["first_bad_parameters"] == "params['v']"
     assert table.attrs["last_finite_update"] == calls - 1
     word = "NaN" if math.isnan(value) else "inf"
-    assert f"Finite until update {calls - 1}. First non-finite: params['v'] ({word}) at update {calls};" in watch.explain()
+    assert (
+        f"Finite until update {calls - 1}. First non-finite: params['v'] ({word}) at update {calls};" in watch.explain()
+    )
     assert "1 other parameters are still finite" in watch.explain()
     assert calls - 1 in table.update  # measured when it was found
     assert bool(table.finite.sel(update=calls - 1))
@@ -230,9 +233,10 @@ def test_where_the_first_nan_came_from(step, loss, before, cause):
     watch({name: leaf * jnp.nan for name, leaf in params.items()}, 2)
     assert watch.first_bad_update == 2
     assert watch.cause == cause
-    assert ("through the recurrence" in watch.explain()) and (
-        ("not through the recurrence" in watch.explain() or "did not enter through" in watch.explain())
-        == (cause in ("loss", "derivative", "elsewhere"))
+    text = watch.explain()
+    assert "through the recurrence" in text
+    assert ("not through the recurrence" in text or "did not enter through" in text) == (
+        cause in ("loss", "derivative", "elsewhere")
     )
 
 
@@ -243,7 +247,7 @@ def test_it_warns_once_in_words_until_the_network_recovers(caplog):
             watch(orthogonal(scale), update)
     texts = [record.message for record in caplog.records]
     assert [text.split(":")[0] for text in texts] == ["update 1", "update 4", "update 6"]
-    assert "the gradient vanishes after 4 steps, of the 12 that the task spans" in texts[0]
+    assert "the gradient vanishes after 4 of the 12 steps that the task spans" in texts[0]
     assert "about to explode" in texts[2]  # 12 log 1.3 = 3.1, and at this rate 6.3 > log 100 at the next
     assert texts == [text for _, text in watch.warnings]
 
@@ -300,7 +304,9 @@ for update in range(3):
 """
 
 
-@pytest.mark.parametrize(("end", "rows"), [("os.kill(os.getpid(), signal.SIGKILL)", 1), ("", 3)], ids=["killed", "ends"])
+@pytest.mark.parametrize(
+    ("end", "rows"), [("os.kill(os.getpid(), signal.SIGKILL)", 1), ("", 3)], ids=["killed", "ends"]
+)
 def test_a_process_leaves_a_readable_file_even_if_it_is_killed(end, rows, tmp_path):
     subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED).format(end=end)], cwd=tmp_path, check=False)
     assert len(gh.load(tmp_path / "run.nc").update) >= rows
@@ -315,7 +321,10 @@ def test_a_process_leaves_a_readable_file_even_if_it_is_killed(end, rows, tmp_pa
         ({"step": 3}, "step: 3; allowed: a function"),
         ({"loss": "mse"}, "loss: 'mse'; allowed: a function"),
         ({"probe": np.zeros(5, np.float32)}, r"probe: leading axes \[\(5,\)\]; allowed: \(S, T\)"),
-        ({"probe": np.where(XS == XS[1, 4, 2], np.nan, XS)}, "has 1 entries that are not finite, the first in sequence 1 at"),
+        (
+            {"probe": np.where(XS[1, 4, 2] == XS, np.nan, XS)},
+            "has 1 entries that are not finite, the first in sequence 1 at",
+        ),
         ({"probe": None}, "steps: None, and probe is None"),
         ({"steps": 5}, "steps: 5, but the probe has 12"),
         ({"h0": None}, "h0: None, and step is not a method of a cell"),
@@ -344,7 +353,7 @@ def test_wrong_arguments_are_refused_in_one_line(settings, message, tmp_path, mo
     ],
 )
 def test_what_does_not_fit_the_parameters_is_refused_at_the_first_call(settings, message):
-    watch = watched(step=lambda params, h, x: (params["W"] @ h.astype(jnp.float32) + x), **settings)
+    watch = watched(step=lambda params, h, x: params["W"] @ h.astype(jnp.float32) + x, **settings)
     with pytest.raises(ValueError, match=message) as error:
         watch(orthogonal(0.9), 0)
     assert "\n" not in str(error.value)
@@ -355,8 +364,16 @@ def test_wrong_calls_are_refused_and_lose_nothing():
     watch(orthogonal(0.9), 0)
     other = orthogonal(0.9)
     for params, update, message in (
-        ({**other, "b": jnp.zeros(2)}, 1, "params: a structure of 3 leaves that is not that of the first call .update 1."),
-        ({**other, "W": jnp.zeros((2, 2))}, 1, r"params: params\['W'\] has shape \(2, 2\) and dtype float32, in the first"),
+        (
+            {**other, "b": jnp.zeros(2)},
+            1,
+            "params: a structure of 3 leaves that is not that of the first call .update 1.",
+        ),
+        (
+            {**other, "W": jnp.zeros((2, 2))},
+            1,
+            r"params: params\['W'\] has shape \(2, 2\) and dtype float32, in the first",
+        ),
         (other, 1.5, "update: 1.5; allowed: a whole number, or None"),
         ({"name": "x"}, 1, "params: 1 leaves without a floating array"),
     ):
@@ -368,9 +385,11 @@ def test_wrong_calls_are_refused_and_lose_nothing():
 
 
 def test_a_probe_longer_than_memory_is_refused_and_what_would_fit_is_named(monkeypatch):
-    monkeypatch.setattr(watches, "free_memory", lambda: 2**24)
+    monkeypatch.setattr(probes, "free_memory", lambda: 2**24)
     long = np.broadcast_to(np.zeros(N, np.float32), (4, 10**6, N))
-    with pytest.raises(ValueError, match="probe: 4 sequences of 1000000 steps need .* GiB, and 0.0156 GiB are free; allowed"):
+    with pytest.raises(
+        ValueError, match=r"probe: 4 sequences of 1000000 steps need .* GiB, and 0.0156 GiB are free; allowed"
+    ):
         watched(probe=long)
 
 
@@ -404,7 +423,9 @@ class Module:
 
 
 def test_modules_with_functions_and_numbers_among_their_leaves_are_watched():
-    watch = watched(lambda module, h, x: module(h, x), loss=lambda module, xs: jnp.sum(states_of(module, xs, Module.__call__)))
+    watch = watched(
+        lambda module, h, x: module(h, x), loss=lambda module, xs: jnp.sum(states_of(module, xs, Module.__call__))
+    )
     q = orthogonal(0.9)["W"]
     table = watch(Module(q, lambda a: a, 1.0, "net"), 0)
     assert abs(float(table.log_growth[0]) - math.log(0.9)) < T * (N + 8) * EPS

@@ -16,7 +16,7 @@ _NAMED = 4  # parameters named in a sentence
 def explanation(history: History, dtype: str, *, has_loss: bool) -> str:
     """A paragraph about the run so far."""
     rows = [row for row in history.rows if row.horizon.kind]
-    if not rows:
+    if history.bad is None and not rows:
         return "Nothing has been measured yet."
     if history.bad is None:
         return " ".join([_finite(history), *_then_and_last(rows, history)])
@@ -61,7 +61,9 @@ def _reach(row: Row, history: History) -> str:
     horizon = f"horizon {row.horizon.lag:g} of {history.length} steps, {row.horizon.kind}"
     if row.horizon.kind == "beyond":
         horizon = f"horizon beyond the {history.length} steps"
-    text = f"the gradient changed by a factor of {factor:.3g} per step, over {history.length} steps by {size} ({horizon})"
+    text = (
+        f"the gradient changed by a factor of {factor:.3g} per step, over {history.length} steps by {size} ({horizon})"
+    )
     if math.isfinite(row.log_gradient_norm):
         text += f", and the gradient of the loss {row.loss:.3g} had norm {_number(row.log_gradient_norm)}"
     return f"{text}."
@@ -74,8 +76,8 @@ def _number(log: float) -> str:
 def cause(history: History, dtype: str, *, has_loss: bool) -> tuple[str, str]:
     """Where the first non-finite number came from: a word, and a sentence.
 
-    `states`, `loss`, `overflow`, `derivative`, `exploded`, `unclear`, `elsewhere` or `unknown`; judged by the network at its last
-    finite parameters, along the probe.
+    `states`, `loss`, `overflow`, `derivative`, `exploded`, `unclear`, `elsewhere` or `unknown`; judged by the network
+    at its last finite parameters, along the probe.
     """
     bad = history.bad
     assert bad is not None
@@ -85,13 +87,13 @@ def cause(history: History, dtype: str, *, has_loss: bool) -> tuple[str, str]:
     measured_at = f"At update {row.update}, along the probe,"
     if row.first_bad_time >= 0:
         return "states", (
-            f"{measured_at} the state itself is not finite from step {row.first_bad_time} on, with finite parameters: it"
-            " entered through the recurrence."
+            f"{measured_at} the state itself is not finite from step {row.first_bad_time} on, with finite parameters:"
+            " it entered through the recurrence."
         )
     if not bad.is_measured:
         return "unknown", (
-            f"The last finite parameters, of update {bad.last_finite}, could not be measured (donated, or overwritten in"
-            f" place), so that the cause is judged by update {row.update}: {_judged(row, history, dtype, has_loss)[1]}"
+            f"The last finite parameters, of update {bad.last_finite}, could not be measured (donated, or overwritten"
+            f" in place). Judged by update {row.update}: {_judged(row, history, dtype, has_loss)[1]}"
         )
     return _judged(row, history, dtype, has_loss)
 
@@ -99,8 +101,8 @@ def cause(history: History, dtype: str, *, has_loss: bool) -> tuple[str, str]:
 def _judged(row: Row, history: History, dtype: str, has_loss: bool) -> tuple[str, str]:
     if has_loss and not math.isfinite(row.loss):
         return "loss", (
-            f"Every state of the probe is finite, but the loss is {row.loss:g}: it entered in the loss (a logarithm or a"
-            " division of 0, an overflow), not through the recurrence."
+            f"Every state of the probe is finite, but the loss is {row.loss:g}: it entered in the loss (a logarithm or"
+            " a division of 0, an overflow), not through the recurrence."
         )
     overflow = OVERFLOW[dtype]
     sizes = np.concatenate([row.log_norm, row.log_state_gradient_norm])
@@ -113,8 +115,8 @@ def _judged(row: Row, history: History, dtype: str, has_loss: bool) -> tuple[str
             )
         return "derivative", (
             "States and loss are finite and the gradient through time is moderate, but the gradient with respect to the"
-            " parameters is not finite: it entered in a derivative (a root or a norm at 0, the unused branch of a where),"
-            " not through the recurrence."
+            " parameters is not finite: it entered in a derivative (a root or a norm at 0, the unused branch of a"
+            " where), not through the recurrence."
         )
     before = [other.log_gradient_norm for other in history.rows if other.update < row.update and other.is_finite]
     before = [value for value in before if math.isfinite(value)]
@@ -122,15 +124,15 @@ def _judged(row: Row, history: History, dtype: str, has_loss: bool) -> tuple[str
     if jump > JUMP or (row.horizon.kind == "exploded" and not has_loss):
         grown = f" (the gradient of the loss to {_number(jump)} times its earlier median)" if jump > JUMP else ""
         return "exploded", (
-            f"States, loss and gradient were still finite on the probe, but the gradient had exploded{grown}: the update"
-            " that it made took the parameters out of range. It entered through the recurrence; clip the gradient, or"
-            " start from smaller weights."
+            f"States, loss and gradient were still finite on the probe, but the gradient had exploded{grown}: the"
+            " update that it made took the parameters out of range. It entered through the recurrence; clip the"
+            " gradient, or start from smaller weights."
         )
     if row.horizon.kind == "exploded":
         return "unclear", (
             "The gradient through time had exploded, but on the probe the gradient of the loss was not larger than"
-            " before: either the batch of that update met the explosion, or it entered elsewhere (NaN in that batch, the"
-            " optimiser)."
+            " before: either the batch of that update met the explosion, or it entered elsewhere (NaN in that batch,"
+            " the optimiser)."
         )
     unseen = "" if has_loss else " (no loss was given, so it was not looked at)"
     return "elsewhere", (

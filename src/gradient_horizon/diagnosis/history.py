@@ -16,6 +16,7 @@ from gradient_horizon import __version__
 from gradient_horizon.diagnosis.reading import Reading
 from gradient_horizon.measures.horizon import Reach, horizon_of, horizon_quantile
 from gradient_horizon.store import datasets
+from gradient_horizon.store.netcdf import first_line
 
 WRITING = 0.02  # the share of the time since the watch began that writing may take
 _log = logging.getLogger("gradient_horizon.diagnosis.watch")
@@ -124,13 +125,24 @@ class History:
     written: tuple[int, Any] = (0, None)
     has_failed: bool = False
 
+    def extrapolated(self, updates: int) -> float:
+        """log(‖∂h_T/∂h_0‖_F / √n) after so many more, if it goes on as between the last two rows; NaN if unknown."""
+        rows = [row for row in self.rows if math.isfinite(row.log_size)][-2:]
+        if len(rows) < 2 or rows[1] is not self.rows[-1] or rows[1].update <= rows[0].update:
+            return math.nan
+        return rows[1].log_size + updates * (rows[1].log_size - rows[0].log_size) / (rows[1].update - rows[0].update)
+
     def dataset(self) -> xr.Dataset:
         """The rows as a Dataset with dimensions `update`, `lag` and `time`."""
         rows, along = self.rows, np.arange(1, self.length + 1)
         columns = {
             "horizon": [row.horizon.lag for row in rows],
             "horizon_kind": np.array([row.horizon.kind for row in rows], dtype="U9"),
-            **{name: [getattr(row, name) for row in rows] for name in _LABELS if name in Row._fields and name != "horizon"},
+            **{
+                name: [getattr(row, name) for row in rows]
+                for name in _LABELS
+                if name in Row._fields and name != "horizon"
+            },
             "finite": np.array([row.is_finite for row in rows], dtype=bool),
         }
         variables: dict[str, Any] = {
@@ -145,7 +157,11 @@ class History:
             values = np.array([getattr(row, name) for row in rows]).reshape(shape)
             variables[name] = (("update", dim), values, {"long_name": title, "units": "1"})
         coordinates = {
-            "update": ("update", np.array([row.update for row in rows], np.int64), {"long_name": "update", "units": "1"}),
+            "update": (
+                "update",
+                np.array([row.update for row in rows], np.int64),
+                {"long_name": "update", "units": "1"},
+            ),
             "lag": ("lag", along, {"long_name": "lag", "units": "step"}),
             "time": ("time", along, {"long_name": "time", "units": "step"}),
         }
@@ -185,8 +201,10 @@ class History:
             self.written, self.has_failed = state, False
         except Exception as error:
             if not self.has_failed:
-                text = f"{type(error).__name__}: {error}".splitlines()[0]
-                _log.warning("the table was not written to %s (%s); it is kept in memory, and training goes on", self.path, text)
+                text = first_line(error)
+                _log.warning(
+                    "the table was not written to %s (%s); it is kept in memory, and training goes on", self.path, text
+                )
             self.has_failed = True
         self.spent += time.monotonic() - start
 

@@ -1,4 +1,4 @@
-"""Checks of a watch: linear networks, whose growth and gradients have closed forms, and runs broken at a known update."""
+"""Checks of a watch: linear networks, with closed forms of growth and gradient, and a run broken at a known update."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,9 @@ _N, _T, _S = 4, 80, 2
 _SCALES = (0.5, 0.9, 1.0, 1.2)
 _EPS = float(np.finfo(np.float64).eps)
 _ROUNDING = (_N + 8) * _EPS * _T
-_ORIGIN = f"T (n + 8) eps: each of the {_T} steps rounds by (n + 8) eps, and a multiple of an orthogonal matrix adds none"
+_ORIGIN = (
+    f"T (n + 8) eps: each of the {_T} steps rounds by (n + 8) eps, and a multiple of an orthogonal matrix adds none"
+)
 _CHAIN = "J_t = g Q: every singular value of ∂h_T/∂h_t is g^(T-t)"
 
 
@@ -65,7 +67,9 @@ def growing(full: bool) -> Iterator[Item]:
 
 def breaking(full: bool) -> Iterator[Item]:
     """A run whose parameters double at every update: the first update that overflows."""
-    watch = Watch(lambda params, h, x: h * params["quiet"] + x, np.ones((1, 2, 1), np.float32), 10**6, np.zeros(1, np.float32))
+    watch = Watch(
+        lambda params, h, x: h * params["quiet"] + x, np.ones((1, 2, 1), np.float32), 10**6, np.zeros(1, np.float32)
+    )
     doubling, first = np.float32(1.0), 128  # 2^128 is the first power of two that float32 does not hold
     for update in range(first + 40):
         watch({"quiet": np.ones(1, np.float32), "loud": np.full(1, doubling)}, update)

@@ -25,7 +25,13 @@ from gradient_horizon.measures.states import layout_of
 from gradient_horizon.numerics.arrays import PyTree
 
 MOST_CANDIDATES = 8
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "checkpoint": "jaxpr"}
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+}
 _Path = tuple[int, ...]  # of a call within calls: the place of each in its program
 
 
@@ -68,7 +74,9 @@ def loss_of_states(
             continue
         usable.append(function)
     if len(usable) != 1:
-        raise NoStatesError(f"{len(usable)} of its scans over {length} steps carry a state like h0, of {sequences} sequences")
+        raise NoStatesError(
+            f"{len(usable)} of its scans over {length} steps carry a state like h0, of {sequences} sequences"
+        )
     return usable[0]
 
 

@@ -82,7 +82,9 @@ def taken_apart(params: PyTree, like: Parameters | None = None) -> Parameters:
     with_paths, structure = jax.tree_util.tree_flatten_with_path(params)
     paths, leaves = [path for path, _ in with_paths], [leaf for _, leaf in with_paths]
     if any(isinstance(leaf, Tracer) for leaf in leaves):
-        raise ValueError("params: traced; allowed: arrays, that is, a watch called outside jax.jit, vmap, grad and scan")
+        raise ValueError(
+            "params: traced; allowed: arrays, that is, a watch called outside jax.jit, vmap, grad and scan"
+        )
     is_array = tuple(isinstance(leaf, jax.Array | np.ndarray | np.generic) for leaf in leaves)
     arrays = [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if is_one]
     rest = [leaf for leaf, is_one in zip(leaves, is_array, strict=True) if not is_one]

@@ -24,6 +24,7 @@ from gradient_horizon.measures.trajectory import Trajectory, rollout, system_of
 from gradient_horizon.numerics.arrays import PyTree, Scalar, Step
 from gradient_horizon.numerics.derivatives import jacobian_by_rows
 from gradient_horizon.numerics.fallback import postponed
+from gradient_horizon.store.netcdf import first_line
 
 LOOKED_AT = 16  # steps of each sequence at which rows of J_t are looked at
 CLOSED = 0.1  # a unit whose row of J_t is shorter passes on less than a tenth
@@ -244,10 +245,9 @@ def check_step(step: Step, params: PyTree, h0: PyTree, x: PyTree) -> None:
 
 
 def _failed(error: Exception) -> ValueError:
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return ValueError(
-        f"probe: step fails on one entry of it with h0 ({line}); allowed: leaves with leading axes (sequences, steps), "
-        "inputs and a state that step takes"
+        f"probe: step fails on one entry of it with h0 ({first_line(error)}); allowed: leaves with leading"
+        " axes (sequences, steps), inputs and a state that step takes"
     )
 
 

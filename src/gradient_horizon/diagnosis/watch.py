@@ -1,5 +1,6 @@
 """A watch on a network while it trains, in any training loop: how far its gradient reaches, and when it breaks."""
 
+import atexit
 import logging
 import math
 import operator
@@ -8,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +21,22 @@ from gradient_horizon.diagnosis import explain, parameters
 from gradient_horizon.diagnosis.history import Bad, History, blank_row, check_path, row_of
 from gradient_horizon.diagnosis.loss import NoStatesError, loss_of_states
 from gradient_horizon.diagnosis.parameters import FINITE, Parameters, taken_apart
-from gradient_horizon.diagnosis.reading import Reading, bytes_needed, check_step, read
-from gradient_horizon.ensembles.devices import free_memory
+from gradient_horizon.diagnosis.probe import check_finite, check_memory, initial_state, sizes, whole_number
+from gradient_horizon.diagnosis.reading import Reading, check_step, read
 from gradient_horizon.measures.states import layout_of
 from gradient_horizon.numerics.arrays import PyTree, Step
+from gradient_horizon.store.netcdf import first_line
 
 BATCH = 16  # calls whose looks are read together, when the next as many have been made; fewer of large parameters
 HELD = 2**26  # bytes of parameters that these calls may hold
-AHEAD = 1.0  # measurements by which growth is extrapolated
 _log = logging.getLogger(__name__)
+_alive: "weakref.WeakSet[Watch]" = weakref.WeakSet()
+
+
+@atexit.register
+def _write_all() -> None:
+    for watch in list(_alive):
+        watch.__del__()
 
 
 class _Call(NamedTuple):
@@ -48,8 +57,8 @@ class Watch:
     """Follow a network while it trains: `watch(params, update)` after each update, in any training loop.
 
     At every call the parameters are checked for NaN and inf, without waiting for the result. At the first call, and
-    whenever `update` has reached the next multiple of `every`, the network is measured along the probe; that call waits,
-    and returns the table so far (others return None).
+    whenever `update` has reached the next multiple of `every`, the network is measured along the probe; that call
+    waits, and returns the table so far (others return None).
 
     ```python
     watch = gh.Watch(step, probe, every=100, h0=jnp.zeros(64), loss=loss)
@@ -64,15 +73,15 @@ class Watch:
     - `step`: `step(params, h, x) -> h` of one sequence. `params` is whatever is passed to the watch: any pytree,
       including modules that hold functions and numbers beside their arrays (those are compiled into the program).
     - `probe`: the inputs measured on: a pytree of arrays with leading axes (S, T), S sequences of T steps; one sequence
-      is `xs[None]`. None: no inputs, one sequence of `steps` steps. The cost grows with S T n³; a few sequences suffice.
+      is `xs[None]`. None: no inputs, one sequence of `steps` steps. The cost grows with S T n³; four sequences do.
     - `every`: the number of updates between measurements.
     - `h0`: the initial state of every sequence. None: zeros of the cell, if `step` is the method of one that has
       `initial_state`; else it must be given.
     - `loss`: `loss(params, probe)`, a scalar L: its value and the norm of its gradient are recorded, and ‖∂L/∂h_t‖. For
-      that its program must contain a single `lax.scan` over T steps that carries a state like `h0`, with an axis for the
-      S sequences (also through `jax.vmap` and `jax.jit`). The scan is found in the program, and L becomes a function of
-      the states (see `diagnosis.loss`); whether they are those of `step` on the probe is checked each time. If not, the
-      profile is NaN and a warning says so. Targets belong in the loss (a closure), not in the probe.
+      that its program must contain a single `lax.scan` over T steps that carries a state like `h0`, with an axis for
+      the S sequences (also through `jax.vmap` and `jax.jit`). The scan is found in the program, and L becomes a
+      function of the states (see `diagnosis.loss`); whether they are those of `step` on the probe is checked each time.
+      If not, the profile is NaN and a warning says so. Targets belong in the loss (a closure), not in the probe.
     - `loss_of_states`: `loss_of_states(params, states, probe)`, the same L as a function of the states h_1 .. h_T, with
       leading axes (S, T), for a loss without such a scan.
     - `task_length`: the lag that the gradient should reach; None: T.
@@ -83,9 +92,9 @@ class Watch:
     **Warnings**, logged once until the network recovers: the horizon ends before `task_length`; the gradient has
     exploded, or will at the next measurement at its present growth; a state, the loss or a parameter is not finite.
 
-    **Raises:** `ValueError` for a wrong argument, at once or, as far as it depends on the parameters, at the first call;
-    and for parameters whose structure, shapes or dtypes change later. Nothing else interrupts training: if a measurement
-    or the writing of the file fails, that is logged, and the watch goes on.
+    **Raises:** `ValueError` for a wrong argument, at once or, as far as it depends on the parameters, at the first
+    call; and for parameters whose structure, shapes or dtypes change later. Nothing else interrupts training: if a
+    measurement or the writing of the file fails, that is logged, and the watch goes on.
     """
 
     def __init__(
@@ -105,17 +114,17 @@ class Watch:
         for name, function in (("step", step), ("loss", loss), ("loss_of_states", loss_of_states)):
             if not callable(function) and (function is not None or name == "step"):
                 raise ValueError(f"{name}: {function!r}; allowed: a function")
-        self.every = _whole("every", every)
-        sequences, length = _sizes(probe, steps)
+        self.every = whole_number("every", every)
+        sequences, length = sizes(probe, steps)
         if not horizon_threshold > 0:
             raise ValueError(f"horizon_threshold: {horizon_threshold}; allowed: a positive number of decades")
-        self._h0 = _initial_state(step, h0, probe)
+        self._h0 = initial_state(step, h0, probe)
         self._dtype = layout_of(self._h0).dtype.name
-        _check_memory(self._h0, probe, sequences, length, with_loss=loss is not None or loss_of_states is not None)
+        check_memory(self._h0, probe, sequences, length, with_loss=loss is not None or loss_of_states is not None)
         self._probe = jax.tree.map(jnp.asarray, probe)
-        _check_finite(self._probe)
+        check_finite(self._probe)
         self._step, self._loss, self._loss_of_states = step, loss, loss_of_states
-        task = length if task_length is None else _whole("task_length", task_length)
+        task = length if task_length is None else whole_number("task_length", task_length)
         self._history = History(
             sequences, length, float(horizon_threshold), task, None if path is None else check_path(path)
         )
@@ -126,7 +135,7 @@ class Watch:
         self._last: _Call | None = None  # the last call known to be finite
         self._is_donated = False  # the parameters of a call are gone when the next one comes
         self._update = -1
-        self._finish = weakref.finalize(self, self._history.write)
+        _alive.add(self)
 
     def __call__(self, params: PyTree, update: int | None = None) -> xr.Dataset | None:
         """Look at `params` after `update` (None: the last one plus 1, from 0); measure if it is time.
@@ -142,32 +151,38 @@ class Watch:
             raise ValueError(f"params: {difference} (update {update}); allowed: the structure of the first call")
         is_due = self._is_due(update)
         self._update = update
-        self._look(update, own)
+        try:
+            self._look(update, own)
+            if is_due:
+                self._settle()
+        except Exception as error:  # of the caller's own update, for example, whose parameters are still computed
+            self._warn(update, "looking", f"update {update}: the parameters could not be read ({first_line(error)})")
         if not is_due:
             return None
-        self._settle()
         self._measure(update, own)
+        self._in_words()
         self._history.write(at_once=False)
-        return self.table()
+        return self._history.dataset()
 
     def table(self) -> xr.Dataset:
         """Everything measured so far, as a Dataset: variables along `update`, `log_norm` also along `lag` and
         `log_state_gradient_norm` along `time`; the first bad update among its attributes."""
         self._settle()
-        self._history.explanation = self._in_words()
         return self._history.dataset()
 
     def explain(self) -> str:
         """What has happened so far, in a paragraph; after a NaN: when, in which parameter, from where and why."""
         self._settle()
-        self._history.write()
         return self._in_words()
 
     def write(self) -> None:
         """Write the file at once, if there is one; otherwise this happens at the latest when the watch ends."""
         self._settle()
-        self._history.explanation = self._in_words()
         self._history.write()
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # one that was refused has nothing to write
+            self.write()
 
     @property
     def first_bad_update(self) -> int | None:
@@ -189,7 +204,8 @@ class Watch:
 
     def __repr__(self) -> str:
         history = self._history
-        return f"Watch({history.sequences} sequences of {history.length} steps, every {self.every} updates, {len(history.rows)} measurements)"
+        sizes = f"{history.sequences} sequences of {history.length} steps"
+        return f"Watch({sizes}, every {self.every} updates, {len(history.rows)} measurements)"
 
     def _number(self, update: int | None) -> int:
         if update is None:
@@ -216,8 +232,10 @@ class Watch:
         try:
             value = jax.eval_shape(lambda arrays, probe: loss(fill(arrays), probe), arrays, self._probe)
         except Exception as error:
-            line = next(iter(str(error).splitlines()), "") or type(error).__name__
-            raise ValueError(f"loss: fails on params and the probe ({line}); allowed: loss(params, probe) -> scalar") from error
+            allowed = "loss(params, probe) -> scalar"
+            raise ValueError(
+                f"loss: fails on params and the probe ({first_line(error)}); allowed: {allowed}"
+            ) from error
         leaves = jax.tree.leaves(value)
         if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
             shown = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) or "nothing"
@@ -269,11 +287,12 @@ class Watch:
             is_measured = last is not None and self._is_measured(last)
             history.bad = Bad(call.update, None if last is None else last.update, bad, others, is_measured)
             self._last = None  # no longer needed
-            history.explanation = self._in_words()
-            self._warn(call.update, "parameters", history.explanation)
+            self._warn(call.update, "parameters", self._in_words())
             history.write()
         else:
-            self._warn(call.update, "parameters", f"update {call.update}: parameters are not finite again: {', '.join(bad)}")
+            self._warn(
+                call.update, "parameters", f"update {call.update}: parameters are not finite again: {', '.join(bad)}"
+            )
 
     def _is_measured(self, last: _Call) -> bool:
         if any(row.update == last.update for row in self._history.rows):
@@ -293,8 +312,7 @@ class Watch:
             reading = self._reading(own)
             row = row_of(update, reading, history.threshold, time.monotonic() - start)
         except Exception as error:
-            line = next(iter(str(error).splitlines()), "") or type(error).__name__
-            self._warn(update, "measuring", f"update {update} was not measured ({line}); training goes on")
+            self._warn(update, "measuring", f"update {update} was not measured ({first_line(error)}); training goes on")
             history.rows.append(blank_row(update, history.length, is_finite=True))
             return False
         self._recovered("measuring")
@@ -303,7 +321,9 @@ class Watch:
         return True
 
     def _is_finite(self, own: Parameters) -> bool:
-        return int(parameters.look(parameters.no_looks(len(own.arrays)), own.arrays).finite) == 1 and not own.bad_numbers()
+        return (
+            int(parameters.look(parameters.no_looks(len(own.arrays)), own.arrays).finite) == 1 and not own.bad_numbers()
+        )
 
     def _reading(self, own: Parameters) -> Reading:
         if self._programs is None or not self._programs[0].has_same_rest(own):
@@ -329,28 +349,31 @@ class Watch:
         try:
             return loss_of_states(self._loss, params, self._h0, self._probe, history.sequences, history.length)
         except NoStatesError as error:
-            self._warn(self._update, "profile", f"‖∂L/∂h_t‖ is not measured: {error}; give loss_of_states(params, states, probe)")
+            text = f"‖∂L/∂h_t‖ is not measured: {error}; give loss_of_states(params, states, probe)"
+            self._warn(self._update, "profile", text)
             return None
 
     def _judge(self, is_own: bool) -> None:
         """Warn of what the last row shows."""
         history, row = self._history, self._history.rows[-1]
-        kind, at = row.horizon.kind, f"update {row.update}: "
+        lag, kind, at = *row.horizon, f"update {row.update}: "
         self._say_if(
-            kind == "vanished" and row.horizon.lag < history.task_length,
+            kind == "vanished" and lag < history.task_length,
             "horizon",
-            f"{at}the gradient vanishes after {row.horizon.lag:g} steps, of the {history.task_length} that the task spans",
+            f"{at}the gradient vanishes after {lag:g} of the {history.task_length} steps that the task spans",
         )
-        limit, ahead = history.threshold * math.log(10.0), self._extrapolated()
+        limit, ahead = history.threshold * math.log(10.0), history.extrapolated(self.every)
         soon = (
-            f"{at}the gradient has exploded: over {row.horizon.lag:g} steps it grows more than 10^{history.threshold:g}-fold"
+            f"{at}the gradient has exploded: it grows more than 10^{history.threshold:g}-fold in {lag:g} steps"
             if kind == "exploded"
             else f"{at}the gradient is about to explode: at its present rate of growth it will exceed"
             f" 10^{history.threshold:g} over {history.length} steps within {self.every} updates"
         )
         self._say_if(kind == "exploded" or ahead > limit, "explosion", soon)
         self._say_if(
-            row.first_bad_time >= 0, "states", f"{at}the state is not finite from step {row.first_bad_time} of the probe on"
+            row.first_bad_time >= 0,
+            "states",
+            f"{at}the state is not finite from step {row.first_bad_time} of the probe on",
         )
         is_lost = self._loss is not None and not math.isfinite(row.loss)
         self._say_if(is_lost, "loss", f"{at}the loss on the probe is {row.loss:g}")
@@ -359,14 +382,6 @@ class Watch:
             "own states",
             f"{at}‖∂L/∂h_t‖ is not measured: the states in the loss are not those of step from h0 on the probe",
         )
-
-    def _extrapolated(self) -> float:
-        """log(‖∂h_T/∂h_0‖_F / √n) at the next measurement, if it goes on as between the last two; NaN if unknown."""
-        rows = [row for row in self._history.rows if math.isfinite(row.log_size)][-2:]
-        if len(rows) < 2 or rows[1] is not self._history.rows[-1] or rows[1].update <= rows[0].update:
-            return math.nan
-        slope = (rows[1].log_size - rows[0].log_size) / (rows[1].update - rows[0].update)
-        return rows[1].log_size + AHEAD * self.every * slope
 
     def _say_if(self, is_so: bool, kind: str, text: str) -> None:
         if is_so:
@@ -383,86 +398,9 @@ class Watch:
     def _recovered(self, kind: str) -> None:
         self._said.discard(kind)
 
-    def _has_loss(self) -> bool:
-        return self._loss is not None
-
     def _in_words(self) -> str:
-        return explain.explanation(self._history, self._dtype, has_loss=self._has_loss())
+        self._history.explanation = explain.explanation(self._history, self._dtype, has_loss=self._loss is not None)
+        return self._history.explanation
 
     def _cause(self) -> tuple[str, str]:
-        return explain.cause(self._history, self._dtype, has_loss=self._has_loss())
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name}: {value!r}; allowed: a whole number of at least 1")
-    return number
-
-
-def _sizes(probe: PyTree, steps: int | None) -> tuple[int, int]:
-    """S and T."""
-    shapes = {tuple(np.shape(leaf)[:2]) for leaf in jax.tree.leaves(probe)}
-    if not shapes:
-        if steps is None:
-            raise ValueError("steps: None, and probe is None; allowed: a probe, or steps for a network without inputs")
-        return 1, _whole("steps", steps)
-    if len(shapes) > 1 or any(len(shape) < 2 or 0 in shape for shape in shapes):
-        raise ValueError(
-            f"probe: leading axes {sorted(shapes)}; allowed: (S, T), the same for every leaf, S sequences of T steps (one"
-            " sequence: xs[None])"
-        )
-    ((sequences, length),) = shapes
-    if steps not in (None, length):
-        raise ValueError(f"steps: {steps}, but the probe has {length}; leave steps out")
-    return sequences, length
-
-
-def _initial_state(step: Step, h0: PyTree, probe: PyTree) -> PyTree:
-    if jax.tree.leaves(h0):
-        return jax.tree.map(jnp.asarray, h0)
-    make = getattr(getattr(step, "__self__", None), "initial_state", None)
-    if make is None:
-        raise ValueError(
-            "h0: None, and step is not a method of a cell with initial_state; allowed: the state at the start of each"
-            " sequence, such as jnp.zeros(n)"
-        )
-    dtypes = [np.asarray(leaf).dtype for leaf in jax.tree.leaves(probe) if hasattr(leaf, "dtype")]
-    is_double = any(dtype == np.float64 for dtype in dtypes) and jax.config.jax_enable_x64
-    return make(dtype=jnp.float64) if is_double else make()
-
-
-def _check_finite(probe: PyTree) -> None:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(probe)[0]:
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            continue
-        bad = ~np.isfinite(np.asarray(leaf).astype(complex))
-        if bad.any():
-            place = np.argwhere(bad)[0]
-            raise ValueError(
-                f"probe: probe{jax.tree_util.keystr(path)} has {bad.sum()} entries that are not finite, the first in"
-                f" sequence {place[0]} at step {place[1]}; allowed: finite numbers"
-            )
-
-
-def _check_memory(h0: PyTree, probe: PyTree, sequences: int, length: int, *, with_loss: bool) -> None:
-    def needed(sequences: int, length: int) -> int:
-        return bytes_needed(h0, probe, sequences, length, with_loss=with_loss)
-
-    free = free_memory()
-    if needed(sequences, length) <= free:
-        return
-    fewer = max((s for s in _halvings(sequences) if needed(s, length) <= free), default=0)
-    shorter = max((t for t in _halvings(length) if needed(1, t) <= free), default=0)
-    fits = f"{fewer} sequences of {length} steps" if fewer else f"one sequence of {shorter} steps" if shorter else "none"
-    raise ValueError(
-        f"probe: {sequences} sequences of {length} steps need {needed(sequences, length) / 2**30:.3g} GiB, and"
-        f" {free / 2**30:.3g} GiB are free; allowed: what fits, such as {fits}"
-    )
-
-
-def _halvings(number: int) -> list[int]:
-    return [number >> shift for shift in range(1, number.bit_length())]
+        return explain.cause(self._history, self._dtype, has_loss=self._loss is not None)
