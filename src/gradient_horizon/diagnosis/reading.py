@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from gradient_horizon.diagnosis.parameters import arrays_of
 from gradient_horizon.measures.jacobian_norms import log_norms
 from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
 from gradient_horizon.measures.nodes import log_state_gradient_norms
@@ -242,6 +243,20 @@ def check_step(step: Step, params: PyTree, h0: PyTree, x: PyTree) -> None:
     if before != behind:
         shown = [", ".join(leaves) if before[0] == behind[0] else str(tree) for tree, leaves in (before, behind)]
         raise ValueError(f"h0: {shown[0]}, but step returns {shown[1]}; allowed: a state like those that step returns")
+
+
+def check_loss(loss: Callable[[PyTree, PyTree], Any], params: PyTree, probe: PyTree) -> None:
+    """Raise `ValueError` unless `loss` returns one real number."""
+    arrays, fill = arrays_of(params)
+    try:
+        value = jax.eval_shape(lambda arrays, probe: loss(fill(arrays), probe), arrays, probe)
+    except Exception as error:
+        failure = f"loss: fails on params and the probe ({first_line(error)})"
+        raise ValueError(f"{failure}; allowed: loss(params, probe) -> scalar") from error
+    leaves = jax.tree.leaves(value)
+    if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+        shown = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) or "nothing"
+        raise ValueError(f"loss: returns {shown}; allowed: one real number, an array of shape ()")
 
 
 def _failed(error: Exception) -> ValueError:

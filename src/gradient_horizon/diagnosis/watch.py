@@ -22,7 +22,7 @@ from gradient_horizon.diagnosis.history import Bad, History, blank_row, check_pa
 from gradient_horizon.diagnosis.loss import NoStatesError, loss_of_states
 from gradient_horizon.diagnosis.parameters import FINITE, Parameters, taken_apart
 from gradient_horizon.diagnosis.probe import check_finite, check_memory, initial_state, sizes, whole_number
-from gradient_horizon.diagnosis.reading import Reading, check_step, read
+from gradient_horizon.diagnosis.reading import Reading, check_loss, check_step, read
 from gradient_horizon.measures.states import layout_of
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.store.netcdf import first_line
@@ -224,22 +224,7 @@ class Watch:
         x = None if self._probe is None else jax.tree.map(lambda leaf: leaf[0, 0], self._probe)
         check_step(self._step, params, self._h0, x)
         if self._loss is not None:
-            self._check_loss(params)
-
-    def _check_loss(self, params: PyTree) -> None:
-        arrays, fill = parameters.arrays_of(params)
-        loss: Any = self._loss
-        try:
-            value = jax.eval_shape(lambda arrays, probe: loss(fill(arrays), probe), arrays, self._probe)
-        except Exception as error:
-            allowed = "loss(params, probe) -> scalar"
-            raise ValueError(
-                f"loss: fails on params and the probe ({first_line(error)}); allowed: {allowed}"
-            ) from error
-        leaves = jax.tree.leaves(value)
-        if len(leaves) != 1 or leaves[0].shape != () or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
-            shown = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in leaves) or "nothing"
-            raise ValueError(f"loss: returns {shown}; allowed: one real number, an array of shape ()")
+            check_loss(self._loss, params, self._probe)
 
     def _look(self, update: int, own: Parameters) -> None:
         """Look at the parameters, and read what was seen some calls ago: nothing is waited for."""
