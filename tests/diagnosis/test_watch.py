@@ -177,7 +177,7 @@ def test_the_first_bad_update_and_its_parameter_are_found_exactly(calls, value):
     assert (
         f"Finite until update {calls - 1}. First non-finite: params['v'] ({word}) at update {calls};" in watch.explain()
     )
-    assert "1 other parameters are still finite" in watch.explain()
+    assert "1 other parameter is still finite" in watch.explain()
     assert calls - 1 in table.update  # measured when it was found
     assert bool(table.finite.sel(update=calls - 1))
 
@@ -445,10 +445,10 @@ def test_a_cell_needs_no_h0_and_a_network_without_inputs_no_probe():
 
 
 def test_saturation_is_the_share_of_short_rows():
-    """tanh at ±5 passes on less than a tenth of a nearly orthogonal row; at 0 all of it."""
+    """tanh at 5 passes on 2e-4 of a row of length 0.2, and near 0 nearly all of it."""
     probe = np.zeros((1, 4, N), np.float32)
     probe[:, :, 0] = 5.0
-    table = watched(softly, probe=probe)(orthogonal(0.1001), 0)
+    table = watched(softly, probe=probe)(orthogonal(0.2), 0)
     assert float(table.saturation[0]) == pytest.approx(1 / 3, abs=1e-6)
 
 
@@ -469,16 +469,13 @@ def test_an_equinox_module_is_watched():
 
 def test_a_flax_nnx_state_is_watched():
     nnx = pytest.importorskip("flax.nnx")
-    graph, state = nnx.split(nnx.GRUCell(N, N, rngs=nnx.Rngs(0)), nnx.Param)[:2]
-    rest = nnx.split(nnx.GRUCell(N, N, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    graph, state, rest = nnx.split(nnx.GRUCell(N, N, rngs=nnx.Rngs(0)), nnx.Param, ...)
 
     def step(state, h, x):
-        return nnx.merge(rest[0], state, rest[2])(h, x)[0]
+        return nnx.merge(graph, state, rest)(h, x)[0]
 
     watch = watched(step, loss=lambda state, xs: jnp.mean(states_of(state, xs, step)[:, -1]))
-    state = rest[1]
     table = watch(state, 0)
     assert np.isfinite(table.log_state_gradient_norm).all()
     watch(jax.tree.map(lambda leaf: leaf * jnp.nan, state), 1)
     assert watch.first_bad_update == 1
-    del graph

@@ -40,7 +40,8 @@ def _last_before(rows: Sequence[Row], bad: Bad) -> Row | None:
 def _when(bad: Bad) -> str:
     names = [f"{name} ({'NaN' if state == NAN else 'inf'})" for name, state in bad.parameters.items()]
     named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    rest = "; no parameter is left finite" if not bad.others else f"; {bad.others} other parameters are still finite"
+    others = "1 other parameter is" if bad.others == 1 else f"{bad.others} other parameters are"
+    rest = f"; {others} still finite" if bad.others else "; no parameter is left finite"
     first = f"First non-finite: {named} at update {bad.update}{rest}."
     return f"Finite until update {bad.last_finite}. {first}" if bad.last_finite is not None else first
 

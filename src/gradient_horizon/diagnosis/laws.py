@@ -14,7 +14,7 @@ from gradient_horizon.verify.comparison import Check, Comparison, Item, worst
 _N, _T, _S = 4, 80, 2
 _SCALES = (0.5, 0.9, 1.0, 1.2)
 _EPS = float(np.finfo(np.float64).eps)
-_ROUNDING = (_N + 8) * _EPS * _T
+_STEP = (_N + 8) * _EPS
 _ORIGIN = (
     f"T (n + 8) eps: each of the {_T} steps rounds by (n + 8) eps, and a multiple of an orthogonal matrix adds none"
 )
@@ -50,7 +50,7 @@ def growing(full: bool) -> Iterator[Item]:
     for name, title in (("log_growth", "log growth per step"), ("lyapunov_exponent", "largest Lyapunov exponent")):
         yield worst(
             f"watched linear network, W = g Q, g = 0.5 .. 1.2: {title} log g",
-            _CHAIN, logs, table[name].values, _ROUNDING, _ORIGIN,
+            _CHAIN, logs, table[name].values, 2 * _STEP, "(n + 8) eps a step, and as much for the logs at both ends",
         )  # fmt: skip
     first = [min(math.floor(3 * math.log(10) / abs(log)) + 1 if log else _T + 1, _T + 1) for log in logs]
     yield worst(
@@ -61,7 +61,7 @@ def growing(full: bool) -> Iterator[Item]:
     profile = left * logs[:, None] + 0.5 * math.log(_N / _S)
     yield worst(
         "watched linear network, L = mean of v · h_T: log ‖∂L/∂h_t‖ = (T - t) log g + log(‖v‖ / √S), every t",
-        _CHAIN, profile, table.log_state_gradient_norm.values, _ROUNDING, _ORIGIN,
+        _CHAIN, profile, table.log_state_gradient_norm.values, _T * _STEP, _ORIGIN,
     )  # fmt: skip
 
 

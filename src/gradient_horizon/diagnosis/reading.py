@@ -134,6 +134,7 @@ def _any(flags: list[Any]) -> Any:
 def _along(step: Step, params: PyTree, h0: PyTree, xs: PyTree, length: int) -> Along:
     trajectory = rollout(step, params, h0, xs, steps=length)
     system = system_of(step, params, h0, xs, steps=length, trajectory=trajectory)
+    trajectory = system.trajectory
     norms = log_norms(system, every_vector=True)["frobenius"] - system.log_norm_of_pairs
     exponent = largest_lyapunov_exponent(step, params, h0, trajectory, xs, length // TRANSIENT)
     places = np.unique(np.linspace(0, length - 1, min(length, LOOKED_AT)).round().astype(int))

@@ -354,7 +354,8 @@ class Watch:
             else f"{at}the gradient is about to explode: at its present rate of growth it will exceed"
             f" 10^{history.threshold:g} over {history.length} steps within {self.every} updates"
         )
-        self._say_if(kind == "exploded" or ahead > limit, "explosion", soon)
+        is_growing = row.log_size > math.log(10.0)  # an increase from far below is no explosion
+        self._say_if(kind == "exploded" or (is_growing and ahead > limit), "explosion", soon)
         self._say_if(
             row.first_bad_time >= 0,
             "states",
