@@ -66,9 +66,8 @@ def main() -> None:
     ratios = sorted(watched / plain - 1 for plain, watched in pairs)
     plain = statistics.median(one for one, _ in pairs) / EVERY
     print(f"update {1e3 * plain:.2f} ms; watched: {100 * statistics.median(ratios):+.1f} %")
-    print(
-        f"quartiles {100 * ratios[len(ratios) // 4]:+.1f} to {100 * ratios[-1 - len(ratios) // 4]:+.1f} %, {rounds} pairs"
-    )
+    low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+    print(f"quartiles {100 * low:+.1f} to {100 * high:+.1f} %, {rounds} pairs")
     print(f"a measurement {1e3 * float(watch.table().seconds[2:].median()):.1f} ms")
 
 

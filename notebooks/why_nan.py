@@ -70,9 +70,9 @@ keys = jax.random.split(for_data, UPDATES)
 
 
 def train(rate, broken=-1):
-    """Train until a parameter is not finite; the batch of update `broken` holds a NaN."""
-    params = {"cell": cell.init(for_weights, weight_scale=1.0), "readout": jnp.full(N, 0.1)}
-    optimizer = optax.sgd(rate)
+    """Train at a rate that rises to `rate`; the batch of update `broken` holds a NaN."""
+    params = {"cell": cell.init(for_weights, weight_scale=1.4), "readout": jnp.full(N, 0.1)}
+    optimizer = optax.sgd(optax.linear_schedule(0.0, rate, UPDATES))
     state = optimizer.init(params)
 
     @jax.jit
@@ -93,10 +93,10 @@ def train(rate, broken=-1):
 # %% [markdown]
 # ## The gradient explodes
 #
-# The first run takes steps that are too large for the gradient of fifty ReLU steps.
+# The learning rate of the first run rises until its steps are too large for the gradient through fifty ReLU steps.
 
 # %%
-exploding = train(rate=0.05)
+exploding = train(rate=0.8)
 print(exploding.explain())
 
 # %% [markdown]
@@ -120,7 +120,7 @@ ax = figure.subplots()
 for name, watch, colour in (("exploding", exploding, "#d55e00"), ("NaN in a batch", poisoned, "#0072b2")):
     table = watch.table()
     table = table.isel(update=np.flatnonzero(np.isfinite(table.log_gradient_norm)))
-    ax.plot(table.update, table.log_gradient_norm / np.log(10), color=colour, marker="o", markersize=2.5, label=name)
+    ax.plot(table["update"], table.log_gradient_norm / np.log(10), color=colour, marker="o", markersize=2.5, label=name)
 ax.set(xlabel="update", ylabel=R"$\log_{10}\|\partial L/\partial\theta\|$")
 ax.legend(frameon=False)
 figure
