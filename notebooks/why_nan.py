@@ -11,7 +11,7 @@
 # %% [markdown]
 # # Why did my run go NaN?
 #
-# A ReLU network learns to add two numbers by plain gradient descent, and breaks in two ways: because its gradient
+# A ReLU network learns to add two numbers by gradient descent, and breaks in two ways: because its gradient
 # explodes, and because one batch holds a NaN. Both end with every parameter NaN. A `gh.Watch` tells them apart: when it
 # happened, in which parameter, and whether it came through the recurrence.
 #
@@ -69,15 +69,15 @@ probe = sample(for_probe)[:4]
 keys = jax.random.split(for_data, UPDATES)
 
 
-def train(rate, broken=-1):
-    """Train at a rate that rises to `rate`; the batch of update `broken` holds a NaN."""
+def train(decay, broken=-1):
+    """Train with a weight decay; the batch of update `broken` holds a NaN."""
     params = {"cell": cell.init(for_weights, weight_scale=1.4), "readout": jnp.full(N, 0.1)}
-    optimizer = optax.sgd(optax.linear_schedule(0.0, rate, UPDATES))
+    optimizer = optax.chain(optax.add_decayed_weights(decay), optax.sgd(0.005))
     state = optimizer.init(params)
 
     @jax.jit
     def advance(params, state, xs):
-        updates, state = optimizer.update(jax.grad(loss)(params, xs), state)
+        updates, state = optimizer.update(jax.grad(loss)(params, xs), state, params)
         return optax.apply_updates(params, updates), state
 
     watch = gh.Watch(step, probe, every=5, h0=jnp.zeros(N), loss=loss)
@@ -93,19 +93,20 @@ def train(rate, broken=-1):
 # %% [markdown]
 # ## The gradient explodes
 #
-# The learning rate of the first run rises until its steps are too large for the gradient through fifty ReLU steps.
+# The first run has a weight decay of the wrong sign: its weights grow by half a per cent per update, and the gradient
+# through fifty ReLU steps by the fiftieth power of that.
 
 # %%
-exploding = train(rate=0.8)
+exploding = train(decay=-1.0)
 print(exploding.explain())
 
 # %% [markdown]
 # ## A batch holds a NaN
 #
-# The second takes small steps, and is healthy until one batch is not.
+# The second has none, and is healthy until one batch is not.
 
 # %%
-poisoned = train(rate=0.0005, broken=UPDATES // 2)
+poisoned = train(decay=0.0, broken=UPDATES // 2)
 print(poisoned.explain())
 print(f"cause: {exploding.cause}, {poisoned.cause}")
 

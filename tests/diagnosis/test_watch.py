@@ -223,8 +223,9 @@ def with_loss(of_end):
         (softly, with_loss(lambda params, h: jnp.sqrt(jnp.abs(h @ (0 * params["v"])))), {}, "derivative"),
         (softly, with_loss(lambda params, h: h @ params["v"]), {}, "elsewhere"),
         (linear, last_state, {"W": 30.0}, "exploded"),
+        (linear, lambda params, xs: jnp.square(last_state(params, xs)), {"W": 100.0}, "exploded"),
     ],
-    ids=["states", "loss", "derivative", "elsewhere", "exploded"],
+    ids=["states", "loss", "derivative", "elsewhere", "exploded", "overflowing loss"],
 )
 def test_where_the_first_nan_came_from(step, loss, before, cause):
     """`before`: factors of the parameters at the last finite update."""
