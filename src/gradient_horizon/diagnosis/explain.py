@@ -102,7 +102,7 @@ def cause(history: History, dtype: str, *, has_loss: bool) -> tuple[str, str]:
 def _judged(row: Row, history: History, dtype: str, has_loss: bool) -> tuple[str, str]:
     if has_loss and row.loss == math.inf and row.horizon.kind == "exploded":
         return "exploded", (
-            "Every state of the probe is finite, but what grows from step to step has exploded, and so has the gradient;"
+            "Every state of the probe is finite, but what grows from step to step has exploded, as has the gradient;"
             " the loss overflows. It entered through the recurrence; clip the gradient, or start from smaller weights."
         )
     if has_loss and not math.isfinite(row.loss):
