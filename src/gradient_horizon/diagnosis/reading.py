@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from gradient_horizon.diagnosis.parameters import arrays_of
 from gradient_horizon.measures.jacobian_norms import log_norms
@@ -22,7 +22,7 @@ from gradient_horizon.measures.largest_exponent import largest_lyapunov_exponent
 from gradient_horizon.measures.nodes import log_state_gradient_norms
 from gradient_horizon.measures.states import Layout, flatten_step, layout_of
 from gradient_horizon.measures.trajectory import Trajectory, rollout, system_of
-from gradient_horizon.numerics.arrays import PyTree, Scalar, Step
+from gradient_horizon.numerics.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.numerics.derivatives import jacobian_by_rows
 from gradient_horizon.numerics.fallback import postponed
 from gradient_horizon.store.netcdf import first_line
@@ -173,7 +173,7 @@ def _profile(
     loss_of_states: LossOfStates,
     *,
     careful: bool,
-) -> tuple[Float[Array, " T"], Any, Any]:
+) -> tuple[Series, Any, Any]:
     """log ‖∂L/∂h_t‖ at h_1 .. h_T: what L reads of each state directly, carried back through the steps."""
     layout = layout_of(h0)
 

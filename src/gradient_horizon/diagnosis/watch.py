@@ -341,7 +341,7 @@ class Watch:
     def _judge(self, is_own: bool) -> None:
         """Warn of what the last row shows."""
         history, row = self._history, self._history.rows[-1]
-        lag, kind, at = *row.horizon, f"update {row.update}: "
+        lag, kind, at = row.horizon.lag, row.horizon.kind, f"update {row.update}: "
         self._say_if(
             kind == "vanished" and lag < history.task_length,
             "horizon",
