@@ -185,7 +185,7 @@ class _Evaluation:
         jaxpr: Jaxpr,
         consts: Sequence[Any],
         arguments: Sequence[_Value],
-        path: _Path | None,
+        path: _Path,
         replace: Callable[[_Path, Any, _Value], _Value] = lambda path, variable, value: value,
     ) -> list[_Value]:
         """The outputs of `jaxpr`, with the value of each variable passed through `replace`."""
