@@ -52,7 +52,8 @@ def initial_state(step: Step, h0: PyTree, probe: PyTree) -> PyTree:
             " sequence, such as jnp.zeros(n)"
         )
     dtypes = [np.asarray(leaf).dtype for leaf in jax.tree.leaves(probe) if hasattr(leaf, "dtype")]
-    is_double = any(dtype == np.float64 for dtype in dtypes) and jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    allows_double = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    is_double = allows_double and any(dtype == np.float64 for dtype in dtypes)
     return make(dtype=jnp.float64) if is_double else make()
 
 
