@@ -13,7 +13,7 @@ PACKAGE = Path(gradient_horizon.__file__).parent
 README = Path(__file__).parents[1] / "README.md"
 ROOMS = (
     *("names", "numerics", "cells", "tasks", "measures", "theory", "training", "ensembles", "settings", "store"),
-    *("experiments", "analysis", "figures", "verify", "commands", "__main__"),
+    *("experiments", "analysis", "figures", "verify", "diagnosis", "commands", "__main__"),
 )
 COMPUTING = ROOMS[: ROOMS.index("settings")]
 MODULES = {path.relative_to(PACKAGE): path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != PACKAGE}

@@ -6,6 +6,7 @@ __all__ = [
     "JacobianNorms",
     "Member",
     "TrainSpec",
+    "Watch",
     "__version__",
     "clip_gradients",
     "gradient_horizon",
@@ -28,6 +29,7 @@ __all__ = [
 from . import theory as theory
 from .cells.cell import make_cell as make_cell
 from .commands.api import run as run
+from .diagnosis.watch import Watch as Watch
 from .ensembles.process import prepare as prepare
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
 from .measures.horizon import Horizon as Horizon

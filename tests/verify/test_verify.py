@@ -288,8 +288,10 @@ from gradient_horizon.commands import parser as cli
 from gradient_horizon.ensembles import process
 process.prepare_own()
 process.prepare_own = lambda: None
+from gradient_horizon.diagnosis import laws
 from gradient_horizon.verify import floating_point, suite
 from gradient_horizon.verify.comparison import Comparison
+laws.SECTIONS = {}
 def odd(full):
     if "wait" in sys.argv:
         print("waiting", flush=True)

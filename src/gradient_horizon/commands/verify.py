@@ -9,7 +9,7 @@ from gradient_horizon.ensembles import devices, process
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Check the package against every law of `verify.suite` and write one page of results."""
+    """Check the package against every law of `verify.suite` and of `diagnosis.laws`; write one page of results."""
     from gradient_horizon.commands import terminal
     from gradient_horizon.store import files
 
@@ -20,19 +20,21 @@ def verify(options: argparse.Namespace) -> int:
         raise UsageError("JAX_ENABLE_X64: off is not allowed; allowed: unset, as the laws are checked in float64")
     process.prepare_own()
     check_platforms()
+    from gradient_horizon.diagnosis import laws
     from gradient_horizon.verify import report
     from gradient_horizon.verify.suite import SECTIONS, verify
 
     screen = terminal.console()
     start = time.monotonic()
-    checks = sum(len(checks) for checks in SECTIONS.values())
+    every = {**SECTIONS, **laws.SECTIONS}
+    checks = sum(len(checks) for checks in every.values())
     with terminal.counting(screen, checks) as show, without_warnings():  # some checks provoke warnings
 
         def announce(name: str) -> None:
             interrupts.check()
             show(name)
 
-        sections = verify(full=options.full, sections=SECTIONS, report=announce)
+        sections = verify(full=options.full, sections=every, report=announce)
     sentence, failed = report.verdict(sections)
     made = report.provenance(full=options.full, seconds=time.monotonic() - start)
     files.write_atomically(output, report.as_html(sections, made).encode())

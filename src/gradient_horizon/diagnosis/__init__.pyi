@@ -1,0 +1,5 @@
+__all__ = [
+    "Watch",
+]
+
+from .watch import Watch as Watch
