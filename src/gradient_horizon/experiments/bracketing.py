@@ -1,5 +1,6 @@
 """The value of a setting at which a share of networks first passes a test, found by bisection. Loads no JAX."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,7 +52,7 @@ class Search:
         tried = sorted(self.counts)
         return [
             Bracket(one, other) if self.counts[other] >= least else Bracket(other, one)
-            for one, other in zip(tried, tried[1:], strict=False)
+            for one, other in itertools.pairwise(tried)
             if (self.counts[one] >= least) != (self.counts[other] >= least)
         ]
 

@@ -32,9 +32,9 @@ class Tuned:
 
     - `value`: a value at which at least `level` of the networks pass, next to one at which fewer do; NaN if `verdict`
       is `everywhere` or `nowhere`.
-    - `verdict`: `found`; `jump`: at `value` the gradient passes from vanishing to exploding, or back, and fewer than
-      `level` of the networks reach `steps` lags; `everywhere`, `nowhere`: at all values tried, or at none, at least
-      `level` of the networks pass.
+    - `verdict`: `found`; `split`: found, but at `value` fewer than `level` of the networks reach `steps` lags, as some
+      vanish and others explode; `everywhere`, `nowhere`: at all values tried, or at none, at least `level` of the
+      networks pass.
     - `bracket`: (failing, passing), no further apart than the resolution; `value` is the latter.
     - `lower`, `upper`: limits between which the share of networks that pass crosses `level`, at 95 % confidence;
       infinite if the values tried, or too few seeds, leave them open.
@@ -108,20 +108,49 @@ def tune(
 
     **Raises:** `ValueError` for a wrong argument.
     """
-    check_search(steps, kind=kind, level=level, bounds=bounds, resolution=resolution)
+    search = {"kind": kind, "level": level, "bounds": bounds, "resolution": resolution}
     if isinstance(cell, str) or _is_declared(cell):
-        config = config_of(cell, steps, setting, seeds=seeds, **settings)
-        low, high = bounds_of(setting, bounds)
-        is_log = low > 0 and not _rule(setting).accepts(-1.0)
-        measure: Measure = partial(_measured, config, setting)
-        total = len(config.seeds)
-    else:
-        if not callable(cell):
-            raise SettingError("cell", cell, f"{', '.join(names.CELLS)}; a cell of these; or a factory")
-        if bounds is None:
-            raise SettingError("bounds", None, "the lowest and the highest value, for a factory")
-        (low, high), is_log = bounds, False
-        measure, total = _of_factory(cell, steps, seeds, **settings)
+        check_search(steps, **search)
+        return tune_config(config_of(cell, steps, setting, seeds=seeds, **settings), setting, watch=watch, **search)
+    if not callable(cell):
+        raise SettingError("cell", cell, f"{', '.join(names.CELLS)}; a cell of these; or a factory")
+    check_search(steps, **search)
+    if bounds is None:
+        raise SettingError("bounds", None, "the lowest and the highest value, for a factory")
+    measure, total = _of_factory(cell, steps, seeds, **settings)
+    return _searched(measure, total, setting, steps, False, bounds, kind, level, resolution, watch)
+
+
+def tune_config(
+    config: Config,
+    setting: str,
+    *,
+    kind: str,
+    level: float,
+    bounds: tuple[float, float] | None,
+    resolution: float,
+    watch: Callable[[float], None],
+) -> Tuned:
+    """`tune` for the networks of checked settings, in which that of `setting` is replaced."""
+    low, high = bounds_of(setting, bounds)
+    is_log = low > 0 and not _rule(setting).accepts(-1.0)
+    measure = partial(_measured, config, setting)
+    total, steps = len(config.seeds), config.steps
+    return _searched(measure, total, setting, steps, is_log, (low, high), kind, level, resolution, watch)
+
+
+def _searched(
+    measure: Measure,
+    total: int,
+    setting: str,
+    steps: int,
+    is_log: bool,
+    bounds: tuple[float, float],
+    kind: str,
+    level: float,
+    resolution: float,
+    watch: Callable[[float], None],
+) -> Tuned:
     horizons: dict[float, Horizon] = {}
     failing = HorizonKind[kind.upper()]
     fails = (failing, HorizonKind.NONFINITE) if failing == HorizonKind.EXPLODED else (failing,)
@@ -131,7 +160,7 @@ def tune(
         horizons[value] = measure(value)
         return int(np.sum(~np.isin(horizons[value].kind, fails)))
 
-    search = Search(passes, total, float(low), float(high), resolution, is_log)
+    search = Search(passes, total, float(bounds[0]), float(bounds[1]), resolution, is_log)
     search.scan()
     return _concluded(search, horizons, fails, setting, steps, kind, level)
 
@@ -159,14 +188,16 @@ def _concluded(
     counts = {kind.name.lower(): int(np.sum(at.kind == kind)) for kind in HorizonKind if kind != HorizonKind.NONFINITE}
     counts["exploded"] += int(np.sum(at.kind == HorizonKind.NONFINITE))
     if crossings:
-        verdict = "found" if counts["beyond"] >= least else "jump"
+        verdict = "found" if counts["beyond"] >= least else "split"
     else:
         verdict = "everywhere" if search.counts[closest] >= least else "nowhere"
     passed = ~np.isin(kinds, fails)
+    changes = np.sum(passed[1:] != passed[:-1], axis=0)
+    reaches = horizon_quantile(*at, 1 - level)
     return Tuned(
-        setting, steps, kind, level, value, verdict, bracket, *limits, horizon_quantile(*at, 1 - level), counts, closest,
-        tuple(crossings), int(np.sum(np.sum(passed[1:] != passed[:-1], axis=0) > 1)), np.array(values), lags, kinds,
-    )  # fmt: skip
+        *(setting, steps, kind, level, value, verdict, bracket, *limits, reaches, counts, closest, tuple(crossings)),
+        *(int(np.sum(changes > 1)), np.array(values), lags, kinds),
+    )
 
 
 def check_search(steps: Any, *, kind: Any, level: Any, bounds: Any, resolution: Any) -> None:
@@ -192,13 +223,18 @@ def tunable() -> tuple[str, ...]:
     return (WEIGHT_SCALE, *numbers)
 
 
+def check_setting(setting: str) -> None:
+    """Raise `SettingError` for a setting that cannot be tuned."""
+    if setting not in tunable():
+        raise SettingError("setting", setting, f"{', '.join(tunable())}{validation.did_you_mean(setting, tunable())}")
+
+
 def config_of(cell: Any, steps: Any, setting: str, **settings: Any) -> Config:
     """The settings of the networks to be measured, all checked; that of `setting` is still its default.
 
     Raises `SettingError` for a setting that is unknown or cannot be tuned, or that does not change these networks.
     """
-    if setting not in tunable():
-        raise SettingError("setting", setting, f"{', '.join(tunable())}{validation.did_you_mean(setting, tunable())}")
+    check_setting(setting)
     written = {**_of_cell(cell), **settings}
     if WEIGHT_SCALE in written:
         written["weight_scales"] = written.pop(WEIGHT_SCALE)
