@@ -118,9 +118,10 @@ def _of_array(
 ) -> Truncation:
     if seeds_axis is None:
         return _lengths(np, logs, at_zero, bias)
-    if not -logs.ndim < seeds_axis + (seeds_axis < 0) < logs.ndim - 1 or logs.ndim < 2:
+    axis = seeds_axis + logs.ndim if seeds_axis < 0 else seeds_axis
+    if not 0 <= axis < logs.ndim - 1:
         raise ValueError(f"seeds_axis: {seeds_axis}; allowed: an axis of {logs.shape} except the last")
-    by_seed = np.moveaxis(logs, seeds_axis, 0)
+    by_seed = np.moveaxis(logs, axis, 0)
     if not len(by_seed):
         raise ValueError("norms: no seeds; allowed: at least one")
     found = _lengths(np, _log_mean(by_seed, np.ones((1, len(by_seed))))[0], at_zero, bias)
@@ -194,7 +195,7 @@ def _lengths(xp: Any, logs: Any, at_zero: float, bias: float) -> Truncation:
     excess = log_bounds - (math.log(bias) + SLACK)
     is_within = xp.any(excess <= 0, axis=-1)
     further = xp.ceil(excess[..., -1] / xp.where(decays, -log_decay, 1.0))
-    length = xp.where(is_within, xp.argmax(excess <= 0, axis=-1) + 1.0, last + 1.0 + further)
+    length = xp.where(is_within, xp.argmax(excess <= 0, axis=-1).astype(logs.dtype) + 1.0, last + 1.0 + further)
     kind = xp.where(is_within, int(TruncationKind.WITHIN), int(TruncationKind.BEYOND))
     kind = xp.where(is_exact, int(TruncationKind.EXACT), kind)
     never = ~(is_exact | decays)
@@ -213,14 +214,14 @@ def _geometric(xp: Any, logs: Any) -> tuple[Any, Any]:
     slopes = [_slope(xp, logs[..., since:], lags[since - start :]) for since in (start, last - max(2, last // 4))]
     log_decay = xp.maximum(*slopes)
     safe = xp.where(log_decay < -SLOWEST, log_decay, -1.0)
-    height = xp.max(window - safe[..., None] * lags, axis=-1)
+    height = xp.max(window - safe[..., None] * xp.broadcast_to(lags, window.shape), axis=-1)
     return log_decay, height + (last + 1) * safe - xp.log(-xp.expm1(safe))
 
 
 def _slope(xp: Any, logs: Any, lags: Any) -> Any:
     """The least-squares slope through the finite entries; 0 through fewer than two."""
     counts = xp.isfinite(logs)
-    weight = counts.astype(logs.dtype)
+    weight, lags = counts.astype(logs.dtype), xp.broadcast_to(lags, logs.shape)
     number = xp.maximum(xp.sum(weight, axis=-1, keepdims=True), 1)
     values = xp.where(counts, logs, 0.0)
     apart = (lags - xp.sum(weight * lags, axis=-1, keepdims=True) / number) * weight
