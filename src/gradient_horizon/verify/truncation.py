@@ -71,27 +71,18 @@ def truncated_gradient(full: bool) -> Iterator[Item]:
 
 
 def tuned_settings(full: bool) -> Iterator[Item]:
-    """The forget bias of an LSTM without weights, and the gain of a single linear unit, that reach T steps."""
+    """The weight scales at which an orthogonal linear network begins, and ceases, to reach T steps."""
     steps, resolution = 80, 1e-3
     rate = 3.0 * math.log(10.0) / steps
-
-    def factory(gain: Any) -> Any:
-        return (lambda g, h, x: g * h), (lambda key: gain), (lambda key: jnp.ones(1, jnp.float32))
-
     for kind, law, predicted in (
         ("vanished", "exp(-3 log 10 / T)", math.exp(-rate)),
         ("exploded", "exp(3 log 10 / T)", math.exp(rate)),
     ):
-        found = tune(factory, steps, "gain", kind=kind, bounds=(0.5, 1.5), resolution=resolution, seeds=6)
-        yield Comparison(
-            f"one linear unit, the gain at which the gradient has {kind} after T = {steps} steps: {law}",
-            "∂h_T/∂h_0 = g^T", predicted, found.value, resolution, "the resolution of the search",
+        found = tune(
+            "linear", steps, "weight_scale", kind=kind, weights="orthogonal", hidden_size=4, seeds=6,
+            bounds=(0.5, 2.0), resolution=resolution,
         )  # fmt: skip
-    found = tune(
-        "lstm", steps, "forget_bias", weight_scale=0.0, block="cell", hidden_size=2, seeds=6, resolution=resolution
-    )
-    yield Comparison(
-        f"LSTM with zero weights, the forget bias whose horizon is T = {steps}: -log(exp(3 log 10 / T) - 1)",
-        "Gers, Schmidhuber, Cummins 2000: ∂c_T/∂c_0 = σ(b)^T", -math.log(math.expm1(rate)), found.value,
-        resolution, "the resolution of the search",
-    )  # fmt: skip
+        yield Comparison(
+            f"linear orthogonal network, the g at which the gradient has {kind} after T = {steps} steps: {law}",
+            "‖∂h_T/∂h_0‖_F = √N g^T", predicted, found.value, resolution * predicted, "the resolution of the search",
+        )  # fmt: skip
