@@ -128,7 +128,7 @@ ax.legend(frameon=False, fontsize=7)
 figure
 
 # %% [markdown]
-# The bound is for contributions that all point in the same direction. Before training they nearly do, and the measured
-# bias lies below it. After training the errors of the sequences have different signs, so that the gradient is a small
-# difference between large contributions, and its bias exceeds the bound. Dividing `bias` by the factor M Σ‖∂L/∂h‖ /
-# ‖dL/dW‖ (see `help(gh.truncation_length)`) gives a length that is safe all the same, some steps longer.
+# The bound is for contributions that do not cancel. Before training the measured bias lies below it. After training the
+# errors of the sequences have different signs, so that the gradient is a small difference between large contributions,
+# and its bias exceeds the bound. Dividing `bias` by the factor M Σ‖∂L/∂h‖ / ‖dL/dW‖ (see `help(gh.truncation_length)`)
+# gives a length that is safe all the same, some steps longer.

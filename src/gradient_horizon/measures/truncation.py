@@ -63,7 +63,7 @@ def truncation_length(
 
     The gradient of a loss L at time T is a sum over lags, dL/dθ = Σ_k (∂h_{T-k}/∂θ)ᵀ ∂L/∂h_{T-k}, where ∂h_t/∂θ is the
     direct derivative of a single step. Backpropagation through K steps keeps the terms k = 0 .. K - 1. With φ_k =
-    ‖∂L/∂h_{T-k}‖, or ‖∂h_T/∂h_{T-k}‖ in its place, the share of what it drops is at most
+    ‖∂L/∂h_{T-k}‖, or ‖∂h_T/∂h_{T-k}‖ in its place, the share of Σ_k φ_k that it drops is at most
 
         B(K) = (Σ_{k=K}^{T} φ_k + R) / (Σ_{k=0}^{T} φ_k + R),    R = C β^(T+1) / (1 - β) ≥ Σ_{k>T} φ_k.
 
