@@ -236,14 +236,14 @@ def test_the_table_of_exponents_fits_an_ordinary_terminal():
 
 
 def test_truncation_lengths_are_those_of_the_rates():
-    """β = e^growth, so K = ⌈log 0.01 / growth⌉ of the median seed; what grows has none; 50 lags measure no more."""
-    found = rows_of(truncation_table(join([geometric("tanh", 1.2, 400), geometric("relu", 1.75, 20)])))
+    """β = e^growth, so K = ⌈log 0.01 / growth⌉ of the median seed; what grows has none; 15 lags tell no more than > 16."""
+    found = rows_of(truncation_table(join([geometric("tanh", 1.2, 400), geometric("relu", 1.75, 15)])))
     lengths = {(g, c): math.ceil(math.log(0.01) / growth(g, c)) for g in (0.5, 1.0) for c in (1.2, 1.75)}
     assert found == [
         ["tanh", f"{lengths[0.5, 1.2]}", f"{lengths[1.0, 1.2]}", "never"],
-        ["relu", f"{lengths[0.5, 1.75]}", "> 21", "never"],
+        ["relu", f"{lengths[0.5, 1.75]}", "> 16", "never"],
     ]
-    assert lengths[1.0, 1.75] == 21  # of the median seed; that of the upper one of an odd number is its own
+    assert lengths[1.0, 1.75] == 21
     assert truncation_table(geometric("tanh", 1.2, 3)) is None
     assert truncation_table(geometric("tanh", 1.2, 10).drop_vars("horizon")) is None
 

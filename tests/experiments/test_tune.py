@@ -52,6 +52,7 @@ class TestClosedForms:
         assert found.value >= critical if kind == "vanished" else found.value <= critical
         assert found.counts["beyond"] == 6
 
+    @pytest.mark.slow
     def test_the_leak_of_a_network_without_weights(self):
         """∂h_T/∂h_0 = (1 - leak)^T: the smallest leaks pass, and the search runs downwards."""
         found = tune(make_cell("leaky_tanh", 4), T, "leak", weight_scale=0.0, seeds=6)
@@ -152,7 +153,7 @@ class TestSearch:
         ((7, 10, "leak"), "cell: 7 is not allowed; allowed: linear"),
         (("lstm", 0, "forget_bias"), "steps: 0 is not allowed; allowed: a whole number of at least 1"),
         (("lstm", 10, "hidden_size"), "setting: 'hidden_size' is not allowed; allowed: weight_scale, bias_scale"),
-        (("tanh", 10, "forget_bias"), "forget_bias: '?' is not allowed; allowed: where cell=tanh: weight_scale"),
+        (("tanh", 10, "forget_bias"), r"forget_bias: '\?' is not allowed; allowed: where cell=tanh: weight_scale"),
         (("tanh", 10, "weight_scale", {"weight_scale": 2.0}), "weight_scale: 2.0 is not allowed: it is the setting"),
         (("lstm", 10, "forget_bias", {"weight_scale": [1.0, 2.0]}), "weight_scales: .* allowed: one weight scale"),
         (("lstm", 10, "forget_bias", {"kind": "gone"}), "kind: 'gone' is not allowed; allowed: vanished or exploded"),
@@ -164,7 +165,7 @@ class TestSearch:
         (((lambda value: None), 10, "v"), "bounds: None is not allowed; allowed: the lowest and the highest value"),
         (
             ((lambda value: None), 10, "v", {"bounds": (0.0, 1.0), "hidden_size": 3}),
-            "hidden_size: 3 is not allowed: a factory reads horizon_threshold and precision alone",
+            "hidden_size: 3 is not allowed: a factory draws its own networks; it reads horizon_threshold and precision",
         ),
     ],
 )
@@ -186,7 +187,8 @@ class TestCommand:
         assert first == f"forget_bias = {found.value!r} (95 %: {found.lower!r} to {found.upper!r}; 6 seeds)"
         assert there.startswith(f"there, over {T} steps, 6 networks reach, 0 vanish, 0 explode; median horizon > {T};")
         assert command.startswith("gradient-horizon run ")
-        assert command.endswith(f"weight_scales=0.0 block=cell forget_bias={found.value!r}")
+        assert "weight_scales=0.0" in command.split()
+        assert command.endswith(f"block=cell forget_bias={found.value!r}")
         assert not list(tmp_path.iterdir())
         dry = run_here(*command.split()[1:], "--dry-run", folder=tmp_path)
         assert "computing 1 (6 networks)" in dry.stdout, dry.stderr
@@ -204,7 +206,7 @@ class TestCommand:
         assert ran.returncode == 1
         none, closest = ran.stdout.splitlines()
         assert none.startswith("forget_bias: no value found: more than half of the gradients have vanished within 60")
-        assert closest.startswith("closest at forget_bias = 0: 0 networks reach, 6 vanish, 0 explode; median horizon 1")
+        assert closest.startswith("closest at forget_bias = 0: 0 networks reach, 6 vanish, 0 explode, median horizon 1")
 
     @pytest.mark.parametrize(
         ("words", "why"),
