@@ -236,7 +236,7 @@ def test_the_table_of_exponents_fits_an_ordinary_terminal():
 
 
 def test_truncation_lengths_are_those_of_the_rates():
-    """β = e^growth, so K = ⌈log 0.01 / growth⌉ of the median seed; what grows has none; 15 lags tell no more than > 16."""
+    """β = e^growth, so K = ⌈log 0.01 / growth⌉ of the median seed; what grows has none; 15 lags reach to 16."""
     found = rows_of(truncation_table(join([geometric("tanh", 1.2, 400), geometric("relu", 1.75, 15)])))
     lengths = {(g, c): math.ceil(math.log(0.01) / growth(g, c)) for g in (0.5, 1.0) for c in (1.2, 1.75)}
     assert found == [
