@@ -323,7 +323,7 @@ def _of_factory(
         raise SettingError(
             name, value, because="a factory draws its own networks; it reads horizon_threshold and precision"
         )
-    seeds = validation.check_value("seeds", seeds if rules.is_whole(seeds) else list(seeds))
+    every_seed: Any = validation.check_value("seeds", list(seeds) if isinstance(seeds, Sequence) else seeds)
     threshold = validation.check_value("horizon_threshold", horizon_threshold)
     validation.check_value("precision", precision)
     import jax
@@ -353,7 +353,7 @@ def _of_factory(
     program = blocks.Program(lambda one, _: measure(one))
 
     def measured(value: float) -> Horizon:
-        every = {"value": np.full(len(seeds), value, dtype), "seed": np.asarray(seeds, np.uint32)}
+        every = {"value": np.full(len(every_seed), value, dtype), "seed": np.asarray(every_seed, np.uint32)}
         return Horizon(*blocks.map_networks(program, every, block=block))
 
-    return measured, len(seeds)
+    return measured, len(every_seed)

@@ -103,8 +103,7 @@ def truncation_length(
         raise ValueError(f"bias: {bias!r}; allowed: a number above 0 and below 1")
     logs, at_zero = _from_lag_one(norms, norm, state_size, first_lag)
     jax: Any = sys.modules.get("jax")  # not imported just for this: printing tables does not need it
-    is_traced = jax is not None and isinstance(logs, jax.core.Tracer)
-    if is_traced:
+    if jax is not None and isinstance(logs, jax.core.Tracer):
         if seeds_axis is not None:
             raise ValueError(f"seeds_axis: {seeds_axis} inside jax.jit or jax.vmap; allowed: None there, or outside")
         return _lengths(jax.numpy, jax.lax.stop_gradient(logs), at_zero, bias)
@@ -141,8 +140,9 @@ def _from_lag_one(norms: Any, norm: str | None, state_size: int | None, first_la
         chosen = norm or ("frobenius" if "frobenius" in norms else next(iter(norms)))
         if chosen not in norms:
             raise ValueError(f"norm: {chosen!r}; allowed: {', '.join(norms)}")
-        logs = norms[chosen]
-        at_zero = 0.5 * math.log(norms.state_size) if chosen == "frobenius" else 0.0
+        known: Any = norms
+        logs = known[chosen]
+        at_zero = 0.5 * math.log(known.state_size) if chosen == "frobenius" else 0.0
     else:
         if norm is not None:
             raise ValueError(f"norm: {norm!r}; allowed: None for an array, which holds a single norm")
