@@ -64,7 +64,11 @@ from gradient_horizon.commands.parser import main
 for arguments in (["--help"], ["--version"], ["run", "--help"], ["status", "--help"], ["collect", "--help"],
                   ["settings"], ["completion", "bash"], ["run", "cell=perceptron"], ["run", "steps=-1"],
                   ["run", "cell=tanh,relu"], ["run", "stepz=3"], ["status", "nowhere"], ["collect", "nowhere"],
-                  ["run", "-m", "cell=tanh,relu", "--dry-run"]):
+                  ["run", "-m", "cell=tanh,relu", "--dry-run"], ["tune", "--help"], ["tune", "cell=lstm"],
+                  ["tune", "cell=lstm", "forget_bias=?", "leak=?"], ["tune", "cell=tanh", "forget_bias=?"],
+                  ["tune", "cell=lstm", "forget_bias=?", "steps=0"], ["tune", "cell=lstm", "hidden_size=?"],
+                  ["tune", "weight_scale=?", "--kind", "gone"], ["tune", "cell=lstm,gru", "weight_scale=?"],
+                  ["tune", "leak=?", "cell=leaky_tanh", "--between", "0.5", "2"]):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         try:
             status = main(arguments)

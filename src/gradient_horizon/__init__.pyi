@@ -6,6 +6,9 @@ __all__ = [
     "JacobianNorms",
     "Member",
     "TrainSpec",
+    "Truncation",
+    "TruncationKind",
+    "Tuned",
     "Watch",
     "__version__",
     "clip_gradients",
@@ -24,6 +27,8 @@ __all__ = [
     "prepare",
     "run",
     "theory",
+    "truncation_length",
+    "tune",
 ]
 
 from . import theory as theory
@@ -31,6 +36,8 @@ from .cells.cell import make_cell as make_cell
 from .commands.api import run as run
 from .diagnosis.watch import Watch as Watch
 from .ensembles.process import prepare as prepare
+from .experiments.tune import Tuned as Tuned
+from .experiments.tune import tune as tune
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
@@ -41,6 +48,9 @@ from .measures.jacobian_norms import log_jacobian_norms as log_jacobian_norms
 from .measures.lyapunov import lyapunov_exponents as lyapunov_exponents
 from .measures.nodes import node_split as node_split
 from .measures.singular_values import log_singular_values as log_singular_values
+from .measures.truncation import Truncation as Truncation
+from .measures.truncation import TruncationKind as TruncationKind
+from .measures.truncation import truncation_length as truncation_length
 from .names import HorizonKind as HorizonKind
 from .store.datasets import load as load
 from .tasks.make import make_task as make_task

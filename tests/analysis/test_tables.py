@@ -1,6 +1,7 @@
 """The closing table, of gradients that grow by a known factor a step."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from table_parts import rows_of
 
 from gradient_horizon.analysis.tables.all_tables import tables
 from gradient_horizon.analysis.tables.exponents import lyapunov_table
-from gradient_horizon.analysis.tables.horizons import horizon_table, recheck_lines
+from gradient_horizon.analysis.tables.horizons import horizon_table, recheck_lines, truncation_table
 from gradient_horizon.measures.horizon import horizon_of
 from gradient_horizon.names import HORIZON_KINDS
 from gradient_horizon.store.datasets import join
@@ -234,7 +235,20 @@ def test_the_table_of_exponents_fits_an_ordinary_terminal():
     assert Console(width=200).measure(table).maximum <= 80
 
 
+def test_truncation_lengths_are_those_of_the_rates():
+    """β = e^growth, so K = ⌈log 0.01 / growth⌉ of the median seed; what grows has none; 15 lags reach to 16."""
+    found = rows_of(truncation_table(join([geometric("tanh", 1.2, 400), geometric("relu", 1.75, 15)])))
+    lengths = {(g, c): math.ceil(math.log(0.01) / growth(g, c)) for g in (0.5, 1.0) for c in (1.2, 1.75)}
+    assert found == [
+        ["tanh", f"{lengths[0.5, 1.2]}", f"{lengths[1.0, 1.2]}", "never"],
+        ["relu", f"{lengths[0.5, 1.75]}", "> 16", "never"],
+    ]
+    assert lengths[1.0, 1.75] == 21
+    assert truncation_table(geometric("tanh", 1.2, 3)) is None
+    assert truncation_table(geometric("tanh", 1.2, 10).drop_vars("horizon")) is None
+
+
 def test_each_result_has_its_own_table():
-    (table,) = tables(geometric("tanh", 1.2, 10))
-    assert str(table.title).startswith("Gradient horizon")
+    found = tables(geometric("tanh", 1.2, 10))
+    assert [str(table.title)[:16] for table in found] == ["Gradient horizon", "Steps of backpro"]
     assert tables(geometric("tanh", 1.2, 10).drop_vars("horizon")) == []

@@ -496,6 +496,8 @@ def test_completion_prints_code(shell, tmp_path):
         ("run cell=re", {"cell=relu"}),
         ("run +sweeps=", {"+sweeps=main"}),
         ("sta", {"status"}),
+        ("tu", {"tune"}),
+        ("tune cell=ls", {"cell=lstm"}),
     ],
 )
 def test_completion_knows_commands_settings_and_their_values(typed, offered, tmp_path):
@@ -517,7 +519,7 @@ def test_completion_knows_commands_settings_and_their_values(typed, offered, tmp
     assert offered <= {text.strip() for text in answer.read_text().splitlines()}
 
 
-@pytest.mark.parametrize("asked", [[], ["run"], ["settings"], ["status"], ["collect"], ["completion"]])
+@pytest.mark.parametrize("asked", [[], ["run"], ["settings"], ["status"], ["collect"], ["tune"], ["completion"]])
 def test_every_command_has_help(asked, tmp_path):
     ran = command(*asked, "--help", folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import optimize, stats
 
-LEVEL = 0.95  # confidence level of every interval
-RESAMPLES = 4000  # bootstrap samples: about twenty lie beyond each limit with eight seeds, a hundred with many
+from gradient_horizon.numerics.bootstrap import LEVEL, expanded_tail, resampled_counts
 
 
 class Interval(NamedTuple):
@@ -58,13 +57,10 @@ def area_under_curve(
 
     This is the area under the receiver operating characteristic, U/(mn) of Mann and Whitney. None if all m + n networks
     succeed or all fail. Networks in the same one of `clusters` (those of a seed: one W⁰ at every scale) need not be
-    independent, so the limits are quantiles of a bootstrap that draws whole clusters. With k clusters, the probability
-    beyond each limit is that of √(k/(k-1)) t under the normal distribution, where t is the quantile of Student's
-    distribution with k - 1 degrees of freedom (the expanded percentile interval of Hesterberg 2015, The American
-    Statistician 69:371; without it, a few clusters give too short an interval). If every sample has the same area, as
-    when the two groups do not overlap, the limits are those of `newcombe_limits`, with a cluster counted once if some
-    of its networks succeed and once if some fail. With a single cluster, which says nothing about others, they are 0
-    and 1.
+    independent, so the limits are quantiles of a bootstrap that draws whole clusters (`numerics.bootstrap`). If every
+    sample has the same area, as when the two groups do not overlap, the limits are those of `newcombe_limits`, with a
+    cluster counted once if some of its networks succeed and once if some fail. With a single cluster, which says
+    nothing about others, they are 0 and 1.
     """
     if succeeds.all() or not succeeds.any():
         return None
@@ -81,13 +77,13 @@ def area_under_curve(
     area = float(wins.sum() / (successes.sum() * failures.sum()))
     if k == 1:
         return Interval(area, 0.0, 1.0)
-    resamples = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), RESAMPLES).astype(float)
+    resamples = resampled_counts(k).astype(float)
     every = (resamples @ successes) * (resamples @ failures)
     has_both = every > 0
     areas = np.sum((resamples @ wins) * resamples, axis=1)[has_both] / every[has_both]
     if np.ptp(areas) < 1e-12:
         return Interval(area, *newcombe_limits(area, int(np.sum(successes > 0)), int(np.sum(failures > 0))))
-    beyond = stats.norm.cdf(-math.sqrt(k / (k - 1)) * stats.t.ppf((1 + LEVEL) / 2, k - 1))
+    beyond = expanded_tail(k)
     lower, upper = np.quantile(areas, (beyond, 1 - beyond))
     return Interval(area, min(float(lower), area), max(float(upper), area))
 

@@ -18,7 +18,7 @@ import argcomplete
 import argcomplete.shell_integration
 
 from gradient_horizon import __version__
-from gradient_horizon.commands import interrupts, run, status, verify
+from gradient_horizon.commands import interrupts, run, status, tune, verify
 from gradient_horizon.commands.common import DONE, FAILED, INTERRUPTED, WRONG, UsageError, preset_names
 from gradient_horizon.names.rules import SettingError, one_line
 from gradient_horizon.store.files import Harmless
@@ -176,6 +176,35 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="FILE", type=Path, help="the file to write; default: DIR/collected.nc"
     )
     collect.set_defaults(command=status.collect)
+
+    tune_parser = add(
+        "tune",
+        help="find the value of a setting at which the gradient reaches a number of steps",
+        description="Find the value of the setting written NAME=? at which the gradient ceases to vanish within"
+        " steps=T steps, or begins to explode, over seeds that are the same for every value.",
+        epilog="Example: gradient-horizon tune cell=lstm 'forget_bias=?' steps=500 hidden_size=32. The exit status is 1"
+        " if there is no such value.",
+    )
+    asked = tune_parser.add_argument(
+        "overrides", nargs="*", metavar="NAME=VALUE", help="settings of the networks, one of them as NAME=?"
+    )
+    asked.completer = _complete_override  # type: ignore[attr-defined]
+    tune_parser.add_argument(
+        "--kind",
+        default="vanished",
+        help="vanished (default): where the gradient ceases to vanish; exploded: where it begins to explode",
+    )
+    tune_parser.add_argument(
+        "--between", nargs=2, type=float, metavar=("LOW", "HIGH"), help="the lowest and the highest value to try"
+    )
+    tune_parser.add_argument(
+        "--level", type=float, default=0.5, help="share of networks that must not have vanished (or exploded)"
+    )
+    tune_parser.add_argument(
+        "--resolution", type=float, default=1e-3, help="width of the final bracket; relative for scales and fractions"
+    )
+    tune_parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    tune_parser.set_defaults(command=tune.tune)
 
     verify_parser = add(
         "verify",

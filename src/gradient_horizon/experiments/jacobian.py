@@ -168,9 +168,26 @@ def slab_size(config: Config, budget: int) -> int | None:
 
 def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None) -> xr.Dataset:
     """Measure every network of `config` and label the result."""
-    networks = Networks(config, checkpoints)
-    spec = _spec(config)
-    measured = networks.every(_measurement(config), report)
+    networks, spec = Networks(config, checkpoints), _spec(config)
+    log_norms, first_bad_step, with_exponents = every_log_norm(networks, report)
+    rechecked: dict[str, Any] = {}
+    if config.recheck:
+        places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
+        reference = _log_norms(networks.over(Measurement(_products, replace(spec, method="jacrev")), places))
+        difference = _largest_difference(log_norms, reference, places)
+        rechecked = {"recheck_networks": len(places), "recheck_difference": difference}
+
+    dataset = _labelled(networks, log_norms, first_bad_step)
+    return dataset.assign_attrs(block_size=networks.block, products_with_exponents=with_exponents, **rechecked)
+
+
+def every_log_norm(networks: Networks, report: Any) -> tuple[LogNorms, np.ndarray, int]:
+    """Return the log norms of every network, the first step of each that is not finite, or -1, and a count.
+
+    The count is that of the networks whose products needed an exponent for each entry.
+    """
+    spec = _spec(networks.config)
+    measured = networks.every(_measurement(networks.config), report)
     log_norms = _log_norms(measured["scaled"])
     suspect = _suspect(measured["scaled"])
     with_exponents = np.zeros(networks.total, bool)
@@ -184,17 +201,13 @@ def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None)
                 log_norms[anchor][name][places] = values
         suspect[places] = _suspect(again)
         with_exponents[places] = care == MOST_CARE
-    rechecked: dict[str, Any] = {}
-    if config.recheck:
-        places = np.unique(np.linspace(0, networks.total - 1, min(networks.block, networks.total)).astype(int))
-        reference = _log_norms(networks.over(Measurement(_products, replace(spec, method="jacrev")), places))
-        difference = _largest_difference(log_norms, reference, places)
-        rechecked = {"recheck_networks": len(places), "recheck_difference": difference}
+    return log_norms, measured["first_bad_step"], int(with_exponents.sum())
 
-    dataset = _labelled(networks, log_norms, measured["first_bad_step"])
-    return dataset.assign_attrs(
-        block_size=networks.block, products_with_exponents=int(with_exponents.sum()), **rechecked
-    )
+
+def measured_size(networks: Networks) -> int:
+    """Return n, the size of the state, or of the block of it that is differentiated."""
+    config = networks.config
+    return networks.state_size if config.block == "state" else config.hidden_size
 
 
 def _suspect(products: dict[str, ScaledNorms]) -> np.ndarray:
@@ -206,7 +219,7 @@ def _labelled(
     networks: Networks, log_norms: dict[str, dict[str, np.ndarray]], first_bad_step: np.ndarray
 ) -> xr.Dataset:
     config, shape = networks.config, networks.shape
-    size = networks.state_size if config.block == "state" else config.hidden_size
+    size = measured_size(networks)
     described: dict[str, Any] = {}
     for anchor, variable, title in (
         ("end", "log_norm", "log norm of ∂h_T/∂h_(T-lag)"),

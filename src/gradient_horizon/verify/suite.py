@@ -10,7 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify import (
+    floating_point,
+    identities,
+    long_products,
+    mean_field,
+    one_unit,
+    random_matrices,
+    truncation,
+)
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
@@ -51,6 +59,11 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         mean_field.averages,
         mean_field.edges,
         mean_field.below_the_edge,
+    ),
+    "Truncation and tuning": (
+        truncation.truncated_scaled_identity,
+        truncation.truncated_gradient,
+        truncation.tuned_settings,
     ),
 }
 """The checks by section, in the order of the page."""

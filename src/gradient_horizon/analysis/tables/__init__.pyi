@@ -6,12 +6,14 @@ __all__ = [
     "recheck_lines",
     "solved_table",
     "tables",
+    "truncation_table",
 ]
 
 from .all_tables import tables as tables
 from .exponents import lyapunov_table as lyapunov_table
 from .horizons import horizon_table as horizon_table
 from .horizons import recheck_lines as recheck_lines
+from .horizons import truncation_table as truncation_table
 from .meaning import meaning_lines as meaning_lines
 from .training import prediction_table as prediction_table
 from .training import solved_table as solved_table

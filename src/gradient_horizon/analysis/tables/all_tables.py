@@ -1,13 +1,13 @@
-"""All tables printed at the end of a sweep: gradient horizons, Lyapunov exponents, and outcomes of training."""
+"""All tables printed at the end of a sweep: horizons, truncation, Lyapunov exponents, and outcomes of training."""
 
 import xarray as xr
 from rich.table import Table
 
 from gradient_horizon.analysis.tables.exponents import lyapunov_table
-from gradient_horizon.analysis.tables.horizons import horizon_table
+from gradient_horizon.analysis.tables.horizons import horizon_table, truncation_table
 from gradient_horizon.analysis.tables.training import prediction_table, solved_table
 
-_TABLES = (horizon_table, lyapunov_table, solved_table, prediction_table)
+_TABLES = (horizon_table, truncation_table, lyapunov_table, solved_table, prediction_table)
 
 
 def tables(dataset: xr.Dataset) -> list[Table]:

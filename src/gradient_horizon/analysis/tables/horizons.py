@@ -9,8 +9,10 @@ from rich.table import Table
 
 from gradient_horizon.analysis.tables.layout import points_of, swept_keys, table_of
 from gradient_horizon.measures.horizon import Reach, horizon_quantile, neutral_scale
+from gradient_horizon.measures.truncation import LEAST_LAGS, truncation_length
 
 SHOWN_SCALES = (0.5, 1.0, 2.0)
+BIAS = 0.01  # of the truncation lengths that are tabulated
 
 
 def _shown(scales: list[float]) -> list[float]:
@@ -107,6 +109,45 @@ def horizon_table(dataset: xr.Dataset) -> Table | None:
     neutral, *reaches = ([str(cell) for cell in column.cells] for column in table.columns[len(keys) : -1])
     table.caption = _caption(neutral, [cell for cells in reaches for cell in cells])
     return table
+
+
+def truncation_table(dataset: xr.Dataset) -> Table | None:
+    """Tabulate the steps of backpropagation that keep the gradient's bias below `BIAS`, one row per swept setting.
+
+    The median over seeds of `truncation_length` of the Frobenius norms, the upper one of the middle two; None if they
+    were not measured, from the end, at `LEAST_LAGS` lags.
+    """
+    if "horizon" not in dataset or "frobenius" not in dataset.norm or dataset.sizes["lag"] < LEAST_LAGS:
+        return None
+    keys, scales = swept_keys(dataset), dataset.weight_scale.values.tolist()
+    columns = tuple(f"g = {scale:g}" for scale in _shown(scales))
+    table = table_of(f"Steps of backpropagation for a bias of {BIAS:.0%}, median over seeds", keys, columns)
+    for at, chosen in points_of(dataset, keys):
+        table.add_row(*(str(at[key]) for key in keys), *(_length(chosen, scale) for scale in _shown(scales)))
+    cells = [str(cell) for column in table.columns[len(keys) :] for cell in column.cells]
+    table.caption = "never: the gradient does not decay" if "never" in cells else None
+    return table
+
+
+def _length(chosen: xr.Dataset, scale: float) -> str:
+    """Return the median truncation length; `> T + 1` if it is extrapolated, since then only that is measured."""
+    at = chosen.sel(weight_scale=scale)
+    values = at.log_norm.sel(norm="frobenius").transpose("seed", "lag").values[at.horizon_kind.values != ""]
+    values = values[:, : _measured_lags(values)]
+    if not len(values) or values.shape[1] < LEAST_LAGS:
+        return ""
+    lengths = truncation_length(values, BIAS, state_size=int(chosen.state_size)).length
+    median = np.sort(np.where(np.isnan(lengths), np.inf, lengths))[len(lengths) // 2]
+    if np.isinf(median):
+        return "never"
+    last = values.shape[1]
+    return f"{median:.0f}" if median <= last + 1 else f"> {last + 1}"
+
+
+def _measured_lags(values: Float[np.ndarray, "S T"]) -> int:
+    """Return the number of lags up to the last at which any network has a number: a shorter job has no more."""
+    known = np.flatnonzero(~np.isnan(values).all(axis=0))
+    return int(known[-1]) + 1 if len(known) else 0
 
 
 def _caption(neutral: list[str], reaches: list[str]) -> str | None:
