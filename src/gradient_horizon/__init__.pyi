@@ -8,6 +8,7 @@ __all__ = [
     "TrainSpec",
     "__version__",
     "clip_gradients",
+    "covariant_lyapunov_vectors",
     "gradient_horizon",
     "horizon_of",
     "horizon_quantile",
@@ -30,6 +31,7 @@ from .cells.cell import make_cell as make_cell
 from .commands.api import run as run
 from .ensembles.process import prepare as prepare
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
+from .measures.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
 from .measures.horizon import horizon_of as horizon_of
