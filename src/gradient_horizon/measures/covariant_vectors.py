@@ -269,22 +269,23 @@ def _by_sweep(
         factor = _factor(jacobian(inputs)[0], basis, eps)
         return (factor.basis, _seen(flags, factor)), (basis, factor.r)
 
+    def advance_only(carry, inputs):
+        carry, (_, r) = advance(carry, inputs)
+        return carry, r
+
     start = jnp.asarray(fixed_orthogonal(n)[:, :count])
     other = jnp.asarray(np.linalg.qr(fixed_normal(n + 1, n)[1:])[0][:, :count])
     none = jnp.zeros(count, bool), jnp.ones(count, bool)
     ((basis, other), flags), _ = lax.scan(align, ((start, other), none), early)
     forward_error = _angles_of_spans(basis, other)
     (basis, flags), (bases, factors) = lax.scan(advance, (basis, flags), counted)
-    (_, flags), (_, late_factors) = lax.scan(
-        lambda carry, inputs: (lambda carry, kept: (carry, (None, kept[1])))(*advance(carry, inputs)),
-        (basis, flags), late,
-    )  # fmt: skip
+    (_, flags), late_factors = lax.scan(advance_only, (basis, flags), late)
     is_dead = lax.cummax((flags[0] | flags[1]).astype(jnp.int32)) > 0
 
     def back(r, coefficients):
         """The columns of both sets before a step, from those after it."""
         sound = r + jnp.diag(jnp.where(is_dead, 1 - jnp.diagonal(r), 0))
-        return _to_unit_columns(lapack.solve_upper_triangular(sound, coefficients))
+        return _to_unit_columns(lapack.solve_upper_triangular(sound, coefficients))[0]
 
     def retreat(carry, inputs):
         coefficients, after, worst = carry
@@ -294,15 +295,14 @@ def _by_sweep(
         vectors, others = both[:, :count], both[:, count:]
         matrix, exponent = jacobian(at)
         image = jnp.matmul(matrix, vectors, precision="highest")
-        largest = jnp.max(jnp.abs(image), axis=0)
-        lengths = _lengths(image / largest)
-        rates = jnp.log(largest) + jnp.log(lengths) + exponent.astype(jnp.float64) * LOG_2
-        errors = _angles(image / largest / lengths, after), _angles(vectors, others)
+        image, log_lengths = _to_unit_columns(image)
+        rates = log_lengths + exponent.astype(jnp.float64) * LOG_2
+        errors = _angles(image, after), _angles(vectors, others)
         worst = tuple(jnp.maximum(*pair) for pair in zip(worst, errors, strict=True))
         return (coefficients, vectors, worst), (vectors.astype(dtype), rates)
 
-    draws = np.triu(1 + np.abs(fixed_normal(2, count, count)))
-    end = _to_unit_columns(jnp.asarray(np.concatenate([draws[0], draws[1] * np.sign(fixed_normal(count, 1))], axis=1)))
+    draws = np.triu(fixed_normal(2, count, count) + 3 * np.eye(count))
+    end, _ = _to_unit_columns(jnp.asarray(np.concatenate([*draws], axis=1)))
     end, _ = lax.scan(lambda columns, r: (back(r, columns), None), end, late_factors, reverse=True)
     last = jnp.matmul(basis, end[:, :count], precision="highest")
     nothing = jnp.zeros(count), jnp.zeros(count)
@@ -310,7 +310,7 @@ def _by_sweep(
         retreat, (end, last, nothing), (bases, factors, counted), reverse=True
     )
     results = vectors, rates, jnp.mean(rates, axis=0), covariance_error, forward_error, backward_error
-    return tuple(jnp.where(is_dead, jnp.nan, part) for part in results)
+    return tuple(jnp.where(is_dead.reshape(*(1,) * (part.ndim - 1), count), jnp.nan, part) for part in results)
 
 
 def _seen(flags: tuple[Bool[Array, " k"], Bool[Array, " k"]], factor: _Factor) -> tuple[Any, Any]:
@@ -322,13 +322,12 @@ def _length(vector: Float[Array, " n"]) -> Float[Array, ""]:
     return jnp.sqrt(jnp.sum(vector * vector))
 
 
-def _lengths(matrix: Float[Array, "n k"]) -> Float[Array, " k"]:
-    return jnp.sqrt(jnp.sum(matrix * matrix, axis=0))
-
-
-def _to_unit_columns(matrix: Float[Array, "n k"]) -> Float[Array, "n k"]:
-    scaled = matrix / jnp.max(jnp.abs(matrix), axis=0)  # the squares of very long columns would overflow
-    return scaled / _lengths(scaled)
+def _to_unit_columns(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"]]:
+    """The columns divided by their lengths, and the logs of these."""
+    largest = jnp.max(jnp.abs(matrix), axis=0, keepdims=True)
+    scaled = matrix / largest  # the squares of very long or short columns would over- or underflow
+    lengths = jnp.sqrt(jnp.sum(scaled * scaled, axis=0, keepdims=True))
+    return scaled / lengths, (jnp.log(largest) + jnp.log(lengths))[0]
 
 
 def _angles(ones: Float[Array, "n k"], others: Float[Array, "n k"]) -> Float[Array, " k"]:
@@ -357,8 +356,8 @@ def _smallest_angle(vectors: Float[Array, "n k"], dimension: Int[Array, ""] | in
     k = vectors.shape[1]
     places = jnp.arange(k, dtype=jnp.int32)
     # orthonormal bases of both, padded with zeros: the last columns reversed are the first ones of another QR
-    first = jnp.where(places < dimension, lapack.qr(vectors)[0], 0)
-    others = jnp.where(places < k - dimension, lapack.qr(vectors[:, ::-1])[0], 0)
+    first = jnp.where((places < dimension)[None], lapack.qr(vectors)[0], 0)
+    others = jnp.where((places < k - dimension)[None], lapack.qr(vectors[:, ::-1])[0], 0)
     cosines = jnp.matmul(first.T, others, precision="highest")
     rest = others - jnp.matmul(first, cosines, precision="highest")
     padding = jnp.diag(jnp.where(places < k - dimension, 0, 1).astype(vectors.dtype))

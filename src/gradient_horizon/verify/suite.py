@@ -10,7 +10,16 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify import (
+    continuous_time,
+    covariant,
+    floating_point,
+    identities,
+    long_products,
+    mean_field,
+    one_unit,
+    random_matrices,
+)
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
@@ -38,6 +47,13 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         identities.homogeneity,
         identities.sum_rule,
     ),
+    "Covariant vectors": (
+        covariant.covariance,
+        covariant.eigenvectors,
+        covariant.rates,
+        covariant.henon,
+    ),
+    "Continuous time": (continuous_time.lorenz, continuous_time.linear),
     "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
     "Random matrices": (
         random_matrices.newman_spectrum,
