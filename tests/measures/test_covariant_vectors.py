@@ -273,7 +273,7 @@ def test_a_complex_step_without_a_conjugate_is_refused_and_one_with_it_is_not():
     with pytest.raises(ValueError, match="h0: complex, and the step is holomorphic, .*; allowed: a real state"):
         covariant_lyapunov_vectors(lambda p, h, _: 1.2j * h, None, h0, steps=8)
     found = covariant_lyapunov_vectors(
-        lambda p, h, _: jnp.asarray([0.9, 0.5]) * h + 0.3 * jnp.conj(h), None, h0, steps=200
+        lambda p, h, _: jnp.asarray([0.9, 0.5], complex) * h + 0.3 * jnp.conj(h), None, h0, steps=200
     )
     # the real part grows by a + 0.3, the imaginary part by a - 0.3
     np.testing.assert_allclose(found.exponents, np.log([1.2, 0.8, 0.6, 0.2]), atol=1e-12)

@@ -47,8 +47,9 @@ class CovariantVectors(NamedTuple):
     - `rates`: (L, k), log‖J_{t+1} v_i(t)‖, by how much the next step stretches it (natural log).
     - `exponents`: (k,), the means of the rates over the L times: Lyapunov exponents, per step.
     - `time`: (L,), the numbers t of the states.
-    - `covariance_error`: (k,), the largest angle, in radians, between J_{t+1} v_i(t) and v_i(t + 1). It shows rounding:
-      vectors that have not converged are covariant too.
+    - `covariance_error`: (k,), the largest angle, in radians, between J_{t+1} v_i(t) and v_i(t + 1), both in float64. It
+      shows rounding, including that of v itself if a step shortens it to a small part of its length: vectors that have
+      not converged are covariant too.
     - `forward_error`: (k,), the largest angle, at the first time, between the spans of the first i tangent vectors from
       two starts; from then on it falls as e^{-(λ_i - λ_{i+1}) t}. A longer `transient` reduces it.
     - `backward_error`: (k,), the largest angle, over all times, between the vectors from two ends. A longer
@@ -85,7 +86,7 @@ class CovariantVectors(NamedTuple):
         the two come close to a tangency; a hyperbolic map has none. NaN if either group is empty, or holds a dead
         direction.
         """
-        dimension = jnp.sum((self.exponents > 0).astype(jnp.int32)) if dimension is None else dimension
+        dimension = jnp.sum(self.exponents > 0, dtype=jnp.int32) if dimension is None else dimension
         return lax.map(lambda vectors: _smallest_angle(vectors, dimension), self.vectors)
 
 
@@ -283,27 +284,27 @@ def _by_sweep(
     is_dead = lax.cummax((flags[0] | flags[1]).astype(jnp.int32)) > 0
 
     def back(r, coefficients):
-        """The columns of both sets before a step, from those after it."""
+        """The unit columns of both sets before a step, from those after it, and by how much the step shortens them."""
         sound = r + jnp.diag(jnp.where(is_dead, 1 - jnp.diagonal(r), 0))
-        return _to_unit_columns(lapack.solve_upper_triangular(sound, coefficients))[0]
+        return _to_unit_columns(lapack.solve_upper_triangular(sound, coefficients))
 
     def retreat(carry, inputs):
         coefficients, after, worst = carry
         basis, r, at = inputs
-        coefficients = back(r, coefficients)
+        coefficients, log_shortening = back(r, coefficients)
         both = jnp.matmul(basis, coefficients, precision="highest")
         vectors, others = both[:, :count], both[:, count:]
         matrix, exponent = jacobian(at)
-        image = jnp.matmul(matrix, vectors, precision="highest")
-        image, log_lengths = _to_unit_columns(image)
-        rates = log_lengths + exponent.astype(jnp.float64) * LOG_2
+        # of a step that shortens v to less than eps, only the sweep gives the rate: J v is rounding
+        rates = exponent.astype(jnp.float64) * LOG_2 - log_shortening[:count]
+        image, _ = _to_unit_columns(jnp.matmul(matrix, vectors, precision="highest"))
         errors = _angles(image, after), _angles(vectors, others)
         worst = tuple(jnp.maximum(*pair) for pair in zip(worst, errors, strict=True))
         return (coefficients, vectors, worst), (vectors.astype(dtype), rates)
 
     draws = np.triu(fixed_normal(2, count, count) + 3 * np.eye(count))
     end, _ = _to_unit_columns(jnp.asarray(np.concatenate([*draws], axis=1)))
-    end, _ = lax.scan(lambda columns, r: (back(r, columns), None), end, late_factors, reverse=True)
+    end, _ = lax.scan(lambda columns, r: back(r, columns), end, late_factors, reverse=True)
     last = jnp.matmul(basis, end[:, :count], precision="highest")
     nothing = jnp.zeros(count), jnp.zeros(count)
     (_, _, (covariance_error, backward_error)), (vectors, rates) = lax.scan(
