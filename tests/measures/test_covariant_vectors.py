@@ -75,8 +75,8 @@ def test_in_a_cycle_they_are_the_eigenvectors_of_its_product(dtype):
 def test_the_inverse_map_has_the_same_vectors_in_reverse_order():
     """The definition of v_i: it grows at λ_i forwards and at -λ_i backwards."""
     factors = np.random.default_rng(3).standard_normal((T, N, N))
-    there = of_products(jnp.asarray(factors), transient=100, backward_transient=101)
-    back = of_products(jnp.asarray(np.linalg.inv(factors)[::-1]), transient=100, backward_transient=101)
+    there = of_products(jnp.asarray(factors))
+    back = of_products(jnp.asarray(np.linalg.inv(factors)[::-1]))
     # h_t there is h_{T - t} back
     gaps = between(np.asarray(there.vectors)[1:], np.asarray(back.vectors)[:0:-1, :, ::-1])
     assert np.asarray(there.time)[1] == T - np.asarray(back.time)[-1]
@@ -84,7 +84,7 @@ def test_the_inverse_map_has_the_same_vectors_in_reverse_order():
     left = sum(float(part.max()) for one in (there, back) for part in (one.forward_error, one.backward_error))
     assert left < 1e-6
     assert gaps.max() < 10 * left + 1e-10
-    np.testing.assert_allclose(there.rates[:-1], -np.asarray(back.rates)[-2::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(there.rates, -np.asarray(back.rates)[::-1, ::-1], atol=1e-5)
 
 
 def driven(dtype="float64", scale=1.7, n=6, steps=T):
@@ -153,7 +153,7 @@ def test_the_vectors_of_a_fixed_matrix_and_a_pair_that_has_none(caplog):
     assert between(unit(basis)[:, [0, 3]], vectors[..., [0, 3]]).max() < 1e-11
     plane = [subspace_angles(at[:, 1:3], basis[:, 1:3]).max() for at in vectors]
     assert max(plane) < 1e-11
-    np.testing.assert_allclose(found.exponents, np.log([1.5, 0.9, 0.9, 0.4]), atol=2 / len(vectors))
+    np.testing.assert_allclose(found.exponents, np.log([1.5, 0.9, 0.9, 0.4]), atol=2 * np.log(np.linalg.cond(basis)) / len(vectors))
     forward, backward = np.asarray(found.forward_error), np.asarray(found.backward_error)
     assert forward[1] > 0.05
     assert backward[2] > 0.05
@@ -196,8 +196,7 @@ class TestDirectionsThatDie:
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_a_matrix_of_lower_rank(self, dtype):
         rng = np.random.default_rng(6)
-        matrix = rng.standard_normal((N, 2)) @ rng.standard_normal((2, N))
-        assert np.ptp(np.log(np.abs(np.linalg.eigvals(matrix)[:2]))) > 0.1
+        matrix = (rng.integers(-9, 9, (N, 2)) @ rng.integers(-9, 9, (2, N))).astype(float)  # exact in either dtype
         found = of_products(jnp.asarray(np.broadcast_to(matrix, (T, N, N)), dtype))
         assert np.isnan(found.vectors[..., 2:]).all()
         assert np.isfinite(found.vectors[..., :2]).all()

@@ -54,7 +54,7 @@ def _lorenz(dt: float) -> _Flow:
 def lorenz(full: bool) -> Iterator[Item]:
     """Lorenz's equations at σ = 10, ρ = 28, β = 8/3: the sum of the exponents, and the largest."""
     steps = 100_000 if full else 20_000
-    fine, coarse = 0.01, 0.02
+    fine, coarse = 0.02, 0.04
     sums = []
     for dt in (fine, coarse):
         spectrum = _exponents(_lorenz(dt), steps)
