@@ -74,17 +74,17 @@ def test_in_a_cycle_they_are_the_eigenvectors_of_its_product(dtype):
 
 def test_the_inverse_map_has_the_same_vectors_in_reverse_order():
     """The definition of v_i: it grows at λ_i forwards and at -λ_i backwards."""
-    factors = np.random.default_rng(3).standard_normal((T, N, N))
+    factors = np.array([3, 1, 0.3, 0.1])[:, None] * np.random.default_rng(3).standard_normal((T, N, N))
     there = of_products(jnp.asarray(factors))
     back = of_products(jnp.asarray(np.linalg.inv(factors)[::-1]))
     # h_t there is h_{T - t} back
     gaps = between(np.asarray(there.vectors)[1:], np.asarray(back.vectors)[:0:-1, :, ::-1])
     assert np.asarray(there.time)[1] == T - np.asarray(back.time)[-1]
-    # what is left of the starts and ends, twice, and rounding amplified by the condition of one factor, below 1e4
+    # what is left of the starts and ends, and rounding: n eps κ(J), which directions that almost meet amplify
     left = sum(float(part.max()) for one in (there, back) for part in (one.forward_error, one.backward_error))
-    assert left < 1e-6
-    assert gaps.max() < 10 * left + 1e-10
-    np.testing.assert_allclose(there.rates, -np.asarray(back.rates)[::-1, ::-1], atol=1e-5)
+    assert left < 1e-10
+    assert gaps.max() < 10 * left + 1e3 * N * EPS64 * np.linalg.cond(factors).max() < 1e-5
+    np.testing.assert_allclose(there.rates, -np.asarray(back.rates)[::-1, ::-1], atol=1e-6)
 
 
 def driven(dtype="float64", scale=1.7, n=6, steps=T):
@@ -145,18 +145,17 @@ def test_the_vectors_of_a_fixed_matrix_and_a_pair_that_has_none(caplog):
     basis = np.random.default_rng(5).standard_normal((N, N))
     matrix = basis @ blocks @ np.linalg.inv(basis)
     with caplog.at_level(logging.WARNING):
-        found = covariant_lyapunov_vectors(
-            product, None, jnp.zeros(N), jnp.asarray(np.broadcast_to(matrix, (T, N, N)))
-        )
+        found = covariant_lyapunov_vectors(product, None, jnp.zeros(N), jnp.asarray(np.broadcast_to(matrix, (T, N, N))))
     assert "vectors [2, 3]" in caplog.text
     vectors = np.asarray(found.vectors)
     assert between(unit(basis)[:, [0, 3]], vectors[..., [0, 3]]).max() < 1e-11
     plane = [subspace_angles(at[:, 1:3], basis[:, 1:3]).max() for at in vectors]
     assert max(plane) < 1e-11
-    np.testing.assert_allclose(found.exponents, np.log([1.5, 0.9, 0.9, 0.4]), atol=2 * np.log(np.linalg.cond(basis)) / len(vectors))
+    np.testing.assert_allclose(
+        found.exponents, np.log([1.5, 0.9, 0.9, 0.4]), atol=2 * np.log(np.linalg.cond(basis)) / len(vectors)
+    )
     forward, backward = np.asarray(found.forward_error), np.asarray(found.backward_error)
-    assert forward[1] > 0.05
-    assert backward[2] > 0.05
+    assert min(forward[1], backward[2]) > 0.01
     assert max(forward[[0, 2, 3]].max(), backward[[0, 1, 3]].max()) < 1e-7
     assert float(found.covariance_error.max()) < 1e-13
 
@@ -269,7 +268,7 @@ class TestTransformations:
 
 def test_a_complex_step_without_a_conjugate_is_refused_and_one_with_it_is_not():
     h0 = jnp.zeros(2, jnp.complex128)
-    with pytest.raises(ValueError, match="h0: complex, and the step is holomorphic, .*; allowed: a real state"):
+    with pytest.raises(ValueError, match=r"h0: complex, and the step is holomorphic, .*; allowed: a real state"):
         covariant_lyapunov_vectors(lambda p, h, _: 1.2j * h, None, h0, steps=8)
     found = covariant_lyapunov_vectors(
         lambda p, h, _: jnp.asarray([0.9, 0.5], complex) * h + 0.3 * jnp.conj(h), None, h0, steps=200
@@ -337,9 +336,7 @@ class TestAngles:
 
 def test_the_sweep_must_not_be_turned_around(monkeypatch):
     """What the tests above rest on: a sweep through the transposes is noticed."""
-    monkeypatch.setattr(
-        lapack, "solve_upper_triangular", lambda r, c: jnp.linalg.solve(r.T, c)
-    )
+    monkeypatch.setattr(lapack, "solve_upper_triangular", lambda r, c: jnp.linalg.solve(r.T, c))
     found = covariant_lyapunov_vectors(
         product, None, jnp.zeros(N), jnp.asarray(np.random.default_rng(3).standard_normal((80, N, N)))
     )

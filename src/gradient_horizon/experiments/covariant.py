@@ -39,9 +39,7 @@ def density(angles: Float[Array, " L"]) -> Float[Array, " bins"]:
 
 def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
     params, h0, xs, trajectory = network
-    vectors = covariant_lyapunov_vectors(
-        cell.step, params, h0, xs, steps=trajectory.length, trajectory=trajectory
-    )
+    vectors = covariant_lyapunov_vectors(cell.step, params, h0, xs, steps=trajectory.length, trajectory=trajectory)
     angles = vectors.smallest_angle()
     return {
         "exponents": vectors.exponents,
@@ -101,9 +99,7 @@ def measure(config: Config, report: Any, checkpoints: Checkpoints | None = None)
     count = measured["exponents"].shape[1]
     centres = (_EDGES[1:] + _EDGES[:-1]) / 2
     coordinates = {
-        "index": (
-            "index", np.arange(1, count + 1), {"long_name": "number of the exponent, from the largest", "units": "1"}
-        ),  # fmt: skip
+        "index": ("index", np.arange(1, count + 1), {"long_name": "number of the vector", "units": "1"}),
         "angle": ("angle", centres, {"long_name": "centre of the bin of angles", "units": "rad"}),
         **networks.coordinates(),
     }

@@ -47,9 +47,9 @@ class CovariantVectors(NamedTuple):
     - `rates`: (L, k), log‖J_{t+1} v_i(t)‖, by how much the next step stretches it (natural log).
     - `exponents`: (k,), the means of the rates over the L times: Lyapunov exponents, per step.
     - `time`: (L,), the numbers t of the states.
-    - `covariance_error`: (k,), the largest angle, in radians, between J_{t+1} v_i(t) and v_i(t + 1), both in float64. It
-      shows rounding, including that of v itself if a step shortens it to a small part of its length: vectors that have
-      not converged are covariant too.
+    - `covariance_error`: (k,), the largest angle, in radians, between J_{t+1} v_i(t) and v_i(t + 1), both in float64.
+      It shows rounding, including that of v itself if a step shortens it to a small part of its length: vectors that
+      have not converged are covariant too.
     - `forward_error`: (k,), the largest angle, at the first time, between the spans of the first i tangent vectors from
       two starts; from then on it falls as e^{-(λ_i - λ_{i+1}) t}. A longer `transient` reduces it.
     - `backward_error`: (k,), the largest angle, over all times, between the vectors from two ends. A longer
@@ -228,7 +228,7 @@ def _vectors(
 
 
 class _Factor(NamedTuple):
-    """J Q = `basis` · `r` 2^e, and which of its columns rounding leaves nothing of, in float64 and in the step's eps."""
+    """J Q = `basis` · `r`, and of which columns rounding leaves nothing, that of float64 and that of the step."""
 
     basis: Array
     r: Array
@@ -302,8 +302,9 @@ def _by_sweep(
         worst = tuple(jnp.maximum(*pair) for pair in zip(worst, errors, strict=True))
         return (coefficients, vectors, worst), (vectors.astype(dtype), rates)
 
-    draws = np.triu(fixed_normal(2, count, count) + 3 * np.eye(count))
-    end, _ = _to_unit_columns(jnp.asarray(np.concatenate([*draws], axis=1)))
+    # two ends: each column orthogonal to those before it, and as far from that as from all of them
+    ends = np.eye(count), np.triu(np.sign(fixed_normal(count, count)))
+    end, _ = _to_unit_columns(jnp.asarray(np.concatenate(ends, axis=1)))
     end, _ = lax.scan(lambda columns, r: back(r, columns), end, late_factors, reverse=True)
     last = jnp.matmul(basis, end[:, :count], precision="highest")
     nothing = jnp.zeros(count), jnp.zeros(count)

@@ -102,9 +102,7 @@ def rates(full: bool) -> Iterator[Item]:
     """The means of the rates against the exponents of the package's own elimination."""
     factors, found = _network()
     counted = len(found.time) - 1
-    spectrum = lyapunov_exponents(
-        linear, None, jnp.zeros(N), jnp.asarray(factors[: SIDE + counted]), transient=SIDE
-    )
+    spectrum = lyapunov_exponents(linear, None, jnp.zeros(N), jnp.asarray(factors[: SIDE + counted]), transient=SIDE)
     sines = np.abs(np.diagonal(np.linalg.qr(found.vectors)[1], axis1=1, axis2=2))
     yield worst(
         f"the means of the rates over {counted} steps are λ_i + log(sin θ_i(0) / sin θ_i(T)) / T, θ_i the angle between"

@@ -27,8 +27,8 @@ _MEANING = {
         "singular_values",
     ),
     "covariant": (
-        "The smallest angle lies between the directions in which differences grow and all others: near 0, the two almost"
-        " meet.",
+        "The smallest angle is that between directions in which differences grow and all others: near 0, the two"
+        " almost meet.",
         "smallest_angle",
     ),
     "pairs": ("Each point is the log norm of ∂h_t/∂h_s for one pair of times s < t.", "pairs"),
