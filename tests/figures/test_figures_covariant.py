@@ -34,7 +34,7 @@ def test_lines_are_medians_and_bands_are_quantiles():
     dataset = covariant_job()
     figure = figures.smallest_angle_over_time(dataset)
     (ax,) = panels_of(figure)
-    expected = np.quantile(dataset["angle_density"][1:], (0.1, 0.5, 0.9), axis=2)
+    expected = np.quantile(dataset["angle_density"][1:], (0.1, 0.5, 0.9), axis=1)
     assert len(curves_of(ax)) == len(ax.collections) == 2
     for index, (line, band) in enumerate(zip(curves_of(ax), ax.collections, strict=True)):
         np.testing.assert_allclose(line.get_xdata(), ANGLES)

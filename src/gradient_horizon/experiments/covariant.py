@@ -31,7 +31,7 @@ _EDGES = np.linspace(0, np.pi / 2, BINS + 1)
 def density(angles: Float[Array, " L"]) -> Float[Array, " bins"]:
     """Return the density of `angles` over the bins, per radian; NaN if they are."""
     edges = jnp.asarray(_EDGES[1:-1], angles.dtype)
-    places = jnp.sum((angles[:, None] >= edges[None]).astype(jnp.int32), axis=1)
+    places = jnp.sum(angles[:, None] >= edges[None], axis=1, dtype=jnp.int32)
     counts = jnp.sum((places[:, None] == jnp.arange(BINS, dtype=jnp.int32)[None]).astype(angles.dtype), axis=0)
     width = float(_EDGES[1])
     return jnp.where(jnp.any(jnp.isnan(angles)), jnp.nan, counts / (len(angles) * width))
