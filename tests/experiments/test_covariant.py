@@ -13,16 +13,16 @@ from gradient_horizon.settings.validation import checked
 
 @pytest.fixture(scope="module")
 def measured():
-    settings = {"hidden_size": 4, "steps": 80, "seeds": 3, "weight_scales": [0.5, 3.0], "precision": "float64"}
+    settings = {"hidden_size": 16, "steps": 40, "seeds": 3, "weight_scales": [0.5, 4.0], "precision": "float64"}
     return experiments.measure(checked({"experiment": "covariant", **settings}), lambda _: None)
 
 
 def test_it_is_that_of_the_library(measured):
-    cell, key = make_cell("tanh", 4), jax.random.key(1)
-    params, h0 = cell.init(key, 3.0, dtype=jnp.float64), cell.initial_state(key, dtype=jnp.float64)
-    found = covariant_lyapunov_vectors(cell.step, params, h0, steps=80)
-    at = measured.sel(seed=1, weight_scale=3.0)
-    # two programs of one trajectory that is not chaotic for long enough to part them: 80 steps at λ < 0.5, eps e^40
+    cell, key = make_cell("tanh", 16), jax.random.key(2)
+    params, h0 = cell.init(key, 4.0, dtype=jnp.float64), cell.initial_state(key, dtype=jnp.float64)
+    found = covariant_lyapunov_vectors(cell.step, params, h0, steps=40)
+    at = measured.sel(seed=2, weight_scale=4.0)
+    # two programs of one trajectory, which 40 steps at λ < 0.4 do not part: eps e^16 = 2e-9
     np.testing.assert_allclose(at.lyapunov_exponent, found.exponents, atol=1e-6)
     angles = np.asarray(found.smallest_angle())
     np.testing.assert_allclose(at.smallest_angle, angles.min(), atol=1e-6)

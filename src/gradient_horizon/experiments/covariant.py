@@ -43,7 +43,8 @@ def _measure(_: None, cell: Cell, network: Network) -> dict[str, Any]:
     angles = vectors.smallest_angle()
     return {
         "exponents": vectors.exponents,
-        "smallest": jnp.min(angles),
+        # (XLA's minimum on the CPU may pass over NaN)
+        "smallest": jnp.where(jnp.any(jnp.isnan(angles)), jnp.nan, jnp.min(angles)),
         "density": density(angles),
         "error": jnp.maximum(vectors.forward_error, vectors.backward_error),
         "covariance_error": jnp.max(vectors.covariance_error),

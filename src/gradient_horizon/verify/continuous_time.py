@@ -55,12 +55,9 @@ def lorenz(full: bool) -> Iterator[Item]:
     """Lorenz's equations at σ = 10, ρ = 28, β = 8/3: the sum of the exponents, and the largest."""
     steps = 100_000 if full else 20_000
     fine, coarse = 0.02, 0.04
-    sums = []
-    for dt in (fine, coarse):
-        spectrum = _exponents(_lorenz(dt), steps)
-        sums.append(float(spectrum.exponents.sum()) / dt)
-        if dt == fine:
-            largest, error = float(spectrum.exponents[0]) / dt, float(spectrum.standard_error[0]) / dt
+    spectra = [_exponents(_lorenz(dt), steps) for dt in (fine, coarse)]
+    sums = [float(spectrum.exponents.sum()) / dt for spectrum, dt in zip(spectra, (fine, coarse), strict=True)]
+    largest, error = (float(values[0]) / fine for values in spectra[0][:2])
     yield Comparison(
         f"Lorenz: the exponents sum to -(σ + 1 + β) = -41/3 per unit of time, Runge-Kutta steps of {fine:g}",
         "the divergence of the flow is -(σ + 1 + β) everywhere", -(SIGMA + 1 + BETA), sums[0],
