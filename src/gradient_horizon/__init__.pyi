@@ -12,6 +12,7 @@ __all__ = [
     "Watch",
     "__version__",
     "clip_gradients",
+    "covariant_lyapunov_vectors",
     "gradient_horizon",
     "horizon_of",
     "horizon_quantile",
@@ -39,6 +40,7 @@ from .ensembles.process import prepare as prepare
 from .experiments.tune import Tuned as Tuned
 from .experiments.tune import tune as tune
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
+from .measures.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
 from .measures.horizon import horizon_of as horizon_of

@@ -394,6 +394,7 @@ class TestOneJob:
         expected = {
             "jacobian": {"norm_against_lag", "horizon"},
             "lyapunov": {"lyapunov_spectrum", "largest_exponent"},
+            "covariant": {"smallest_angle", "lyapunov_spectrum"},
             "pairs": {"pairs"},
             "singular_values": {"singular_values"},
             "nodes": {"nodes"},

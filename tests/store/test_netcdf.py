@@ -19,6 +19,7 @@ MEASURED = {
     "jacobian": {"norms": ["frobenius", "spectral"], "anchors": ["end", "start"], "recheck": True},
     "singular_values": {},
     "lyapunov": {"steps": 40, "transient": 10},
+    "covariant": {},
     "pairs": {},
     "nodes": {},
     "notes": {},

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "activations": ["tanh_derivative_in_float32"],
         "all_pairs": ["reach_of_every_pair"],
         "catalogue": ["quick_look", "sweep_figures"],
+        "covariant_vectors": ["smallest_angle_over_time"],
         "gradient_norms": ["gradient_norm_against_update"],
         "horizon": ["horizon_against_scale"],
         "kit.style": ["save"],

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.figures import (
     all_pairs,
+    covariant_vectors,
     gradient_norms,
     horizon,
     learning_curves,
@@ -76,6 +77,20 @@ def _spectrum_and_largest(dataset: xr.Dataset) -> Figure:
     return figure
 
 
+def _spectrum_and_angles(dataset: xr.Dataset) -> Figure:
+    """Plot the Lyapunov spectrum, and the density of the smallest angle between unstable and other directions."""
+    dataset = dataset.sortby("weight_scale")
+    with style.applied():
+        labels = (lyapunov.SPECTRUM, covariant_vectors.DENSITY)
+        figure, left, right, colours = _side_by_side(dataset, lyapunov.INDEX, labels)
+        lyapunov.draw_spectra([left], [dataset], colours)
+        covariant_vectors.draw_densities([right], [dataset], colours)
+        right.set_xlabel(covariant_vectors.ANGLE)
+        median = style.median_key(dataset.sizes["seed"], colours.remark())
+        style.add_key(figure, median + lyapunov.limit_key([dataset]), covariant_vectors.notes_on(dataset))
+    return figure
+
+
 def _training(dataset: xr.Dataset) -> Figure:
     """Plot loss, error and the norm of the gradient, and ‖∂L/∂h_t‖ as a heat map, each against the update."""
     dataset = dataset.sortby("weight_scale")
@@ -136,6 +151,13 @@ def _of_exponents(dataset: xr.Dataset) -> dict[str, Figure]:
     }
 
 
+def _of_covariant_vectors(dataset: xr.Dataset) -> dict[str, Figure]:
+    return {
+        "smallest_angle": covariant_vectors.smallest_angle_over_time(dataset),
+        "lyapunov_spectrum": lyapunov.lyapunov_spectrum(dataset),
+    }
+
+
 def _of_notes(dataset: xr.Dataset) -> dict[str, Figure]:
     from gradient_horizon.figures import activations  # loads JAX
 
@@ -158,6 +180,7 @@ _DRAWN = {
         lambda dataset: {"singular_values": singular_values.growth_of_every_direction(dataset)},
     ),
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
+    "covariant": _Drawn(_spectrum_and_angles, _of_covariant_vectors),
     "pairs": _Drawn(all_pairs.reach_of_every_pair, lambda dataset: {"pairs": all_pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
     "training": _Drawn(_training, _of_training),

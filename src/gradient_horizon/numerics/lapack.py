@@ -53,6 +53,12 @@ def triangular_factor(matrix: Float[Array, "n k"]) -> Float[Array, "k k"]:
 
 
 @sequential_vmap
+def solve_upper_triangular(matrix: Float[Array, "k k"], right: Float[Array, "k m"]) -> Float[Array, "k m"]:
+    """X with `matrix` X = `right`, for an upper triangular matrix."""
+    return jax.scipy.linalg.solve_triangular(matrix, right)
+
+
+@sequential_vmap
 def singular_values(matrix: Float[Array, "n k"]) -> Float[Array, " m"]:
     """All m = min(n, k) singular values, descending."""
     return jnp.linalg.svd(matrix, compute_uv=False)

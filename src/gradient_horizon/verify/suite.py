@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradient_horizon.verify import (
+    continuous_time,
+    covariant,
     floating_point,
     identities,
     long_products,
@@ -46,6 +48,13 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         identities.homogeneity,
         identities.sum_rule,
     ),
+    "Covariant vectors": (
+        covariant.covariance,
+        covariant.eigenvectors,
+        covariant.rates,
+        covariant.henon,
+    ),
+    "Continuous time": (continuous_time.lorenz, continuous_time.linear),
     "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
     "Random matrices": (
         random_matrices.newman_spectrum,

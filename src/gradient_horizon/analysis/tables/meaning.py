@@ -26,6 +26,11 @@ _MEANING = {
         " step of the gradient in every direction.",
         "singular_values",
     ),
+    "covariant": (
+        "The smallest angle is that between directions in which differences grow and all others: near 0, the two"
+        " almost meet.",
+        "smallest_angle",
+    ),
     "pairs": ("Each point is the log norm of ∂h_t/∂h_s for one pair of times s < t.", "pairs"),
     "nodes": (
         "The growth of the log gradient norm at each step is split into the contributions of the activation and of W.",
