@@ -21,6 +21,7 @@ MEASURED = {
     "lyapunov": {"steps": 40, "transient": 10},
     "pairs": {},
     "nodes": {},
+    "input_gradients": {},
     "notes": {},
     "training": {
         "steps": 12,

@@ -13,6 +13,7 @@ from gradient_horizon.figures import (
     all_pairs,
     gradient_norms,
     horizon,
+    input_gradients,
     learning_curves,
     lyapunov,
     nodes,
@@ -160,6 +161,10 @@ _DRAWN = {
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
     "pairs": _Drawn(all_pairs.reach_of_every_pair, lambda dataset: {"pairs": all_pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
+    "input_gradients": _Drawn(
+        input_gradients.reach_of_inputs,
+        lambda dataset: {"input_gradients": input_gradients.reach_of_inputs(dataset)},
+    ),
     "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }

@@ -22,6 +22,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from gradient_horizon.numerics.arrays import PyTree
+from gradient_horizon.numerics.xla import materialised
 
 _SHOWN = 5  # pairs in a message
 
@@ -84,9 +85,11 @@ def check_causality(
     if _common_length("f(xs)", shapes, axis) != length:
         raise ValueError(f"f: returns {shapes[0].shape[axis]} entries along axis {axis}; allowed: T = {length}, as xs")
     size = np.zeros((length, length))  # [t, t']
-    for probe in range(probes):
-        rng = np.random.default_rng([seed, probe])
-        for found in (_by_changes(of_leaves, leaves, axis, rng), _by_derivatives(of_leaves, leaves, axis, rng)):
+    rng = np.random.default_rng(seed)
+    tests = _changes(of_leaves, leaves, axis), _derivatives(of_leaves, leaves, axis)
+    for test in tests:
+        for _ in range(probes):
+            found = test(rng)
             most = found.max(axis=1, keepdims=True)
             size = np.maximum(size, np.divide(found, most, out=np.zeros_like(found), where=most > 0))
     pairs = np.argwhere(np.triu(size, 1) > tolerance)
@@ -135,26 +138,29 @@ def _is_inexact(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
-def _other(leaf: Array, axis: int, rng: np.random.Generator) -> Array:
+def _other(leaf: Array, axis: int, rng: np.random.Generator) -> Any:
     """Other values, of which none equals that of `leaf`, but of the same size."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
-    if leaf.dtype == bool:
-        return ~leaf
+    values = np.asarray(leaf)  # on the host: nothing to compile
+    if values.dtype == bool:
+        return ~values
     if _is_inexact(leaf):
-        scale = jnp.std(leaf)
-        return leaf + jnp.where(scale > 0, scale, 1).astype(leaf.dtype) * _random(leaf, rng)
-    low, high = jnp.min(leaf), jnp.max(leaf)
+        scale = float(np.std(values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)))
+        return (values + (scale or 1.0) * _random(leaf, rng)).astype(values.dtype)
+    low, high = values.min(), values.max()
     if low == high:
         raise ValueError(f"xs: every entry of an array of {leaf.dtype} is {low}; allowed: at least two different ones")
-    rolled = jnp.roll(leaf, int(rng.integers(1, max(2, leaf.shape[axis]))), axis)
-    return jnp.where(rolled != leaf, rolled, jnp.where(leaf == high, low, high))
+    rolled = np.roll(values, int(rng.integers(1, max(2, leaf.shape[axis]))), axis)
+    return np.where(rolled != values, rolled, np.where(values == high, low, high))
 
 
-def _by_changes(f: Callable[[list[Array]], list[Array]], leaves: list[Array], axis: int, rng: Any) -> np.ndarray:
-    """[t, t']: by how much y_t changes if x_t' is replaced; 0 only if no bit of it does."""
+Test = Callable[[np.random.Generator], np.ndarray]  # one probe: [t, t'], how much y_t depends on x_t'
+
+
+def _changes(f: Callable[[list[Array]], list[Array]], leaves: list[Array], axis: int) -> Test:
+    """By how much y_t changes if x_t' is replaced; 0 only if no bit of it does."""
     length = leaves[0].shape[axis]
-    others = [_other(leaf, axis, rng) for leaf in leaves]
 
     @jax.jit
     def differences(leaves: list[Array], others: list[Array]) -> tuple[Array, Array]:
@@ -163,21 +169,26 @@ def _by_changes(f: Callable[[list[Array]], list[Array]], leaves: list[Array], ax
         def change(plain: list[Array], place: Array) -> tuple[list[Array], Array]:
             is_there = [_along_time(times == place, leaf, axis) for leaf in leaves]
             values = f([jnp.where(*parts) for parts in zip(is_there, others, leaves, strict=True)])
+            values = [materialised(value) for value in values]  # or XLA may compute them once for each use
             plain = [jnp.where(place == -2, *pair) for pair in zip(values, plain, strict=True)]
             return plain, _in_all([_apart(*pair, axis) for pair in zip(values, plain, strict=True)])
 
         # One loop for all, the unchanged inputs among them: the same instructions give the same bits.
-        ends = jnp.full(1, -2, jnp.int32), jnp.full(1, -1, jnp.int32)
+        first, last = jnp.full(1, -2, jnp.int32), jnp.full(1, -1, jnp.int32)
         nothing = [jnp.zeros(value.shape, value.dtype) for value in jax.eval_shape(f, leaves)]
-        plain, series = lax.scan(change, nothing, jnp.concatenate([ends[0], times, ends[1]]))
+        plain, series = lax.scan(change, nothing, jnp.concatenate([first, times, last]))
         return series[1:], jnp.stack([_is_finite(value) for value in plain])
 
-    series, are_finite = (np.asarray(value) for value in differences(leaves, others))
-    if not are_finite.all():
-        raise ValueError("f: returns values that are not finite; allowed: finite values, so that they can be compared")
-    if series[-1].any():
-        raise ValueError("f: returns different values for the same inputs; allowed: a deterministic function")
-    return series[:-1].T.astype(np.float64)
+    def test(rng: np.random.Generator) -> np.ndarray:
+        others = [_other(leaf, axis, rng) for leaf in leaves]
+        series, are_finite = (np.asarray(value) for value in differences(leaves, others))
+        if not are_finite.all():
+            raise ValueError("f: returns values that are not finite; allowed: finite ones, which can be compared")
+        if series[-1].any():
+            raise ValueError("f: returns different values for the same inputs; allowed: a deterministic function")
+        return series[:-1].T.astype(np.float64)
+
+    return test
 
 
 def _is_finite(values: Array) -> Array:
@@ -185,7 +196,7 @@ def _is_finite(values: Array) -> Array:
 
 
 def _apart(values: Array, plain: Array, axis: int) -> Array:
-    """The largest difference at every time; infinite if one of the two is not finite, 1 for other kinds than numbers."""
+    """The largest difference at every time: infinite if one of the two is not finite, 1 for integers and booleans."""
     is_same = values == plain
     if not _is_inexact(values):
         return _largest(~is_same, axis)
@@ -195,26 +206,23 @@ def _apart(values: Array, plain: Array, axis: int) -> Array:
     return _largest(difference, axis)
 
 
-def _by_derivatives(f: Callable[[list[Array]], list[Array]], leaves: list[Array], axis: int, rng: Any) -> np.ndarray:
-    """[t, t']: the size of the derivative of y_t in a random direction of x_t'; 0 for integers."""
+def _derivatives(f: Callable[[list[Array]], list[Array]], leaves: list[Array], axis: int) -> Test:
+    """The size of the derivative of y_t in a random direction of x_t'; 0 if either is made of integers."""
     length = leaves[0].shape[axis]
     places = [place for place, leaf in enumerate(leaves) if _is_inexact(leaf)]
     chosen = [place for place, value in enumerate(jax.eval_shape(f, leaves)) if _is_inexact(value)]
+    floats = [leaves[place] for place in places]
     if not places or not chosen:
-        return np.zeros((length, length))
+        return lambda rng: np.zeros((length, length))
 
     def of_floats(floats: list[Array]) -> list[Array]:
         filled = dict(zip(places, floats, strict=True))
         values = f([filled.get(place, leaf) for place, leaf in enumerate(leaves)])
         return [values[place] for place in chosen]
 
-    def normal(values: Any) -> list[Array]:
-        return [_random(value, rng) for value in values]
-
-    floats = [leaves[place] for place in places]
-    times = jnp.arange(length, dtype=jnp.int32)
-
     def at_each(linear: Callable[[list[Array]], list[Array]], vectors: list[Array]) -> Array:
+        times = jnp.arange(length, dtype=jnp.int32)
+
         def image(place: Array) -> Array:
             flags = times == place
             alone = [jnp.where(_along_time(flags, vector, axis), vector, 0) for vector in vectors]
@@ -222,30 +230,36 @@ def _by_derivatives(f: Callable[[list[Array]], list[Array]], leaves: list[Array]
 
         return lax.map(image, times)
 
+    @jax.jit
     def forwards(floats: list[Array], vectors: list[Array]) -> Array:
-        return at_each(lambda alone: jax.jvp(of_floats, (floats,), (alone,))[1], vectors)
+        return at_each(lambda alone: jax.jvp(of_floats, (floats,), (alone,))[1], vectors).T
 
+    @jax.jit
     def backwards(floats: list[Array], vectors: list[Array]) -> Array:
         vjp = jax.vjp(of_floats, floats)[1]
         return at_each(lambda alone: vjp(alone)[0], vectors)
 
-    try:
-        found = np.asarray(jax.jit(forwards)(floats, normal(floats))).T
-    except (TypeError, ValueError, NotImplementedError):  # a custom_vjp has no forward derivative
-        found = np.asarray(jax.jit(backwards)(floats, normal(jax.eval_shape(of_floats, floats))))
-    bad = np.argwhere(~np.isfinite(found))
-    if len(bad):
-        first = tuple(int(place) for place in bad[0])
-        raise ValueError(
-            f"f: the derivative of y_t in x_t' is not finite for (t, t') = {first}, counted from 0, and {len(bad) - 1}"
-            " more; allowed: finite derivatives, as in training"
-        )
-    return found.astype(np.float64)
+    def test(rng: np.random.Generator) -> np.ndarray:
+        try:
+            found = np.asarray(forwards(floats, [_random(value, rng) for value in floats]))
+        except (TypeError, ValueError, NotImplementedError):  # a custom_vjp has no forward derivative
+            shapes = jax.eval_shape(of_floats, floats)
+            found = np.asarray(backwards(floats, [_random(value, rng) for value in shapes]))
+        bad = np.argwhere(~np.isfinite(found))
+        if len(bad):
+            first = tuple(int(place) for place in bad[0])
+            raise ValueError(
+                f"f: the derivative of y_t in x_t' is not finite for (t, t') = {first}, counted from 0, and"
+                f" {len(bad) - 1} more; allowed: finite derivatives, as in training"
+            )
+        return found.astype(np.float64)
+
+    return test
 
 
-def _random(like: Any, rng: np.random.Generator) -> Array:
+def _random(like: Any, rng: np.random.Generator) -> np.ndarray:
     """Standard normal numbers of the shape and dtype of `like`."""
     values = rng.standard_normal(like.shape)
     if jnp.issubdtype(like.dtype, jnp.complexfloating):
         values = values + 1j * rng.standard_normal(like.shape)
-    return jnp.asarray(values).astype(like.dtype)
+    return values.astype(like.dtype)
