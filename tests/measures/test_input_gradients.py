@@ -329,7 +329,7 @@ def test_the_reach_is_the_largest_lag_within_the_threshold():
         ({"at": 2.5}, r"at: 2.5; allowed"),
         ({"xs": None}, r"xs: None; allowed: a pytree of arrays with leading axis T"),
         ({"xs": np.arange(7, dtype=np.int32)}, r"xs: \['int32'\] cannot be differentiated; .*embed tokens outside"),
-        ({"xs": {"a": np.zeros((7, 2), np.float32), "b": np.zeros(6, np.float32)}}, r"xs: leading axes \[6, 7\] differ"),
+        ({"xs": [np.zeros((7, 2), np.float32), np.zeros(6, np.float32)]}, r"xs: leading axes \[6, 7\] differ"),
         ({"output": lambda h: jnp.int32(0)}, r"output: dtypes \['int32'\]; allowed: float32"),
     ],
 )  # fmt: skip

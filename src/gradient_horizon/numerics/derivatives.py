@@ -114,7 +114,7 @@ def pullback(
     def by_rows() -> Any:
         return formed(jax.jacrev) if is_formed else backwards()
 
-    return _one_of(lambda _: function(*at), at[0], by_rows, lambda: formed(jax.jacfwd))
+    return _one_of(lambda _: function(*at), at[0].ravel(), by_rows, lambda: formed(jax.jacfwd))
 
 
 def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:

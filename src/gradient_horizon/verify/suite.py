@@ -10,7 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify import (
+    floating_point,
+    gradients,
+    identities,
+    long_products,
+    mean_field,
+    one_unit,
+    random_matrices,
+)
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
@@ -39,6 +47,13 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         identities.sum_rule,
     ),
     "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
+    "Gradients of inputs, parameters and loss": (
+        gradients.inputs,
+        gradients.gates,
+        gradients.steps_of_a_loss,
+        gradients.memory,
+        gradients.looking_ahead,
+    ),
     "Random matrices": (
         random_matrices.newman_spectrum,
         random_matrices.vector_growth,
