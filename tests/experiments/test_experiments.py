@@ -209,7 +209,7 @@ class TestInputGradients:
     def test_they_are_those_of_the_whole_rollout(self):
         n, steps = 6, 12
         settings = {"hidden_size": n, "steps": steps, "seeds": 2, "weight_scales": [0.7, 1.5], "precision": "float64"}
-        config = checked({"experiment": "input_gradients", "input_size": 2, **settings})
+        config = checked({"experiment": "input_gradients", "inputs": "noise", "input_size": 2, **settings})
         found = experiments.measure(config, lambda _: None).log_input_gradient
         assert found.lag.values.tolist() == list(range(steps))
         drawn = {"seed": jnp.uint32(1), "weight_scale": jnp.float64(1.5)}

@@ -375,6 +375,7 @@ class TestOneJob:
                 "seeds": 3,
                 "weight_scales": [0.5, 1.5],
                 **({"updates": 4, "test_size": 50} if experiment == "training" else {}),
+                **({"inputs": "noise"} if experiment == "input_gradients" else {}),
             }
         )
         # (another bias is the same programs, another size is not)

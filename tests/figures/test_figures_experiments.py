@@ -1,4 +1,4 @@
-"""The figures of lyapunov, pairs, nodes and input_gradients draw the numbers that they are given, and say what they leave out."""
+"""The figures of lyapunov, pairs, nodes and input_gradients draw the numbers given, and say what they leave out."""
 
 import math
 
@@ -369,9 +369,8 @@ def inputs_job(swept=None, weight_scales=(0.5, 2.0), seeds=5, steps=20, change=N
     if change is not None:
         change(logs)
     variables, rows = {"log_input_gradient": ((*NETWORK, "lag"), logs)}, {"lag": np.arange(steps)}
-    return labelled(
-        "input_gradients", variables, rows, swept or {}, list(weight_scales), seeds, steps=steps, **settings
-    )
+    settings = {"inputs": "noise", "steps": steps, **settings}
+    return labelled("input_gradients", variables, rows, swept or {}, list(weight_scales), seeds, **settings)
 
 
 class TestInputGradients:

@@ -21,7 +21,7 @@ MEASURED = {
     "lyapunov": {"steps": 40, "transient": 10},
     "pairs": {},
     "nodes": {},
-    "input_gradients": {},
+    "input_gradients": {"inputs": "noise"},
     "notes": {},
     "training": {
         "steps": 12,
