@@ -9,7 +9,7 @@ _TASKS = (
     *("noiseless_memorisation", "random_permutation", "story"),
     *("digits", "permuted_digits", "fashion", "characters"),
 )
-_EXPERIMENTS = ("jacobian", "singular_values", "lyapunov", "pairs", "nodes", "notes", "training")
+_EXPERIMENTS = ("jacobian", "singular_values", "lyapunov", "pairs", "nodes", "input_gradients", "notes", "training")
 
 
 def _names(kind: type[declare.Declaration], first: tuple[str, ...] = ()) -> tuple[str, ...]:
