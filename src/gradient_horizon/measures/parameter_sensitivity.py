@@ -62,7 +62,7 @@ def log_parameter_sensitivity(
 
     S_t = J_t S_{t-1} + ∂h_t/∂θ at a fixed h_{t-1}, carried forward as in real-time recurrent learning (Williams and
     Zipser 1989): exact, at p tangent vectors a step for p parameters and p n numbers of memory. A vanilla network of n
-    units has p ≈ n², so a step costs about n⁴: 0.3 s at n = 128 on one core. For less, take a part of the parameters:
+    units has p ≈ n², so a step costs about n⁴ operations. For less, take a part of the parameters:
     `lambda b, h, x: step(replace(params, bias=b), h, x)`.
 
     **Arguments:** as for `log_jacobian_norms`; `params` is θ, whose floats and complex numbers are differentiated.
@@ -114,8 +114,9 @@ def _quick(joint: JointStep, before: Array, places: list[slice]) -> tuple[list[S
     room = room_of(dtype)
 
     def advance(columns: Rows, inputs: Any) -> Any:
-        raw = _pushed(joint, *inputs, columns.mantissa * 2.0**room)
-        direct = jax.vmap(_direct(joint, *inputs))(jnp.eye(n, dtype=dtype) * 2.0**room)[0].T.astype(dtype)
+        h, rest = inputs
+        raw = _pushed(joint, h, rest, columns.mantissa * 2.0**room)
+        direct = jax.vmap(_direct(joint, h, rest))(jnp.eye(n, dtype=dtype) * 2.0**room)[0].T.astype(dtype)
         pushed, added = normalised(raw), normalised(direct)
         is_safe = are_kept(raw, pushed.mantissa, room) & are_kept(direct, added.mantissa, room)
         pushed = Rows(pushed.mantissa, pushed.exponent + columns.exponent - room)
@@ -133,9 +134,10 @@ def _careful(joint: JointStep, before: Array, places: list[slice]) -> list[Serie
     n, dtype = before.shape[1], before.dtype
 
     def advance(columns: Extended, inputs: Any) -> Any:
-        (pushed,) = through(lambda column: (_pushed(joint, *inputs, column[None])[0],), columns)
+        h, rest = inputs
+        (pushed,) = through(lambda column: (_pushed(joint, h, rest, column[None])[0],), columns)
         (direct,) = through(
-            lambda row: (_direct(joint, *inputs)(row)[0].astype(dtype),), extended_range.identity(n, dtype)
+            lambda row: (_direct(joint, h, rest)(row)[0].astype(dtype),), extended_range.identity(n, dtype)
         )
         total = extended_range.add(pushed, extended_range.transposed(direct))
         return total, [log_of_extended(Extended(*(part[place] for part in total))) for place in [slice(None), *places]]

@@ -12,7 +12,7 @@ again with an exponent for each entry (see `extended_range`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -278,6 +278,6 @@ def unbound(joint: JointStep, before: Float[Array, "T n"]) -> tuple[Callable[...
     return joint_of, values
 
 
-def as_slices(layout: Any) -> Sequence[slice]:
+def as_slices(layout: Any) -> list[slice]:
     """Where the differentiated leaves of a `Layout` lie in its vector."""
     return [slice(leaf.start, leaf.stop) for leaf in layout.leaves if leaf.is_differentiated]
