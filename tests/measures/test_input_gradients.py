@@ -326,7 +326,6 @@ def test_the_reach_is_the_largest_lag_within_the_threshold():
         ({"norms": ()}, r"norms: \[\]; allowed: one or more of"),
         ({"at": 0}, r"at: 0; allowed: a whole number from 1 to T = 7"),
         ({"at": 8}, r"at: 8; allowed"),
-        ({"at": 2.5}, r"at: 2.5; allowed"),
         ({"xs": None}, r"xs: None; allowed: a pytree of arrays with leading axis T"),
         ({"xs": np.arange(7, dtype=np.int32)}, r"xs: \['int32'\] cannot be differentiated; .*embed tokens outside"),
         ({"xs": [np.zeros((7, 2), np.float32), np.zeros(6, np.float32)]}, r"xs: leading axes \[6, 7\] differ"),

@@ -134,6 +134,7 @@ def log_input_gradients(
     last = length if at is None else at
     if isinstance(last, bool) or not isinstance(last, int | np.integer) or not 1 <= last <= length:
         raise ValueError(f"at: {at}; allowed: a whole number from 1 to T = {length}")
+    xs = jax.tree.map(jnp.asarray, xs)
     system = system_of(step, params, h0, xs, trajectory=trajectory)
     joint = _of_inputs(step, params, system, xs, of_inputs)
     joint = joint._replace(z=joint.z[:last], rest=jax.tree.map(lambda leaf: leaf[:last], joint.rest))
