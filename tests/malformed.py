@@ -429,6 +429,7 @@ UNFIT = (
     ["experiment=notes", "cell=relu"],
     ["experiment=pairs", "norms=spectral"],
     ["experiment=nodes", "lags={n}"],
+    ["experiment=input_gradients", "inputs=none"],
     ["learning_rates=0.{n}"],
     ["updates={n}"],
     ["exponents={n}"],

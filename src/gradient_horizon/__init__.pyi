@@ -1,25 +1,34 @@
 __version__: str
 
 __all__ = [
+    "CausalityError",
     "Horizon",
     "HorizonKind",
+    "InputGradients",
     "JacobianNorms",
     "Member",
+    "ParameterGradients",
+    "ParameterSensitivity",
     "TrainSpec",
     "Truncation",
     "TruncationKind",
     "Tuned",
     "Watch",
     "__version__",
+    "check_causality",
     "clip_gradients",
     "covariant_lyapunov_vectors",
     "gradient_horizon",
     "horizon_of",
     "horizon_quantile",
     "load",
+    "log_input_gradients",
     "log_jacobian_norms",
     "log_jacobian_norms_all_pairs",
+    "log_parameter_gradients",
+    "log_parameter_sensitivity",
     "log_singular_values",
+    "log_state_gradients",
     "lyapunov_exponents",
     "make_cell",
     "make_task",
@@ -40,15 +49,24 @@ from .ensembles.process import prepare as prepare
 from .experiments.tune import Tuned as Tuned
 from .experiments.tune import tune as tune
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
+from .measures.causality import CausalityError as CausalityError
+from .measures.causality import check_causality as check_causality
 from .measures.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
 from .measures.horizon import horizon_of as horizon_of
 from .measures.horizon import horizon_quantile as horizon_quantile
+from .measures.input_gradients import InputGradients as InputGradients
+from .measures.input_gradients import log_input_gradients as log_input_gradients
 from .measures.jacobian_norms import JacobianNorms as JacobianNorms
 from .measures.jacobian_norms import log_jacobian_norms as log_jacobian_norms
+from .measures.loss_gradients import log_state_gradients as log_state_gradients
 from .measures.lyapunov import lyapunov_exponents as lyapunov_exponents
 from .measures.nodes import node_split as node_split
+from .measures.parameter_gradients import ParameterGradients as ParameterGradients
+from .measures.parameter_gradients import log_parameter_gradients as log_parameter_gradients
+from .measures.parameter_sensitivity import ParameterSensitivity as ParameterSensitivity
+from .measures.parameter_sensitivity import log_parameter_sensitivity as log_parameter_sensitivity
 from .measures.singular_values import log_singular_values as log_singular_values
 from .measures.truncation import Truncation as Truncation
 from .measures.truncation import TruncationKind as TruncationKind

@@ -10,6 +10,7 @@ from gradient_horizon import names
 from gradient_horizon.analysis.tables import meaning
 from gradient_horizon.analysis.tables.meaning import meaning_lines
 from gradient_horizon.figures import sweep_figures
+from gradient_horizon.names import declare
 from gradient_horizon.settings.identity import as_dict
 from gradient_horizon.settings.validation import checked
 
@@ -23,7 +24,8 @@ def dataset(*configs, **variables):
 
 @pytest.mark.parametrize("experiment", names.EXPERIMENTS)
 def test_every_experiment_has_a_meaning(experiment):
-    lines = meaning_lines(dataset({"experiment": experiment}), Path("results/one"))
+    own = declare.declared(declare.Experiment)[experiment].defaults
+    lines = meaning_lines(dataset({"experiment": experiment, **own}), Path("results/one"))
     assert len(lines) == 3
     assert not any("{" in line for line in lines)
     assert lines[1].startswith("Look at results/one/")

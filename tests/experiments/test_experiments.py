@@ -7,6 +7,7 @@ import pytest
 
 from gradient_horizon import experiments, names
 from gradient_horizon.cells import make_cell
+from gradient_horizon.experiments.networks import draw_of, init_network
 from gradient_horizon.experiments.singular_values import round_lags
 from gradient_horizon.measures.nodes import node_split
 from gradient_horizon.measures.trajectory import rollout
@@ -202,3 +203,28 @@ class TestNetworks:
         exact = np.arange(1, 201) * np.log(10.0) + 0.5 * np.log(8)
         np.testing.assert_allclose(found.log_norm.squeeze(), exact, rtol=1e-5)
         assert bool(found.finite.all())
+
+
+class TestInputGradients:
+    def test_they_are_those_of_the_whole_rollout(self):
+        n, steps = 6, 12
+        settings = {"hidden_size": n, "steps": steps, "seeds": 2, "weight_scales": [0.7, 1.5], "precision": "float64"}
+        config = checked({"experiment": "input_gradients", "inputs": "noise", "input_size": 2, **settings})
+        found = experiments.measure(config, lambda _: None).log_input_gradient
+        assert found.lag.values.tolist() == list(range(steps))
+        drawn = {"seed": jnp.uint32(1), "weight_scale": jnp.float64(1.5)}
+        params, h0, xs = init_network(draw_of(config), drawn, None)
+        made = make_cell("tanh", n, 2)
+        jacobian = np.asarray(jax.jit(jax.jacrev(lambda xs: rollout(made.step, params, h0, xs).states[-1]))(xs))[
+            :, ::-1
+        ]
+        expected = np.log([np.linalg.norm(jacobian[:, lag]) for lag in range(steps)])
+        # a step rounds by some √n eps; a product of random matrices cancels by ≲ n
+        atol = 30 * steps * np.finfo(float).eps
+        np.testing.assert_allclose(found.sel(weight_scale=1.5, seed=1), expected, atol=atol)
+
+    def test_networks_without_inputs_are_refused(self):
+        with pytest.raises(
+            SettingError, match="inputs: 'none' is not allowed; allowed: noise, digits where experiment"
+        ):
+            checked({"experiment": "input_gradients", "inputs": "none"})

@@ -375,6 +375,7 @@ class TestOneJob:
                 "seeds": 3,
                 "weight_scales": [0.5, 1.5],
                 **({"updates": 4, "test_size": 50} if experiment == "training" else {}),
+                **({"inputs": "noise"} if experiment == "input_gradients" else {}),
             }
         )
         # (another bias is the same programs, another size is not)
@@ -398,6 +399,7 @@ class TestOneJob:
             "pairs": {"pairs"},
             "singular_values": {"singular_values"},
             "nodes": {"nodes"},
+            "input_gradients": {"input_gradients"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
             "training": {
                 *("loss", "error", "gradient_norm", "state_gradient", "network"),

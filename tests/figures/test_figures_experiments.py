@@ -1,4 +1,4 @@
-"""The figures of lyapunov, pairs and nodes draw the numbers that they are given, and say what they leave out."""
+"""The figures of lyapunov, pairs, nodes and input_gradients draw the numbers given, and say what they leave out."""
 
 import math
 
@@ -361,3 +361,46 @@ class TestNodes:
     def test_the_last_name_is_the_sum(self):
         growth = nodes.growth_of(nodes_job().isel(weight_scale=0))
         assert list(growth) == [nodes.SUM, "activation", "matrix"]
+
+
+def inputs_job(swept=None, weight_scales=(0.5, 2.0), seeds=5, steps=20, change=None, **settings):
+    logs = 0.1 * np.random.default_rng(3).standard_normal((len(weight_scales), seeds, steps))
+    logs += np.log(np.array(weight_scales))[:, None, None] * np.arange(steps)
+    if change is not None:
+        change(logs)
+    variables, rows = {"log_input_gradient": ((*NETWORK, "lag"), logs)}, {"lag": np.arange(steps)}
+    settings = {"inputs": "noise", "steps": steps, **settings}
+    return labelled("input_gradients", variables, rows, swept or {}, list(weight_scales), seeds, **settings)
+
+
+class TestInputGradients:
+    def test_lines_are_medians_in_decades_from_lag_zero(self):
+        dataset = inputs_job()
+        (ax,) = panels_of(figures.reach_of_inputs(dataset))
+        for line, logs in zip(curves_of(ax), dataset["log_input_gradient"].values, strict=True):
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(20))
+            np.testing.assert_allclose(line.get_ydata(), np.median(logs, axis=0) / math.log(10))
+        assert len(ax.collections) == 2
+
+    def test_a_gradient_of_exactly_zero_leaves_through_the_bottom(self):
+        def kill(logs):
+            logs[0, :, 9:] = -np.inf
+
+        figure = figures.reach_of_inputs(inputs_job(change=kill))
+        (ax,) = panels_of(figure)
+        bottom = ax.get_ylim()[0]
+        assert np.isfinite(bottom)
+        height = curves_of(ax)[0].get_ydata()
+        assert (height[9:] < bottom).all()
+        assert (height[:9] > bottom).all()
+
+    def test_networks_that_overflow_are_left_out_and_counted(self):
+        dataset = inputs_job(change=lambda logs: logs.__setitem__((1, slice(0, 4)), np.nan))
+        dataset["finite"][1, :4] = False
+        figure = figures.reach_of_inputs(dataset)
+        assert np.isnan(curves_of(panels_of(figure)[0])[1].get_ydata()).all()
+        assert words_of(figure)[1].startswith("4 of 10 networks")
+
+    @pytest.mark.parametrize("settings", [{"seeds": 1}, {"steps": 1}, {"weight_scales": (1.0,)}])
+    def test_one_of_anything_still_draws(self, settings, tmp_path):
+        figures.save(figures.quick_look(inputs_job(**settings)), tmp_path / "one", ("png",))

@@ -22,6 +22,7 @@ MEASURED = {
     "covariant": {},
     "pairs": {},
     "nodes": {},
+    "input_gradients": {"inputs": "noise"},
     "notes": {},
     "training": {
         "steps": 12,

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "covariant_vectors": ["smallest_angle_over_time"],
         "gradient_norms": ["gradient_norm_against_update"],
         "horizon": ["horizon_against_scale"],
+        "input_gradients": ["reach_of_inputs"],
         "kit.style": ["save"],
         "learning_curves": ["error_against_update", "loss_against_update"],
         "lyapunov": ["largest_exponent_against_scale", "lyapunov_spectrum"],

@@ -14,6 +14,7 @@ from gradient_horizon.figures import (
     covariant_vectors,
     gradient_norms,
     horizon,
+    input_gradients,
     learning_curves,
     lyapunov,
     nodes,
@@ -183,6 +184,10 @@ _DRAWN = {
     "covariant": _Drawn(_spectrum_and_angles, _of_covariant_vectors),
     "pairs": _Drawn(all_pairs.reach_of_every_pair, lambda dataset: {"pairs": all_pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
+    "input_gradients": _Drawn(
+        input_gradients.reach_of_inputs,
+        lambda dataset: {"input_gradients": input_gradients.reach_of_inputs(dataset)},
+    ),
     "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }

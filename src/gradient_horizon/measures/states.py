@@ -151,8 +151,8 @@ class Layout(NamedTuple):
         return np.concatenate([[place, place + 1] if in_pairs[place] else [place] for place in places]).astype(int)
 
 
-def layout_of(h0: PyTree) -> Layout:
-    """The layout of `h0` in a vector.
+def layout_of(h0: PyTree, name: str = "h0") -> Layout:
+    """The layout of `h0`, or of a tree that errors call `name`, in a vector.
 
     Raises `ValueError` for incompatible dtypes, or if there is nothing to differentiate.
     """
@@ -161,14 +161,14 @@ def layout_of(h0: PyTree) -> Layout:
     widths = {jnp.finfo(dtype).dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)}
     wide = {width for width in widths if width.itemsize >= 4} or ({np.dtype("float32")} if widths else set())
     if len(wide) != 1 or any(width.itemsize < 2 for width in widths):
-        raise ValueError(f"h0: dtypes {sorted({str(dtype) for dtype in dtypes})}; allowed: {ALLOWED}")
+        raise ValueError(f"{name}: dtypes {sorted({str(dtype) for dtype in dtypes})}; allowed: {ALLOWED}")
     leaves, end = [], 0
     for value, dtype in zip(values, dtypes, strict=True):
         start, parts = end, int(jnp.issubdtype(dtype, jnp.inexact)) + int(jnp.issubdtype(dtype, jnp.complexfloating))
         end += parts * int(np.prod(jnp.shape(value)))
         leaves.append(Leaf(jnp.shape(value), dtype, start, end))
     if not end:
-        raise ValueError("h0: no entries; allowed: at least one that can be differentiated")
+        raise ValueError(f"{name}: no entries; allowed: at least one that can be differentiated")
     return Layout(structure, tuple(leaves), wide.pop())
 
 

@@ -9,7 +9,10 @@ _TASKS = (
     *("noiseless_memorisation", "random_permutation", "story"),
     *("digits", "permuted_digits", "fashion", "characters"),
 )
-_EXPERIMENTS = ("jacobian", "singular_values", "lyapunov", "covariant", "pairs", "nodes", "notes", "training")
+_EXPERIMENTS = (
+    *("jacobian", "singular_values", "lyapunov", "covariant", "pairs", "nodes", "input_gradients"),
+    *("transient", "fixed_points", "notes", "training"),
+)
 
 
 def _names(kind: type[declare.Declaration], first: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -94,6 +94,29 @@ def vjp_rows(
     return _one_of(function, h, backwards, lambda: matrix @ jax.jacfwd(function)(h))
 
 
+def pullback(
+    function: Callable[..., Array], *at: Array, is_formed: bool = False
+) -> Callable[[Array], tuple[Array, ...]]:
+    """The map from a vector v to vᵀ ∂`function`/∂a, for each argument a of `function`, at the arguments `at`.
+
+    If `is_formed`, or if there is no reverse derivative, it multiplies by the Jacobians, which are formed first.
+    """
+
+    def backwards() -> Any:
+        value, vjp = jax.vjp(function, *at)
+        jax.eval_shape(vjp, value)  # raises if there is no reverse derivative
+        return vjp
+
+    def formed(transform: Any) -> Any:
+        jacobians = transform(function, argnums=tuple(range(len(at))))(*at)
+        return lambda vector: tuple(jnp.matmul(vector, part.astype(vector.dtype)) for part in jacobians)
+
+    def by_rows() -> Any:
+        return formed(jax.jacrev) if is_formed else backwards()
+
+    return _one_of(lambda _: function(*at), at[0].ravel(), by_rows, lambda: formed(jax.jacfwd))
+
+
 def with_derivative_of(route: Callable[..., tuple[Any, Any]], value: PyTree, *arguments: PyTree) -> PyTree:
     """Return `value` with the derivative of `route(*arguments)`, which returns the same value and whether to trust it.
 

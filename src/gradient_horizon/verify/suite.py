@@ -14,6 +14,7 @@ from gradient_horizon.verify import (
     continuous_time,
     covariant,
     floating_point,
+    gradients,
     identities,
     long_products,
     mean_field,
@@ -56,6 +57,13 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
     ),
     "Continuous time": (continuous_time.lorenz, continuous_time.linear),
     "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
+    "Gradients of inputs, parameters and loss": (
+        gradients.inputs,
+        gradients.gates,
+        gradients.steps_of_a_loss,
+        gradients.memory,
+        gradients.looking_ahead,
+    ),
     "Random matrices": (
         random_matrices.newman_spectrum,
         random_matrices.vector_growth,

@@ -36,6 +36,11 @@ _MEANING = {
         "The growth of the log gradient norm at each step is split into the contributions of the activation and of W.",
         "nodes",
     ),
+    "input_gradients": (
+        "Each curve is the log norm of ∂h_T/∂x_(T-lag): how strongly the last state still depends on an input that lies"
+        " lag steps back.",
+        "input_gradients",
+    ),
     "notes": (
         "The norms are those of the demonstration in the study notes, from the same random numbers.",
         "norm_growth_and_decay",
