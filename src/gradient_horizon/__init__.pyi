@@ -5,12 +5,17 @@ __all__ = [
     "HorizonKind",
     "JacobianNorms",
     "Member",
+    "Parallelisable",
     "TrainSpec",
     "__version__",
     "clip_gradients",
+    "finite_time_exponents",
     "gradient_horizon",
+    "henrici_departure",
     "horizon_of",
     "horizon_quantile",
+    "is_parallelisable",
+    "kreiss_lower_bound",
     "load",
     "log_jacobian_norms",
     "log_jacobian_norms_all_pairs",
@@ -23,6 +28,7 @@ __all__ = [
     "prepare",
     "run",
     "theory",
+    "transient_growth",
 ]
 
 from . import theory as theory
@@ -38,8 +44,14 @@ from .measures.jacobian_norms import JacobianNorms as JacobianNorms
 from .measures.jacobian_norms import log_jacobian_norms as log_jacobian_norms
 from .measures.lyapunov import lyapunov_exponents as lyapunov_exponents
 from .measures.nodes import node_split as node_split
+from .measures.normality import henrici_departure as henrici_departure
+from .measures.normality import kreiss_lower_bound as kreiss_lower_bound
+from .measures.overshoot import is_parallelisable as is_parallelisable
+from .measures.overshoot import transient_growth as transient_growth
 from .measures.singular_values import log_singular_values as log_singular_values
+from .measures.window_exponents import finite_time_exponents as finite_time_exponents
 from .names import HorizonKind as HorizonKind
+from .names import Parallelisable as Parallelisable
 from .store.datasets import load as load
 from .tasks.make import make_task as make_task
 from .training.clipping import clip_gradients as clip_gradients
