@@ -21,6 +21,7 @@ MEASURED = {
     "lyapunov": {"steps": 40, "transient": 10},
     "pairs": {},
     "nodes": {},
+    "transient": {"steps": 40, "aligning": 10, "jacobians": 2},
     "notes": {},
     "training": {
         "steps": 12,

@@ -23,6 +23,7 @@ from gradient_horizon.figures import (
     singular_values,
     solving_against_growth,
     state_gradients,
+    transient,
     weight_spectra_over_training,
 )
 from gradient_horizon.figures.kit import histories, panels, style, theory, weight_scale
@@ -136,6 +137,13 @@ def _of_exponents(dataset: xr.Dataset) -> dict[str, Figure]:
     }
 
 
+def _of_transients(dataset: xr.Dataset) -> dict[str, Figure]:
+    return {
+        "overshoot": transient.overshoot_against_scale(dataset),
+        "parallelisable": transient.share_parallelisable(dataset),
+    }
+
+
 def _of_notes(dataset: xr.Dataset) -> dict[str, Figure]:
     from gradient_horizon.figures import activations  # loads JAX
 
@@ -160,6 +168,7 @@ _DRAWN = {
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
     "pairs": _Drawn(all_pairs.reach_of_every_pair, lambda dataset: {"pairs": all_pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
+    "transient": _Drawn(transient.transient_quick_look, _of_transients),
     "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }

@@ -55,8 +55,8 @@ def henrici_departure(matrix: Any) -> Departure:
     norm, not as the difference, whose cancellation would leave √eps of ‖A‖_F for a normal matrix.
 
     **Accuracy:** exact for a matrix that differs from `matrix` by some n eps ‖A‖_F. For a normal matrix the result is
-    of that size. Where eigenvalues are ill conditioned (those of an n × n Jordan block move by eps^(1/n)), Σ|λ_i|² moves
-    with them.
+    of that size. Where eigenvalues are ill conditioned (those of an n × n Jordan block move by eps^(1/n)), Σ|λ_i|²
+    moves with them.
 
     Works inside `jax.jit` and `jax.vmap`, on the CPU. Derivatives are NaN. NaN for a matrix that is not finite.
 

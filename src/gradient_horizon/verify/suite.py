@@ -10,7 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify import (
+    floating_point,
+    identities,
+    long_products,
+    mean_field,
+    one_unit,
+    random_matrices,
+    transients,
+)
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
@@ -44,6 +52,14 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         random_matrices.vector_growth,
         random_matrices.powers,
         random_matrices.norm_and_radius,
+    ),
+    "Transient growth": (
+        transients.jordan_blocks,
+        transients.normal_matrices,
+        transients.nilpotent,
+        transients.kreiss_inequality,
+        transients.random_departures,
+        transients.windows,
     ),
     "Mean field of wide networks": (
         mean_field.growth,

@@ -6,6 +6,7 @@ __all__ = [
     "recheck_lines",
     "solved_table",
     "tables",
+    "transient_table",
 ]
 
 from .all_tables import tables as tables
@@ -15,3 +16,4 @@ from .horizons import recheck_lines as recheck_lines
 from .meaning import meaning_lines as meaning_lines
 from .training import prediction_table as prediction_table
 from .training import solved_table as solved_table
+from .transients import transient_table as transient_table
