@@ -79,14 +79,17 @@ def jordan_blocks(full: bool) -> Iterator[Item]:
 
 
 def normal_matrices(full: bool) -> Iterator[Item]:
-    """Symmetric, orthogonal and circulant matrices: overshoot 1, departure 0, Kreiss constant 1."""
+    """Symmetric and orthogonal matrices and rotations by different scales: overshoot 1, departure 0, Kreiss constant 1.
+
+    The leading moduli are so far apart from the others that λ₁ is exact after 30 steps: 0.32^60.
+    """
     rng = np.random.default_rng(3)
     turn = np.linalg.qr(rng.standard_normal((N, N)))[0]
-    shift = np.roll(np.eye(N), 1, axis=1)
-    matrices = [0.9 * turn, turn @ np.diag([0.95, -0.6, 0.3, 0.1]) @ turn.T, 0.7 * shift + 0.25 * np.eye(N)]
+    rotations = np.kron(np.diag([0.95, 0.2]), [[0.6, -0.8], [0.8, 0.6]])
+    matrices = [0.9 * turn, turn @ np.diag([0.95, -0.3, 0.2, 0.1]) @ turn.T, turn @ rotations @ turn.T]
     growth = [_growth(matrix) for matrix in matrices]
     yield worst(
-        "normal W (orthogonal, symmetric, circulant): max_k ‖W^k‖₂ exp(-λ₁ k) = 1", TREFETHEN, 0.0,
+        "normal W (orthogonal, symmetric, scaled rotations): max_k ‖W^k‖₂ exp(-λ₁ k) = 1", TREFETHEN, 0.0,
         [one.log_overshoot for one in growth], 2 * N * STEPS * EPS64,
         "λ₁ and the logs of the norms round by n eps a step each",
     )  # fmt: skip
@@ -97,7 +100,7 @@ def normal_matrices(full: bool) -> Iterator[Item]:
     )  # fmt: skip
     yield worst(
         "normal W with ρ(W) ≤ 1: Kreiss constant 1", "‖(z - W)⁻¹‖ = 1/dist(z, eigenvalues) ≤ 1/(|z| - 1)", 1.0,
-        [kreiss_lower_bound(matrix).bound for matrix in matrices], 0.0, "exact: rounding lowers the bound, never raises it",
+        [kreiss_lower_bound(matrix).bound for matrix in matrices], 0.0, "exact: rounding can only lower it",
     )  # fmt: skip
 
 
