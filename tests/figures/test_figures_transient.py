@@ -16,7 +16,7 @@ SCALES = (0.5, 1.0, 2.0)
 
 
 def job(swept=None, weight_scales=SCALES, seeds=5, change=None, factor=1.0, **settings):
-    """λ₁ = log g, overshoot `factor` · e^g at lag 8 g for the median seed, and 0.01, 0.1, 1 more for each one off it."""
+    """λ₁ = log g, overshoot `factor` · e^g at lag 8 g for the median seed; 0.01, 0.1, 1 more for each off it."""
     g = np.asarray(weight_scales, float)[:, None]
     off = np.broadcast_to(offsets(seeds), (len(g), seeds))
     exponent = np.log(g) + 0.01 * off

@@ -110,11 +110,14 @@ def test_a_normal_matrix_never_overshoots(kind, scale, dtype):
 
 def test_a_shift_register_keeps_its_norm_and_then_is_zero():
     found = of(np.eye(N, k=1), steps=12, transient=3)
-    np.testing.assert_array_equal(found.log_norm, [0.0] * (N - 1) + [-np.inf] * (12 - N + 1))
+    # the search for a norm ends within 16 eps
+    np.testing.assert_allclose(found.log_norm[: N - 1], 0, atol=16 * EPS)
+    assert np.isneginf(found.log_norm[N - 1 :]).all()
     assert float(found.exponent) == -np.inf
     assert float(found.log_overshoot) == np.inf
     assert int(found.overshoot_lag) == 1
     assert float(found.log_peak) == int(found.peak_lag) == 0
+    assert 0 < float(found.log_peak_bound) <= 0.5 * np.log(N)
     assert Parallelisable(int(found.parallelisable)) is Parallelisable.YES
     assert float(found.henrici_max) == 1
 
@@ -130,14 +133,16 @@ class TestBounds:
             assert float(found.log_overshoot_bound) <= float(found.log_overshoot) + 0.5 * np.log(N) + 1e-10
             assert float(found.log_peak) <= logs.max() + 1e-10 <= float(found.log_peak_bound) + 2e-10
 
+    @pytest.mark.slow
     def test_lapack_closes_the_gap(self):
-        matrix = jnp.asarray(gaussian(2))
-        quick = gh.transient_growth(linear, matrix, jnp.zeros(N), steps=20, samples=0)
-        both = gh.transient_growth(linear, matrix, jnp.zeros(N), steps=20, samples=0, method="jacrev")
+        quick = of(gaussian(2))
+        both = gh.transient_growth(
+            linear, jnp.asarray(gaussian(2)), jnp.zeros(N), steps=STEPS, transient=TRANSIENT, samples=0, method="jacrev"
+        )
         assert float(both.log_overshoot_bound - both.log_overshoot) == pytest.approx(N * EPS, abs=1e-14)
-        assert float(quick.log_overshoot) == pytest.approx(float(both.log_overshoot), abs=1e-13)
+        assert float(quick.log_overshoot) == pytest.approx(float(both.log_overshoot), abs=1e-12)
         assert float(quick.log_overshoot_bound) > float(both.log_overshoot_bound)
-        assert np.isnan(quick.henrici_mean)
+        assert np.isnan(both.henrici_mean)
 
 
 def tanh_step(params, h, x):
