@@ -199,7 +199,7 @@ def windows(full: bool) -> Iterator[Item]:
         "n eps κ(J_t) a step, and for a window that of the frame that all steps before have left",
     )  # fmt: skip
     yield worst(
-        "their mean over the windows is the whole spectrum", "log R_ii of J_T ⋯ J_1 telescopes",
+        "finite-time exponents: their mean over the windows is the whole spectrum", "log R_ii of J_T ⋯ J_1 telescopes",
         np.sort(np.mean(logs, axis=0))[::-1],
         np.mean(found.exponents, axis=0), rounding, "n eps κ(J_t) a step",
     )  # fmt: skip
