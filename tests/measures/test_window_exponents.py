@@ -33,7 +33,7 @@ def by_qr(matrix, h, transient, window, steps, basis):
 
 
 def test_windows_are_those_of_a_qr_at_every_step_from_the_same_frame():
-    """They differ by n eps κ(J_t) a step, κ < 50; no exponent is positive, so states differ by rounding alone: 1e-11."""
+    """They differ by n eps κ(J_t) a step, κ < 50; no exponent is positive, so states differ by rounding: 1e-11."""
     params, h = network()
     found = gh.finite_time_exponents(tanh_step, params, h, steps=STEPS, window=WINDOW, transient=TRANSIENT)
     frame = np.linalg.qr(np.random.default_rng(0).standard_normal((N, N)))[0]
