@@ -106,8 +106,8 @@ def transient_quick_look(dataset: xr.Dataset) -> Figure:
         share.set(ylabel=SHARE, xlabel=weight_scale.LABEL)
         key: style.Key = [
             (Line2D([], [], color=first), R"overshoot over $e^{\lambda_1 k}$"),
-            (Line2D([], [], color=second, linestyle="--"), R"peak of $\Vert M_k\Vert_2$; of $J_t$, mean over $t$"),
-            (Line2D([], [], color=third), "of $W$"),
+            (Line2D([], [], color=second, linestyle="--"), R"peak of $\Vert M_k\Vert_2$; departure of $J_t$"),
+            (Line2D([], [], color=third), "departure of $W$"),
         ]
         style.add_key(figure, key + verdicts + style.median_key(dataset.sizes["seed"]), notes_on(dataset), 4)
     return figure
