@@ -186,7 +186,7 @@ def _transient_growth(
     peak, peak_at = _first_maximum(logs, rounding)
     peak_bound, _ = _first_maximum(bounds, 0.0)
     mean, largest = _departures(system, samples)
-    verdict = is_parallelisable(*map(lax.stop_gradient, (exponent, error)), standard_errors, n * eps)
+    verdict = is_parallelisable(lax.stop_gradient(exponent), lax.stop_gradient(error), standard_errors, n * eps)
     return TransientGrowth(
         overshoot, bound, error * jnp.maximum(at, 0).astype(error.dtype), at, peak, peak_bound, peak_at, exponent,
         error, jnp.asarray(verdict), mean, largest, logs,
@@ -230,4 +230,4 @@ def _departures(system: System, samples: int) -> tuple[Scalar, Scalar]:
 
     each = lax.map(departure, jax.tree.map(lambda leaf: leaf[times], (states, inputs)))
     is_known = jnp.all(system.trajectory.finite)
-    return tuple(jnp.where(is_known, value, jnp.nan) for value in (jnp.mean(each), jnp.max(each)))
+    return jnp.where(is_known, jnp.mean(each), jnp.nan), jnp.where(is_known, jnp.max(each), jnp.nan)
