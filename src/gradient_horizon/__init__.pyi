@@ -7,6 +7,7 @@ __all__ = [
     "InputGradients",
     "JacobianNorms",
     "Member",
+    "Parallelisable",
     "ParameterGradients",
     "ParameterSensitivity",
     "TrainSpec",
@@ -18,9 +19,13 @@ __all__ = [
     "check_causality",
     "clip_gradients",
     "covariant_lyapunov_vectors",
+    "finite_time_exponents",
     "gradient_horizon",
+    "henrici_departure",
     "horizon_of",
     "horizon_quantile",
+    "is_parallelisable",
+    "kreiss_lower_bound",
     "load",
     "log_input_gradients",
     "log_jacobian_norms",
@@ -37,6 +42,7 @@ __all__ = [
     "prepare",
     "run",
     "theory",
+    "transient_growth",
     "truncation_length",
     "tune",
 ]
@@ -63,6 +69,10 @@ from .measures.jacobian_norms import log_jacobian_norms as log_jacobian_norms
 from .measures.loss_gradients import log_state_gradients as log_state_gradients
 from .measures.lyapunov import lyapunov_exponents as lyapunov_exponents
 from .measures.nodes import node_split as node_split
+from .measures.normality import henrici_departure as henrici_departure
+from .measures.normality import kreiss_lower_bound as kreiss_lower_bound
+from .measures.overshoot import is_parallelisable as is_parallelisable
+from .measures.overshoot import transient_growth as transient_growth
 from .measures.parameter_gradients import ParameterGradients as ParameterGradients
 from .measures.parameter_gradients import log_parameter_gradients as log_parameter_gradients
 from .measures.parameter_sensitivity import ParameterSensitivity as ParameterSensitivity
@@ -71,7 +81,9 @@ from .measures.singular_values import log_singular_values as log_singular_values
 from .measures.truncation import Truncation as Truncation
 from .measures.truncation import TruncationKind as TruncationKind
 from .measures.truncation import truncation_length as truncation_length
+from .measures.window_exponents import finite_time_exponents as finite_time_exponents
 from .names import HorizonKind as HorizonKind
+from .names import Parallelisable as Parallelisable
 from .store.datasets import load as load
 from .tasks.make import make_task as make_task
 from .training.clipping import clip_gradients as clip_gradients

@@ -400,6 +400,7 @@ class TestOneJob:
             "singular_values": {"singular_values"},
             "nodes": {"nodes"},
             "input_gradients": {"input_gradients"},
+            "transient": {"overshoot", "parallelisable"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
             "training": {
                 *("loss", "error", "gradient_norm", "state_gradient", "network"),

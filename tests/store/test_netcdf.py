@@ -23,6 +23,7 @@ MEASURED = {
     "pairs": {},
     "nodes": {},
     "input_gradients": {"inputs": "noise"},
+    "transient": {"steps": 40, "aligning": 10, "jacobians": 2},
     "notes": {},
     "training": {
         "steps": 12,

@@ -23,6 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "singular_values": ["growth_of_every_direction"],
         "solving_against_growth": ["solving_against_initial_growth"],
         "state_gradients": ["state_gradient_over_training"],
+        "transient": ["overshoot_against_scale", "share_parallelisable", "transient_quick_look"],
         "weight_spectra_over_training": ["evolution_of_the_network"],
     },
 )

@@ -25,6 +25,7 @@ from gradient_horizon.figures import (
     singular_values,
     solving_against_growth,
     state_gradients,
+    transient,
     weight_spectra_over_training,
 )
 from gradient_horizon.figures.kit import histories, panels, style, theory, weight_scale
@@ -159,6 +160,13 @@ def _of_covariant_vectors(dataset: xr.Dataset) -> dict[str, Figure]:
     }
 
 
+def _of_transients(dataset: xr.Dataset) -> dict[str, Figure]:
+    return {
+        "overshoot": transient.overshoot_against_scale(dataset),
+        "parallelisable": transient.share_parallelisable(dataset),
+    }
+
+
 def _of_notes(dataset: xr.Dataset) -> dict[str, Figure]:
     from gradient_horizon.figures import activations  # loads JAX
 
@@ -188,6 +196,7 @@ _DRAWN = {
         input_gradients.reach_of_inputs,
         lambda dataset: {"input_gradients": input_gradients.reach_of_inputs(dataset)},
     ),
+    "transient": _Drawn(transient.transient_quick_look, _of_transients),
     "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }

@@ -17,8 +17,10 @@ __all__ = [
     "STATES_OF_CELL",
     "TASKS",
     "VANILLA_CELLS",
+    "VERDICTS",
     "WEIGHTS",
     "HorizonKind",
+    "Parallelisable",
 ]
 
 from .declared import BLOCKS as BLOCKS
@@ -40,4 +42,6 @@ from .fixed import METHODS as METHODS
 from .fixed import NORMS as NORMS
 from .fixed import OPTIMIZERS as OPTIMIZERS
 from .fixed import PRECISIONS as PRECISIONS
+from .fixed import VERDICTS as VERDICTS
 from .fixed import HorizonKind as HorizonKind
+from .fixed import Parallelisable as Parallelisable

@@ -23,3 +23,14 @@ HORIZON_KINDS = tuple(kind.name.lower() for kind in HorizonKind)
 
 # The method that extends the product outward from each anchor, at one matrix product per step.
 METHOD_OF_ANCHOR = {"end": "pullback", "start": "pushforward"}
+
+
+class Parallelisable(IntEnum):
+    """Whether a recurrence can be run in parallel over time, from the sign of its largest Lyapunov exponent."""
+
+    NO = 0
+    YES = 1
+    UNDECIDED = 2
+
+
+VERDICTS = tuple(verdict.name.lower() for verdict in Parallelisable)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
-from jaxtyping import Array, Bool, Complex, Float, Int
+from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
 
 
 @sequential_vmap
@@ -59,7 +59,7 @@ def solve_upper_triangular(matrix: Float[Array, "k k"], right: Float[Array, "k m
 
 
 @sequential_vmap
-def singular_values(matrix: Float[Array, "n k"]) -> Float[Array, " m"]:
+def singular_values(matrix: Inexact[Array, "n k"]) -> Float[Array, " m"]:
     """All m = min(n, k) singular values, descending."""
     return jnp.linalg.svd(matrix, compute_uv=False)
 
@@ -127,9 +127,19 @@ def _(size, batched, *arguments):
 
 
 @sequential_vmap
-def eigenvalues(matrix: Float[Array, "n n"]) -> Complex[Array, " n"]:
+def eigenvalues(matrix: Inexact[Array, "n n"]) -> Complex[Array, " n"]:
     """All eigenvalues of a general matrix, in no particular order; only on the CPU."""
     return jnp.linalg.eigvals(matrix)
+
+
+@sequential_vmap
+def schur_form(matrix: Inexact[Array, "n n"]) -> Inexact[Array, "n n"]:
+    """T of the Schur decomposition A = Q T Q*, without Q; only on the CPU.
+
+    Upper triangular for a complex matrix. For a real one T is real, with a 2 × 2 block [[a, b], [c, a]], b c < 0, for
+    each pair of complex eigenvalues a ± i √(-b c).
+    """
+    return lax.linalg.schur(matrix, compute_schur_vectors=False)[0]
 
 
 @sequential_vmap
@@ -138,6 +148,6 @@ def symmetric_eigenvalues(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
     return jnp.linalg.eigvalsh(matrix)
 
 
-def spectral_radius(matrix: Float[Array, "n n"]) -> Float[Array, ""]:
+def spectral_radius(matrix: Inexact[Array, "n n"]) -> Float[Array, ""]:
     """The largest modulus of an eigenvalue."""
     return jax.numpy.max(jnp.abs(eigenvalues(matrix)))

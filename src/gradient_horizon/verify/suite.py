@@ -20,6 +20,7 @@ from gradient_horizon.verify import (
     mean_field,
     one_unit,
     random_matrices,
+    transients,
     truncation,
 )
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
@@ -69,6 +70,14 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         random_matrices.vector_growth,
         random_matrices.powers,
         random_matrices.norm_and_radius,
+    ),
+    "Transient growth": (
+        transients.jordan_blocks,
+        transients.normal_matrices,
+        transients.nilpotent,
+        transients.kreiss_inequality,
+        transients.random_departures,
+        transients.windows,
     ),
     "Mean field of wide networks": (
         mean_field.growth,

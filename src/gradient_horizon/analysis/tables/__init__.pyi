@@ -6,6 +6,7 @@ __all__ = [
     "recheck_lines",
     "solved_table",
     "tables",
+    "transient_table",
     "truncation_table",
 ]
 
@@ -17,3 +18,4 @@ from .horizons import truncation_table as truncation_table
 from .meaning import meaning_lines as meaning_lines
 from .training import prediction_table as prediction_table
 from .training import solved_table as solved_table
+from .transients import transient_table as transient_table

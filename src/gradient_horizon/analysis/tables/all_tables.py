@@ -1,4 +1,4 @@
-"""All tables printed at the end of a sweep: horizons, truncation, Lyapunov exponents, and outcomes of training."""
+"""All tables printed at the end of a sweep."""
 
 import xarray as xr
 from rich.table import Table
@@ -6,8 +6,9 @@ from rich.table import Table
 from gradient_horizon.analysis.tables.exponents import lyapunov_table
 from gradient_horizon.analysis.tables.horizons import horizon_table, truncation_table
 from gradient_horizon.analysis.tables.training import prediction_table, solved_table
+from gradient_horizon.analysis.tables.transients import transient_table
 
-_TABLES = (horizon_table, truncation_table, lyapunov_table, solved_table, prediction_table)
+_TABLES = (horizon_table, truncation_table, lyapunov_table, transient_table, solved_table, prediction_table)
 
 
 def tables(dataset: xr.Dataset) -> list[Table]:

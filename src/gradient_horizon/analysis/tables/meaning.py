@@ -41,6 +41,11 @@ _MEANING = {
         " lag steps back.",
         "input_gradients",
     ),
+    "transient": (
+        "The overshoot is how far ‖∂h_k/∂h_0‖₂ rises above exp(λ₁ k), its rate in the long run; a recurrence with"
+        " λ₁ < 0 can be run in parallel over time.",
+        "overshoot",
+    ),
     "notes": (
         "The norms are those of the demonstration in the study notes, from the same random numbers.",
         "norm_growth_and_decay",
