@@ -1,13 +1,16 @@
 __version__: str
 
 __all__ = [
+    "FixedPoints",
     "Horizon",
     "HorizonKind",
     "JacobianNorms",
     "Member",
+    "PointKind",
     "TrainSpec",
     "__version__",
     "clip_gradients",
+    "fixed_points",
     "gradient_horizon",
     "horizon_of",
     "horizon_quantile",
@@ -30,6 +33,8 @@ from .cells.cell import make_cell as make_cell
 from .commands.api import run as run
 from .ensembles.process import prepare as prepare
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
+from .measures.fixed_points import FixedPoints as FixedPoints
+from .measures.fixed_points import fixed_points as fixed_points
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
 from .measures.horizon import horizon_of as horizon_of
@@ -40,6 +45,7 @@ from .measures.lyapunov import lyapunov_exponents as lyapunov_exponents
 from .measures.nodes import node_split as node_split
 from .measures.singular_values import log_singular_values as log_singular_values
 from .names import HorizonKind as HorizonKind
+from .names import PointKind as PointKind
 from .store.datasets import load as load
 from .tasks.make import make_task as make_task
 from .training.clipping import clip_gradients as clip_gradients

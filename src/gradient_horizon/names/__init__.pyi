@@ -19,6 +19,7 @@ __all__ = [
     "VANILLA_CELLS",
     "WEIGHTS",
     "HorizonKind",
+    "PointKind",
 ]
 
 from .declared import BLOCKS as BLOCKS
@@ -41,3 +42,4 @@ from .fixed import NORMS as NORMS
 from .fixed import OPTIMIZERS as OPTIMIZERS
 from .fixed import PRECISIONS as PRECISIONS
 from .fixed import HorizonKind as HorizonKind
+from .fixed import PointKind as PointKind
