@@ -25,6 +25,7 @@ __all__ = [
     "node_split",
     "prepare",
     "run",
+    "sample_states",
     "theory",
 ]
 
@@ -35,6 +36,7 @@ from .ensembles.process import prepare as prepare
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
 from .measures.fixed_points import FixedPoints as FixedPoints
 from .measures.fixed_points import fixed_points as fixed_points
+from .measures.fixed_points import sample_states as sample_states
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
 from .measures.horizon import horizon_of as horizon_of

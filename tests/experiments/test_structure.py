@@ -48,6 +48,7 @@ SWEPT = {
     "singular_values": ({"cell": "leaky_tanh"}, {**DRAWN, "leak": 0.3}),
     "pairs": ({"cell": "leaky_tanh"}, {**DRAWN, "leak": 0.3}),
     "nodes": ({"cell": "tanh"}, DRAWN),
+    "fixed_points": ({"cell": "leaky_tanh", "starts": 4}, {**DRAWN, "leak": 0.3}),
     "notes": ({}, {"weight_scales": [0.7]}),
     "training": ({**LEARNING, "cell": "tanh", "omega": 1.0}, {**LEARNT, "omega": 0.3}),
     "training-leaky": (

@@ -397,6 +397,7 @@ class TestOneJob:
             "pairs": {"pairs"},
             "singular_values": {"singular_values"},
             "nodes": {"nodes"},
+            "fixed_points": {"fixed_points", "multistability"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
             "training": {
                 *("loss", "error", "gradient_norm", "state_gradient", "network"),

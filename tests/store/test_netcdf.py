@@ -21,6 +21,7 @@ MEASURED = {
     "lyapunov": {"steps": 40, "transient": 10},
     "pairs": {},
     "nodes": {},
+    "fixed_points": {"starts": 4},
     "notes": {},
     "training": {
         "steps": 12,

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "activations": ["tanh_derivative_in_float32"],
         "all_pairs": ["reach_of_every_pair"],
         "catalogue": ["quick_look", "sweep_figures"],
+        "fixed_points": ["fixed_points_against_scale", "multistability_against_scale"],
         "gradient_norms": ["gradient_norm_against_update"],
         "horizon": ["horizon_against_scale"],
         "kit.style": ["save"],

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from gradient_horizon.figures import (
     all_pairs,
+    fixed_points,
     gradient_norms,
     horizon,
     learning_curves,
@@ -136,6 +137,13 @@ def _of_exponents(dataset: xr.Dataset) -> dict[str, Figure]:
     }
 
 
+def _of_fixed_points(dataset: xr.Dataset) -> dict[str, Figure]:
+    return {
+        "fixed_points": fixed_points.fixed_points_against_scale(dataset),
+        "multistability": fixed_points.multistability_against_scale(dataset),
+    }
+
+
 def _of_notes(dataset: xr.Dataset) -> dict[str, Figure]:
     from gradient_horizon.figures import activations  # loads JAX
 
@@ -160,6 +168,7 @@ _DRAWN = {
     "lyapunov": _Drawn(_spectrum_and_largest, _of_exponents),
     "pairs": _Drawn(all_pairs.reach_of_every_pair, lambda dataset: {"pairs": all_pairs.reach_of_every_pair(dataset)}),
     "nodes": _Drawn(nodes.growth_by_node, lambda dataset: {"nodes": nodes.growth_by_node(dataset)}),
+    "fixed_points": _Drawn(fixed_points.numbers_and_shares, _of_fixed_points),
     "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }

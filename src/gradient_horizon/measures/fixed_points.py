@@ -13,14 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gradient_horizon.measures import newton
-from gradient_horizon.measures.return_map import ReturnMap, divisors, norm_bound, return_map
-from gradient_horizon.measures.trajectory import Trajectory
+from gradient_horizon.measures.return_map import ReturnMap, divisors, return_map, runs_in_float64, widened
+from gradient_horizon.measures.states import layout_of
+from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.names import PointKind
-from gradient_horizon.numerics.arrays import PyTree, Step
+from gradient_horizon.numerics.arrays import PyTree, RandomKey, Step
 from gradient_horizon.numerics.compiled import compiled_once
+from gradient_horizon.numerics.keys import named_key, normal
 
 
 class FixedPoints(NamedTuple):
@@ -128,7 +131,9 @@ def fixed_points(
     start finds another of them, of kind `MARGINAL` and with an error of inf.
 
     **Accuracy:** `error` bounds rounding and what Newton's method leaves, as far as the Jacobian within the error is
-    described by 8 samples of it (see `newton`). Everything is computed in the dtype of the state.
+    described by 8 samples of it (see `newton`). A network of 32 bits is taken as exact and computed in float64, if the
+    step lets it (every operation on float64 returns float64); otherwise, and with 16-bit entries, the map is the step
+    with its own rounding.
 
     **Complex states:** their real and imaginary parts are the state, n counts both, and the multipliers of a
     holomorphic step come in pairs λ and λ*.
@@ -143,10 +148,19 @@ def fixed_points(
             "fixed_points: inside a transformation, where the number of points is unknown; allowed there:"
             " measures.fixed_points.search and linearise"
         )
-    found = jax.tree.map(
-        np.asarray,
-        search(step, params, x, starts, period=period, driven=driven, slow=slow, iterations=iterations),
-    )
+    _check(starts, period, iterations)
+    settings: dict[str, Any] = {"period": period, "driven": driven, "slow": slow, "iterations": iterations}
+    with jax.enable_x64(True):
+        wide = jax.tree.map(widened, (params, x, starts))
+        if runs_in_float64(step, *wide, driven=driven):
+            return _found(step, *wide, **settings)
+    return _found(step, params, x, starts, **settings)
+
+
+def _found(step: Step, params: PyTree, x: PyTree, starts: PyTree, **settings: Any) -> FixedPoints:
+    """`fixed_points` in the precision of its arguments."""
+    driven = settings["driven"]
+    found = jax.tree.map(np.asarray, search(step, params, x, starts, **settings))
     first = np.flatnonzero(found.first == np.arange(len(found.first)))
     one = jax.tree.map(lambda leaf: leaf[0], starts)
     layout = return_map(step, params, x, one, driven=driven)[0].layout
@@ -286,6 +300,33 @@ def linearise(
     kind = jnp.where(fixed, kind, int(PointKind.SLOW)).astype(jnp.int8)
     error = jnp.where(fixed, certificate.error, jnp.inf)
     return Point(certificate.residual, error, values, errors, unstable, kind)
+
+
+def sample_states(
+    step: Step,
+    params: PyTree,
+    h0: PyTree,
+    xs: PyTree = None,
+    *,
+    key: RandomKey,
+    count: int,
+    steps: int | None = None,
+    noise: ArrayLike = 0.0,
+) -> PyTree:
+    """`count` states of the trajectory from `h0`, with N(0, `noise`²) added to every real entry: starts for a search.
+
+    The states are drawn from h_0 .. h_{T-1}, each time with equal probability and with replacement. `xs` has leading
+    axis T, or is None with `steps` = T. Returns states with leading axis `count`; `jax.vmap` over keys, initial states
+    and inputs gives those of many trajectories. Raises `ValueError` if `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count: {count}; allowed: a whole number of at least 1")
+    trajectory = rollout(step, params, h0, xs, steps=steps)
+    layout = layout_of(h0)
+    places = jax.random.randint(named_key(key, "times"), (count,), 0, trajectory.length)
+    vectors, carried = jax.tree.map(lambda leaf: leaf[places], (trajectory.states[:-1], trajectory.carried))
+    moved = vectors + jnp.asarray(noise, layout.dtype) * normal(named_key(key, "noise"), vectors.shape, layout.dtype)
+    return jax.vmap(layout.unpack)(moved, list(carried))
 
 
 def _check(starts: PyTree, period: int, iterations: int) -> None:

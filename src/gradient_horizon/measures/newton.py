@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -133,8 +132,8 @@ def certify(system: ReturnMap, h: Float[Array, " n"], cycles: int) -> Certificat
         return _row_sum(identity - inverse @ (other - identity)), norm_bound(other - matrix)
 
     changes, jumps = lax.map(sample, _signs(n, h.dtype))
-    # I - A (J - I) itself rounds by n eps |A| |J - I|
-    change = jnp.max(changes) + n * eps * _row_sum(jnp.abs(inverse) @ jnp.abs(matrix - identity))
+    # I - A (J - I) itself rounds by √n eps |A| |J - I|
+    change = jnp.max(changes) + n**0.5 * eps * _row_sum(jnp.abs(inverse) @ jnp.abs(matrix - identity))
     is_sure = is_small & (change <= _MOST_CHANGE)  # False for NaN
     error = jnp.where(is_sure, size / (1 - 2 * jnp.where(is_sure, change, 0)), jnp.inf)
     is_exact = jnp.all(gap == 0) & jnp.all(rounding == 0)

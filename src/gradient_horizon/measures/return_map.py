@@ -1,4 +1,4 @@
-"""The map whose fixed points are sought: a step with constant inputs, or a whole cycle of inputs, applied repeatedly."""
+"""The map whose fixed points are sought: one or several applications of a step, or of a whole cycle of inputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.measures.states import FlatStep, Layout, flatten_step
@@ -21,7 +22,8 @@ from gradient_horizon.numerics.derivatives import jacobian
 class Linearised(NamedTuple):
     """F(h), its Jacobian there, and what rounding may have done to both.
 
-    - `rounding`: (n,), a bound to first order on the error of each entry of F(h), from (n + 8) eps per step.
+    - `rounding`: (n,), a bound to first order on the error of each entry of F(h), from (√n + 8) eps per step: errors of
+      a sum add up like a random walk (Higham and Mary 2019).
     - `slope_rounding`: a bound on the norm (any of 1, 2, ∞) of the error of the Jacobian.
     """
 
@@ -68,10 +70,9 @@ class ReturnMap(NamedTuple):
     def linearised(self, h: Float[Array, " n"], cycles: int = 1) -> Linearised:
         """F, `cycles` times, and its Jacobian, with running bounds on their rounding."""
         inputs = self.inputs(cycles)
-        unit = (len(h) + 8) * self.eps
+        unit = (len(h) ** 0.5 + 8) * self.eps
 
         def advance(before: Linearised, x: PyTree) -> tuple[Linearised, None]:
-            # closed over one input, so that the step is differentiated once
             own = self._one(before.value, x, unit)
             size = norm_bound(own.jacobian)
             return Linearised(
@@ -129,6 +130,39 @@ def return_map(step: Step, params: PyTree, x: PyTree, start: PyTree, *, driven: 
         held = [jnp.broadcast_to(leaf[None], (length, *jnp.shape(leaf))) for leaf in carried]
         xs = (xs, held)
     return ReturnMap(flat_step, params, xs, length, layout), carried
+
+
+def widened(leaf: Any) -> Any:
+    """A leaf of float32 or complex64 in 64 bits; any other leaf as it is."""
+    dtype = getattr(leaf, "dtype", None)
+    wide = {"float32": jnp.float64, "complex64": jnp.complex128}.get(str(dtype))
+    return leaf if wide is None else jnp.asarray(leaf, wide)
+
+
+def runs_in_float64(step: Step, params: PyTree, x: PyTree, starts: PyTree, *, driven: bool) -> bool:
+    """True if `step` takes these arguments, of 64 bits, and computes nothing from them in fewer."""
+    start = jax.tree.map(lambda leaf: leaf[0], starts)
+    try:
+        system, _ = return_map(step, params, x, start, driven=driven)
+        if system.layout.is_short or system.layout.dtype != jnp.float64:
+            return False
+        program = jax.make_jaxpr(system.apply)(jnp.zeros(system.layout.size, jnp.float64))
+    except Exception:  # in its own precision the same error is raised again, if it is one
+        return False
+    return not _has_short_results(program)
+
+
+def _has_short_results(program: ClosedJaxpr | Jaxpr) -> bool:
+    jaxpr = program.jaxpr if isinstance(program, ClosedJaxpr) else program
+    for equation in jaxpr.eqns:
+        for var in equation.outvars:
+            aval: Any = var.aval
+            if jnp.issubdtype(getattr(aval, "dtype", bool), jnp.inexact) and jnp.finfo(aval.dtype).bits < 64:
+                return True
+        parts = jax.tree.leaves(equation.params, is_leaf=lambda part: isinstance(part, ClosedJaxpr | Jaxpr))
+        if any(_has_short_results(part) for part in parts if isinstance(part, ClosedJaxpr | Jaxpr)):
+            return True
+    return False
 
 
 def divisors(period: int) -> list[int]:

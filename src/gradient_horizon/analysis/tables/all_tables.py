@@ -13,6 +13,6 @@ _TABLES = (horizon_table, lyapunov_table, solved_table, prediction_table)
 def tables(dataset: xr.Dataset) -> list[Table]:
     """Return the tables that apply to the result of a sweep.
 
-    `singular_values`, `pairs`, `nodes` and `notes` have figures but no tables.
+    `singular_values`, `pairs`, `nodes`, `fixed_points` and `notes` have figures but no tables.
     """
     return [table for make in _TABLES if (table := make(dataset)) is not None]

@@ -31,6 +31,11 @@ _MEANING = {
         "The growth of the log gradient norm at each step is split into the contributions of the activation and of W.",
         "nodes",
     ),
+    "fixed_points": (
+        "A network with several stable fixed points can remember: which of them it settles in depends on where it"
+        " started. Points to which no start leads are not found.",
+        "multistability",
+    ),
     "notes": (
         "The norms are those of the demonstration in the study notes, from the same random numbers.",
         "norm_growth_and_decay",
