@@ -28,7 +28,7 @@ DECLARES = declare.Experiment(
         "starts": declare.Setting(
             32,
             rules.whole(2),
-            "number of states from which fixed points are sought: half of the trajectory, half drawn",
+            "number of states from which the search starts: half of the trajectory, half drawn",
         ),
     },
     needs=(

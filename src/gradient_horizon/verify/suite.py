@@ -10,7 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify import (
+    fixed_points,
+    floating_point,
+    identities,
+    long_products,
+    mean_field,
+    one_unit,
+    random_matrices,
+)
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
@@ -39,6 +47,12 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         identities.sum_rule,
     ),
     "One unit, one gate": (one_unit.one_unit, one_unit.forget_gate),
+    "Fixed and periodic points": (
+        fixed_points.one_unit,
+        fixed_points.maps_of_the_plane,
+        fixed_points.driven_cycle,
+        fixed_points.gates_at_rest,
+    ),
     "Random matrices": (
         random_matrices.newman_spectrum,
         random_matrices.vector_growth,
