@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.measures.states import FlatStep, Layout, flatten_step
 from gradient_horizon.measures.wide import reads_subnormal
@@ -91,6 +91,20 @@ class ReturnMap(NamedTuple):
         matrix, value = jacobian(self.at(x), h), self.at(x)(h)
         rounding = unit * (jnp.abs(matrix) @ jnp.abs(h) + jnp.abs(value))
         return Linearised(value, matrix, rounding, unit * norm_bound(matrix))
+
+    def perturbed(self, size: float, pattern: Int[Array, ""]) -> ReturnMap:
+        """The map with every parameter and input changed by ±`size` of itself, with a pattern of signs."""
+
+        def change(leaf: Any) -> Any:
+            dtype = getattr(leaf, "dtype", None)
+            if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+                return leaf
+            place = lax.broadcasted_iota(jnp.float32, (jnp.size(leaf), 1), 0).reshape(jnp.shape(leaf))
+            angle = place * 1.618034 * (pattern + 1).astype(jnp.float32) + 0.7
+            return leaf * (1 + jnp.where(jnp.cos(angle) > 0, size, -size)).astype(dtype)
+
+        params, xs = jax.tree.map(change, (self.params, self.xs))
+        return self._replace(params=params, xs=xs)
 
     def is_misread(self) -> Bool[Array, ""]:
         """True if XLA reads a parameter as 0, because it is below the smallest normal number."""
