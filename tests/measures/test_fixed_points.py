@@ -1,5 +1,7 @@
 """Fixed and periodic points: each error holds against fifty digits, and what is not certain says so."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -91,6 +93,26 @@ def test_errors_hold_against_fifty_digits(name, n, scale):
     assert np.unique(np.round(exact, 8), axis=0).shape[0] == len(exact)  # no point is reported twice
     assert found.starts.sum() + len(found.failed) == 30
     np.testing.assert_allclose(found.residual, 0, atol=1e-13)
+
+
+def test_an_lstm_without_weights_rests_where_its_gates_say():
+    """c* = σ(b_i) tanh(b_g) / (1 - σ(b_f)), h* = σ(b_o) tanh c*; the multipliers are σ(b_f) and 0."""
+    cell = make_cell("lstm", 2, 1)
+    still = jax.tree.map(jnp.zeros_like, cell.init(KEY, dtype=jnp.float64))
+    biases = dict(zip(("input_gate", "forget_gate", "output_gate", "candidate"), (0.3, 1.5, -0.4, 0.8), strict=True))
+    params = replace(
+        still, **{name: replace(getattr(still, name), bias=jnp.full(2, bias)) for name, bias in biases.items()}
+    )
+    starts = jax.vmap(lambda key: cell.initial_state(key, dtype=jnp.float64))(jax.random.split(KEY, 30))
+    found = fixed_points(cell.step, params, jnp.asarray([0.3]), starts)
+    i, f, o = (1 / (1 + np.exp(-bias)) for bias in (0.3, 1.5, -0.4))
+    c = i * np.tanh(0.8) / (1 - f)
+    allowed = found.error[0] + 16 * np.finfo(float).eps * c
+    assert found.starts.tolist() == [30]
+    np.testing.assert_allclose(found.points.c, np.full((1, 2), c), atol=allowed)
+    np.testing.assert_allclose(found.points.h, np.full((1, 2), o * np.tanh(c)), atol=allowed)
+    np.testing.assert_allclose(found.eigenvalues, [[f, f, 0, 0]], atol=found.eigenvalue_error.max())
+    assert found.eigenvalue_error.max() < 1e-14
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-3), pytest.param("bfloat16", 1.0, marks=pytest.mark.slow)])

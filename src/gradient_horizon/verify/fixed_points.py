@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,12 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from gradient_horizon.cells.cell import make_cell
-from gradient_horizon.cells.lstm import LSTMParams, LSTMState
-from gradient_horizon.measures.fixed_points import FixedPoints, fixed_points
+from gradient_horizon.measures.fixed_points import FixedPoints, fixed_points, linearise
 from gradient_horizon.names import PointKind
 from gradient_horizon.verify.comparison import Comparison, Item, worst
-from gradient_horizon.verify.samples import gaussian
 
 EPS = float(np.finfo(np.float64).eps)
 PITCHFORK = "the pitchfork of h = tanh(w h): Strogatz, section 3.4"
@@ -44,12 +41,17 @@ def _planar(**parts: Any) -> _Planar:
     return _Planar(**{name: jnp.asarray(value, jnp.float64) for name, value in every.items()})
 
 
-def _one_unit(w: float, period: int = 1) -> FixedPoints:
-    """Of h ← tanh(w h), in the first of two entries; the second is 0 after one step."""
-    found = fixed_points(_step, _planar(weights=np.diag([w, 0.0])), None, jnp.asarray(_GRID), period=period)
+def _sorted(map_: _Planar, starts: Any = _GRID, period: int = 1) -> FixedPoints:
+    """The points whose period divides `period`, by their first entry."""
+    found = fixed_points(_step, map_, None, jnp.asarray(starts), period=period)
     order = np.argsort(found.points[:, 0])
     kept = [jax.tree.map(lambda values: values[order], part) for part in found[:-1]]
     return FixedPoints(*kept, found.failed)
+
+
+def _one_unit(w: float, period: int = 1) -> FixedPoints:
+    """Of h ← tanh(w h), in the first of two entries; the second is 0 after one step."""
+    return _sorted(_planar(weights=np.diag([w, 0.0])), period=period)
 
 
 def _root(w: float) -> float:
@@ -85,8 +87,8 @@ def one_unit(full: bool) -> Iterator[Item]:
     found, root = _one_unit(w, period=2), _root(-w)
     cycle = found.period == 2
     yield worst(
-        "one tanh unit, w = -1.5: minimal periods of the points of period 2", "tanh is odd",
-        [1, 2], np.sort(found.period), 0.0, "exact",
+        "one tanh unit, w = -1.5: the number of its 2-cycles, beside its fixed point", "tanh is odd",
+        1, int(np.sum(cycle)), 0.0, "exact",
     )  # fmt: skip
     yield worst(
         "one tanh unit, w = -1.5: the 2-cycle ±h*, and its multiplier (w (1 - h*²))²", "tanh is odd",
@@ -105,43 +107,40 @@ def maps_of_the_plane(full: bool) -> Iterator[Item]:
     """The Hénon map, the logistic map at r = 3.83, a linear network."""
     a, b = 1.4, 0.3
     henon = _planar(constant=[1.0, 0.0], linear=[[0.0, 1.0], [b, 0.0]], squares=[[-a, 0.0], [0.0, 0.0]])
-    found = fixed_points(_step, henon, None, jnp.asarray(_GRID))
-    order = np.argsort(found.points[:, 0])
+    found = _sorted(henon)
     root = math.sqrt((1 - b) ** 2 + 4 * a)
     x = np.array([(-(1 - b) - root) / (2 * a), (-(1 - b) + root) / (2 * a)])
     pairs = np.stack([-a * x - np.sqrt(a * a * x * x + b), -a * x + np.sqrt(a * a * x * x + b)], axis=1)
     pairs = np.take_along_axis(pairs, np.argsort(-np.abs(pairs), axis=1), axis=1)
     source = "Hénon 1976, x² a + (1 - b) x - 1 = 0"
     yield worst(
-        "Hénon map: its two fixed points", source, x, found.points[order, 0], found.error[order] + 4 * EPS,
+        "Hénon map: its two fixed points", source, x, found.points[:, 0], found.error + 4 * EPS,
         "the error that the search reports, and 4 eps of the closed form",
     )  # fmt: skip
     yield worst(
         "Hénon map: the multipliers -a x ± √(a² x² + b) of both saddles", source, pairs,
-        found.eigenvalues[order].real, found.eigenvalue_error[order] + 16 * EPS,
+        found.eigenvalues.real, found.eigenvalue_error + 16 * EPS,
         "the errors that the search reports, and 16 eps of the closed form",
     )  # fmt: skip
 
     r = 3.83
     logistic = _planar(linear=[[r, 0.0], [0.0, 0.0]], squares=[[-r, 0.0], [0.0, 0.0]])
     starts = np.stack([np.linspace(-0.05, 1.05, len(_GRID)), np.zeros(len(_GRID))], axis=1)
-    found = fixed_points(_step, logistic, None, jnp.asarray(starts), period=3)
+    found = _sorted(logistic, starts, period=3)
     c = r / 2 - r * r / 4
     u = (-c + np.array([1.0, -1.0]) * math.sqrt(-7 * c * c - 4 * c**3)) / 2
-    predicted = np.concatenate([np.sort(8 * (1 - u)), [2 - r, r]])
+    predicted = np.array([2 - r, r, *np.sort(8 * (1 - u))])
     values = found.eigenvalues[:, 0].real
-    cycles = found.period == 3
-    order = np.concatenate([np.flatnonzero(cycles)[np.argsort(values[cycles])],
-                            np.flatnonzero(~cycles)[np.argsort(values[~cycles])]])  # fmt: skip
+    order = np.lexsort((values, found.period))
     yield worst(
-        "logistic map, r = 3.83: the multipliers of both 3-cycles, and 2 - r and r of both fixed points",
-        "z ← z² + c: c³ + 2c² + u c + u² = 0, u = 1 - λ/8 (Giarrusso and Fisher 1995)",
+        "logistic map, r = 3.83: multipliers of both fixed points and of both 3-cycles",
+        "2 - r, r; z ← z² + c: c³ + 2c² + u c + u² = 0, u = 1 - λ/8 (Giarrusso and Fisher 1995)",
         predicted, values[order], found.eigenvalue_error[order, 0] + 500 * EPS,
         "the errors that the search reports, and 500 eps of the closed form, in which c³ nearly cancels",
     )  # fmt: skip
 
     matrix, constant = np.array([[0.9, -0.7], [0.4, 0.3]]), np.array([0.3, -1.0])
-    found = fixed_points(_step, _planar(linear=matrix, constant=constant), None, jnp.asarray(_GRID))
+    found = _sorted(_planar(linear=matrix, constant=constant))
     exact = np.linalg.solve(np.eye(2) - matrix, constant)
     yield worst(
         "linear network: its only fixed point (I - W)⁻¹ (U x + b)", "linear algebra",
@@ -158,53 +157,20 @@ def driven_cycle(full: bool) -> Iterator[Item]:
     triangle = np.diag([0.95, -0.8, 1.1]) + np.triu(rng.standard_normal((n, n)), 1)
     q, _ = np.linalg.qr(rng.standard_normal((n, n)))
     matrix, drive = q @ triangle @ q.T, rng.standard_normal((length, n))
-    found = fixed_points(
-        lambda w, h, x: w @ h + x, jnp.asarray(matrix), jnp.asarray(drive), jnp.zeros((2, n), jnp.float64), driven=True
-    )
     total = sum(np.linalg.matrix_power(matrix, length - 1 - k) @ x for k, x in enumerate(drive))
     whole = np.linalg.matrix_power(matrix, length)
     exact = np.linalg.solve(np.eye(n) - whole, total)
-    yield worst(
-        "linear network, driven with period 5: the state of its cycle", "h = Σ_k W^(5-k) x_k + W⁵ h",
-        exact, found.points[0], found.error[0] + 64 * EPS * np.linalg.cond(np.eye(n) - whole),
-        "the error that the search reports, and 64 eps κ(I - W⁵) of the closed form",
+    point = linearise(
+        lambda w, h, x: w @ h + x, jnp.asarray(matrix), jnp.asarray(drive), jnp.asarray(exact), driven=True
+    )
+    yield Comparison(
+        "linear network, driven with period 5: its cycle returns", "h = Σ_k W^(5-k) x_k + W⁵ h",
+        0.0, float(point.residual), 64 * EPS * np.linalg.cond(np.eye(n) - whole) * np.linalg.norm(exact),
+        "64 eps κ(I - W⁵) of the closed form",
     )  # fmt: skip
     predicted = np.array(sorted([0.95**length, (-0.8) ** length, 1.1**length], key=abs, reverse=True))
     yield worst(
-        "linear network, driven with period 5: Floquet multipliers λ_i⁵", "eigenvalues of W⁵",
-        predicted, found.eigenvalues[0].real, found.eigenvalue_error[0] + 64 * EPS * np.linalg.norm(matrix) ** length,
+        "linear network, driven with period 5: Floquet multipliers λ_i⁵", "eigenvalues of W⁵", predicted,
+        np.real(point.eigenvalues), np.asarray(point.eigenvalue_error) + 64 * EPS * np.linalg.norm(matrix) ** length,
         "the errors that the search reports, and 64 eps of W, which is formed from its eigenvalues",
-    )  # fmt: skip
-
-
-def gates_at_rest(full: bool) -> Iterator[Item]:
-    """An LSTM without weights: c* = σ(b_i) tanh(b_g) / (1 - σ(b_f))."""
-    n = 2
-    cell = make_cell("lstm", n)
-    still = gaussian(np.random.default_rng(0), n, scale=0.0)
-    of_input, of_forget, of_output, of_candidate = 0.3, 1.5, -0.4, 0.8
-
-    def biased(bias: float) -> Any:
-        return replace(still, bias=jnp.full(n, bias))
-
-    params = LSTMParams(*(biased(bias) for bias in (of_input, of_forget, of_output, of_candidate)))
-    zeros = jnp.zeros((2, n), jnp.float64)
-    found = fixed_points(cell.step, params, None, LSTMState(zeros, zeros))
-
-    def sigmoid(b: float) -> float:
-        return 1 / (1 + math.exp(-b))
-
-    c = sigmoid(of_input) * math.tanh(of_candidate) / sigmoid(-of_forget)
-    h = sigmoid(of_output) * math.tanh(c)
-    source = "Gers, Schmidhuber, Cummins 2000, with zero weights"
-    yield worst(
-        "LSTM with zero weights: its only fixed point (h*, c*)", source, [h, h, c, c, 1.0],
-        [*found.points.h[0], *found.points.c[0], float(len(found.period))],
-        [*[found.error[0] + 16 * c * EPS] * 4, 0.0],
-        "the error that the search reports, and 16 eps of the closed form",
-    )  # fmt: skip
-    yield Comparison(
-        "LSTM with zero weights: its leading multiplier is σ(b_f)", source, sigmoid(of_forget),
-        float(found.eigenvalues[0, 0].real), float(found.eigenvalue_error[0, 0]) + 8 * EPS,
-        "the error that the search reports, and 8 eps of σ",
     )  # fmt: skip

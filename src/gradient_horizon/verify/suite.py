@@ -51,7 +51,6 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         fixed_points.one_unit,
         fixed_points.maps_of_the_plane,
         fixed_points.driven_cycle,
-        fixed_points.gates_at_rest,
     ),
     "Random matrices": (
         random_matrices.newman_spectrum,
