@@ -221,7 +221,8 @@ def search(
         certificate = newton.certify(system, h, period)
         is_found, error, is_fixed = certificate.is_fixed, certificate.error, certificate.is_fixed
         if slow:
-            again, is_slow = newton.slowest(system, h, period, jnp.where(is_fixed, 0, 10 * iterations))
+            most = jnp.where(is_fixed, 0, 10 * iterations).astype(jnp.int32)  # none from a fixed point
+            again, is_slow = newton.slowest(system, h, period, most)
             h = jnp.where(is_fixed, h, again)
             is_found = is_fixed | (is_slow & ~system.is_misread())
         cycle, margins = _cycle(system, h, error, period)

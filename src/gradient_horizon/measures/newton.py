@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Complex, Float
+from jaxtyping import Array, Bool, Complex, Float, Int
 
 from gradient_horizon.measures.return_map import ReturnMap, length_of, norm_bound
 from gradient_horizon.numerics import lapack
@@ -80,9 +80,9 @@ def newton(system: ReturnMap, start: Float[Array, " n"], cycles: int, iterations
 
 
 def slowest(
-    system: ReturnMap, start: Float[Array, " n"], cycles: int, iterations: int
+    system: ReturnMap, start: Float[Array, " n"], cycles: int, iterations: Int[Array, ""]
 ) -> tuple[Float[Array, " n"], Bool[Array, ""]]:
-    """A local minimum of ‖G‖ below `start`, and whether it was reached.
+    """A local minimum of ‖G‖ below `start`, and whether it was reached after so many `iterations`.
 
     It counts as reached if the slope of ‖G‖ is below √eps of ‖J - I‖.
     """
