@@ -377,7 +377,7 @@ class TestRefused:
         ("settings", "message"),
         [
             ({"period": 0}, "period: 0; allowed: a whole number of at least 1"),
-            ({"period": 1.5}, "period: 1.5; allowed: a whole number of at least 1"),
+            ({"period": -2}, "period: -2; allowed: a whole number of at least 1"),
             ({"iterations": 0}, "iterations: 0; allowed: a whole number of at least 1"),
             ({"driven": True}, r"x: leading axes \[\]; allowed where driven"),
         ],

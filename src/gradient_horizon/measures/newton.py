@@ -100,10 +100,15 @@ def slowest(
         slope = matrix.T @ gap
         scale = jnp.sum(matrix * matrix)
         is_reached = length_of(slope) <= limit * jnp.sqrt(scale) * length_of(gap)
-        trial = h - lapack.solution(matrix.T @ matrix + damping * scale * identity, slope)
+        change = -lapack.solution(matrix.T @ matrix + damping * scale * identity, slope)
+        trial = h + change
         reached = length_of(system.apply(trial, cycles) - trial)
         serves = (reached < size) & ~is_reached
-        damping = jnp.where(serves, damping / 4, damping * 4)
+        # the decrease of ½‖G‖² over that of its model sets the damping (Nielsen 1999)
+        promised = jnp.sum(change * (damping * scale * change - slope))
+        gain = (size - reached) * (size + reached) / jnp.where(promised > 0, promised, 1)
+        factor = jnp.clip(1 - (2 * gain - 1) ** 3, 1 / 3, 2)
+        damping = jnp.where(serves, damping * factor, damping * 4)
         return jnp.where(serves, trial, h), jnp.where(serves, reached, size), damping, is_reached, count + 1
 
     size = length_of(system.apply(start, cycles) - start)
