@@ -58,7 +58,7 @@ class FixedPoints(NamedTuple):
         """Only the points of these kinds."""
         places = np.flatnonzero(np.isin(self.kind, [int(kind) for kind in kinds]))
         kept = [jax.tree.map(lambda values: values[places], part) for part in self[:-1]]
-        return FixedPoints(*kept, self.failed)
+        return FixedPoints._make([*kept, self.failed])
 
 
 class Found(NamedTuple):
@@ -86,12 +86,12 @@ class Found(NamedTuple):
 class Point(NamedTuple):
     """The linearisation at one point: see `FixedPoints`."""
 
-    residual: Array
-    error: Array
-    eigenvalues: Array
-    eigenvalue_error: Array
-    unstable: Array
-    kind: Array
+    residual: Any
+    error: Any
+    eigenvalues: Any
+    eigenvalue_error: Any
+    unstable: Any
+    kind: Any
 
 
 def fixed_points(
@@ -185,12 +185,14 @@ def _found(step: Step, params: PyTree, x: PyTree, starts: PyTree, **settings: An
         states = [one]
     kept = slice(None) if len(first) else slice(0, 0)
     together = jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values])[kept], *points)
-    return FixedPoints(
-        jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values])[kept], *states),
-        found.period[first],
-        *together,
-        np.array([np.sum(found.first == place) for place in first], int),
-        np.flatnonzero(found.first < 0),
+    return FixedPoints._make(
+        [
+            jax.tree.map(lambda *values: np.stack([np.asarray(value) for value in values])[kept], *states),
+            found.period[first],
+            *together,
+            np.array([np.sum(found.first == place) for place in first], int),
+            np.flatnonzero(found.first < 0),
+        ]
     )
 
 

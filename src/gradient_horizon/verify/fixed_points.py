@@ -46,7 +46,7 @@ def _sorted(map_: _Planar, starts: Any = _GRID, period: int = 1) -> FixedPoints:
     found = fixed_points(_step, map_, None, jnp.asarray(starts), period=period)
     order = np.argsort(found.points[:, 0])
     kept = [jax.tree.map(lambda values: values[order], part) for part in found[:-1]]
-    return FixedPoints(*kept, found.failed)
+    return FixedPoints._make([*kept, found.failed])
 
 
 def _one_unit(w: float, period: int = 1) -> FixedPoints:
