@@ -2,6 +2,7 @@ __version__: str
 
 __all__ = [
     "CausalityError",
+    "FixedPoints",
     "Horizon",
     "HorizonKind",
     "InputGradients",
@@ -10,6 +11,7 @@ __all__ = [
     "Parallelisable",
     "ParameterGradients",
     "ParameterSensitivity",
+    "PointKind",
     "TrainSpec",
     "Truncation",
     "TruncationKind",
@@ -20,6 +22,7 @@ __all__ = [
     "clip_gradients",
     "covariant_lyapunov_vectors",
     "finite_time_exponents",
+    "fixed_points",
     "gradient_horizon",
     "henrici_departure",
     "horizon_of",
@@ -41,6 +44,7 @@ __all__ = [
     "node_split",
     "prepare",
     "run",
+    "sample_states",
     "theory",
     "transient_growth",
     "truncation_length",
@@ -58,6 +62,9 @@ from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_nor
 from .measures.causality import CausalityError as CausalityError
 from .measures.causality import check_causality as check_causality
 from .measures.covariant_vectors import covariant_lyapunov_vectors as covariant_lyapunov_vectors
+from .measures.fixed_points import FixedPoints as FixedPoints
+from .measures.fixed_points import fixed_points as fixed_points
+from .measures.fixed_points import sample_states as sample_states
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
 from .measures.horizon import horizon_of as horizon_of
@@ -84,6 +91,7 @@ from .measures.truncation import truncation_length as truncation_length
 from .measures.window_exponents import finite_time_exponents as finite_time_exponents
 from .names import HorizonKind as HorizonKind
 from .names import Parallelisable as Parallelisable
+from .names import PointKind as PointKind
 from .store.datasets import load as load
 from .tasks.make import make_task as make_task
 from .training.clipping import clip_gradients as clip_gradients

@@ -26,6 +26,7 @@ SWEEPS = {
     "lyapunov": "experiment=lyapunov bias_scale=0,0.5 hidden_size=6 steps=60 seeds=6 weight_scales=[1.5]",
     "pairs": "experiment=pairs cell=tanh,relu hidden_size=6 steps=12 seeds=6 weight_scales=[1.5]",
     "nodes": "experiment=nodes cell=tanh,relu hidden_size=6 steps=12 seeds=6 weight_scales=[1.5]",
+    "fixed_points": "experiment=fixed_points cell=tanh,relu hidden_size=6 steps=12 seeds=6 weight_scales=[2] starts=6",
     "notes": "experiment=notes hidden_size=6,7 steps=12 seeds=3",
     "training": "experiment=training cell=tanh,relu seeds=6 hidden_size=6 steps=12 batch_size=4 updates=30 test_size=9",
 }

@@ -7,8 +7,10 @@ import pytest
 
 from gradient_horizon import experiments, names
 from gradient_horizon.cells import make_cell
+from gradient_horizon.experiments.fixed_points import starts_of
 from gradient_horizon.experiments.networks import draw_of, init_network
 from gradient_horizon.experiments.singular_values import round_lags
+from gradient_horizon.measures.fixed_points import fixed_points
 from gradient_horizon.measures.nodes import node_split
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.names.rules import SettingError
@@ -178,6 +180,34 @@ class TestNodes:
     def test_a_cell_with_a_second_path_is_refused(self):
         with pytest.raises(SettingError, match="cell: 'gru' is not allowed; allowed: linear, tanh"):
             checked({"experiment": "nodes", "cell": "gru"})
+
+
+class TestFixedPoints:
+    def test_counts_are_those_of_the_library(self):
+        n, steps = 4, 12
+        settings = {"hidden_size": n, "steps": steps, "seeds": 2, "starts": 12, "precision": "float64"}
+        found = measured("fixed_points", weight_scales=[0.4, 2.5], **settings)
+        assert found.fixed_point_count.dims == ("weight_scale", "seed")
+        for scale in (0.4, 2.5):
+            for seed in (0, 1):
+                made, params, h0 = network("tanh", n, seed, scale, "float64")
+                starts = starts_of(rollout(made.step, params, h0, steps=steps).states, 12)
+                points = fixed_points(made.step, params, None, starts)
+                at = found.sel(weight_scale=scale, seed=seed)
+                assert int(at.fixed_point_count) == len(points.kind)
+                assert int(at.stable_count) == np.sum(points.kind == int(names.PointKind.STABLE))
+                assert int(at.failed_starts) == len(points.failed)
+                leading = np.abs(points.eigenvalues[:, 0]).max()
+                np.testing.assert_allclose(at.largest_multiplier, leading, rtol=1e-9)
+        # a contraction has one fixed point, 0, whose multipliers are the eigenvalues of W
+        at = found.sel(weight_scale=0.4)
+        np.testing.assert_array_equal(at.fixed_point_count, 1)
+        np.testing.assert_allclose(at.largest_multiplier, at.spectral_radius, rtol=1e-9)
+        assert int(found.fixed_point_count.sel(weight_scale=2.5).max()) > 1
+
+    def test_driven_networks_are_refused(self):
+        with pytest.raises(SettingError, match="inputs: 'noise' is not allowed; allowed: none where experiment=fixed_"):
+            checked({"experiment": "fixed_points", "inputs": "noise"})
 
 
 class TestNetworks:

@@ -50,6 +50,7 @@ SWEPT = {
     "nodes": ({"cell": "tanh"}, DRAWN),
     "input_gradients": ({"cell": "leaky_tanh", "inputs": "noise"}, {**DRIVEN, "leak": 0.3}),
     "transient": ({"cell": "leaky_tanh"}, {**DRAWN, "leak": 0.3}),
+    "fixed_points": ({"cell": "leaky_tanh", "starts": 4}, {**DRAWN, "leak": 0.3}),
     "notes": ({}, {"weight_scales": [0.7]}),
     "training": ({**LEARNING, "cell": "tanh", "omega": 1.0}, {**LEARNT, "omega": 0.3}),
     "training-leaky": (

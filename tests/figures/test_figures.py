@@ -401,6 +401,7 @@ class TestOneJob:
             "nodes": {"nodes"},
             "input_gradients": {"input_gradients"},
             "transient": {"overshoot", "parallelisable"},
+            "fixed_points": {"fixed_points", "multistability"},
             "notes": {"norm_growth_and_decay", "activations", "tanh_derivative_in_float32"},
             "training": {
                 *("loss", "error", "gradient_norm", "state_gradient", "network"),

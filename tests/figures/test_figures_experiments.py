@@ -404,3 +404,48 @@ class TestInputGradients:
     @pytest.mark.parametrize("settings", [{"seeds": 1}, {"steps": 1}, {"weight_scales": (1.0,)}])
     def test_one_of_anything_still_draws(self, settings, tmp_path):
         figures.save(figures.quick_look(inputs_job(**settings)), tmp_path / "one", ("png",))
+
+
+def fixed_points_job(swept=None, weight_scales=(0.5, 1.5, 2.5), seeds=5, change=None, **settings):
+    """2k + 1 points of which k + 1 are stable at the k-th scale, more by `offsets`."""
+    place = np.arange(len(weight_scales))[:, None]
+    counts = {
+        "fixed_point_count": 2 * place + 3 + offsets(seeds),
+        "stable_count": np.maximum(place + offsets(seeds), 0),
+        "undecided_count": np.zeros((len(weight_scales), seeds), int),
+    }
+    if change is not None:
+        change(counts)
+    variables = {name: (NETWORK, values) for name, values in counts.items()}
+    return labelled("fixed_points", variables, {}, swept or {}, list(weight_scales), seeds, **settings)
+
+
+class TestFixedPoints:
+    def test_lines_are_medians_and_shares(self):
+        dataset = fixed_points_job()
+        (ax,) = panels_of(figures.fixed_points_against_scale(dataset))
+        every, stable = (line.get_ydata() for line in curves_of(ax))
+        np.testing.assert_allclose(every, np.median(dataset["fixed_point_count"], axis=1))
+        np.testing.assert_allclose(stable, np.median(dataset["stable_count"], axis=1))
+        (ax,) = panels_of(figures.multistability_against_scale(dataset))
+        np.testing.assert_allclose(curves_of(ax)[0].get_ydata(), np.mean(dataset["stable_count"] >= 2, axis=1))
+
+    def test_a_line_a_cell(self):
+        dataset = datasets.join([fixed_points_job({"cell": cell}) for cell in ("tanh", "relu")])
+        figure = figures.multistability_against_scale(dataset)
+        assert words_of(figure)[0][:2] == ["tanh", "ReLU"]
+
+    def test_what_is_not_decided_is_said(self):
+        def undecided(counts):
+            counts["undecided_count"][0, :2] = 1
+
+        notes = words_of(figures.quick_look(fixed_points_job(change=undecided)))[1].replace("\n", " ")
+        assert "2 networks have points whose stability is not decided" in notes
+        assert "not found" in notes
+
+    @pytest.mark.parametrize("settings", [{"seeds": 1}, {"weight_scales": [1.5]}])
+    def test_one_of_anything_still_draws(self, settings, tmp_path):
+        dataset = fixed_points_job(**settings)
+        figures.save(figures.quick_look(dataset), tmp_path / "one", ("png",))
+        for figure in figures.sweep_figures(dataset).values():
+            figures.save(figure, tmp_path / "one", ("png",))

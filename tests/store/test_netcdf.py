@@ -24,6 +24,7 @@ MEASURED = {
     "nodes": {},
     "input_gradients": {"inputs": "noise"},
     "transient": {"steps": 40, "aligning": 10, "jacobians": 2},
+    "fixed_points": {"starts": 4},
     "notes": {},
     "training": {
         "steps": 12,

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "all_pairs": ["reach_of_every_pair"],
         "catalogue": ["quick_look", "sweep_figures"],
         "covariant_vectors": ["smallest_angle_over_time"],
+        "fixed_points": ["fixed_points_against_scale", "multistability_against_scale"],
         "gradient_norms": ["gradient_norm_against_update"],
         "horizon": ["horizon_against_scale"],
         "input_gradients": ["reach_of_inputs"],

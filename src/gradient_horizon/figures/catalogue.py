@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from gradient_horizon.figures import (
     all_pairs,
     covariant_vectors,
+    fixed_points,
     gradient_norms,
     horizon,
     input_gradients,
@@ -167,6 +168,13 @@ def _of_transients(dataset: xr.Dataset) -> dict[str, Figure]:
     }
 
 
+def _of_fixed_points(dataset: xr.Dataset) -> dict[str, Figure]:
+    return {
+        "fixed_points": fixed_points.fixed_points_against_scale(dataset),
+        "multistability": fixed_points.multistability_against_scale(dataset),
+    }
+
+
 def _of_notes(dataset: xr.Dataset) -> dict[str, Figure]:
     from gradient_horizon.figures import activations  # loads JAX
 
@@ -197,6 +205,7 @@ _DRAWN = {
         lambda dataset: {"input_gradients": input_gradients.reach_of_inputs(dataset)},
     ),
     "transient": _Drawn(transient.transient_quick_look, _of_transients),
+    "fixed_points": _Drawn(fixed_points.numbers_and_shares, _of_fixed_points),
     "training": _Drawn(_training, _of_training),
     "notes": _Drawn(notes.norm_growth_and_decay, _of_notes),
 }

@@ -21,6 +21,7 @@ __all__ = [
     "WEIGHTS",
     "HorizonKind",
     "Parallelisable",
+    "PointKind",
 ]
 
 from .declared import BLOCKS as BLOCKS
@@ -45,3 +46,4 @@ from .fixed import PRECISIONS as PRECISIONS
 from .fixed import VERDICTS as VERDICTS
 from .fixed import HorizonKind as HorizonKind
 from .fixed import Parallelisable as Parallelisable
+from .fixed import PointKind as PointKind

@@ -19,6 +19,23 @@ class HorizonKind(IntEnum):
     NONFINITE = 3
 
 
+class PointKind(IntEnum):
+    """What the linearisation says of a fixed or periodic point; multipliers are the eigenvalues of its Jacobian.
+
+    `STABLE`: every multiplier lies inside the unit circle; `SADDLE`: some lie outside; `REPELLER`: all do. `MARGINAL`:
+    within the error a multiplier may lie on either side, or another fixed point may be arbitrarily close. `KINK`: the
+    Jacobian jumps there, so that its multipliers decide nothing. `SLOW`: not a fixed point, but a local minimum of
+    ‖F(h) - h‖.
+    """
+
+    STABLE = 0
+    SADDLE = 1
+    REPELLER = 2
+    MARGINAL = 3
+    KINK = 4
+    SLOW = 5
+
+
 HORIZON_KINDS = tuple(kind.name.lower() for kind in HorizonKind)
 
 # The method that extends the product outward from each anchor, at one matrix product per step.

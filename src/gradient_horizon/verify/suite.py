@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gradient_horizon.verify import (
     continuous_time,
     covariant,
+    fixed_points,
     floating_point,
     gradients,
     identities,
@@ -64,6 +65,10 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         gradients.steps_of_a_loss,
         gradients.memory,
         gradients.looking_ahead,
+    "Fixed and periodic points": (
+        fixed_points.one_unit,
+        fixed_points.maps_of_the_plane,
+        fixed_points.driven_cycle,
     ),
     "Random matrices": (
         random_matrices.newman_spectrum,

@@ -14,6 +14,6 @@ _TABLES = (horizon_table, truncation_table, lyapunov_table, transient_table, sol
 def tables(dataset: xr.Dataset) -> list[Table]:
     """Return the tables that apply to the result of a sweep.
 
-    `singular_values`, `pairs`, `nodes`, `input_gradients` and `notes` have figures but no tables.
+    `singular_values`, `pairs`, `nodes`, `input_gradients`, `covariant`, `fixed_points` and `notes` have no tables.
     """
     return [table for make in _TABLES if (table := make(dataset)) is not None]

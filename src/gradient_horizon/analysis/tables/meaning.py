@@ -46,6 +46,11 @@ _MEANING = {
         " λ₁ < 0 can be run in parallel over time.",
         "overshoot",
     ),
+    "fixed_points": (
+        "A network with several stable fixed points can remember: which of them it settles in depends on where it"
+        " started. Points to which no start leads are not found.",
+        "multistability",
+    ),
     "notes": (
         "The norms are those of the demonstration in the study notes, from the same random numbers.",
         "norm_growth_and_decay",
