@@ -65,6 +65,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         gradients.steps_of_a_loss,
         gradients.memory,
         gradients.looking_ahead,
+    ),
     "Fixed and periodic points": (
         fixed_points.one_unit,
         fixed_points.maps_of_the_plane,
