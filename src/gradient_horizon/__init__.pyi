@@ -8,6 +8,7 @@ __all__ = [
     "TrainSpec",
     "__version__",
     "clip_gradients",
+    "ensemble",
     "gradient_horizon",
     "horizon_of",
     "horizon_quantile",
@@ -29,6 +30,7 @@ from . import theory as theory
 from .cells.cell import make_cell as make_cell
 from .commands.api import run as run
 from .ensembles.process import prepare as prepare
+from .experiments.own_networks import ensemble as ensemble
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs
 from .measures.horizon import Horizon as Horizon
 from .measures.horizon import gradient_horizon as gradient_horizon
