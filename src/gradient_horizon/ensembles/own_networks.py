@@ -22,6 +22,7 @@ import numpy as np
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.ensembles.arguments import NAMES, Argument, Fixed
 from gradient_horizon.ensembles.block_size import batch_last_width, block_size
+from gradient_horizon.ensembles.devices import cpu_count
 from gradient_horizon.ensembles.lanes import gains_from_lanes
 from gradient_horizon.measures import jacobian_norms
 from gradient_horizon.measures.states import layout_of
@@ -33,6 +34,7 @@ from gradient_horizon.numerics.keys import named_key
 
 _MOST_MADE = 128
 _MOST_CARE = 3  # levels of care that leave out what is not needed; beyond, each network decides for itself
+_LARGEST_PRODUCT = 2**15  # entries of one that XLA does not split over threads
 _MOST_BYTES = 2**27  # of one block's arguments and results
 # What a measure may name among its parameters, whatever their order.
 KNOWN = ("step", "params", "h0", "xs", "trajectory", "steps")
@@ -253,6 +255,7 @@ class _Plan(NamedTuple):
     block: int
     width: int  # of the rollout
     width_of_measure: int
+    is_small: bool  # no product is so large that XLA would split it over threads
 
 
 def _plan(task: Task, network: tuple[Any, Any, Any], block: int | None) -> _Plan:
@@ -275,7 +278,9 @@ def _plan(task: Task, network: tuple[Any, Any, Any], block: int | None) -> _Plan
     if width > 1:
         _, _, x = _at_one_time(network)
         width = math.gcd(width, block) if gains_from_lanes(task.step_function, params, h0, x) else 1
-    return _Plan(block, width, width if _is_products_alone(task) else 1)
+    entries = max(layout.size**2, *(math.prod(leaf.shape) for leaf in jax.tree.leaves((params, h0))))
+    is_small = task.measure is jacobian_norms.log_jacobian_norms and block * entries <= _LARGEST_PRODUCT
+    return _Plan(block, width, width if _is_products_alone(task) else 1, is_small)
 
 
 def _is_products_alone(task: Task) -> bool:
@@ -361,7 +366,9 @@ class Ensemble:
         return self.results
 
     def _chunks(self, care: int | None, networks: Any) -> Any:
-        return blocks.map_blocks(self._stages(care), self.plan.block, networks, self._constants)
+        is_single = jax.default_backend() == "cpu" and jax.device_count() == 1
+        threads = cpu_count() if is_single and self.plan.is_small and care == 0 else 1
+        return blocks.map_blocks(self._stages(care), self.plan.block, networks, self._constants, threads=threads)
 
     def _fill(self, chunks: Any, places: np.ndarray, report: Callable[[int], None] | None) -> None:
         """Store the results of the networks at `places`."""
