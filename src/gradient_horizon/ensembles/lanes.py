@@ -29,12 +29,11 @@ _ENTRIES = {
 def gains_from_lanes(step: Step, params: PyTree, h: PyTree, x: PyTree) -> bool:
     """True if small networks with this step run faster side by side in the vector lanes.
 
-    The arguments are those of one network at one time, or their shapes.
+    The arguments are those of one network at one time.
     """
-    jaxpr = jax.make_jaxpr(lambda h, others: step(others[0], h, others[1]))(h, (params, x)).jaxpr
-    state = jax.tree.leaves(h)
-    size = sum(math.prod(leaf.shape) for leaf in state)
-    work = _work(jaxpr, set(jaxpr.invars[: len(state)]))
+    jaxpr = jax.make_jaxpr(lambda h: step(params, h, x))(h).jaxpr
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(h))
+    work = _work(jaxpr, set(jaxpr.invars))
     return work is not None and work[0] <= _MOST_PRODUCTS * size * size
 
 

@@ -11,6 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -213,15 +214,22 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
-def check_step(task: Task, network: tuple[Any, Any, Any], mapped: tuple[Any, Any, Any]) -> None:
-    """Raise `ValueError` if the step fails for one network, given the shapes of one and of all of them."""
+def _check_step(task: Task, one: Any, many: Any, constants: Any) -> None:
+    """Raise `ValueError` if the step fails for the first network; `many` are all of them."""
+    shapes: list[tuple[int, ...]] = []  # of the state of one network
+
+    def at_first(network: Any, constants: Any) -> list[Any]:
+        params, h0, xs = task.network(_with_draws(task, network, constants), constants)
+        shapes[:] = map(jnp.shape, jax.tree.leaves(h0))
+        return jax.tree.leaves(task.step_function(params, h0, jax.tree.map(lambda leaf: leaf[0], xs)))
+
     try:
-        jax.eval_shape(task.step_function, *_at_one_time(network))
+        jax.eval_shape(at_first, one, constants)
     except Exception as error:
-        state = mapped[1]
-        described = ", ".join(f"{leaf.shape}" for leaf in jax.tree.leaves(network[1]))
-        if _takes_all(task, mapped):
-            every = ", ".join(f"{leaf.shape}" for leaf in jax.tree.leaves(state))
+        described = ", ".join(map(str, shapes)) or "()"
+        total = len(jax.tree.leaves(many)[0])
+        if _takes_all(task, many, constants, total):
+            every = ", ".join(str((total, *shape)) for shape in shapes)
             raise ValueError(
                 f"step: is written for all networks at once, h of shape {every}; allowed: a step of one network, "
                 f"h of shape {described}"
@@ -229,24 +237,28 @@ def check_step(task: Task, network: tuple[Any, Any, Any], mapped: tuple[Any, Any
         raise ValueError(f"step: fails for one network, h of shape {described}: {_first_line(error)}") from error
 
 
-def _at_one_time(network: tuple[Any, Any, Any], time_axis: int = 0) -> tuple[Any, Any, Any]:
-    params, h0, xs = network
-    return params, h0, jax.tree.map(lambda leaf: _without(leaf, time_axis), xs)
+def _with_draws(task: Task, network: Any, constants: Any) -> Any:
+    return network if network[1] is None else _drawn(task, network, constants)
 
 
-def _without(leaf: Any, axis: int) -> Any:
-    return jax.ShapeDtypeStruct((*leaf.shape[:axis], *leaf.shape[axis + 1 :]), leaf.dtype)
-
-
-def _takes_all(task: Task, mapped: tuple[Any, Any, Any]) -> bool:
+def _takes_all(task: Task, many: Any, constants: Any, total: int) -> bool:
     """True if the step accepts the states of all networks together, and returns as many."""
+
+    def of_all(time_axis: int, networks: Any, constants: Any) -> bool:
+        if networks[1] is not None:
+            networks = jax.vmap(partial(_drawn, task), in_axes=(0, None))(networks, constants)
+        params, h0, xs = task.network(networks, constants)
+        if not jax.tree.leaves(networks[0][1]):  # one initial state for all
+            h0 = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (total, *leaf.shape)), h0)
+        after = task.step_function(params, h0, jax.tree.map(lambda leaf: jnp.take(leaf, 0, time_axis), xs))
+        fits.append([*map(jnp.shape, jax.tree.leaves(after))] == [*map(jnp.shape, jax.tree.leaves(h0))])
+        return jnp.zeros(())
+
+    fits: list[bool] = []
     for time_axis in (0, 1):  # of inputs that are shared, or of each network's own
-        try:
-            after = jax.eval_shape(task.step_function, *_at_one_time(mapped, time_axis))
-        except Exception:
-            continue
-        return [leaf.shape for leaf in jax.tree.leaves(after)] == [leaf.shape for leaf in jax.tree.leaves(mapped[1])]
-    return False
+        with suppress(Exception):
+            jax.eval_shape(partial(of_all, time_axis), many, constants)
+    return any(fits)
 
 
 class _Plan(NamedTuple):
@@ -258,29 +270,34 @@ class _Plan(NamedTuple):
     is_small: bool  # no product is so large that XLA would split it over threads
 
 
-def _plan(task: Task, network: tuple[Any, Any, Any], block: int | None) -> _Plan:
-    """Raises `ValueError`, in one line, for what cannot work."""
-    params, h0, xs = network
-    layout, length = layout_of(h0), task.length(xs)
-    states = jax.eval_shape(
-        lambda params, h0, xs: rollout(task.step_function, params, h0, xs, steps=task.steps, rescale=task.rescale),
-        *network,
-    )
-    result = jax.eval_shape(lambda given, states: _arrays(task.call(*given, states)), network, states)
-    precision = "float64" if layout.dtype == np.float64 else "float32"
+def _plan(task: Task, one: Any, constants: Any, block: int | None) -> _Plan:
+    """How networks like the first `one` are cut. Raises `ValueError`, in one line, for what cannot work."""
+    plans: list[_Plan] = []
     backend = jax.default_backend()
-    if block is None:
-        block = block_size(layout.size, length, precision=precision, backend=backend)
-        each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves((network, states, result)))
-        while block > 1 and block * each > _MOST_BYTES:
-            block //= 2
-    width = batch_last_width(layout.size, block, precision=precision, backend=backend)
-    if width > 1:
-        _, _, x = _at_one_time(network)
-        width = math.gcd(width, block) if gains_from_lanes(task.step_function, params, h0, x) else 1
-    entries = max(layout.size**2, *(math.prod(leaf.shape) for leaf in jax.tree.leaves((params, h0))))
-    is_small = task.measure is jacobian_norms.log_jacobian_norms and block * entries <= _LARGEST_PRODUCT
-    return _Plan(block, width, width if _is_products_alone(task) else 1, is_small)
+
+    def probe(network: Any, constants: Any) -> list[Any]:
+        network = _with_draws(task, network, constants)
+        params, h0, xs = task.network(network, constants)
+        layout, length = layout_of(h0), task.length(xs)
+        trajectory = rollout(task.step_function, params, h0, xs, steps=task.steps, rescale=task.rescale)
+        result = _arrays(task.call(params, h0, xs, trajectory))
+        precision = "float64" if layout.dtype == np.float64 else "float32"
+        size = block or block_size(layout.size, length, precision=precision, backend=backend)
+        arrays = [leaf for leaf in jax.tree.leaves((network[0], trajectory, result)) if hasattr(leaf, "dtype")]
+        each = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in arrays)
+        while block is None and size > 1 and size * each > _MOST_BYTES:
+            size //= 2
+        width = batch_last_width(layout.size, size, precision=precision, backend=backend)
+        x = jax.tree.map(lambda leaf: leaf[0], xs)
+        width = math.gcd(width, size) if width > 1 and gains_from_lanes(task.step_function, params, h0, x) else 1
+        sizes = [leaf.size for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")]
+        is_small = size * max([layout.size**2, *sizes]) <= _LARGEST_PRODUCT
+        is_small = is_small and task.measure is jacobian_norms.log_jacobian_norms
+        plans.append(_Plan(size, width, width if _is_products_alone(task) else 1, is_small))
+        return jax.tree.leaves(result)
+
+    jax.eval_shape(probe, one, constants)
+    return plans[-1]
 
 
 def _is_products_alone(task: Task) -> bool:
@@ -310,29 +327,13 @@ class Ensemble:
         self._constants = tuple(argument.shared for argument in arguments), np.uint32(draws.seed if draws else 0)
         self._identity = _identity(task)
         one = jax.tree.map(lambda leaf: leaf[0], self._networks)
-        network = jax.eval_shape(self._network_of, one, self._constants)
-        shapes = blocks.shapes_of(network)
+        shapes = blocks.shapes_of((one, self._constants))
         known = None if self._identity is None else ("plan", self._identity, shapes, block, jax.config.jax_enable_x64)
-        self.plan: _Plan = _kept(known, partial(self._planned, network, arguments, block))
+        self.plan: _Plan = _kept(known, partial(self._planned, one, block))
 
-    def _network_of(self, network: Any, constants: Any) -> tuple[Any, Any, Any]:
-        if network[1] is not None:
-            network = _drawn(self.task, network, constants)
-        return self.task.network(network, constants)
-
-    def _planned(self, network: tuple[Any, Any, Any], arguments: Sequence[Argument], block: int | None) -> _Plan:
-        def mapped(fixed: Fixed, one: Any, argument: Argument) -> Any:
-            if fixed.draw is not None:
-                return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.total, *leaf.shape), leaf.dtype), one)
-            return fixed.joined(*(list(map(_shape_of, leaves)) for leaves in (argument.own, argument.shared)))
-
-        parts = zip(self.task.arguments, network, arguments, strict=True)
-        params, h0, xs = (mapped(*part) for part in parts)
-        if jax.tree.structure(h0) == jax.tree.structure(network[1]) and not arguments[1].own:
-            # one initial state for all: the step of all networks would have one for each
-            h0 = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.total, *leaf.shape), leaf.dtype), network[1])
-        check_step(self.task, network, (params, h0, xs))
-        return _plan(self.task, network, block)
+    def _planned(self, one: Any, block: int | None) -> _Plan:
+        _check_step(self.task, one, self._networks, self._constants)
+        return _plan(self.task, one, self._constants, block)
 
     def _stages(self, care: int | None) -> list[blocks.Program]:
         stages: list[tuple[Callable[..., Any], tuple[Any, ...], int]] = []
@@ -397,7 +398,3 @@ class Ensemble:
             return leaf
 
         return jax.tree.map(safe, self.results)
-
-
-def _shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))

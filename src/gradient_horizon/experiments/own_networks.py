@@ -4,6 +4,7 @@ import inspect
 import logging
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from gradient_horizon.numerics.arrays import PyTree
 
 _log = logging.getLogger(__name__)
 _warned: set[str] = set()
+_PAUSE = 10.0  # seconds between lines about progress where no bar is shown
 
 
 def ensemble(
@@ -272,7 +274,23 @@ def _reporting(progress: Any, total: int) -> Iterator[Callable[[int], None] | No
         TimeRemainingColumn,
     )
 
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        yield _lines(total)
+        return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("networks"), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=screen, transient=True) as bar:
         number = bar.add_task("", total=total)
         yield lambda done: bar.update(number, completed=done)
+
+
+def _lines(total: int) -> Callable[[int], None]:
+    last = time.monotonic()
+
+    def report(done: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last > _PAUSE:
+            last = time.monotonic()
+            sys.stderr.write(f"{done} of {total} networks\n")
+
+    return report
