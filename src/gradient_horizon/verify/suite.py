@@ -10,7 +10,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradient_horizon.verify import floating_point, identities, long_products, mean_field, one_unit, random_matrices
+from gradient_horizon.verify import (
+    floating_point,
+    identities,
+    long_products,
+    mean_field,
+    one_unit,
+    own_networks,
+    random_matrices,
+)
 from gradient_horizon.verify.comparison import Check, Comparison, Item, Plot
 
 _log = logging.getLogger(__name__)
@@ -52,6 +60,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         mean_field.edges,
         mean_field.below_the_edge,
     ),
+    "Ensembles of own networks": (own_networks.diagonal_networks, own_networks.own_step_and_cell),
 }
 """The checks by section, in the order of the page."""
 
