@@ -34,7 +34,7 @@ def looped(params, h, x):
         (lambda w, h, x: jax.nn.relu(w @ h), True),
         (lambda w, h, x: jnp.tanh(w @ h + jnp.sum(w)), True),  # a sum of parameters is none of the state
         (lambda w, h, x: jnp.tanh(w @ jnp.tanh(w @ h)), False),
-        (residual, False),
+        (residual, True),  # of 6 entries
         (looped, False),
     ],
 )
@@ -52,6 +52,7 @@ def test_lanes_are_shared_by_the_cells_that_a_sweep_lets_share_them(name):
 
 def test_rows_longer_than_the_lanes_are_not_shared():
     assert not gains_from_lanes(lambda w, h, x: jnp.tanh(w @ h), jnp.ones((40, 40)), jnp.ones(40), None)
+    assert not gains_from_lanes(residual, jnp.ones((16, 16)), jnp.ones(16), None)
 
 
 def test_chunks_in_threads_come_in_order_with_the_same_numbers():

@@ -1,7 +1,9 @@
 """Whether a step gains from sharing the processor's vector lanes with other networks (see `batch_last_vmap`).
 
-Decided by the operations that the new state takes from the old one: a single matrix with short rows, and otherwise
-arithmetic on single entries. More products, sums over the whole state and loops gain nothing.
+Decided by the operations that lead from the old state to the new one: a single matrix with short rows, and otherwise
+arithmetic on single entries. More products and loops gain nothing. Neither do sums over more than 14 entries, such as
+those of a layer normalisation: measured with one on a CPU with 512-bit lanes, 1.8 times as fast at N = 12, and 0.9
+times at 16 and 24.
 """
 
 import math
@@ -13,7 +15,9 @@ from jax.extend.core import Jaxpr, Literal
 from gradient_horizon.numerics.arrays import PyTree, Step
 
 _LONGEST_ROW = 24
-_MOST_PRODUCTS = 1.25  # multiplications for one entry of the state, relative to the rows of one square matrix
+_MOST_PRODUCTS = 1.25  # multiplications, relative to one square matrix for the largest part of the state
+_LONGEST_REDUCTION = 14
+_REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"}
 _STRUCTURAL = {
     *("reshape", "broadcast_in_dim", "transpose", "squeeze", "slice", "concatenate", "convert_element_type", "copy"),
     *("expand_dims", "rev", "pad", "split", "stop_gradient", "optimization_barrier"),
@@ -32,7 +36,7 @@ def gains_from_lanes(step: Step, params: PyTree, h: PyTree, x: PyTree) -> bool:
     The arguments are those of one network at one time.
     """
     jaxpr = jax.make_jaxpr(lambda h: step(params, h, x))(h).jaxpr
-    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(h))
+    size = max(math.prod(leaf.shape) for leaf in jax.tree.leaves(h))
     work = _work(jaxpr, set(jaxpr.invars))
     return work is not None and work[0] <= _MOST_PRODUCTS * size * size
 
@@ -63,6 +67,9 @@ def _work(jaxpr: Jaxpr, moving: set[Any]) -> tuple[int, list[bool]] | None:
             if terms > _LONGEST_ROW:
                 return None
             total += sum(depends) * terms * math.prod(_shape(equation.outvars[0]))
+        elif name in _REDUCTIONS:
+            if math.prod(_shape(equation.invars[0])) > _LONGEST_REDUCTION:
+                return None
         elif name not in _STRUCTURAL | _ENTRIES:
             return None
         moving |= set(equation.outvars)
