@@ -13,6 +13,7 @@ from gradient_horizon.ensembles import blocks, process
 from gradient_horizon.ensembles.arguments import arguments_of
 from gradient_horizon.ensembles.lanes import gains_from_lanes
 from gradient_horizon.numerics.fallback import postponed, with_care
+from gradient_horizon.numerics.xla import reduces
 
 N = 6
 W, H = jnp.ones((N, N), jnp.float32), jnp.ones(N, jnp.float32)
@@ -128,3 +129,9 @@ def test_leaves_are_sorted_by_whether_each_network_has_its_own():
     assert network["rate"] == 0.5
     assert network["none"] is None
     assert network["W"].shape == (4, 3)
+
+
+def test_a_layer_normalisation_reduces_and_a_cell_does_not():
+    assert reduces(lambda h: residual(W, h, None), H)
+    assert reduces(lambda h: h / jnp.sqrt(h.var() + 1), H)  # within a function that JAX has jitted
+    assert not reduces(lambda h: jnp.tanh(W @ h), H)
