@@ -350,7 +350,7 @@ class Ensemble:
             for function, arguments, width in stages
         ]
 
-    def run(self, report: Callable[[int], None] | None = None) -> Any:
+    def run(self, report: Callable[[int], Any] | None = None) -> Any:
         """Measure all networks and return the results; `report` is called with the networks done after each chunk."""
         try:
             chunks = self._chunks(0, self._networks)
@@ -371,7 +371,7 @@ class Ensemble:
         threads = cpu_count() if is_single and self.plan.is_small and care == 0 else 1
         return blocks.map_blocks(self._stages(care), self.plan.block, networks, self._constants, threads=threads)
 
-    def _fill(self, chunks: Any, places: np.ndarray, report: Callable[[int], None] | None) -> None:
+    def _fill(self, chunks: Any, places: np.ndarray, report: Callable[[int], Any] | None) -> None:
         """Store the results of the networks at `places`."""
         is_first = report is not None or len(places) == self.total
         for rows, (values, suspect) in chunks:

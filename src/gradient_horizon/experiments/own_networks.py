@@ -170,10 +170,10 @@ def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments
         if len(shape) != len(dims):
             raise ValueError(f"keys: of shape {shape}; allowed: one axis for each of dims {dims}")
     elif networks is not None:
-        shape = (networks,) if isinstance(networks, int | np.integer) else tuple(networks)
-        if len(shape) != len(dims) or any(isinstance(n, bool) or n != int(n) or n < 1 for n in shape):
+        counts = [networks] if isinstance(networks, int | np.integer) else [*networks]
+        if len(counts) != len(dims) or any(isinstance(n, bool) or n != int(n) or n < 1 for n in counts):
             raise ValueError(f"networks: {networks!r}; allowed: a number of at least 1 for each of dims {dims}")
-        shape = tuple(map(int, shape))
+        shape = tuple(map(int, counts))
     elif is_drawn and len(sizes) == len(dims):
         shape = tuple(sizes[name] for name in dims)
     for name, size in zip(dims, shape or (), strict=bool(shape)):
@@ -254,7 +254,7 @@ def _say_what_is_lost() -> None:
 
 
 @contextmanager
-def _reporting(progress: Any, total: int) -> Iterator[Callable[[int], None] | None]:
+def _reporting(progress: Any, total: int) -> Iterator[Callable[[int], Any] | None]:
     """Yield a function that receives the number of networks done, or None."""
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
