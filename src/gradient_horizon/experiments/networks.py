@@ -151,9 +151,9 @@ def _gains_from_lanes(draw: Structure, cell: Structure) -> bool:
         return h0
 
     network = {"seed": np.uint32(0), "weight_scale": np.float32(1)}
-    numbers = [np.ones(structure.num_leaves) for structure in (draw, cell)]
-    pixels = digit_pixels() if joined(draw, numbers[0]).inputs == "digits" else None
-    jax.eval_shape(probe, network, Constants(*numbers, pixels))
+    of_draw, of_cell = (np.ones(structure.num_leaves) for structure in (draw, cell))
+    pixels = digit_pixels() if joined(draw, of_draw).inputs == "digits" else None
+    jax.eval_shape(probe, network, Constants(of_draw, of_cell, pixels))
     return found[-1]
 
 
