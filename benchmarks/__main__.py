@@ -2,7 +2,7 @@
 
     make bench                                          (includes a million networks)
     make bench ARGS=--quick                             (fewer networks and repeats)
-    make bench ARGS="--only norms"                      (also spectra, calls, training, sweeps, scaling)
+    make bench ARGS="--only norms"                      (also own_ensembles, spectra, calls, training, sweeps, scaling)
     make bench ARGS="--compare benchmarks/results/NAME.csv"
 
 Everything compared in a row is timed alternately in one run, each contestant in its own process with the settings that
@@ -26,7 +26,7 @@ from comparison import compared
 from contestants import RESULTS
 from rows import read, table, write
 
-PARTS = ("norms", "spectra", "calls", "training", "sweeps", "scaling")
+PARTS = ("norms", "own_ensembles", "spectra", "calls", "training", "sweeps", "scaling")
 PACKAGES = ("jax", "jaxlib", "numpy", "torch", "lyapax", "chaotax")
 
 

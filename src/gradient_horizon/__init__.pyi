@@ -21,6 +21,7 @@ __all__ = [
     "check_causality",
     "clip_gradients",
     "covariant_lyapunov_vectors",
+    "ensemble",
     "finite_time_exponents",
     "fixed_points",
     "gradient_horizon",
@@ -56,6 +57,7 @@ from .cells.cell import make_cell as make_cell
 from .commands.api import run as run
 from .diagnosis.watch import Watch as Watch
 from .ensembles.process import prepare as prepare
+from .experiments.own_networks import ensemble as ensemble
 from .experiments.tune import Tuned as Tuned
 from .experiments.tune import tune as tune
 from .measures.all_pairs import log_jacobian_norms_all_pairs as log_jacobian_norms_all_pairs

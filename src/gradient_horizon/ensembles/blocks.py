@@ -5,7 +5,9 @@ result is bit for bit the same whatever else is in the sweep and however many de
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
-from gradient_horizon.ensembles import batch_last_vmap
+from gradient_horizon.ensembles import batch_last_vmap, process
 from gradient_horizon.ensembles.block_size import block_size
 from gradient_horizon.numerics.arrays import PyTree
 
@@ -76,7 +78,8 @@ class Program:
             mapped = jax.shard_map(on_one_device, mesh=mesh, in_specs=(split, whole), out_specs=split, check_vma=False)
             return mapped(_with_entries(leaves), _with_entries(fixed))
 
-        self._compiled = jax.jit(unflattened, static_argnums=0)
+        options = process.compiler_options() if jax.default_backend() == "cpu" else {}
+        self._compiled = jax.jit(unflattened, static_argnums=0, compiler_options=options or None)
         self._memory: dict[Hashable, int] = {}
         self._shapes: dict[Hashable, Shapes] = {}
 
@@ -136,6 +139,7 @@ def map_blocks(
     networks: PyTree,
     constants: PyTree = None,
     check: Callable[[int], None] | None = None,
+    threads: int = 1,
 ) -> Iterator[tuple[slice, PyTree]]:
     """Run `stages` over `networks` (leaves with one leading axis), yielding finished chunks in order.
 
@@ -143,20 +147,37 @@ def map_blocks(
     threads, in which a program must not wait for another one. The last chunk is padded with its own last network, and
     the padding is cut off again. Before a stage runs for the first time, `check` is called with the bytes it takes, and
     may raise.
+
+    `threads`: how many chunks are computed at the same time. More than 1 only on a single device, and only if no
+    product is large enough to be split over that pool (2¹⁵ entries): two programs may then wait for it for a minute.
     """
     chunk = block * jax.device_count()
     total = len(jax.tree.leaves(networks)[0])
-    for start in range(0, total, chunk):
+
+    def compute(start: int) -> tuple[slice, PyTree]:
         rows = slice(start, min(start + chunk, total))
         is_full = rows.stop - rows.start == chunk
         places = rows if is_full else np.minimum(np.arange(start, start + chunk), rows.stop - 1)
-        values = jax.tree.map(lambda leaf, places=places: leaf[places], networks)
+        values = jax.tree.map(lambda leaf: leaf[places], networks)
         for stage in stages:
             if check is not None and start == 0:
                 check(stage.memory(values, constants))
             values = jax.block_until_ready(stage(values, constants))
         size = rows.stop - rows.start
-        yield rows, jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], values)
+        return rows, jax.tree.map(lambda leaf: np.asarray(leaf)[:size], values)
+
+    starts = range(0, total, chunk)
+    if threads == 1 or len(starts) == 1:
+        yield from map(compute, starts)
+        return
+    yield compute(0)  # compiles
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(compute, start) for start in starts[1 : 1 + threads])
+        for start in starts[1 + threads :]:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(compute, start))
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def gather(chunks: Iterator[tuple[slice, PyTree]], total: int, report: Callable[[float], None] | None = None) -> PyTree:

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from gradient_horizon.ensembles.devices import cpu_count
 
@@ -46,6 +47,23 @@ def _flags() -> str:
     own = {name: value for name, value in own.items() if is_x86 or name != "xla_cpu_prefer_vector_width"}
     added = tuple(f"--{name}={value}" for name, value in own.items())
     return " ".join([own_flags, *added]).strip() if added and _are_supported(added) else own_flags
+
+
+def compiler_options() -> dict[str, Any]:
+    """Those of `_FLAGS` that XLA_FLAGS does not mention and that can be set for a single program; for the CPU only."""
+    own_flags, is_x86 = os.environ.get("XLA_FLAGS", ""), platform.machine() in _X86
+    added = {
+        name: value
+        for name, value in _FLAGS.items()
+        if name not in own_flags
+        and name != "xla_backend_extra_options"  # for the whole process only
+        and (is_x86 or name != "xla_cpu_prefer_vector_width")
+    }
+    if not added or not _are_supported(tuple(f"--{name}={value}" for name, value in added.items())):
+        return {}
+    return {
+        name: {"false": False}.get(value, int(value) if value.isdigit() else value) for name, value in added.items()
+    }
 
 
 def prepare(*, devices: int | None = None) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """The networks of a job: drawn, measured in blocks across devices, and described in the same way in every result."""
 
-import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from gradient_horizon import names
 from gradient_horizon.cells.cell import Cell, make_cell
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.ensembles.block_size import batch_last_width, block_size
+from gradient_horizon.ensembles.lanes import gains_from_lanes
 from gradient_horizon.experiments.grid import NetworkGrid, program, zeros
 from gradient_horizon.experiments.structure import Structure, joined, parted
 from gradient_horizon.measures.trajectory import Trajectory, rollout
@@ -139,6 +139,24 @@ def _measured(measure: Measure, spec: Hashable, cell: Structure, network: Networ
     return measure(spec, joined(cell, constants.cell), network)
 
 
+@lru_cache(maxsize=64)
+def _gains_from_lanes(draw: Structure, cell: Structure) -> bool:
+    """True if networks of this cell run faster side by side in the vector lanes, if they are small."""
+    found: list[bool] = []
+
+    def probe(network: dict[str, Any], constants: Constants) -> Any:
+        params, h0, xs = _init_network(draw, network, constants)
+        x = None if xs is None else xs[0]
+        found.append(gains_from_lanes(joined(cell, constants.cell).step, params, h0, x))
+        return h0
+
+    network = {"seed": np.uint32(0), "weight_scale": np.float32(1)}
+    of_draw, of_cell = (np.ones(structure.num_leaves) for structure in (draw, cell))
+    pixels = digit_pixels() if joined(draw, of_draw).inputs == "digits" else None
+    jax.eval_shape(probe, network, Constants(of_draw, of_cell, pixels))
+    return found[-1]
+
+
 def _eigenvalues(network: Any, _: Any) -> dict[str, Any]:
     """Return the moduli of W's eigenvalues, descending, and its largest singular value.
 
@@ -172,13 +190,9 @@ class Networks:
         )
         self.grid.refuse_underflow(program(_zeros, self._draw))
         self.total, self.block = self.grid.total, self.grid.block
-        # gated cells have more and longer sums, which gain nothing from sharing vector lanes
-        self.width = batch_last_width(
-            self.state_size if config.cell in names.VANILLA_CELLS else math.inf,
-            self.block,
-            precision=config.precision,
-            backend=jax.default_backend(),
-        )
+        width = batch_last_width(self.state_size, self.block, precision=config.precision, backend=jax.default_backend())
+        is_gain = width > 1 and (config.cell in names.VANILLA_CELLS or _gains_from_lanes(self._draw, self._cell))
+        self.width = width if is_gain else 1
         self.shape, self.per_network = self.grid.shape, self.grid.label
 
     def every(self, measurement: Measurement, report: Callable[[float], None]) -> Any:

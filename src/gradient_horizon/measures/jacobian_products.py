@@ -34,7 +34,7 @@ from gradient_horizon.numerics.exponents import log_of, power_of_two
 from gradient_horizon.numerics.extended_range import Extended
 from gradient_horizon.numerics.keys import fixed_normal
 from gradient_horizon.numerics.spectral_norm import fresh_directions, largest_by_lapack, largest_singular_value
-from gradient_horizon.numerics.xla import materialised, unroll
+from gradient_horizon.numerics.xla import materialised, reduces, unroll
 
 # Lags at which every vector is checked. By then all have zeros in the same entries, and one can stand for all.
 _FIRST_LAGS = 3
@@ -216,6 +216,7 @@ def _over_lags(
     times = slice(length - lags.stop, length - lags.start) if backwards else slice(lags.start, lags.stop)
     part = jax.tree.map(lambda leaf: leaf[times], window)
     numbers = jnp.arange(lags.start, lags.stop)
+    first = jax.tree.map(lambda leaf: leaf[0], window)
 
     def advance(carry: _Carry, inputs: PyTree) -> tuple[_Carry, _Measured]:
         h, x, lag = inputs
@@ -229,7 +230,7 @@ def _over_lags(
         (*part, numbers[::-1] if backwards else numbers),
         reverse=backwards,
         # unrolling what runs rarely, or contains a search, would take too long to compile
-        unroll=1 if every_vector else unroll(n),
+        unroll=1 if every_vector or reduces(lambda h, x: products.flat_step(params, h, x), *first) else unroll(n),
     )
     return carry, _outward(series, products.anchor)
 

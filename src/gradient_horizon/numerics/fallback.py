@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,27 +13,38 @@ from jaxtyping import Array, Bool, Float
 
 from gradient_horizon.numerics.arrays import PyTree
 
-# The suspicions of the program being traced, which its caller checks after the run; None: the program checks itself.
-_suspicions: ContextVar[list[Any] | None] = ContextVar("suspicions", default=None)
+
+class _Postponed(NamedTuple):
+    """The suspicions of the program being traced, and how many nested levels of care it takes at once."""
+
+    suspicions: list[Any]
+    care: int
+
+
+# None: the program checks itself
+_postponed: ContextVar[_Postponed | None] = ContextVar("postponed", default=None)
 
 
 @contextmanager
-def postponed() -> Iterator[list[Any]]:
+def postponed(care: int = 0) -> Iterator[list[Any]]:
     """Let `with_care` return quick results; the yielded list collects flags that show whether any of them is suspect.
+
+    With `care` = 1, `with_care` returns the careful result instead, whether it is needed or not, and the list collects
+    the flags of any call of `with_care` inside it; with 2, of calls inside those, and so on.
 
     Only for a program whose results are not transformed, and in which `with_care` is not called inside a loop.
     """
     suspicions: list[Any] = []
-    token = _suspicions.set(suspicions)
+    token = _postponed.set(_Postponed(suspicions, care))
     try:
         yield suspicions
     finally:
-        _suspicions.reset(token)
+        _postponed.reset(token)
 
 
 def is_postponed() -> bool:
     """True if the caller of the program does the careful recomputation (see `postponed`)."""
-    return _suspicions.get() is not None
+    return _postponed.get() is not None
 
 
 @jax.custom_jvp
@@ -67,9 +78,15 @@ def with_care(is_suspect: Bool[Array, ""], result: PyTree, compute: Callable[...
     `compute` runs only if it is needed, even inside a transformation. It must not close over values traced for a
     derivative (see `step_of_arrays`).
     """
-    suspicions = _suspicions.get()
-    if suspicions is not None and isinstance(is_suspect, Tracer):
-        suspicions.append(is_suspect)
+    state = _postponed.get()
+    if state is not None and state.care > 0:
+        token = _postponed.set(state._replace(care=state.care - 1))
+        try:
+            return compute(*arrays)
+        finally:
+            _postponed.reset(token)
+    if state is not None and isinstance(is_suspect, Tracer):
+        state.suspicions.append(is_suspect)
         return result
     arrays = held(arrays)
     if not isinstance(is_suspect, Tracer):

@@ -20,6 +20,7 @@ from gradient_horizon.verify import (
     long_products,
     mean_field,
     one_unit,
+    own_networks,
     random_matrices,
     transients,
     truncation,
@@ -97,6 +98,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
         truncation.truncated_gradient,
         truncation.tuned_settings,
     ),
+    "Ensembles of own networks": (own_networks.diagonal_networks, own_networks.own_step_and_cell),
 }
 """The checks by section, in the order of the page."""
 
