@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 
 from jaxtyping import install_import_hook
 
@@ -76,6 +77,20 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     gc.freeze()  # modules and tests stay until the end: no collection needs to look at them again
+
+
+# A process may map 65530 regions of memory (Linux's vm.max_map_count). A compiled program takes several, and thousands
+# of them end in an abort.
+MANY_REGIONS, REGIONS = 20_000, Path("/proc/self/maps")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    ends_a_module = nextitem is None or nextitem.path != item.path
+    if ends_a_module and REGIONS.exists() and REGIONS.read_bytes().count(b"\n") > MANY_REGIONS:
+        compiled.forget()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -273,7 +273,7 @@ def test_what_another_process_is_computing_is_left_out_of_the_table_and_named(he
     assert (ran.returncode, other.returncode) == (0, 0), ran.stderr
     lines = ran.stdout.splitlines()
     (start,) = [number for number, line in enumerate(lines) if line.startswith("Left out")]
-    assert lines[start - 1].strip() == "vanishes or explodes at every scale"  # the table's own last line
+    assert lines[start - 1].strip() == "decay"  # the last line of the last table
     assert lines[start : start + 3] == [
         "Left out of the table and the figures: 1 of 3 jobs (1 running).",
         f"cell=relu: process {other.pid} on {socket.gethostname()} is computing it; 0 of 2 networks are done.",
