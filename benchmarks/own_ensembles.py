@@ -18,6 +18,7 @@ from jax import lax
 from rows import MORE, Row, row
 
 import gradient_horizon as gh
+from gradient_horizon.cells.activations import ACTIVATIONS
 from gradient_horizon.ensembles import blocks
 from gradient_horizon.ensembles.block_size import batch_last_width, block_size
 from gradient_horizon.ensembles.lanes import gains_from_lanes
@@ -43,10 +44,10 @@ def _residual(params: Any, h: Any, x: Any) -> Any:
 def _step(case: Case) -> Callable[..., Any]:
     if case["step"] != BUILT_IN:
         return {TANH: _tanh, RESIDUAL: _residual}[case["step"]]
-    cell = gh.make_cell("tanh", case["n"])
+    value = ACTIVATIONS["tanh"].value
 
     def step(params: Any, h: Any, x: Any) -> Any:
-        return cell.activation.value(params["W"] @ h + params["b"])
+        return value(params["W"] @ h + params["b"])
 
     return step
 
@@ -78,8 +79,8 @@ def sweep(case: Case) -> Ready:
     step, n = _step(case), case["n"]
     block = block_size(n, STEPS)
     width = batch_last_width(n, block)
-    one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), (params, h0))
-    width = width if width > 1 and gains_from_lanes(step, *one, None) else 1
+    params_of_one, h0_of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), (params, h0))
+    width = width if width > 1 and gains_from_lanes(step, params_of_one, h0_of_one, None) else 1
 
     def rolled(network: Any, _: Any) -> Any:
         return *network, rollout(step, *network, steps=STEPS)

@@ -45,8 +45,15 @@ def last_state(params, xs):
     return jnp.mean(states_of(params, xs)[:, -1] @ params["v"])
 
 
-def watched(step=linear, probe=XS, every=1, **settings):
+def watched(step: Any = linear, probe: Any = XS, every: Any = 1, **settings: Any) -> gh.Watch:
     return gh.Watch(step, probe, every, **{"h0": jnp.zeros(N, jnp.float32), **settings})
+
+
+def table_after(watch, params, update=None):
+    """The table of a call that has to measure."""
+    table = watch(params, update)
+    assert table is not None
+    return table
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.3])
@@ -54,7 +61,7 @@ def test_a_linear_network_has_the_growth_exponent_horizon_and_profile_of_its_clo
     """∂h_T/∂h_t = (g Q)^(T-t): every singular value is g^(T-t)."""
     given = {"loss_of_states": lambda params, states, probe: jnp.mean(states[:, -1] @ params["v"])}
     for settings in ({"loss": last_state}, given):
-        table = watched(horizon_threshold=0.9, **settings)(orthogonal(scale), 0)
+        table = table_after(watched(horizon_threshold=0.9, **settings), orthogonal(scale), 0)
         rounding = (N + 8) * EPS * T  # each step rounds by (n + 8) eps
         assert abs(float(table.log_growth[0]) - math.log(scale)) < rounding
         assert abs(float(table.lyapunov_exponent[0]) - math.log(scale)) < rounding
@@ -69,7 +76,7 @@ def test_a_linear_network_has_the_growth_exponent_horizon_and_profile_of_its_clo
 
 def test_a_gradient_that_underflows_in_float32_is_measured():
     xs = np.zeros((1, 300, N), np.float32)
-    table = watched(probe=xs, loss=last_state)(orthogonal(0.5), 0)
+    table = table_after(watched(probe=xs, loss=last_state), orthogonal(0.5), 0)
     expected = 299 * math.log(0.5) + 0.5 * math.log(5.25)  # e^-206
     assert abs(float(table.log_state_gradient_norm[0, 0]) - expected) < 300 * (N + 8) * EPS + 207 * EPS
 
@@ -111,7 +118,7 @@ def test_the_profile_is_the_gradient_by_perturbations_of_every_state():
     params = orthogonal(1.5)
     gradient = jax.grad(perturbed)(jnp.zeros((S, T, N), jnp.float32), params)
     expected = np.log(np.linalg.norm(np.asarray(gradient, np.float64), axis=(0, 2)))
-    table = watched(step, loss=partial(everywhere, step=step))(params, 0)
+    table = table_after(watched(step, loss=partial(everywhere, step=step)), params, 0)
     np.testing.assert_allclose(table.log_state_gradient_norm[0], expected, atol=T * (N + 8) * EPS)
     by_params = jax.grad(lambda params: everywhere(params, jnp.asarray(XS), step))(params)
     norm = np.log(np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(by_params)])))
@@ -151,7 +158,7 @@ def without_scan(params, xs):
 )
 def test_a_loss_whose_states_are_not_certain_has_no_profile_and_a_warning(loss, words):
     watch = watched(loss=loss)
-    table = watch(orthogonal(0.9), 0)
+    table = table_after(watch, orthogonal(0.9), 0)
     assert np.isnan(table.log_state_gradient_norm).all()
     assert np.isfinite(table.loss).all()
     assert any(words in text for _, text in watch.warnings)
@@ -259,7 +266,7 @@ def test_a_measurement_that_fails_does_not_stop_training(caplog, monkeypatch):
     watch = watched()
     watch(orthogonal(0.9))
     monkeypatch.setattr(watches.Watch, "_reading", lambda self, own: 1 / 0)
-    assert len(watch(orthogonal(0.9))["update"]) == 2
+    assert len(table_after(watch, orthogonal(0.9))["update"]) == 2
     assert "update 1 was not measured (division by zero); training goes on" in caplog.text
 
 
@@ -366,7 +373,7 @@ def test_wrong_calls_are_refused_and_lose_nothing():
     watch = quiet()
     watch(orthogonal(0.9), 0)
     other = orthogonal(0.9)
-    for params, update, message in (
+    wrong: list[tuple[Any, Any, str]] = [
         (
             {**other, "b": jnp.zeros(2, jnp.float32)},
             1,
@@ -379,7 +386,8 @@ def test_wrong_calls_are_refused_and_lose_nothing():
         ),
         (other, 1.5, "update: 1.5; allowed: a whole number, or None"),
         ({"name": "x"}, 1, "params: 1 leaves without a floating array"),
-    ):
+    ]
+    for params, update, message in wrong:
         with pytest.raises(ValueError, match=message):
             watch(params, update)
     with pytest.raises(ValueError, match="params: traced; allowed"):
@@ -430,10 +438,13 @@ def test_modules_with_functions_and_numbers_among_their_leaves_are_watched():
         lambda module, h, x: module(h, x), loss=lambda module, xs: jnp.sum(states_of(module, xs, Module.__call__))
     )
     q = orthogonal(0.9)["W"]
-    table = watch(Module(q, lambda a: a, 1.0, "net"), 0)
+    table = table_after(watch, Module(q, lambda a: a, 1.0, "net"), 0)
     assert abs(float(table.log_growth[0]) - math.log(0.9)) < T * (N + 8) * EPS
     assert np.isfinite(table.log_state_gradient_norm).all()
-    table = watch(Module(q, watch._programs[0].rest[0], 0.5, "net"), 1)  # a number that changed is not forgotten
+    assert watch._programs is not None
+    table = table_after(
+        watch, Module(q, watch._programs[0].rest[0], 0.5, "net"), 1
+    )  # a number that changed is not forgotten
     assert abs(float(table.log_growth[1]) - math.log(0.45)) < T * (N + 8) * EPS
     watch(Module(q.at[0].set(jnp.nan), watch._programs[0].rest[0], 0.5, "net"), 2)
     assert watch.table().attrs["first_bad_parameters"] == "params.weights"
@@ -442,7 +453,7 @@ def test_modules_with_functions_and_numbers_among_their_leaves_are_watched():
 def test_a_cell_needs_no_h0_and_a_network_without_inputs_no_probe():
     cell = gh.make_cell("lstm", 4)
     params = cell.init(jax.random.key(0), weight_scale=0.5)
-    table = gh.Watch(cell.step, None, steps=9)(params, 0)
+    table = table_after(gh.Watch(cell.step, None, steps=9), params, 0)
     logs = gh.log_jacobian_norms(cell.step, params, cell.initial_state(), steps=9)["frobenius"]
     np.testing.assert_allclose(table.log_norm[0], logs, atol=9 * 16 * EPS)
 
@@ -451,7 +462,7 @@ def test_saturation_is_the_share_of_short_rows():
     """tanh at 5 passes on 2e-4 of a row of length 0.2, and near 0 nearly all of it."""
     probe = np.zeros((1, 4, N), np.float32)
     probe[:, :, 0] = 5.0
-    table = watched(softly, probe=probe)(orthogonal(0.2), 0)
+    table = table_after(watched(softly, probe=probe), orthogonal(0.2), 0)
     assert float(table.saturation[0]) == pytest.approx(1 / 3, abs=1e-6)
 
 
@@ -465,7 +476,7 @@ def test_an_equinox_module_is_watched():
         )
 
     watch = watched(lambda cell, h, x: cell(x, h), loss=loss)
-    table = watch(cell, 0)
+    table = table_after(watch, cell, 0)
     assert np.isfinite(table.log_state_gradient_norm).all()
     assert np.isfinite(table.log_norm).all()
     watch(eqx.tree_at(lambda cell: cell.weight_hh, cell, cell.weight_hh * jnp.nan), 1)
@@ -480,7 +491,7 @@ def test_a_flax_nnx_state_is_watched():
         return nnx.merge(graph, state, rest)(h, x)[0]
 
     watch = watched(step, loss=lambda state, xs: jnp.mean(states_of(state, xs, step)[:, -1]))
-    table = watch(state, 0)
+    table = table_after(watch, state, 0)
     assert np.isfinite(table.log_state_gradient_norm).all()
     watch(jax.tree.map(lambda leaf: leaf * jnp.nan, state), 1)
     assert watch.first_bad_update == 1

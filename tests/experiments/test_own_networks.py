@@ -272,7 +272,7 @@ def test_what_was_measured_before_an_interrupt_is_not_lost():
         norms_of(PARAMS, H0, XS, in_axes=SHARED_XS, progress=stop)
     assert reported == [128, 256]
     assert "256 of 300 networks" in stopped.value.__notes__[0]
-    np.testing.assert_array_equal(stopped.value.measured["frobenius"], whole[:256])
+    np.testing.assert_array_equal(vars(stopped.value)["measured"]["frobenius"], whole[:256])
 
 
 def test_suspects_of_an_interrupted_ensemble_are_not_numbers():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 
 import gradient_horizon as gh
 from gradient_horizon.cells.cell import make_cell
+from gradient_horizon.experiments import measure
 from gradient_horizon.experiments.bracketing import Bracket, Search, certain_counts
 from gradient_horizon.experiments.tune import config_of, tune, with_value
 from gradient_horizon.names.rules import SettingError
@@ -18,7 +20,7 @@ from gradient_horizon.theory.one_unit import lstm_forget_log_norm
 
 T, DECADES = 60, 3
 RATE = DECADES * math.log(10) / T  # |log β| of a gradient that changes by a factor of a thousand in T steps
-SMALL = {"hidden_size": 4, "seeds": 6}
+SMALL: dict[str, Any] = {"hidden_size": 4, "seeds": 6}
 
 
 def brackets(found, value, resolution=1e-3):
@@ -79,7 +81,7 @@ class TestClosedForms:
 
 
 def test_where_there_is_no_such_value_it_says_on_which_side():
-    arguments = {"weight_scale": 0.0, "block": "cell", "bounds": (-3.0, 0.0), **SMALL}
+    arguments: dict[str, Any] = {"weight_scale": 0.0, "block": "cell", "bounds": (-3.0, 0.0), **SMALL}
     nowhere = tune("lstm", T, "forget_bias", **arguments)
     assert math.isnan(nowhere.value)
     assert (nowhere.verdict, nowhere.closest) == ("nowhere", 0.0)
@@ -92,7 +94,7 @@ def test_the_horizons_are_those_of_a_run_at_that_value():
     config = config_of("tanh", T, "weight_scale", **SMALL)
     found = tune("tanh", T, "weight_scale", **SMALL)
     place = int(np.flatnonzero(found.values == found.value)[0])
-    measured = gh.experiments.measure(with_value(config, "weight_scale", found.value), lambda _: None)
+    measured = measure(with_value(config, "weight_scale", found.value), lambda _: None)
     np.testing.assert_array_equal(measured.horizon.values[0], found.lags[place])
     least = math.ceil(0.5 * 6)
     assert np.sum(found.kinds[place] != gh.HorizonKind.VANISHED) >= least
@@ -142,7 +144,8 @@ class TestSearch:
 
     def test_neighbouring_floats_end_it(self):
         found = Search(lambda value: int(value > 1.0), 1, 1.0, 1.0 + 2.0**-52, 1e-300)
-        found.count(1.0), found.count(1.0 + 2.0**-52)
+        found.count(1.0)
+        found.count(1.0 + 2.0**-52)
         assert found.narrowed(Bracket(1.0, 1.0 + 2.0**-52), 1) == (1.0, 1.0 + 2.0**-52)
 
 

@@ -88,8 +88,8 @@ def test_what_is_left_out_is_said(tmp_path):
     words = legend.get_title().get_text().replace("\n", " ")
     assert "1 of 15 networks overflow" in words
     assert "1 networks forget everything" in words
-    for settings in ({"weight_scales": (0.7,)}, {"seeds": 1}):
-        figures.save(figures.quick_look(job(**settings)), tmp_path / "one", ("png",))
+    for dataset in (job(weight_scales=(0.7,)), job(seeds=1)):
+        figures.save(figures.quick_look(dataset), tmp_path / "one", ("png",))
 
 
 def test_the_table_has_medians_and_counts():

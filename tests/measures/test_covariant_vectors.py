@@ -62,7 +62,7 @@ def test_in_a_cycle_they_are_the_eigenvectors_of_its_product(dtype):
         order = np.argsort(-np.abs(values))
         np.testing.assert_allclose(found.exponents, np.log(np.abs(values[order])) / CYCLE, atol=1e-6)
         at = np.asarray(found.time) % CYCLE == phase
-        gaps = between(exact[:, order].real[None], np.asarray(found.vectors, float)[at])
+        gaps = between(np.real(exact[:, order])[None], np.asarray(found.vectors, float)[at])
         worst = max(worst, gaps.max(), float(np.linalg.cond(exact)) * EPS64)
     # e^{-(λ_2 - λ_3) 90} = 2e-18 is left of the starts, and eig itself rounds by eps times its condition, below 1e4
     assert worst < (1e-11 if dtype == "float64" else 2 * EPS32)
@@ -188,9 +188,9 @@ class TestDirectionsThatDie:
             np.testing.assert_array_equal(np.isnan(np.asarray(part)), np.broadcast_to([0, 0, 0, 1], part.shape))
         values, exact = np.linalg.eig(factors[2] @ factors[1] @ factors[0])
         order = np.argsort(-np.abs(values))[:3]
-        assert np.abs(values[order].imag).max() == 0
+        assert np.abs(np.imag(values[order])).max() == 0
         at = np.asarray(found.time) % CYCLE == 0
-        assert between(exact[:, order].real[None], vectors[at][..., :3]).max() < 1e-9
+        assert between(np.real(exact[:, order])[None], vectors[at][..., :3]).max() < 1e-9
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_a_matrix_of_lower_rank(self, dtype):

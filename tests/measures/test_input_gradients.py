@@ -184,7 +184,7 @@ def test_rows_with_an_exponent_each_need_no_exponent_for_each_entry(monkeypatch)
     found = compiled(lambda xs: log_input_gradients(unit_step, None, jnp.zeros(2, jnp.float32), xs))(xs)
     lag = np.arange(499, -1, -1)
     expected = -lag * np.log(2.0) + 0.5 * np.log1p(2.0 ** (-4.0 * lag))
-    np.testing.assert_allclose(found["frobenius"], expected, rtol=4 * np.finfo(np.float32).eps, atol=1e-6)
+    np.testing.assert_allclose(found["frobenius"], expected, rtol=4 * float(np.finfo(np.float32).eps), atol=1e-6)
 
 
 def test_what_is_not_read_is_exactly_zero():

@@ -37,7 +37,7 @@ class TestHenrici:
         """Backward stable: off by n eps ‖A‖_F, times the condition of the eigenvalues, here below 100."""
         matrix = gaussian(seed=seed)
         found = gh.henrici_departure(matrix)
-        size = np.linalg.norm(matrix)
+        size = float(np.linalg.norm(matrix))
         assert float(found.absolute) == pytest.approx(by_definition(matrix), abs=100 * N * EPS * size)
         assert float(found.relative) == pytest.approx(float(found.absolute) / size, rel=4 * EPS)
 
@@ -117,7 +117,7 @@ def power_norms(matrix, steps):
     power, norms = np.eye(len(matrix)), [1.0]
     for _ in range(steps):
         power = matrix @ power
-        norms.append(np.linalg.norm(power, 2))
+        norms.append(float(np.linalg.norm(power, 2)))
     return np.array(norms)
 
 

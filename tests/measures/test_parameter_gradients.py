@@ -115,10 +115,10 @@ def test_a_linear_unit_by_fractions_over_a_thousand_steps(dtype, rate):
     with np.errstate(divide="ignore"):
         expected = np.log(states) + np.arange(steps - 1, -1, -1) * math.log(float(exact))
         # the state rounds by eps / (1 - λ), a power by eps a step; sums of 1000 equal terms by their number
-        limit = {"rtol": 4 * eps, "atol": (4 if rate < 1 else steps) * eps}
-        np.testing.assert_allclose(found.log_norm, expected, **limit)
-        np.testing.assert_allclose(sensed.log_norm, np.log(slopes), **limit)
-    np.testing.assert_allclose(found.log_norm_of_sum, np.log(slopes[-1]), **limit)
+        rtol, atol = 4 * eps, (4 if rate < 1 else steps) * eps
+        np.testing.assert_allclose(found.log_norm, expected, rtol=rtol, atol=atol)
+        np.testing.assert_allclose(sensed.log_norm, np.log(slopes), rtol=rtol, atol=atol)
+    np.testing.assert_allclose(found.log_norm_of_sum, np.log(slopes[-1]), rtol=rtol, atol=atol)
     assert found.log_norm[0] == -np.inf  # h_0 = 0: the first step shows nothing of λ
     if rate < 1:
         assert found.log_norm[1] < -1000

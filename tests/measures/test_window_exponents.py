@@ -46,9 +46,8 @@ def test_windows_are_those_of_a_qr_at_every_step_from_the_same_frame():
 @pytest.mark.parametrize("window", [1, 20, 200])
 def test_their_mean_is_the_whole_spectrum(window):
     params, h = network()
-    settings = {"steps": STEPS, "transient": TRANSIENT}
-    found = gh.finite_time_exponents(tanh_step, params, h, window=window, **settings)
-    whole = gh.lyapunov_exponents(tanh_step, params, h, **settings)
+    found = gh.finite_time_exponents(tanh_step, params, h, window=window, steps=STEPS, transient=TRANSIENT)
+    whole = gh.lyapunov_exponents(tanh_step, params, h, steps=STEPS, transient=TRANSIENT)
     # sums of T logs in two floats, rounded once to a float on either side, and a QR of the basis at every window's end
     np.testing.assert_allclose(found.mean, whole.exponents, atol=(N + 200 // window) * 4 * EPS * 10)
     np.testing.assert_allclose(found.mean, np.mean(found.exponents, axis=0), atol=1e-14)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.tree_util import PyTreeDef
 
 from gradient_horizon.numerics.arrays import PyTree
 
@@ -24,7 +23,7 @@ _ALLOWED = "an integer, None, or three entries, for params, h0 and xs"
 class Fixed(NamedTuple):
     """What is compiled into the programs about one argument: its structure, and the leaves that are not arrays."""
 
-    structure: PyTreeDef
+    structure: Any  # a `PyTreeDef`, which JAX exports as a variable, not as a type
     kinds: tuple[str, ...]  # of each leaf: `OWN`, `SHARED` or `FIXED`
     values: tuple[Any, ...]  # the `FIXED` leaves: Python numbers, functions, ...
     draw: Callable[..., Any] | None  # draws the argument of one network, which then has no leaves here

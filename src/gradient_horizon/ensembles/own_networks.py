@@ -244,7 +244,7 @@ def _with_draws(task: Task, network: Any, constants: Any) -> Any:
 def _takes_all(task: Task, many: Any, constants: Any, total: int) -> bool:
     """True if the step accepts the states of all networks together, and returns as many."""
 
-    def of_all(time_axis: int, networks: Any, constants: Any) -> bool:
+    def of_all(time_axis: int, networks: Any, constants: Any) -> jax.Array:
         if networks[1] is not None:
             networks = jax.vmap(partial(_drawn, task), in_axes=(0, None))(networks, constants)
         params, h0, xs = task.network(networks, constants)
@@ -328,7 +328,8 @@ class Ensemble:
         self._identity = _identity(task)
         one = jax.tree.map(lambda leaf: leaf[0], self._networks)
         shapes = blocks.shapes_of((one, self._constants))
-        known = None if self._identity is None else ("plan", self._identity, shapes, block, jax.config.jax_enable_x64)
+        with_64_bits = jnp.result_type(float) == jnp.float64
+        known = None if self._identity is None else ("plan", self._identity, shapes, block, with_64_bits)
         self.plan: _Plan = _kept(known, partial(self._planned, one, block))
 
     def _planned(self, one: Any, block: int | None) -> _Plan:

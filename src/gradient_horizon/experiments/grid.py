@@ -128,9 +128,12 @@ class NetworkGrid:
                 raise SettingError("weight_scales", scale, allowed + wider)
 
     def _chunks(
-        self, stages: Sequence[blocks.Stage], networks: Mapping[str, np.ndarray], *check: Callable[[int], None]
+        self,
+        stages: Sequence[blocks.Stage],
+        networks: Mapping[str, np.ndarray],
+        check: Callable[[int], None] | None = None,
     ) -> Iterator[tuple[slice, Any]]:
-        return blocks.map_blocks(stages, self.block, networks, self._constants, *check)
+        return blocks.map_blocks(stages, self.block, networks, self._constants, check)
 
     def _resumed(self, kept: Checkpoints, stages: Sequence[blocks.Stage]) -> Iterator[tuple[slice, Any]]:
         structure = self._shapes(stages).structure

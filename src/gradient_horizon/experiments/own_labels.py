@@ -84,7 +84,7 @@ def _lag(steps: int) -> Any:
     return "lag", np.arange(1, steps + 1), _text("lag", "step")
 
 
-def _index(values: np.ndarray, what: str) -> Any:
+def _index(values: np.ndarray | jax.Array, what: str) -> Any:
     return "index", np.arange(1, values.shape[-1] + 1), _text(f"number of the {what}, from the largest", "1")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +27,7 @@ def _vectors(factors: Float[np.ndarray, "T n n"]) -> CovariantVectors:
     result = covariant_lyapunov_vectors(
         linear, None, jnp.zeros(n), jnp.asarray(factors), transient=SIDE, backward_transient=SIDE
     )
-    return CovariantVectors(*(np.asarray(part) for part in result))
+    return jax.tree.map(np.asarray, result)
 
 
 def _between(ones: Any, others: Any) -> Float[np.ndarray, "..."]:

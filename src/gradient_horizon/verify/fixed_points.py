@@ -56,7 +56,10 @@ def _one_unit(w: float, period: int = 1) -> FixedPoints:
 
 def _root(w: float) -> float:
     """The positive solution of h = tanh(w h), w > 1, by bisection."""
-    return optimize.brentq(lambda h: math.tanh(w * h) - h, 1e-3, 1.0, xtol=4 * EPS, rtol=4 * EPS)
+    found = optimize.root_scalar(
+        lambda h: math.tanh(w * h) - h, method="brentq", bracket=(1e-3, 1.0), xtol=4 * EPS, rtol=4 * EPS
+    )
+    return float(found.root)
 
 
 def one_unit(full: bool) -> Iterator[Item]:
@@ -76,7 +79,7 @@ def one_unit(full: bool) -> Iterator[Item]:
         measured += found.points[:, 0].tolist()
         allowed += (found.error + 8 * EPS).tolist()
         slopes += [slope, w, slope]
-        multipliers += found.eigenvalues[:, 0].real.tolist()
+        multipliers += np.real(found.eigenvalues[:, 0]).tolist()
         errors += (found.eigenvalue_error[:, 0] + 16 * w * EPS).tolist()
     yield worst("one tanh unit, w > 1: the three fixed points", PITCHFORK, expected, measured, allowed, BOUND)
     yield worst(
@@ -119,7 +122,7 @@ def maps_of_the_plane(full: bool) -> Iterator[Item]:
     )  # fmt: skip
     yield worst(
         "Hénon map: the multipliers -a x ± √(a² x² + b) of both saddles", source, pairs,
-        found.eigenvalues.real, found.eigenvalue_error + 16 * EPS,
+        np.real(found.eigenvalues), found.eigenvalue_error + 16 * EPS,
         "the errors that the search reports, and 16 eps of the closed form",
     )  # fmt: skip
 
@@ -130,7 +133,7 @@ def maps_of_the_plane(full: bool) -> Iterator[Item]:
     c = r / 2 - r * r / 4
     u = (-c + np.array([1.0, -1.0]) * math.sqrt(-7 * c * c - 4 * c**3)) / 2
     predicted = np.array([2 - r, r, *np.sort(8 * (1 - u))])
-    values = found.eigenvalues[:, 0].real
+    values = np.real(found.eigenvalues[:, 0])
     order = np.lexsort((values, found.period))
     yield worst(
         "logistic map, r = 3.83: multipliers of both fixed points and of both 3-cycles",
