@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -46,11 +47,12 @@ class _Call(NamedTuple):
     kept: Parameters
 
 
-class _Batch(NamedTuple):
+@dataclass(slots=True)
+class _Batch:
     """Calls in a row, and what they have seen, which may still be computed."""
 
     calls: list[_Call]
-    looks: parameters.Looks
+    looks: Any
 
 
 class Watch:
@@ -133,6 +135,7 @@ class Watch:
         self._first: Parameters | None = None
         self._programs: tuple[Parameters, Any] | None = None
         self._last: _Call | None = None  # the last call known to be finite
+        self._nbytes = 0  # of the arrays
         self._is_donated = False  # the parameters of a call are gone when the next one comes
         self._update = -1
         _alive.add(self)
@@ -146,6 +149,7 @@ class Watch:
         update = self._number(update)
         if self._first is None:
             self._begin(params)
+            self._nbytes = own.nbytes
             self._first = own._replace(arrays=[jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in own.arrays])
         elif difference := self._first.difference(own):
             raise ValueError(f"params: {difference} (update {update}); allowed: the structure of the first call")
@@ -232,19 +236,18 @@ class Watch:
         latest = self._batches[-1] if self._batches else None
         before = latest.calls[-1] if latest is not None and latest.calls else self._last
         self._is_donated = self._is_donated or (before is not None and parameters.are_gone(before.kept.arrays))
-        size = max(1, min(BATCH, HELD // (2 * max(own.nbytes, 1))))
+        size = max(1, min(BATCH, HELD // (2 * max(self._nbytes, 1))))
         if latest is None or len(latest.calls) >= size:
             while len(self._batches) > 1:
                 self._read(self._batches.popleft())
             latest = _Batch([], parameters.no_looks(len(own.arrays)))
             self._batches.append(latest)
-        looks = parameters.look(latest.looks, own.arrays)
-        if self._is_donated and own.nbytes <= HELD:
+        latest.looks = parameters.look(latest.looks, own.arrays)
+        if self._is_donated and self._nbytes <= HELD:
             own = own._replace(arrays=parameters.copied(own.arrays))
-        else:
+        elif any(isinstance(leaf, np.ndarray) for leaf in own.arrays):
             own = own._replace(arrays=[leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in own.arrays])
         latest.calls.append(_Call(update, own))
-        self._batches[-1] = latest._replace(looks=looks)
         if bad_numbers:
             self._settle()
             self._found(_Call(update, own), bad_numbers)
@@ -255,7 +258,7 @@ class Watch:
             self._read(self._batches.popleft())
 
     def _read(self, batch: _Batch) -> None:
-        finite, states = int(batch.looks.finite), np.asarray(batch.looks.states).tolist()
+        finite, states = parameters.seen(batch.looks)
         if finite:
             self._recovered("parameters")
             self._last = batch.calls[finite - 1]
@@ -306,9 +309,8 @@ class Watch:
         return True
 
     def _is_finite(self, own: Parameters) -> bool:
-        return (
-            int(parameters.look(parameters.no_looks(len(own.arrays)), own.arrays).finite) == 1 and not own.bad_numbers()
-        )
+        looks = parameters.look(parameters.no_looks(len(own.arrays)), own.arrays)
+        return parameters.seen(looks).finite == 1 and not own.bad_numbers()
 
     def _reading(self, own: Parameters) -> Reading:
         if self._programs is None or not self._programs[0].has_same_rest(own):
