@@ -1,8 +1,8 @@
 """One measurement of a network on its probe: what its gradient does through time at its current parameters.
 
-A pure function of the parameters, compiled once. Sequences are measured one after the other, so that the memory is that
-of a single one. A quick program measures; if a product might have lost an entry to underflow, it says so, and a careful
-one, compiled only then, measures again.
+A pure function of the parameters, compiled once. A quick program measures a few sequences side by side; if a product
+might have lost an entry to underflow, it says so, and a careful one, compiled only then, measures again, one sequence
+after the other.
 """
 
 import math
@@ -28,6 +28,7 @@ from gradient_horizon.numerics.fallback import postponed
 from gradient_horizon.store.netcdf import first_line
 
 LOOKED_AT = 16  # steps of each sequence at which rows of J_t are looked at
+SIDE_BY_SIDE = 8  # sequences at most: a step is small, and takes its time whatever the number of sequences
 CLOSED = 0.1  # a unit whose row of J_t is shorter passes on less than a tenth
 TRANSIENT = 5  # a fifth of the steps align the tangent vector
 LossOfStates = Callable[[PyTree, PyTree, PyTree], tuple[Any, Any]]
@@ -94,7 +95,7 @@ def read(
             found = _along(step, params, h0, xs, length)
         return found._replace(is_suspect=_any(suspicions))
 
-    each = jax.tree.map(lambda leaf: leaf[None], along(None)) if probe is None else lax.map(along, probe)
+    each = jax.tree.map(lambda leaf: leaf[None], along(None)) if probe is None else _each(along, probe, careful=careful)
     dtype = each.log_norm.dtype
     profile, is_own, is_suspect = jnp.full(length, jnp.nan, dtype), jnp.ones((), bool), jnp.zeros((), bool)
     if loss_of_states is not None:
@@ -116,6 +117,26 @@ def read(
         is_own,
         jnp.any(each.is_suspect) | is_suspect,
     )
+
+
+def _each(function: Callable[[PyTree], Any], inputs: PyTree, *, careful: bool) -> Any:
+    """`function` of each sequence: of a few side by side or, if `careful`, one after the other.
+
+    Side by side, a recomputation that one sequence needs would be made for all. A step that `jax.vmap` cannot take (a
+    callback without a rule for it, say) is also measured one after the other.
+    """
+    sequences = jax.tree.leaves(inputs)[0].shape[0]
+    if careful:
+        return lax.map(function, inputs)
+    try:
+        return lax.map(function, inputs, batch_size=side_by_side(sequences))
+    except Exception:
+        return lax.map(function, inputs)
+
+
+def side_by_side(sequences: int) -> int:
+    """How many sequences are measured at once: the largest divisor of their number up to `SIDE_BY_SIDE`."""
+    return next(number for number in range(SIDE_BY_SIDE, 0, -1) if sequences % number == 0)
 
 
 @contextmanager
@@ -201,7 +222,7 @@ def _profile(
         logs, is_suspect = back((jax.tree.map(lambda leaf: leaf[0], trajectories), None, direct[0]))
         logs = logs[None]
     else:
-        logs, is_suspect = lax.map(back, (trajectories, probe, direct))
+        logs, is_suspect = _each(back, (trajectories, probe, direct), careful=careful)
     profile = 0.5 * jax.nn.logsumexp(2 * logs, axis=0)
     # the gradient of the loss at a state may itself be infinite
     profile = jnp.where(jnp.all(jnp.isfinite(direct)), profile, jnp.nan)
@@ -272,10 +293,10 @@ def _described(leaf: Any) -> str:
 
 
 def bytes_needed(h0: PyTree, probe: PyTree, sequences: int, length: int, *, with_loss: bool) -> int:
-    """An estimate of the bytes that a reading takes besides the probe: the states of all sequences, and one product."""
+    """An estimate of the bytes that a reading takes besides the probe: all states, and a product for each of some."""
     n = layout_of(h0).size
     itemsize = layout_of(h0).dtype.itemsize
     one = length * n * 4 + 8 * n * n
     every = sequences * length * (n * (5 if with_loss else 1) + 8)
     inputs = sum(math.prod(jnp.shape(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(probe))
-    return itemsize * (one + every) + inputs
+    return itemsize * (side_by_side(sequences) * one + every) + inputs

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.store.netcdf import first_line
 
 BATCH = 16  # calls whose looks are read together, when the next as many have been made; fewer of large parameters
+MOST_ARRAYS = 128  # that one program looks at; of more, it would take long to compile
 HELD = 2**26  # bytes of parameters that these calls may hold
 _log = logging.getLogger(__name__)
 _alive: "weakref.WeakSet[Watch]" = weakref.WeakSet()
@@ -46,11 +48,13 @@ class _Call(NamedTuple):
     kept: Parameters
 
 
-class _Batch(NamedTuple):
-    """Calls in a row, and what they have seen, which may still be computed."""
+@dataclass(slots=True)
+class _Batch:
+    """Calls in a row, and what the first `looked` of them have seen, which may still be computed."""
 
     calls: list[_Call]
-    looks: parameters.Looks
+    looks: Any
+    looked: int = 0
 
 
 class Watch:
@@ -133,6 +137,7 @@ class Watch:
         self._first: Parameters | None = None
         self._programs: tuple[Parameters, Any] | None = None
         self._last: _Call | None = None  # the last call known to be finite
+        self._nbytes = 0  # of the arrays
         self._is_donated = False  # the parameters of a call are gone when the next one comes
         self._update = -1
         _alive.add(self)
@@ -146,6 +151,7 @@ class Watch:
         update = self._number(update)
         if self._first is None:
             self._begin(params)
+            self._nbytes = own.nbytes
             self._first = own._replace(arrays=[jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in own.arrays])
         elif difference := self._first.difference(own):
             raise ValueError(f"params: {difference} (update {update}); allowed: the structure of the first call")
@@ -231,20 +237,25 @@ class Watch:
         bad_numbers = own.bad_numbers() if own.rest else {}
         latest = self._batches[-1] if self._batches else None
         before = latest.calls[-1] if latest is not None and latest.calls else self._last
-        self._is_donated = self._is_donated or (before is not None and parameters.are_gone(before.kept.arrays))
-        size = max(1, min(BATCH, HELD // (2 * max(own.nbytes, 1))))
+        is_kept = before is not None and not parameters.are_gone(before.kept.arrays)
+        self._is_donated = self._is_donated or (before is not None and not is_kept)
+        size = max(1, min(BATCH, HELD // (2 * max(self._nbytes, 1))))
         if latest is None or len(latest.calls) >= size:
+            if latest is not None:
+                self._look_at(latest)
             while len(self._batches) > 1:
                 self._read(self._batches.popleft())
             latest = _Batch([], parameters.no_looks(len(own.arrays)))
             self._batches.append(latest)
-        looks = parameters.look(latest.looks, own.arrays)
-        if self._is_donated and own.nbytes <= HELD:
+        has_numpy = any(isinstance(leaf, np.ndarray) for leaf in own.arrays)
+        if self._is_donated and self._nbytes <= HELD:
             own = own._replace(arrays=parameters.copied(own.arrays))
-        else:
+        elif has_numpy:
             own = own._replace(arrays=[leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in own.arrays])
         latest.calls.append(_Call(update, own))
-        self._batches[-1] = latest._replace(looks=looks)
+        # if the parameters of the call before have been kept, these will be, and can be looked at with later ones
+        if self._is_donated or has_numpy or not is_kept or size * len(own.arrays) > MOST_ARRAYS:
+            self._look_at(latest)
         if bad_numbers:
             self._settle()
             self._found(_Call(update, own), bad_numbers)
@@ -252,10 +263,35 @@ class Watch:
     def _settle(self) -> None:
         """Read everything that has been seen, waiting for it."""
         while self._batches:
-            self._read(self._batches.popleft())
+            batch = self._batches.popleft()
+            self._look_at(batch)
+            self._read(batch)
+
+    def _look_at(self, batch: _Batch) -> None:
+        """Look at the calls of a batch that still wait for it."""
+        waiting = batch.calls[batch.looked :]
+        del batch.calls[batch.looked :]
+        there = [call for call in waiting if not parameters.are_gone(call.kept.arrays)]
+        if len(there) < len(waiting):
+            gone = next(call.update for call in waiting if parameters.are_gone(call.kept.arrays))
+            self._warn(
+                gone,
+                "donated",
+                f"update {gone}: its parameters were donated before they were looked at, unlike those before; if they"
+                " were not finite, that is found at the next call",
+            )
+        together = [there] if len(there) == BATCH else [[call] for call in there]
+        for calls in together:
+            groups = [call.kept.arrays for call in calls]
+            several = len(groups) > 1
+            batch.looks = (
+                parameters.look_at_all(batch.looks, groups) if several else parameters.look(batch.looks, groups[0])
+            )
+            batch.calls += calls
+            batch.looked = len(batch.calls)
 
     def _read(self, batch: _Batch) -> None:
-        finite, states = int(batch.looks.finite), np.asarray(batch.looks.states).tolist()
+        finite, states = parameters.seen(batch.looks)
         if finite:
             self._recovered("parameters")
             self._last = batch.calls[finite - 1]
@@ -306,9 +342,8 @@ class Watch:
         return True
 
     def _is_finite(self, own: Parameters) -> bool:
-        return (
-            int(parameters.look(parameters.no_looks(len(own.arrays)), own.arrays).finite) == 1 and not own.bad_numbers()
-        )
+        looks = parameters.look(parameters.no_looks(len(own.arrays)), own.arrays)
+        return parameters.seen(looks).finite == 1 and not own.bad_numbers()
 
     def _reading(self, own: Parameters) -> Reading:
         if self._programs is None or not self._programs[0].has_same_rest(own):
