@@ -165,14 +165,6 @@ def look(before: Any, arrays: list[Any]) -> Any:
     return jnp.concatenate([finite + is_finite.astype(jnp.int32), jnp.where(is_over, earlier, states)])
 
 
-@jax.jit
-def look_at_all(before: Any, calls: list[list[Any]]) -> Any:
-    """Several more calls in a single program."""
-    for arrays in calls:
-        before = look(before, arrays)
-    return before
-
-
 def seen(looks: Any) -> Looks:
     """What `look` has seen, waiting for it."""
     finite, *states = np.asarray(looks).tolist()

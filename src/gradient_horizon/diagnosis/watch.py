@@ -29,7 +29,6 @@ from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.store.netcdf import first_line
 
 BATCH = 16  # calls whose looks are read together, when the next as many have been made; fewer of large parameters
-MOST_ARRAYS = 128  # that one program looks at; of more, it would take long to compile
 HELD = 2**26  # bytes of parameters that these calls may hold
 _log = logging.getLogger(__name__)
 _alive: "weakref.WeakSet[Watch]" = weakref.WeakSet()
@@ -50,11 +49,10 @@ class _Call(NamedTuple):
 
 @dataclass(slots=True)
 class _Batch:
-    """Calls in a row, and what the first `looked` of them have seen, which may still be computed."""
+    """Calls in a row, and what they have seen, which may still be computed."""
 
     calls: list[_Call]
     looks: Any
-    looked: int = 0
 
 
 class Watch:
@@ -237,25 +235,19 @@ class Watch:
         bad_numbers = own.bad_numbers() if own.rest else {}
         latest = self._batches[-1] if self._batches else None
         before = latest.calls[-1] if latest is not None and latest.calls else self._last
-        is_kept = before is not None and not parameters.are_gone(before.kept.arrays)
-        self._is_donated = self._is_donated or (before is not None and not is_kept)
+        self._is_donated = self._is_donated or (before is not None and parameters.are_gone(before.kept.arrays))
         size = max(1, min(BATCH, HELD // (2 * max(self._nbytes, 1))))
         if latest is None or len(latest.calls) >= size:
-            if latest is not None:
-                self._look_at(latest)
             while len(self._batches) > 1:
                 self._read(self._batches.popleft())
             latest = _Batch([], parameters.no_looks(len(own.arrays)))
             self._batches.append(latest)
-        has_numpy = any(isinstance(leaf, np.ndarray) for leaf in own.arrays)
+        latest.looks = parameters.look(latest.looks, own.arrays)
         if self._is_donated and self._nbytes <= HELD:
             own = own._replace(arrays=parameters.copied(own.arrays))
-        elif has_numpy:
+        elif any(isinstance(leaf, np.ndarray) for leaf in own.arrays):
             own = own._replace(arrays=[leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in own.arrays])
         latest.calls.append(_Call(update, own))
-        # if the parameters of the call before have been kept, these will be, and can be looked at with later ones
-        if self._is_donated or has_numpy or not is_kept or size * len(own.arrays) > MOST_ARRAYS:
-            self._look_at(latest)
         if bad_numbers:
             self._settle()
             self._found(_Call(update, own), bad_numbers)
@@ -263,32 +255,7 @@ class Watch:
     def _settle(self) -> None:
         """Read everything that has been seen, waiting for it."""
         while self._batches:
-            batch = self._batches.popleft()
-            self._look_at(batch)
-            self._read(batch)
-
-    def _look_at(self, batch: _Batch) -> None:
-        """Look at the calls of a batch that still wait for it."""
-        waiting = batch.calls[batch.looked :]
-        del batch.calls[batch.looked :]
-        there = [call for call in waiting if not parameters.are_gone(call.kept.arrays)]
-        if len(there) < len(waiting):
-            gone = next(call.update for call in waiting if parameters.are_gone(call.kept.arrays))
-            self._warn(
-                gone,
-                "donated",
-                f"update {gone}: its parameters were donated before they were looked at, unlike those before; if they"
-                " were not finite, that is found at the next call",
-            )
-        together = [there] if len(there) == BATCH else [[call] for call in there]
-        for calls in together:
-            groups = [call.kept.arrays for call in calls]
-            several = len(groups) > 1
-            batch.looks = (
-                parameters.look_at_all(batch.looks, groups) if several else parameters.look(batch.looks, groups[0])
-            )
-            batch.calls += calls
-            batch.looked = len(batch.calls)
+            self._read(self._batches.popleft())
 
     def _read(self, batch: _Batch) -> None:
         finite, states = parameters.seen(batch.looks)
