@@ -210,6 +210,40 @@ def test_a_grid_labels_its_axes_and_shares_random_numbers_between_scales():
         assert part[name].values.tobytes() == np.ascontiguousarray(expected.values).tobytes()
 
 
+def test_a_key_is_made_from_the_value_that_labels_it_however_it_is_written():
+    draw = partial(gh.ensemble, final, step, draw_params, H0[0], XS, in_axes=(0, None, None))
+    scales, seeds = [0.5, 1.0, 2.0], [7, 3, 11, 2]
+    whole = draw(coords={"weight_scale": scales, "seed": seeds})["W"]
+    floats = draw(coords={"weight_scale": scales, "seed": [3.0, 2.0]})["W"]
+    labelled = draw(coords={"weight_scale": scales, "seed": ("seed", [3, 2], {"units": "1"})})["W"]
+    np.testing.assert_array_equal(floats, whole.sel(seed=[3, 2]))
+    np.testing.assert_array_equal(labelled, whole.sel(seed=[3, 2]))
+    words = draw(coords={"weight_scale": scales, "seed": ["a", "b"]})["W"]
+    np.testing.assert_array_equal(words, draw(coords={"weight_scale": scales, "seed": [0, 1]})["W"])
+
+
+@pytest.mark.parametrize(
+    ("coords", "message"),
+    [
+        ({"seed": [-1, 0]}, r"coords: -1 of seed; allowed: whole numbers from 0 to 2\^32 - 1"),
+        ({"seed": [0, 2**32]}, "coords: 4294967296 of seed; allowed"),
+        ({"seed": [0, 2**70]}, "coords: 1180591620717411303424 of seed; allowed"),
+        ({"seed": [0.0, np.nan]}, "coords: seed is taken by no function|coords: nan of seed"),
+        (
+            {"weight_scales": [0.5, 1], "seed": [0]},
+            r"coords: weight_scales is taken by no function \(params",
+        ),
+        ({"weight_scales": [1, 2]}, "coords: weight_scales is taken by no function"),
+        ({"gain": [0.5, 1]}, r"coords: gain is taken by no function \(params takes: weight_scale\); allowed: their"),
+        ({"gain": [1, 2], "seed": [0]}, "coords: gain, seed are taken by no function"),
+    ],
+)
+def test_coordinates_that_would_label_other_networks_are_refused(coords, message):
+    with pytest.raises(ValueError, match=message) as error:
+        gh.ensemble(final, step, draw_params, H0[0], XS, in_axes=(0, None, None), coords=coords)
+    assert "\n" not in str(error.value)
+
+
 def test_arrays_with_several_network_axes_become_a_dataset():
     shape = (4, 25)
     params = jax.tree.map(lambda leaf: leaf[:100].reshape(*shape, *leaf.shape[1:]), PARAMS)
