@@ -259,6 +259,34 @@ def test_arrays_with_several_network_axes_become_a_dataset():
     assert data.attrs["block_size"] == 64
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            {"dims": "lag"},
+            "dims: lag is a name in the result; allowed: names other than log_norm, horizon, ",
+        ),
+        ({"dims": "norm"}, "dims: norm is a name in the result; allowed: names other than"),
+        ({"coords": {"horizon": range(5)}}, "dims: horizon is a name in the result"),
+        ({"dims": "i", "coords": {"horizon": ("i", range(5))}}, "coords: horizon is a name in the result"),
+        ({"dims": "i", "coords": {"depth": ("i", range(4))}}, "coords: conflicting sizes for dimension 'i'.*; allowed"),
+        ({"dims": "i", "coords": {"depth": ("j", range(4), 3)}}, "coords: "),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_before_anything_is_measured(monkeypatch, labels, message):
+    monkeypatch.setattr(own_networks.Ensemble, "run", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match=message) as error:
+        norms_of(of(slice(0, 5)), H0[:5], XS, in_axes=SHARED_XS, **labels)
+    assert "\n" not in str(error.value)
+
+
+def test_results_outlive_a_failure_to_label_them(monkeypatch):
+    monkeypatch.setattr(experiment, "labelled", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as error:
+        norms_of(of(slice(0, 5)), H0[:5], XS, in_axes=SHARED_XS, dims="i")
+    assert error.value.measured["frobenius"].shape == (5, T)
+
+
 def test_a_measure_is_called_with_what_it_names_or_by_position():
     def three(h0, params, *, power):
         return jnp.sum(h0) ** power + params["b"][0]

@@ -18,7 +18,7 @@ import numpy as np
 from gradient_horizon.ensembles.arguments import NAMES, arguments_of, is_function
 from gradient_horizon.ensembles.devices import cpu_count
 from gradient_horizon.ensembles.own_networks import Draws, Ensemble, Task, interface_of, parameters_of
-from gradient_horizon.experiments.own_labels import is_labelled, labelled
+from gradient_horizon.experiments.own_labels import check_labels, is_labelled, labelled
 from gradient_horizon.numerics.arrays import PyTree
 
 _log = logging.getLogger(__name__)
@@ -120,19 +120,22 @@ def ensemble(
         is_key=draws.is_key if draws else False,
     )
     work = Ensemble(task, arguments, draws, total, block)
+    if grid.has_labels:
+        check_labels(measure, work.plan.result, grid.dims, shape, grid.coords, keywords)
     _say_what_is_lost()
     try:
         with _reporting(progress, total) as report:
             results = work.run(report)
+        if grid.has_labels:
+            data = labelled(measure, results, grid.dims, shape, grid.coords, keywords)
+            results = data.assign_attrs(block_size=work.plan.block)
     except BaseException as error:
         error.add_note(
             f"gh.ensemble: {work.done} of {total} networks had been measured; they are this exception's `measured`"
         )
         error.measured = work.measured()  # type: ignore[attr-defined]
         raise
-    if not grid.has_labels:
-        return results
-    return labelled(measure, results, grid.dims, shape, grid.coords, keywords).assign_attrs(block_size=work.plan.block)
+    return results
 
 
 class _Grid(NamedTuple):
