@@ -377,6 +377,8 @@ W = np.zeros((5, N, N), np.float32)
         ((draw_params, B), {"in_axes": (0, None)}, r"networks|in_axes"),
         ((draw_params, B[0]), {"in_axes": (None, 0), "networks": 3}, r"in_axes: None for params, which is a function"),
         ((draw_params, B[0]), {"in_axes": (0, None), "networks": 0}, r"networks: 0; allowed: a number of at least 1"),
+        ((draw_params, B[0]), {"in_axes": (0, None), "networks": 3.0}, r"networks: 3.0; allowed: a number"),
+        ((draw_params, B[0]), {"in_axes": (0, None), "networks": "a"}, r"networks: 'a'; allowed: a number"),
         ((draw_params, B), {"networks": 3}, r"network axes: 3 in the networks to draw; 5 in h0"),
         ((lambda key, g: draw_params(key), B), {"networks": 5}, r"function of a key: has parameters g; allowed"),
         ((draw_params, B), {"networks": 5, "keys": 3}, r"networks, keys: both are given"),
@@ -415,6 +417,7 @@ def test_a_step_for_all_networks_at_once_is_recognised():
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
+        (None, "measure: None; allowed: a function, such as"),
         (lambda params: {"name": "tanh"}, r"measure: returns a str at \['name'\]; allowed: arrays"),
         (lambda params: None, r"measure: returns nothing; allowed"),
         (lambda weights, horizon: weights, r"measure: parameters weights, horizon; allowed: any of step, params"),

@@ -19,6 +19,7 @@ from gradient_horizon.ensembles.arguments import NAMES, arguments_of, is_functio
 from gradient_horizon.ensembles.devices import cpu_count
 from gradient_horizon.ensembles.own_networks import Draws, Ensemble, Task, interface_of, parameters_of
 from gradient_horizon.experiments.own_labels import check_labels, is_labelled, labelled
+from gradient_horizon.names import rules
 from gradient_horizon.numerics.arrays import PyTree
 
 _log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def ensemble(
     networks, a step that is written for all networks at once or returns another state than it takes, and a measure
     that returns something else than arrays.
     """
+    if not callable(measure):
+        raise ValueError(f"measure: {rules.shown(measure)}; allowed: a function, such as log_jacobian_norms")
     grid = _grid(networks, keys, dims, coords, seed, (params, h0, xs))
     arguments, shape = arguments_of((params, h0, xs), in_axes, len(grid.dims), grid.shape)
     if grid.shape is None and grid.sizes:
@@ -161,7 +164,7 @@ def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments
     if not dims or len(set(dims)) < len(dims):
         raise ValueError(f"dims: {dims}; allowed: one or more names, each of them once")
     sizes = {name: len(values) for name, values in one_dimensional.items() if name in dims}
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+    if not rules.is_index(seed) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed!r}; allowed: a whole number from 0 to 2^32 - 1")
     is_drawn = any(map(is_function, arguments))
     if (networks is not None or keys is not None) and not is_drawn:
@@ -175,8 +178,8 @@ def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments
         if len(shape) != len(dims):
             raise ValueError(f"keys: of shape {shape}; allowed: one axis for each of dims {dims}")
     elif networks is not None:
-        counts = [networks] if isinstance(networks, int | np.integer) else [*networks]
-        if len(counts) != len(dims) or any(isinstance(n, bool) or n != int(n) or n < 1 for n in counts):
+        counts = [*networks] if isinstance(networks, list | tuple | np.ndarray) and np.ndim(networks) else [networks]
+        if len(counts) != len(dims) or not all(rules.is_index(n) and n >= 1 for n in counts):
             raise ValueError(f"networks: {networks!r}; allowed: a number of at least 1 for each of dims {dims}")
         shape = tuple(map(int, counts))
     elif is_drawn and len(sizes) == len(dims):
@@ -295,7 +298,7 @@ def _check_function(function: Callable[..., Any], values: Mapping[str, Any]) -> 
 def _check_keywords(keywords: Mapping[str, Any], block: Any) -> None:
     if "trajectory" in keywords:
         raise ValueError("trajectory: is computed for each network; allowed: to leave it out")
-    if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
+    if block is not None and not (rules.is_index(block) and block >= 1):
         raise ValueError(f"block: {block!r}; allowed: a whole number of at least 1, or None")
 
 
