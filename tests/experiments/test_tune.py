@@ -140,6 +140,17 @@ class TestSearch:
         assert max(len(f"{value!r}") for value in found.counts) <= 6
         assert found.interval(bracket, 0.5) == (bracket.passing, bracket.failing)
 
+    @pytest.mark.parametrize(
+        ("low", "high", "log"),
+        [(1.0005, 1.0045, True), (-1.0045, -1.0005, False), (0.9996, 1.0001, False), (1.0, 1.0 + 1e-9, True)],
+    )
+    def test_every_value_lies_within_the_bounds(self, low, high, log):
+        found = self.search([1.5 * high], low, high, 0.5, log)
+        values = sorted(found.counts)
+        assert (values[0], values[-1], len(values)) == (low, high, 9)
+        # evenly spaced, but for digits within a quarter of a step at either end
+        np.testing.assert_allclose(np.diff(values), (high - low) / 8, atol=0.55 * (high - low) / 8)
+
     def test_neighbouring_floats_end_it(self):
         found = Search(lambda value: int(value > 1.0), 1, 1.0, 1.0 + 2.0**-52, 1e-300)
         found.count(1.0), found.count(1.0 + 2.0**-52)
