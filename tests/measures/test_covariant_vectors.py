@@ -328,6 +328,22 @@ class TestAngles:
         assert np.isnan(at(jnp.int32(0))).all()
         assert np.isnan(at(jnp.int32(4))).all()
 
+    def test_of_many_networks_they_are_those_of_each(self):
+        each = [
+            self.result(unit(np.random.default_rng(seed).standard_normal((5, 6, 4))), [0.5, sign, -0.1, -2.0])
+            for seed, sign in ((14, 0.1), (15, -0.05), (16, 0.1))
+        ]
+        many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+        np.testing.assert_array_equal(many.angles, [one.angles for one in each])
+        for dimension in (None, 2, jnp.int32(3)):
+            expected = [one.smallest_angle(dimension) for one in each]
+            np.testing.assert_allclose(many.smallest_angle(dimension), expected, atol=1e-14)
+        deep = jax.tree.map(lambda leaf: leaf[None], many)
+        assert (deep.angles.shape, deep.smallest_angle().shape) == ((1, 3, 5, 4, 4), (1, 3, 5))
+        inside = jax.vmap(lambda one: (one.angles, one.smallest_angle()))(many)
+        np.testing.assert_allclose(inside[0], many.angles, atol=1e-14)
+        np.testing.assert_allclose(inside[1], many.smallest_angle(), atol=1e-14)
+
     def test_of_subspaces_that_meet(self):
         vectors = np.random.default_rng(13).standard_normal((1, 5, 4))
         vectors[..., 3] = vectors[..., 0] - 2 * vectors[..., 1]

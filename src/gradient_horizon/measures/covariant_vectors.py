@@ -69,16 +69,19 @@ class CovariantVectors(NamedTuple):
     backward_error: Array
 
     @property
-    def angles(self) -> Float[Array, "L k k"]:
-        """The angle between each two vectors at each time, in radians from 0 to π/2."""
+    def angles(self) -> Float[Array, "*networks L k k"]:
+        """The angle between each two vectors at each time, in radians from 0 to π/2.
+
+        The result of a `vmap` may have leading axes; they come first here too.
+        """
 
         def at(vectors):
             rows = vectors.T
             return jax.vmap(lambda one: jax.vmap(lambda other: angle(one, other))(rows))(rows)
 
-        return lax.map(at, self.vectors)
+        return _over_matrices(at, self.vectors)
 
-    def smallest_angle(self, dimension: Int[Array, ""] | int | None = None) -> Float[Array, " L"]:
+    def smallest_angle(self, dimension: Int[Array, ""] | int | None = None) -> Float[Array, "*networks L"]:
         """The smallest angle between the span of the first `dimension` vectors and that of the others, at each time.
 
         In radians: the first principal angle (Björck and Golub 1973). `dimension` may be traced; None: the number of
@@ -86,8 +89,18 @@ class CovariantVectors(NamedTuple):
         the two come close to a tangency; a hyperbolic map has none. NaN if either group is empty, or holds a dead
         direction.
         """
-        dimension = jnp.sum(self.exponents > 0, dtype=jnp.int32) if dimension is None else dimension
-        return lax.map(lambda vectors: _smallest_angle(vectors, dimension), self.vectors)
+        own = jnp.sum(self.exponents > 0, axis=-1, dtype=jnp.int32)
+        dimensions = jnp.broadcast_to(own if dimension is None else jnp.asarray(dimension, jnp.int32), own.shape)
+        dimensions = jnp.broadcast_to(dimensions[..., None], self.vectors.shape[:-2])
+        return _over_matrices(_smallest_angle, self.vectors, dimensions)
+
+
+def _over_matrices(function: Callable[..., Array], vectors: Array, *others: Array) -> Array:
+    """`function` of each matrix in the last two axes, one after the other, and of the entries of `others` for it."""
+    leading = vectors.shape[:-2]
+    flat = vectors.reshape(-1, *vectors.shape[-2:]), *(other.reshape(-1) for other in others)
+    found = lax.map(lambda parts: function(*parts), flat)
+    return found.reshape(*leading, *found.shape[1:])
 
 
 def angle(one: Float[Array, " n"], other: Float[Array, " n"]) -> Float[Array, ""]:
