@@ -172,6 +172,17 @@ class TestSearch:
         (("lstm", 10, "forget_bias", {"bounds": (1.0, 1.0)}), "bounds: .* allowed: two finite numbers in ascending"),
         (("leaky_tanh", 10, "leak", {"bounds": (0.5, 2.0)}), "bounds: 2.0 is not allowed; allowed: a number above 0"),
         (("lstm", 10, "forget_bias", {"resolution": 0.0}), "resolution: 0.0 is not allowed; allowed: a number of at"),
+        (("lstm", 10, "forget_bias", {"bounds": 3.0}), "bounds: 3.0 is not allowed; allowed: two finite numbers"),
+        (("tanh", 5, "weight_scale", {"anchors": ["start"]}), r"anchors: \['start'\] is not allowed: it is no setting"),
+        (("tanh", 5, "weight_scale", {"seeds": 1.5}), "seeds: 1.5 is not allowed; allowed"),
+        (
+            ((lambda v: 3), 10, "v", {"bounds": (0.0, 1.0)}),
+            "cell: .* is not allowed: the factory returns 3; allowed",
+        ),
+        (
+            ((lambda v: (lambda *_: 0, 1.0, 2.0)), 10, "v", {"bounds": (0.0, 1.0)}),
+            r"cell: .* the factory returns params that is no function; allowed: \(step, params, h0\) or",
+        ),
         (("lstm", 10, "forget_bias", {"experiment": "nodes"}), "experiment: 'nodes' is not allowed: tuning always"),
         (((lambda value: None), 10, "v"), "bounds: None is not allowed; allowed: the lowest and the highest value"),
         (

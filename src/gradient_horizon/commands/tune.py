@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gradient_horizon.experiments.tune import Tuned
 
 _ASKED = re.compile(r"(\w+)=\?")
-_ALONE = ("experiment", "name", "output", "quick_look", "force", "pack", "recheck", "norms", "anchors")
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -53,10 +52,12 @@ def _asked(overrides: Sequence[str]) -> tuple[str, list[str]]:
     if len(asked) != 1:
         given = " ".join(overrides) or "nothing"
         raise UsageError(f"tune: {given!r}: {len(asked)} settings asked for; allowed: exactly one NAME=? (quote the ?)")
+    from gradient_horizon.experiments.tune import ALONE
+
     others = [text for text in overrides if not _ASKED.fullmatch(text)]
     for text in others:
         key = text.partition("=")[0].lstrip("+~")
-        if key in _ALONE or key == "sweeps" or key.startswith("hydra"):
+        if key in ALONE or key == "sweeps" or key.startswith("hydra"):
             raise UsageError(f"{key}: {text!r} is not allowed with tune; allowed: the settings of the networks")
     return ("weight_scale" if asked[0] == "weight_scales" else asked[0]), [_plural(text) for text in others]
 

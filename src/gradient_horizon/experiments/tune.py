@@ -22,6 +22,8 @@ RESOLUTION = 1e-3
 KINDS = ("vanished", "exploded")
 WEIGHT_SCALE = "weight_scale"  # one value of the setting `weight_scales`
 _NOT_TUNED = ("horizon_threshold",)
+# settings of a run that tuning decides by itself, or that it has no use for
+ALONE = ("experiment", "name", "output", "quick_look", "force", "pack", "recheck", "norms", "anchors")
 
 Measure = Callable[[float], Horizon]  # from a value of the setting to the horizons of all seeds
 
@@ -243,6 +245,9 @@ def config_of(cell: Any, steps: Any, setting: str, **settings: Any) -> Config:
         raise SettingError(setting, written[tuned], because="it is the setting to be tuned")
     if "experiment" in written:
         raise SettingError("experiment", written["experiment"], because="tuning always measures experiment=jacobian")
+    for key in ALONE:
+        if key in written:
+            raise SettingError(key, written[key], because="it is no setting of the networks, the only ones allowed")
     written = {"weight_scales": 1.0, "seeds": SEEDS, "steps": steps, **written}
     if not rules.is_whole(written["seeds"]):
         written["seeds"] = list(written["seeds"])
