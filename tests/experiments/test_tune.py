@@ -35,7 +35,7 @@ class TestClosedForms:
         assert lstm_forget_log_norm(critical, T) == pytest.approx(-DECADES * math.log(10))
         assert brackets(found, critical)
         assert found.value >= critical
-        assert (found.verdict, found.counts) == ("found", {"vanished": 0, "exploded": 0, "beyond": 6})
+        assert (found.verdict, found.counts) == ("found", {"vanished": 0, "exploded": 0, "beyond": 6, "nonfinite": 0})
         assert (found.lower, found.upper) == found.bracket
         assert found.unsteady == 0
         # horizons at the values tried are those of the law, so a larger bias never shortens one

@@ -41,8 +41,8 @@ class Tuned:
     - `lower`, `upper`: limits between which the share of networks that pass crosses `level`, at 95 % confidence;
       infinite if the values tried, or too few seeds, leave them open.
     - `horizon`: the two networks that bracket the quantile of horizons at `value` (if it is NaN: at `closest`).
-    - `counts`: the numbers of networks there whose gradient has `vanished`, has `exploded`, or is `beyond`, that is,
-      reaches `steps` lags.
+    - `counts`: the numbers of networks there whose gradient has `vanished`, has `exploded`, is `beyond`, that is,
+      reaches `steps` lags, or is `nonfinite`, that is, has a norm of NaN.
     - `closest`: `value`, or, if it is NaN, the value tried at which most networks reach furthest.
     - `crossings`: all the brackets found, of which that of `value` is the first; `unsteady`: the number of networks
       that pass and fail more than once along the values tried.
@@ -68,6 +68,11 @@ class Tuned:
     lags: Float[np.ndarray, "V S"]
     kinds: Int[np.ndarray, "V S"]
 
+    @property
+    def has_nonfinite(self) -> bool:
+        """True if a norm was NaN at any value tried."""
+        return bool(np.any(self.kinds == HorizonKind.NONFINITE))
+
 
 def tune(
     cell: Any,
@@ -85,10 +90,10 @@ def tune(
     """The value of `setting` at which the gradient of a network begins, or ceases, to reach `steps` lags.
 
     A network *passes* if its gradient has not vanished (or exploded: `kind`) within `steps` lags, in a sequence of that
-    length: its horizon is of another kind, or beyond. The critical value is where the share of seeds that pass crosses
-    `level`: with ½, where the median network does. It is found by trying a few values between the `bounds`, then by
-    bisection; all values use the same seeds, hence the same random numbers, and one compiled program. If the share
-    crosses several times, the lowest crossing is found.
+    length: its horizon is of another kind, or beyond. A network with a norm of NaN never passes. The critical value is
+    where the share of seeds that pass crosses `level`: with ½, where the median network does. It is found by trying a
+    few values between the `bounds`, then by bisection; all values use the same seeds, hence the same random numbers,
+    and one compiled program. If the share crosses several times, the lowest crossing is found.
 
     **Arguments:**
 
@@ -154,8 +159,7 @@ def _searched(
     watch: Callable[[float], None],
 ) -> Tuned:
     horizons: dict[float, Horizon] = {}
-    failing = HorizonKind[kind.upper()]
-    fails = (failing, HorizonKind.NONFINITE) if failing == HorizonKind.EXPLODED else (failing,)
+    fails = HorizonKind[kind.upper()], HorizonKind.NONFINITE
 
     def passes(value: float) -> int:
         watch(value)
@@ -187,8 +191,7 @@ def _concluded(
     lags, kinds = (np.array([horizons[one][part] for one in values]) for part in (0, 1))
     closest = value if crossings else values[int(np.argmax(np.nanmedian(np.where(np.isnan(lags), 0, lags), axis=1)))]
     at = horizons[closest]
-    counts = {kind.name.lower(): int(np.sum(at.kind == kind)) for kind in HorizonKind if kind != HorizonKind.NONFINITE}
-    counts["exploded"] += int(np.sum(at.kind == HorizonKind.NONFINITE))
+    counts = {kind.name.lower(): int(np.sum(at.kind == kind)) for kind in HorizonKind}
     if crossings:
         verdict = "found" if counts["beyond"] >= least else "split"
     else:
