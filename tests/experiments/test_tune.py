@@ -1,5 +1,6 @@
 """Critical values that are known in closed form, the search for them, and what `gradient-horizon tune` prints."""
 
+import inspect
 import json
 import math
 
@@ -194,7 +195,7 @@ class TestSearch:
 def test_what_is_wrong_is_said_in_one_line(arguments, why):
     *positional, named = arguments if isinstance(arguments[-1], dict) else (*arguments, {})
     with pytest.raises(SettingError, match=f"^{why}") as caught:
-        tune(*positional, **named)
+        inspect.unwrap(tune)(*positional, **named)
     assert "\n" not in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """Which value of one setting lets the gradient reach a given number of steps? JAX is loaded only to measure."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -118,12 +119,16 @@ def tune(
     search = {"kind": kind, "level": level, "bounds": bounds, "resolution": resolution}
     if isinstance(cell, str) or _is_declared(cell):
         check_search(steps, **search)
-        return tune_config(config_of(cell, steps, setting, seeds=seeds, **settings), setting, watch=watch, **search)
+        return tune_config(
+            config_of(cell, operator.index(steps), setting, seeds=seeds, **settings), setting, watch=watch, **search
+        )
     if not callable(cell):
         raise SettingError("cell", cell, f"{', '.join(names.CELLS)}; a cell of these; or a factory")
     check_search(steps, **search)
     if bounds is None:
         raise SettingError("bounds", None, "the lowest and the highest value, for a factory")
+    steps = operator.index(steps)
+    resolution = RESOLUTION * (float(bounds[1]) - float(bounds[0])) if resolution is None else resolution
     measure, total = _of_factory(cell, steps, seeds, **settings)
     return _searched(measure, total, setting, steps, False, bounds, kind, level, resolution, watch)
 
@@ -207,7 +212,7 @@ def _concluded(
 
 def check_search(steps: Any, *, kind: Any, level: Any, bounds: Any, resolution: Any) -> None:
     """Raise `SettingError` for the first argument of a search that is wrong."""
-    if not rules.is_whole(steps) or steps < 1:
+    if not rules.is_index(steps) or steps < 1:
         raise SettingError("steps", steps, "a whole number of at least 1")
     if kind not in KINDS:
         raise SettingError("kind", kind, " or ".join(KINDS))
@@ -216,7 +221,10 @@ def check_search(steps: Any, *, kind: Any, level: Any, bounds: Any, resolution: 
     if not rules.is_number(resolution) or resolution < 1e-6:
         raise SettingError("resolution", resolution, "a number of at least 1e-6")
     if bounds is not None and not (
-        len(bounds) == 2 and all(map(rules.is_number, bounds)) and float(bounds[0]) < float(bounds[1])
+        isinstance(bounds, Sequence | np.ndarray)
+        and np.shape(bounds) == (2,)
+        and all(map(rules.is_number, bounds))
+        and float(bounds[0]) < float(bounds[1])
     ):
         raise SettingError("bounds", bounds, "two finite numbers in ascending order")
 
@@ -252,11 +260,21 @@ def config_of(cell: Any, steps: Any, setting: str, **settings: Any) -> Config:
         if key in written:
             raise SettingError(key, written[key], because="it is no setting of the networks, the only ones allowed")
     written = {"weight_scales": 1.0, "seeds": SEEDS, "steps": steps, **written}
-    if not rules.is_whole(written["seeds"]):
-        written["seeds"] = list(written["seeds"])
+    written["seeds"] = _plain_seeds(written["seeds"])
     config = validation.checked(written)
     check_tuned(config, setting)
     return config
+
+
+def _plain_seeds(seeds: Any) -> Any:
+    """Seeds as a Python integer or a list of them; anything else unchanged, for the rule to refuse."""
+    if rules.is_index(seeds):
+        return operator.index(seeds)
+    try:
+        every = None if isinstance(seeds, str | bytes | Mapping) else [*seeds]
+    except TypeError:
+        every = None
+    return seeds if every is None else [operator.index(seed) if rules.is_index(seed) else seed for seed in every]
 
 
 def check_tuned(config: Config, setting: str) -> None:
@@ -316,6 +334,20 @@ def _measured(config: Config, setting: str, value: float) -> Horizon:
     return horizon_of(log_norms["end"]["frobenius"], jacobian.measured_size(networks), config.horizon_threshold)
 
 
+def _made(factory: Callable[[Any], Any], value: Any) -> Sequence[Callable[..., Any]]:
+    """What the factory makes; `SettingError` unless it is a step and two or three functions of a key."""
+    made = factory(value)
+    if not isinstance(made, Sequence) or len(made) not in (3, 4):
+        what = rules.shown(made)
+    else:
+        wrong = [name for name, one in zip(("step", "params", "h0", "xs"), made, strict=False) if not callable(one)]
+        if not wrong:
+            return made
+        what = f"{wrong[0]} that is no function"
+    allowed = "allowed: (step, params, h0) or (step, params, h0, xs), where params(key), h0(key) and xs(key) draw"
+    raise SettingError("cell", factory, because=f"the factory returns {what}; {allowed}")
+
+
 def _of_factory(
     factory: Callable[[Any], Any],
     steps: int,
@@ -331,7 +363,7 @@ def _of_factory(
         raise SettingError(
             name, value, because="a factory draws its own networks; it reads horizon_threshold and precision"
         )
-    every_seed: Any = validation.check_value("seeds", list(seeds) if isinstance(seeds, Sequence) else seeds)
+    every_seed: Any = validation.check_value("seeds", _plain_seeds(seeds))
     threshold = validation.check_value("horizon_threshold", horizon_threshold)
     validation.check_value("precision", precision)
     import jax
@@ -346,7 +378,7 @@ def _of_factory(
 
     def network(value: Any, seed: Any) -> Any:
         key = jax.random.key(seed)
-        step, *draws = factory(value)
+        step, *draws = _made(factory, value)
         return step, [draw(key) for draw in draws]
 
     def measure(one: dict[str, Any]) -> Horizon:
