@@ -74,6 +74,10 @@ def _config(overrides: Sequence[str], setting: str, search: dict[str, Any]) -> A
     from gradient_horizon.settings import compose
 
     tuning.check_setting(setting)
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "steps" and re.fullmatch(r"0|-\d+|null", value):  # a run, unlike tune, allows null
+            raise SettingError("steps", value, "a whole number of at least 1")
     composition = compose.composed(overrides, multirun=True)
     for key, values in composition.axes.items():
         raise SettingError(key, values, "one value")

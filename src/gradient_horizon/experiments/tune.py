@@ -83,7 +83,7 @@ def tune(
     kind: str = "vanished",
     level: float = 0.5,
     bounds: tuple[float, float] | None = None,
-    resolution: float = RESOLUTION,
+    resolution: float | None = None,
     seeds: int | Sequence[int] = SEEDS,
     watch: Callable[[float], None] = lambda value: None,
     **settings: Any,
@@ -107,7 +107,8 @@ def tune(
     - `level`: the share of networks that must pass, above 0 and below 1.
     - `bounds`: the lowest and the highest value tried; needed for a factory. By default -8 and 16 for settings that may
       be negative, 1e-4 and 0.999 for fractions, 0.1 and 10 for others.
-    - `resolution`: the width of the final bracket, relative to the value for settings that cannot be negative.
+    - `resolution`: the width of the final bracket, relative to the value for settings that cannot be negative. By
+      default `RESOLUTION`; for a factory, `RESOLUTION` times the distance between the bounds.
     - `seeds`: a number of seeds, from 0 on, or a list.
     - `watch`: called with each value before it is measured.
     - `settings`: other settings of the command `run`, such as `hidden_size=128` and `inputs="noise"`, with their usual
@@ -140,7 +141,7 @@ def tune_config(
     kind: str,
     level: float,
     bounds: tuple[float, float] | None,
-    resolution: float,
+    resolution: float | None,
     watch: Callable[[float], None],
 ) -> Tuned:
     """`tune` for the networks of checked settings, in which that of `setting` is replaced."""
@@ -148,6 +149,7 @@ def tune_config(
     is_log = low > 0 and not _rule(setting).accepts(-1.0)
     measure = partial(_measured, config, setting)
     total, steps = len(config.seeds), config.steps
+    resolution = RESOLUTION if resolution is None else resolution
     return _searched(measure, total, setting, steps, is_log, (low, high), kind, level, resolution, watch)
 
 
@@ -218,7 +220,7 @@ def check_search(steps: Any, *, kind: Any, level: Any, bounds: Any, resolution: 
         raise SettingError("kind", kind, " or ".join(KINDS))
     if not rules.is_number(level) or not 0 < level < 1:
         raise SettingError("level", level, "a number above 0 and below 1")
-    if not rules.is_number(resolution) or resolution < 1e-6:
+    if resolution is not None and (not rules.is_number(resolution) or resolution < 1e-6):
         raise SettingError("resolution", resolution, "a number of at least 1e-6")
     if bounds is not None and not (
         isinstance(bounds, Sequence | np.ndarray)
