@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import stats
 
 import gradient_horizon as gh
 from gradient_horizon.cells.cell import make_cell
+from gradient_horizon.commands.tune import lines_of
 from gradient_horizon.experiments.bracketing import Bracket, Search, certain_counts
 from gradient_horizon.experiments.tune import config_of, tune, with_value
 from gradient_horizon.names.rules import SettingError
@@ -77,6 +79,57 @@ class TestClosedForms:
         assert low <= math.exp(-RATE) <= high
         assert (found.lower, found.upper) == (-math.inf, math.inf)  # three seeds say nothing at 95 %
         assert found.unsteady == 3
+
+
+def scalar_factory(gain):
+    """One unit h ← gain(value) h, whose horizon is known."""
+
+    def factory(value):
+        return (lambda v, h, x: v * h), (lambda key: gain(value, key)), lambda key: jnp.ones(1, jnp.float32)
+
+    return factory
+
+
+@pytest.mark.parametrize("kind", ["vanished", "exploded"])
+def test_networks_that_are_not_finite_never_pass_and_have_a_count_of_their_own(kind):
+    """h ← √(value - 1) h: NaN below 1, vanishes from there to 1 + e^-2RATE, and explodes from 1 + e^2RATE = 2.26 on."""
+    factory = scalar_factory(lambda value, key: jnp.sqrt(value - 1))
+    found = tune(factory, T, "v", kind=kind, bounds=(0.5, 2.0), seeds=3)
+    assert brackets(found, 1 + math.exp(-2 * RATE) if kind == "vanished" else 1.0, 1.5e-3)
+    nan = found.kinds[found.values < 1]
+    assert (nan == gh.HorizonKind.NONFINITE).all()
+    nowhere = tune(factory, T, "v", kind=kind, bounds=(0.5, 0.9), seeds=3)
+    assert nowhere.verdict == "nowhere"
+    assert nowhere.counts == {"vanished": 0, "exploded": 0, "beyond": 0, "nonfinite": 3}
+    said = lines_of(nowhere)
+    assert "0 networks reach, 0 vanish, 0 explode, 3 are not finite" in said[1]
+    assert said[2] == f"gradients that are not finite count as {kind}"
+
+
+def test_what_is_said_is_true_of_any_level():
+    """Of ten networks h ← value h, seeds 0 to 2 are h ← 0: at most 70 % pass."""
+    factory = scalar_factory(lambda value, key: jnp.where(jax.random.key_data(key)[-1] < 3, 0.0, value))
+    found = tune(factory, T, "v", bounds=(0.5, 1.0), seeds=10, level=0.7)
+    assert brackets(found, math.exp(-RATE), 0.5e-3)
+    said = lines_of(found)
+    assert said[1] == (
+        f"there, over {T} steps, 7 networks reach, 3 vanish, 0 explode; quantile 0.3 of the horizons 1 (vanished) to "
+        f"> {T}; at {found.bracket[0]!r} fewer than 70 % have not vanished"
+    )
+    said = lines_of(tune(factory, T, "v", bounds=(0.5, 1.0), seeds=10, level=0.8))
+    assert said[0].startswith(
+        "v: no value found: more than 20 % of the gradients have vanished within 60 steps at every"
+    )
+    assert "quantile 0.2 of the horizons 1 (vanished)" in said[1]
+    half = lines_of(tune(factory, T, "v", bounds=(0.5, 1.0), seeds=10))
+    assert f"median horizon > {T}; at" in half[1]
+    assert half[1].endswith("fewer than half have not vanished")
+
+
+def test_the_resolution_for_a_factory_is_relative_to_its_bounds():
+    factory = scalar_factory(lambda value, key: 1e6 * value)
+    found = tune(factory, T, "v", bounds=(5e-7, 1.1e-6), seeds=np.arange(2))
+    assert brackets(found, 1e-6 * math.exp(-RATE), 0.6e-9)
 
 
 def test_where_there_is_no_such_value_it_says_on_which_side():
