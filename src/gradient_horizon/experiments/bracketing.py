@@ -44,8 +44,8 @@ class Search:
         low, high = self._along(self.low), self._along(self.high)
         for place in range(1, GRID - 1):
             value = self._value(low + (high - low) * place / (GRID - 1))
-            near = [self._value(low + (high - low) * (place + part) / (GRID - 1)) for part in (-0.25, 0.25)]
-            self.count(_fewest_digits(value, *near, least=3))
+            below, above = (self._value(low + (high - low) * (place + part) / (GRID - 1)) for part in (-0.25, 0.25))
+            self.count(_fewest_digits(value, below, above, least=3))
         self.count(self.low)
         self.count(self.high)
 
@@ -108,9 +108,9 @@ class Search:
     def _between(self, one: float, other: float) -> float:
         """The number of fewest digits in the middle half of a bracket."""
         low, high = sorted((self._along(one), self._along(other)))
-        inner = [self._value(low + (high - low) * part) for part in (0.25, 0.75)]
+        below, above = (self._value(low + (high - low) * part) for part in (0.25, 0.75))
         middle = self._value((low + high) / 2)
-        return _fewest_digits(middle, *inner)
+        return _fewest_digits(middle, below, above)
 
 
 def _fewest_digits(value: float, low: float, high: float, least: int = 1) -> float:

@@ -178,7 +178,9 @@ def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments
         if len(shape) != len(dims):
             raise ValueError(f"keys: of shape {shape}; allowed: one axis for each of dims {dims}")
     elif networks is not None:
-        counts = [*networks] if isinstance(networks, list | tuple | np.ndarray) and np.ndim(networks) else [networks]
+        counts: list[Any] = (
+            [*networks] if isinstance(networks, list | tuple | np.ndarray) and np.ndim(networks) else [networks]
+        )
         if len(counts) != len(dims) or not all(rules.is_index(n) and n >= 1 for n in counts):
             raise ValueError(f"networks: {networks!r}; allowed: a number of at least 1 for each of dims {dims}")
         shape = tuple(map(int, counts))
