@@ -258,9 +258,8 @@ def config_of(cell: Any, steps: Any, setting: str, **settings: Any) -> Config:
         raise SettingError(setting, written[tuned], because="it is the setting to be tuned")
     if "experiment" in written:
         raise SettingError("experiment", written["experiment"], because="tuning always measures experiment=jacobian")
-    for key in ALONE:
-        if key in written:
-            raise SettingError(key, written[key], because="it is no setting of the networks, the only ones allowed")
+    for key in set(ALONE) & set(written):
+        raise SettingError(key, written[key], because="it is no setting of the networks, the only ones allowed")
     written = {"weight_scales": 1.0, "seeds": SEEDS, "steps": steps, **written}
     written["seeds"] = _plain_seeds(written["seeds"])
     config = validation.checked(written)
