@@ -210,6 +210,40 @@ def test_a_grid_labels_its_axes_and_shares_random_numbers_between_scales():
         assert part[name].values.tobytes() == np.ascontiguousarray(expected.values).tobytes()
 
 
+def test_a_key_is_made_from_the_value_that_labels_it_however_it_is_written():
+    draw = partial(gh.ensemble, final, step, draw_params, H0[0], XS, in_axes=(0, None, None))
+    scales, seeds = [0.5, 1.0, 2.0], [7, 3, 11, 2]
+    whole = draw(coords={"weight_scale": scales, "seed": seeds})["W"]
+    floats = draw(coords={"weight_scale": scales, "seed": [3.0, 2.0]})["W"]
+    labelled = draw(coords={"weight_scale": scales, "seed": ("seed", [3, 2], {"units": "1"})})["W"]
+    np.testing.assert_array_equal(floats, whole.sel(seed=[3, 2]))
+    np.testing.assert_array_equal(labelled, whole.sel(seed=[3, 2]))
+    words = draw(coords={"weight_scale": scales, "seed": ["a", "b"]})["W"]
+    np.testing.assert_array_equal(words, draw(coords={"weight_scale": scales, "seed": [0, 1]})["W"])
+
+
+@pytest.mark.parametrize(
+    ("coords", "message"),
+    [
+        ({"seed": [-1, 0]}, r"coords: -1 of seed; allowed: whole numbers from 0 to 2\^32 - 1"),
+        ({"seed": [0, 2**32]}, "coords: 4294967296 of seed; allowed"),
+        ({"seed": [0, 2**70]}, "coords: 1180591620717411303424 of seed; allowed"),
+        ({"seed": [0.0, np.nan]}, "coords: seed is taken by no function|coords: nan of seed"),
+        (
+            {"weight_scales": [0.5, 1], "seed": [0]},
+            r"coords: weight_scales is taken by no function \(params",
+        ),
+        ({"weight_scales": [1, 2]}, "coords: weight_scales is taken by no function"),
+        ({"gain": [0.5, 1]}, r"coords: gain is taken by no function \(params takes: weight_scale\); allowed: their"),
+        ({"gain": [1, 2], "seed": [0]}, "coords: gain, seed are taken by no function"),
+    ],
+)
+def test_coordinates_that_would_label_other_networks_are_refused(coords, message):
+    with pytest.raises(ValueError, match=message) as error:
+        gh.ensemble(final, step, draw_params, H0[0], XS, in_axes=(0, None, None), coords=coords)
+    assert "\n" not in str(error.value)
+
+
 def test_arrays_with_several_network_axes_become_a_dataset():
     shape = (4, 25)
     params = jax.tree.map(lambda leaf: leaf[:100].reshape(*shape, *leaf.shape[1:]), PARAMS)
@@ -223,6 +257,34 @@ def test_arrays_with_several_network_axes_become_a_dataset():
     np.testing.assert_array_equal(data.horizon.values.ravel(), horizon)
     assert all(variable.attrs["long_name"] for variable in data.data_vars.values())
     assert data.attrs["block_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            {"dims": "lag"},
+            "dims: lag is a name in the result; allowed: names other than log_norm, horizon, ",
+        ),
+        ({"dims": "norm"}, "dims: norm is a name in the result; allowed: names other than"),
+        ({"coords": {"horizon": range(5)}}, "dims: horizon is a name in the result"),
+        ({"dims": "i", "coords": {"horizon": ("i", range(5))}}, "coords: horizon is a name in the result"),
+        ({"dims": "i", "coords": {"depth": ("i", range(4))}}, "coords: conflicting sizes for dimension 'i'.*; allowed"),
+        ({"dims": "i", "coords": {"depth": ("j", range(4), 3)}}, "coords: "),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_before_anything_is_measured(monkeypatch, labels, message):
+    monkeypatch.setattr(own_networks.Ensemble, "run", lambda *_: pytest.fail("measured"))
+    with pytest.raises(ValueError, match=message) as error:
+        norms_of(of(slice(0, 5)), H0[:5], XS, in_axes=SHARED_XS, **labels)
+    assert "\n" not in str(error.value)
+
+
+def test_results_outlive_a_failure_to_label_them(monkeypatch):
+    monkeypatch.setattr(experiment, "labelled", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as error:
+        norms_of(of(slice(0, 5)), H0[:5], XS, in_axes=SHARED_XS, dims="i")
+    assert error.value.measured["frobenius"].shape == (5, T)
 
 
 def test_a_measure_is_called_with_what_it_names_or_by_position():
@@ -315,6 +377,8 @@ W = np.zeros((5, N, N), np.float32)
         ((draw_params, B), {"in_axes": (0, None)}, r"networks|in_axes"),
         ((draw_params, B[0]), {"in_axes": (None, 0), "networks": 3}, r"in_axes: None for params, which is a function"),
         ((draw_params, B[0]), {"in_axes": (0, None), "networks": 0}, r"networks: 0; allowed: a number of at least 1"),
+        ((draw_params, B[0]), {"in_axes": (0, None), "networks": 3.0}, r"networks: 3.0; allowed: a number"),
+        ((draw_params, B[0]), {"in_axes": (0, None), "networks": "a"}, r"networks: 'a'; allowed: a number"),
         ((draw_params, B), {"networks": 3}, r"network axes: 3 in the networks to draw; 5 in h0"),
         ((lambda key, g: draw_params(key), B), {"networks": 5}, r"function of a key: has parameters g; allowed"),
         ((draw_params, B), {"networks": 5, "keys": 3}, r"networks, keys: both are given"),
@@ -353,6 +417,7 @@ def test_a_step_for_all_networks_at_once_is_recognised():
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
+        (None, "measure: None; allowed: a function, such as"),
         (lambda params: {"name": "tanh"}, r"measure: returns a str at \['name'\]; allowed: arrays"),
         (lambda params: None, r"measure: returns nothing; allowed"),
         (lambda weights, horizon: weights, r"measure: parameters weights, horizon; allowed: any of step, params"),

@@ -1,9 +1,11 @@
 """Critical values that are known in closed form, the search for them, and what `gradient-horizon tune` prints."""
 
+import inspect
 import json
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from scipy import stats
 
 import gradient_horizon as gh
 from gradient_horizon.cells.cell import make_cell
+from gradient_horizon.commands.tune import lines_of
 from gradient_horizon.experiments import measure
 from gradient_horizon.experiments.bracketing import Bracket, Search, certain_counts
 from gradient_horizon.experiments.tune import config_of, tune, with_value
@@ -37,7 +40,7 @@ class TestClosedForms:
         assert lstm_forget_log_norm(critical, T) == pytest.approx(-DECADES * math.log(10))
         assert brackets(found, critical)
         assert found.value >= critical
-        assert (found.verdict, found.counts) == ("found", {"vanished": 0, "exploded": 0, "beyond": 6})
+        assert (found.verdict, found.counts) == ("found", {"vanished": 0, "exploded": 0, "beyond": 6, "nonfinite": 0})
         assert (found.lower, found.upper) == found.bracket
         assert found.unsteady == 0
         # horizons at the values tried are those of the law, so a larger bias never shortens one
@@ -71,13 +74,64 @@ class TestClosedForms:
             return (lambda v, h, x: v * h + x), (lambda key: value), (lambda key: jnp.ones(1, jnp.float32)), draw
 
         found = tune(factory, T, "v", bounds=(-2.0, 2.0), seeds=3)
-        assert brackets(found, -math.exp(-RATE))  # below it the gradient explodes, above it vanishes
+        assert brackets(found, -math.exp(-RATE), 4e-3)  # below it the gradient explodes, above it vanishes
         assert found.value <= -math.exp(-RATE)
         assert len(found.crossings) == 2
         low, high = sorted(found.crossings[1])
         assert low <= math.exp(-RATE) <= high
         assert (found.lower, found.upper) == (-math.inf, math.inf)  # three seeds say nothing at 95 %
         assert found.unsteady == 3
+
+
+def scalar_factory(gain):
+    """One unit h ← gain(value) h, whose horizon is known."""
+
+    def factory(value):
+        return (lambda v, h, x: v * h), (lambda key: gain(value, key)), lambda key: jnp.ones(1, jnp.float32)
+
+    return factory
+
+
+@pytest.mark.parametrize("kind", ["vanished", "exploded"])
+def test_networks_that_are_not_finite_never_pass_and_have_a_count_of_their_own(kind):
+    """h ← √(value - 1) h: NaN below 1, vanishes from there to 1 + e^-2RATE, and explodes from 1 + e^2RATE = 2.26 on."""
+    factory = scalar_factory(lambda value, key: jnp.sqrt(value - 1))
+    found = tune(factory, T, "v", kind=kind, bounds=(0.5, 2.0), seeds=3)
+    assert brackets(found, 1 + math.exp(-2 * RATE) if kind == "vanished" else 1.0, 1.5e-3)
+    nan = found.kinds[found.values < 1]
+    assert (nan == gh.HorizonKind.NONFINITE).all()
+    nowhere = tune(factory, T, "v", kind=kind, bounds=(0.5, 0.9), seeds=3)
+    assert nowhere.verdict == "nowhere"
+    assert nowhere.counts == {"vanished": 0, "exploded": 0, "beyond": 0, "nonfinite": 3}
+    said = lines_of(nowhere)
+    assert "0 networks reach, 0 vanish, 0 explode, 3 are not finite" in said[1]
+    assert said[2] == f"gradients that are not finite count as {kind}"
+
+
+def test_what_is_said_is_true_of_any_level():
+    """Of ten networks h ← value h, seeds 0 to 2 are h ← 0: at most 70 % pass."""
+    factory = scalar_factory(lambda value, key: jnp.where(jax.random.key_data(key)[-1] < 3, 0.0, value))
+    found = tune(factory, T, "v", bounds=(0.5, 1.0), seeds=10, level=0.7)
+    assert brackets(found, math.exp(-RATE), 0.5e-3)
+    said = lines_of(found)
+    assert said[1] == (
+        f"there, over {T} steps, 7 networks reach, 3 vanish, 0 explode; quantile 0.3 of the horizons 1 (vanished) to "
+        f"> {T}; at {found.bracket[0]!r} fewer than 70 % have not vanished"
+    )
+    said = lines_of(tune(factory, T, "v", bounds=(0.5, 1.0), seeds=10, level=0.8))
+    assert said[0].startswith(
+        "v: no value found: more than 20 % of the gradients have vanished within 60 steps at every"
+    )
+    assert "quantile 0.2 of the horizons 1 (vanished)" in said[1]
+    half = lines_of(tune(factory, T, "v", bounds=(0.5, 1.0), seeds=10))
+    assert f"median horizon > {T}; at" in half[1]
+    assert half[1].endswith("fewer than half have not vanished")
+
+
+def test_the_resolution_for_a_factory_is_relative_to_its_bounds():
+    factory = scalar_factory(lambda value, key: 1e6 * value)
+    found = tune(factory, T, "v", bounds=(5e-7, 1.1e-6), seeds=np.arange(2))
+    assert brackets(found, 1e-6 * math.exp(-RATE), 0.6e-9)
 
 
 def test_where_there_is_no_such_value_it_says_on_which_side():
@@ -142,6 +196,17 @@ class TestSearch:
         assert max(len(f"{value!r}") for value in found.counts) <= 6
         assert found.interval(bracket, 0.5) == (bracket.passing, bracket.failing)
 
+    @pytest.mark.parametrize(
+        ("low", "high", "log"),
+        [(1.0005, 1.0045, True), (-1.0045, -1.0005, False), (0.9996, 1.0001, False), (1.0, 1.0 + 1e-9, True)],
+    )
+    def test_every_value_lies_within_the_bounds(self, low, high, log):
+        found = self.search([1.5 * high], low, high, 0.5, log)
+        values = sorted(found.counts)
+        assert (values[0], values[-1], len(values)) == (low, high, 9)
+        # evenly spaced, but for digits within a quarter of a step at either end
+        np.testing.assert_allclose(np.diff(values), (high - low) / 8, atol=0.55 * (high - low) / 8)
+
     def test_neighbouring_floats_end_it(self):
         found = Search(lambda value: int(value > 1.0), 1, 1.0, 1.0 + 2.0**-52, 1e-300)
         found.count(1.0)
@@ -164,6 +229,17 @@ class TestSearch:
         (("lstm", 10, "forget_bias", {"bounds": (1.0, 1.0)}), "bounds: .* allowed: two finite numbers in ascending"),
         (("leaky_tanh", 10, "leak", {"bounds": (0.5, 2.0)}), "bounds: 2.0 is not allowed; allowed: a number above 0"),
         (("lstm", 10, "forget_bias", {"resolution": 0.0}), "resolution: 0.0 is not allowed; allowed: a number of at"),
+        (("lstm", 10, "forget_bias", {"bounds": 3.0}), "bounds: 3.0 is not allowed; allowed: two finite numbers"),
+        (("tanh", 5, "weight_scale", {"anchors": ["start"]}), r"anchors: \['start'\] is not allowed: it is no setting"),
+        (("tanh", 5, "weight_scale", {"seeds": 1.5}), "seeds: 1.5 is not allowed; allowed"),
+        (
+            ((lambda v: 3), 10, "v", {"bounds": (0.0, 1.0)}),
+            "cell: .* is not allowed: the factory returns 3; allowed",
+        ),
+        (
+            ((lambda v: (lambda *_: 0, 1.0, 2.0)), 10, "v", {"bounds": (0.0, 1.0)}),
+            r"cell: .* the factory returns params that is no function; allowed: \(step, params, h0\) or",
+        ),
         (("lstm", 10, "forget_bias", {"experiment": "nodes"}), "experiment: 'nodes' is not allowed: tuning always"),
         (((lambda value: None), 10, "v"), "bounds: None is not allowed; allowed: the lowest and the highest value"),
         (
@@ -175,7 +251,7 @@ class TestSearch:
 def test_what_is_wrong_is_said_in_one_line(arguments, why):
     *positional, named = arguments if isinstance(arguments[-1], dict) else (*arguments, {})
     with pytest.raises(SettingError, match=f"^{why}") as caught:
-        tune(*positional, **named)
+        inspect.unwrap(tune)(*positional, **named)
     assert "\n" not in str(caught.value)
 
 
@@ -220,6 +296,7 @@ class TestCommand:
             (["weight_scale=?", "cell=gru,lstm"], "cell: ['gru', 'lstm'] is not allowed; allowed: one value"),
             (["weight_scale=?", "name=x"], "name: 'name=x' is not allowed with tune; allowed: the settings of the"),
             (["weight_scale=?", "+sweeps=x"], "sweeps: '+sweeps=x' is not allowed with tune; allowed: the settings"),
+            (["weight_scale=?", "steps=0"], "steps: '0' is not allowed; allowed: a whole number of at least 1\n"),
             (["weight_scale=?", "stepz=3"], "stepz: 3 is not allowed; allowed: the settings"),
             (["weight_scale=?", "--between", "2", "1"], "bounds: (2.0, 1.0) is not allowed; allowed: two finite"),
         ],

@@ -1,5 +1,6 @@
 """Truncation lengths of norms that are known, and the bias of truncated gradients that are computed in full."""
 
+import inspect
 import math
 import subprocess
 import sys
@@ -40,6 +41,12 @@ def test_a_geometric_gradient_is_cut_where_its_rate_says(rate, bias):
     # the same gradients, measured from lag 0 on, and of any size
     from_zero = truncation_length(np.r_[0, LAGS] * math.log(rate) - 700.0, bias, first_lag=0)
     assert (from_zero.length, from_zero.kind) == (found.length, found.kind)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array])
+def test_a_bias_may_be_a_number_of_numpy(number):
+    found = truncation_length(LAGS * math.log(0.9), number(0.01), state_size=1)
+    assert found.length == geometric_length(0.9, 0.01)
 
 
 def test_a_jacobian_knows_the_norm_of_lag_zero():
@@ -280,6 +287,12 @@ def test_a_labelled_array_knows_its_lags():
     ("norms", "arguments", "why"),
     [
         (np.zeros(9), {"bias": 0.0}, "bias: 0.0; allowed: a number above 0 and below 1"),
+        (np.zeros(9), {"bias": np.float32(1.5)}, "bias: 1.5; allowed: a number above 0 and below 1"),
+        (np.zeros(9), {"bias": "a"}, "bias: 'a'; allowed: a number above 0 and below 1"),
+        (np.zeros((2, 9)), {"seeds_axis": 0.5}, "seeds_axis: 0.5; allowed: a whole number, or None"),
+        (np.zeros((2, 9)), {"seeds_axis": False}, "seeds_axis: False; allowed: a whole number, or None"),
+        (np.zeros(9), {"first_lag": 1.0}, "first_lag: 1.0; allowed: 0 or 1"),
+        (np.zeros(9), {"state_size": 3.0}, "state_size: 3.0; allowed: a whole number of at least 1, or None"),
         (np.zeros(9), {"bias": 1}, "bias: 1; allowed: a number above 0 and below 1"),
         (np.zeros(3), {}, r"norms: float64 of shape \(3,\); allowed: log norms of at least 4 lags"),
         (1.5, {}, r"norms: float64 of shape \(\); allowed: log norms of at least 4 lags"),
@@ -299,7 +312,7 @@ def test_a_labelled_array_knows_its_lags():
 )
 def test_what_is_wrong_is_said_in_one_line(norms, arguments, why):
     with pytest.raises(ValueError, match=f"^{why}") as caught:
-        truncation_length(norms, **arguments)
+        inspect.unwrap(truncation_length)(norms, **arguments)  # as users call it, without the tests' check of types
     assert not isinstance(caught.value, SettingError)
     assert "\n" not in str(caught.value)
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from gradient_horizon.experiments.tune import Tuned
 
 _ASKED = re.compile(r"(\w+)=\?")
-_ALONE = ("experiment", "name", "output", "quick_look", "force", "pack", "recheck", "norms", "anchors")
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -53,10 +52,12 @@ def _asked(overrides: Sequence[str]) -> tuple[str, list[str]]:
     if len(asked) != 1:
         given = " ".join(overrides) or "nothing"
         raise UsageError(f"tune: {given!r}: {len(asked)} settings asked for; allowed: exactly one NAME=? (quote the ?)")
+    from gradient_horizon.experiments.tune import ALONE
+
     others = [text for text in overrides if not _ASKED.fullmatch(text)]
     for text in others:
         key = text.partition("=")[0].lstrip("+~")
-        if key in _ALONE or key == "sweeps" or key.startswith("hydra"):
+        if key in ALONE or key == "sweeps" or key.startswith("hydra"):
             raise UsageError(f"{key}: {text!r} is not allowed with tune; allowed: the settings of the networks")
     return ("weight_scale" if asked[0] == "weight_scales" else asked[0]), [_plural(text) for text in others]
 
@@ -73,6 +74,10 @@ def _config(overrides: Sequence[str], setting: str, search: dict[str, Any]) -> A
     from gradient_horizon.settings import compose
 
     tuning.check_setting(setting)
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key == "steps" and re.fullmatch(r"0|-\d+|null", value):  # a run, unlike tune, allows null
+            raise SettingError("steps", value, "a whole number of at least 1")
     composition = compose.composed(overrides, multirun=True)
     for key, values in composition.axes.items():
         raise SettingError(key, values, "one value")
@@ -103,28 +108,36 @@ def _command(overrides: Sequence[str], setting: str, found: "Tuned") -> str:
 
 
 def lines_of(found: "Tuned") -> list[str]:
-    """What was found, in one to three sentences."""
+    """What was found, in one to four sentences."""
     seeds = sum(found.counts.values())
-    share = "half" if found.level == 0.5 else f"{found.level:g}"
+    share = _share(found.level)
+    counted_in = [f"gradients that are not finite count as {found.kind}"] if found.has_nonfinite else []
     if math.isnan(found.value):
         low, high = found.values[0], found.values[-1]
         often = "at every value" if found.verdict == "nowhere" else "at no value"
         return [
-            f"{found.setting}: no value found: more than {share} of the gradients have {found.kind} within"
-            f" {found.steps} steps {often} tried, {low:g} to {high:g}",
-            f"closest at {found.setting} = {found.closest:g}: {_counts(found)}, median horizon {_reaches(found)}",
+            f"{found.setting}: no value found: more than {_share(1 - found.level)} of the gradients have {found.kind}"
+            f" within {found.steps} steps {often} tried, {low:g} to {high:g}",
+            f"closest at {found.setting} = {found.closest:g}: {_counts(found)}, {_reaches(found)}",
+            *counted_in,
         ]
     lines = [
         f"{found.setting} = {found.value!r} (95 %: {_limits(found)}; {seeds} seeds)",
-        f"there, over {found.steps} steps, {_counts(found)}; median horizon {_reaches(found)};"
+        f"there, over {found.steps} steps, {_counts(found)}; {_reaches(found)};"
         f" at {found.bracket[0]!r} fewer than {share} have not {found.kind}",
+        *counted_in,
     ]
     if found.verdict == "split":
-        lines.append(f"fewer than {share} reach {found.steps} steps there: some gradients vanish and others explode")
+        other = "explode" if found.kind == "vanished" else "vanish"
+        lines.append(f"fewer than {share} reach {found.steps} steps there: those that {other} have not {found.kind}")
     if len(found.crossings) > 1:
         others = ", ".join(f"{min(pair):g} to {max(pair):g}" for pair in found.crossings[1:])
         lines.append(f"not the only value: the share also crosses {share} between {others}")
     return lines
+
+
+def _share(level: float) -> str:
+    return "half" if level == 0.5 else f"{100 * level:g} %"
 
 
 def _limits(found: "Tuned") -> str:
@@ -135,14 +148,17 @@ def _limits(found: "Tuned") -> str:
 
 def _counts(found: "Tuned") -> str:
     counts = found.counts
-    return f"{counts['beyond']} networks reach, {counts['vanished']} vanish, {counts['exploded']} explode"
+    lost = f", {counts['nonfinite']} are not finite" if counts["nonfinite"] else ""
+    return f"{counts['beyond']} networks reach, {counts['vanished']} vanish, {counts['exploded']} explode{lost}"
 
 
 def _reaches(found: "Tuned") -> str:
+    """The horizons that decide: those at the quantile that `level` passes."""
     words = [
         f"> {reach.lag - 1:g}" if reach.kind == "beyond" else f"{reach.lag:g} ({reach.kind})" for reach in found.horizon
     ]
-    return " to ".join(dict.fromkeys(words))
+    which = "median horizon" if found.level == 0.5 else f"quantile {1 - found.level:g} of the horizons"
+    return f"{which} {' to '.join(dict.fromkeys(words))}"
 
 
 def _as_json(found: "Tuned", command: str) -> dict[str, Any]:

@@ -268,6 +268,7 @@ class _Plan(NamedTuple):
     width: int  # of the rollout
     width_of_measure: int
     is_small: bool  # no product is so large that XLA would split it over threads
+    result: Any  # what the measure returns of one network, as shapes
 
 
 def _plan(task: Task, one: Any, constants: Any, block: int | None) -> _Plan:
@@ -293,7 +294,8 @@ def _plan(task: Task, one: Any, constants: Any, block: int | None) -> _Plan:
         sizes = [leaf.size for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")]
         is_small = size * max([layout.size**2, *sizes]) <= _LARGEST_PRODUCT
         is_small = is_small and task.measure is jacobian_norms.log_jacobian_norms
-        plans.append(_Plan(size, width, width if _is_products_alone(task) else 1, is_small))
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), result)
+        plans.append(_Plan(size, width, width if _is_products_alone(task) else 1, is_small, shapes))
         return jax.tree.leaves(result)
 
     jax.eval_shape(probe, one, constants)

@@ -43,7 +43,9 @@ class Search:
         """Try `GRID` values from end to end."""
         low, high = self._along(self.low), self._along(self.high)
         for place in range(1, GRID - 1):
-            self.count(float(f"{self._value(low + (high - low) * place / (GRID - 1)):.3g}"))
+            value = self._value(low + (high - low) * place / (GRID - 1))
+            below, above = (self._value(low + (high - low) * (place + part) / (GRID - 1)) for part in (-0.25, 0.25))
+            self.count(_fewest_digits(value, below, above, least=3))
         self.count(self.low)
         self.count(self.high)
 
@@ -106,10 +108,15 @@ class Search:
     def _between(self, one: float, other: float) -> float:
         """The number of fewest digits in the middle half of a bracket."""
         low, high = sorted((self._along(one), self._along(other)))
-        inner = [self._value(low + (high - low) * part) for part in (0.25, 0.75)]
+        below, above = (self._value(low + (high - low) * part) for part in (0.25, 0.75))
         middle = self._value((low + high) / 2)
-        rounded = (float(f"{middle:.{digits}g}") for digits in range(1, 17))
-        return next((value for value in rounded if inner[0] <= value <= inner[1]), middle)
+        return _fewest_digits(middle, below, above)
+
+
+def _fewest_digits(value: float, low: float, high: float, least: int = 1) -> float:
+    """`value`, rounded to the fewest digits, at least `least`, that leave it between `low` and `high`."""
+    rounded = (float(f"{value:.{digits}g}") for digits in range(least, 17))
+    return next((near for near in rounded if low <= near <= high), value)
 
 
 def certain_counts(total: int, share: float) -> tuple[int, int]:

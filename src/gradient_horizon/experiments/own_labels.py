@@ -30,6 +30,36 @@ def is_labelled(values: Any) -> bool:
     return isinstance(values, tuple) and len(values) > 1 and isinstance(values[0], str | list | tuple)
 
 
+def check_labels(
+    measure: Callable[..., Any],
+    result: Any,
+    dims: Sequence[str],
+    shape: Sequence[int],
+    coords: Mapping[str, Any],
+    keywords: Mapping[str, Any],
+) -> None:
+    """Raise `ValueError`, in one line, if `labelled` could not label results like `result`, the shapes of a network's.
+
+    So that nothing is measured that cannot be returned.
+    """
+    numbered = [f"network axis {number}" for number in range(len(dims))]
+    one = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), result)
+    data = labelled(measure, one, numbered, [1] * len(dims), {}, keywords)
+    for argument, given in (("dims", dims), ("coords", coords)):
+        taken = [name for name in given if name in data.variables or name in data.dims]
+        if taken:
+            own = ", ".join(
+                name for name in map(str, dict.fromkeys([*data.variables, *data.dims])) if name not in numbered
+            )
+            raise ValueError(f"{argument}: {taken[0]} is a name in the result; allowed: names other than {own}")
+    try:
+        xr.Dataset({"": (tuple(dims), np.broadcast_to(False, shape))}, coords=_given(dims, coords))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"coords: {' '.join(str(error).split())}; allowed: coordinates of {', '.join(dims)}"
+        ) from error
+
+
 def labelled(
     measure: Callable[..., Any],
     results: Any,
@@ -69,11 +99,14 @@ def labelled(
         own = {"node": ("node", list(_NODES), _text("node of the step", "1")), "lag": _lag(values.shape[-1])}
     else:
         variables, own = _of_others(results, dims), {}
-    given = {
+    return xr.Dataset(variables, coords={**own, **_given(dims, coords)})
+
+
+def _given(dims: Sequence[str], coords: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         name: (name, np.asarray(values)) if name in dims and not is_labelled(values) else values
         for name, values in coords.items()
     }
-    return xr.Dataset(variables, coords={**own, **given})
 
 
 def _text(title: str, units: str, **more: str) -> dict[str, str]:

@@ -1,22 +1,25 @@
 """Thousands of a user's own networks, measured at the speed of the command line."""
 
+import difflib
 import inspect
 import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Number
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradient_horizon.ensembles.arguments import arguments_of, is_function
+from gradient_horizon.ensembles.arguments import NAMES, arguments_of, is_function
 from gradient_horizon.ensembles.devices import cpu_count
 from gradient_horizon.ensembles.own_networks import Draws, Ensemble, Task, interface_of, parameters_of
-from gradient_horizon.experiments.own_labels import is_labelled, labelled
+from gradient_horizon.experiments.own_labels import check_labels, is_labelled, labelled
+from gradient_horizon.names import rules
 from gradient_horizon.numerics.arrays import PyTree
 
 _log = logging.getLogger(__name__)
@@ -75,7 +78,8 @@ def ensemble(
       other. `coords`: values along them, by name (and further coordinates, as xarray takes them). With either of them
       the result is an xarray Dataset. Networks that are drawn have one key for each point of the dimensions that no
       function takes as a parameter: with `init(key, weight_scale)` as above, one for each seed, made from the value of
-      `seed` (a whole number) alone, so that all scales share their random numbers.
+      `seed` alone (a whole number from 0 to 2^32 - 1, or, for words, its position), so that all scales share their
+      random numbers.
     - `steps`: T, if `xs` is None. `rescale`: see `rollout`; for a step with step(c h) = c step(h), c > 0.
     - `block`: the number of networks in a block; None: chosen for the size of a network. Another number may change
       the last digits.
@@ -96,6 +100,8 @@ def ensemble(
     networks, a step that is written for all networks at once or returns another state than it takes, and a measure
     that returns something else than arrays.
     """
+    if not callable(measure):
+        raise ValueError(f"measure: {rules.shown(measure)}; allowed: a function, such as log_jacobian_norms")
     grid = _grid(networks, keys, dims, coords, seed, (params, h0, xs))
     arguments, shape = arguments_of((params, h0, xs), in_axes, len(grid.dims), grid.shape)
     if grid.shape is None and grid.sizes:
@@ -117,19 +123,22 @@ def ensemble(
         is_key=draws.is_key if draws else False,
     )
     work = Ensemble(task, arguments, draws, total, block)
+    if grid.has_labels:
+        check_labels(measure, work.plan.result, grid.dims, shape, grid.coords, keywords)
     _say_what_is_lost()
     try:
         with _reporting(progress, total) as report:
             results = work.run(report)
+        if grid.has_labels:
+            data = labelled(measure, results, grid.dims, shape, grid.coords, keywords)
+            results = data.assign_attrs(block_size=work.plan.block)
     except BaseException as error:
         error.add_note(
             f"gh.ensemble: {work.done} of {total} networks had been measured; they are this exception's `measured`"
         )
         error.measured = work.measured()  # type: ignore[attr-defined]
         raise
-    if not grid.has_labels:
-        return results
-    return labelled(measure, results, grid.dims, shape, grid.coords, keywords).assign_attrs(block_size=work.plan.block)
+    return results
 
 
 class _Grid(NamedTuple):
@@ -147,16 +156,15 @@ class _Grid(NamedTuple):
 def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments: Sequence[Any]) -> _Grid:
     has_labels = dims is not None or coords is not None
     coords = dict(coords or {})
-    one_dimensional = {
-        name: np.asarray(values) for name, values in coords.items() if not is_labelled(values) and np.ndim(values) == 1
-    }
+    plain = {name: _values_along(name, values) for name, values in coords.items()}
+    one_dimensional = {name: np.asarray(values) for name, values in plain.items() if np.ndim(values) == 1}
     if dims is None:
         dims = tuple(one_dimensional) or ("network",)
     dims = (dims,) if isinstance(dims, str) else tuple(dims)
     if not dims or len(set(dims)) < len(dims):
         raise ValueError(f"dims: {dims}; allowed: one or more names, each of them once")
     sizes = {name: len(values) for name, values in one_dimensional.items() if name in dims}
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+    if not rules.is_index(seed) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed!r}; allowed: a whole number from 0 to 2^32 - 1")
     is_drawn = any(map(is_function, arguments))
     if (networks is not None or keys is not None) and not is_drawn:
@@ -170,8 +178,10 @@ def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments
         if len(shape) != len(dims):
             raise ValueError(f"keys: of shape {shape}; allowed: one axis for each of dims {dims}")
     elif networks is not None:
-        counts = [networks] if isinstance(networks, int | np.integer) else [*networks]
-        if len(counts) != len(dims) or any(isinstance(n, bool) or n != int(n) or n < 1 for n in counts):
+        counts: list[Any] = (
+            [*networks] if isinstance(networks, list | tuple | np.ndarray) and np.ndim(networks) else [networks]
+        )
+        if len(counts) != len(dims) or not all(rules.is_index(n) and n >= 1 for n in counts):
             raise ValueError(f"networks: {networks!r}; allowed: a number of at least 1 for each of dims {dims}")
         shape = tuple(map(int, counts))
     elif is_drawn and len(sizes) == len(dims):
@@ -180,6 +190,13 @@ def _grid(networks: Any, keys: Any, dims: Any, coords: Any, seed: Any, arguments
         if sizes.get(name, size) != size:
             raise ValueError(f"coords: {sizes[name]} values of {name}; allowed: {size}, one for each network")
     return _Grid(dims, shape, sizes, coords, keys, int(seed), has_labels)
+
+
+def _values_along(name: str, values: Any) -> Any:
+    """The values of a coordinate along the dimension of its own name; None for any other."""
+    if not is_labelled(values):
+        return values
+    return values[1] if values[0] == name or [*values[0]] == [name] else None
 
 
 def _key_shape(keys: Any) -> tuple[int, ...]:
@@ -194,7 +211,7 @@ def _draws(grid: _Grid, shape: tuple[int, ...], arguments: Sequence[Any]) -> Dra
     """The key and the values with which each network is drawn."""
     total, functions = math.prod(shape), [argument for argument in arguments if is_function(argument)]
     places = dict(zip(grid.dims, np.unravel_index(np.arange(total), shape), strict=True))
-    columns = {name: np.asarray(grid.coords[name]) for name in grid.sizes}
+    columns = {name: np.asarray(_values_along(name, grid.coords[name])) for name in grid.sizes}
     taken = {name for function in functions for name in parameters_of(function, grid.dims)}
     values = {}
     for name in taken:
@@ -204,19 +221,65 @@ def _draws(grid: _Grid, shape: tuple[int, ...], arguments: Sequence[Any]) -> Dra
         values[name] = column[places[name]]
     for function in functions:
         _check_function(function, values)
+    _check_taken(columns, taken, arguments, grid.keys is not None)
     if grid.keys is not None:
         is_typed = not isinstance(grid.keys, np.ndarray) and jnp.issubdtype(grid.keys.dtype, jax.dtypes.prng_key)
         data = np.asarray(jax.random.key_data(grid.keys) if is_typed else grid.keys)
         kind = jax.random.key_impl(grid.keys) if is_typed else None
         return Draws(data.reshape(total, data.shape[-1]), values, is_key=True, key_type=kind, seed=grid.seed)
-    numbers = []
-    for name in grid.dims:
-        if name not in taken:
-            column = columns.get(name)
-            is_number = column is not None and column.dtype.kind in "iu" and column.min() >= 0 and column.max() < 2**32
-            numbers.append(column[places[name]] if column is not None and is_number else places[name])
+    numbers = [_key_numbers(name, columns.get(name), places[name]) for name in grid.dims if name not in taken]
     folded = np.stack(numbers, axis=1) if numbers else np.zeros((total, 1))
     return Draws(folded.astype(np.uint32), values, is_key=False, key_type=None, seed=grid.seed)
+
+
+def _key_numbers(name: str, column: Any, places: np.ndarray) -> np.ndarray:
+    """The number of each network along a dimension that makes the keys: its value or, for words, its position."""
+    if column is None or not _is_numeric(column):
+        return places
+    numbers = column.astype(np.int64) if column.dtype.kind == "b" else column
+    for value in numbers.tolist():
+        if isinstance(value, complex) or not 0 <= value < 2**32 or value != int(value):
+            raise ValueError(
+                f"coords: {value!r} of {name}; allowed: whole numbers from 0 to 2^32 - 1, as keys are made"
+            )
+    return numbers.astype(np.int64)[places]
+
+
+def _is_numeric(column: np.ndarray) -> bool:
+    is_number = column.dtype == object and all(isinstance(value, Number) for value in column)
+    return is_number or column.dtype.kind in "biufc"
+
+
+def _check_taken(columns: Mapping[str, Any], taken: Collection[str], arguments: Sequence[Any], has_keys: bool) -> None:
+    """Raise `ValueError` for coordinates that seem meant for a function, but are no parameter of any.
+
+    Whole numbers may number the keys instead: those of one dimension whose name resembles no parameter.
+    """
+    known = {name: _optional(value) for name, value in zip(NAMES, arguments, strict=True) if is_function(value)}
+    others = [parameter for parameters in known.values() for parameter in parameters if parameter not in taken]
+    idle = {name: column for name, column in columns.items() if name not in taken and _is_numeric(column)}
+    suspects = [name for name in idle if difflib.get_close_matches(name, others, 1, 0.8)]
+    if not has_keys:
+        fractions = [name for name in idle if idle[name].dtype.kind == "f" and np.any(idle[name] % 1 != 0)]
+        suspects = suspects or fractions or ([*idle] if others and len(idle) > 1 else [])
+    if suspects:
+        takes = "; ".join(
+            f"{name} takes: {', '.join(parameters) or 'a key alone'}" for name, parameters in known.items()
+        )
+        verb = "is" if len(suspects) == 1 else "are"
+        raise ValueError(
+            f"coords: {', '.join(suspects)} {verb} taken by no function ({takes}); allowed: their parameters, and "
+            "whole numbers along one more dimension, for the keys"
+        )
+
+
+def _optional(function: Callable[..., Any]) -> list[str]:
+    """The parameters of a function that draws, beside the key."""
+    try:
+        parameters = [*inspect.signature(function).parameters.values()][1:]
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _check_function(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
@@ -237,7 +300,7 @@ def _check_function(function: Callable[..., Any], values: Mapping[str, Any]) -> 
 def _check_keywords(keywords: Mapping[str, Any], block: Any) -> None:
     if "trajectory" in keywords:
         raise ValueError("trajectory: is computed for each network; allowed: to leave it out")
-    if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
+    if block is not None and not (rules.is_index(block) and block >= 1):
         raise ValueError(f"block: {block!r}; allowed: a whole number of at least 1, or None")
 
 

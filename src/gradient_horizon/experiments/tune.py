@@ -1,6 +1,7 @@
 """Which value of one setting lets the gradient reach a given number of steps? JAX is loaded only to measure."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ RESOLUTION = 1e-3
 KINDS = ("vanished", "exploded")
 WEIGHT_SCALE = "weight_scale"  # one value of the setting `weight_scales`
 _NOT_TUNED = ("horizon_threshold",)
+# settings of a run that tuning decides by itself, or that it has no use for
+ALONE = ("experiment", "name", "output", "quick_look", "force", "pack", "recheck", "norms", "anchors")
 
 Measure = Callable[[float], Horizon]  # from a value of the setting to the horizons of all seeds
 
@@ -39,8 +42,8 @@ class Tuned:
     - `lower`, `upper`: limits between which the share of networks that pass crosses `level`, at 95 % confidence;
       infinite if the values tried, or too few seeds, leave them open.
     - `horizon`: the two networks that bracket the quantile of horizons at `value` (if it is NaN: at `closest`).
-    - `counts`: the numbers of networks there whose gradient has `vanished`, has `exploded`, or is `beyond`, that is,
-      reaches `steps` lags.
+    - `counts`: the numbers of networks there whose gradient has `vanished`, has `exploded`, is `beyond`, that is,
+      reaches `steps` lags, or is `nonfinite`, that is, has a norm of NaN.
     - `closest`: `value`, or, if it is NaN, the value tried at which most networks reach furthest.
     - `crossings`: all the brackets found, of which that of `value` is the first; `unsteady`: the number of networks
       that pass and fail more than once along the values tried.
@@ -66,6 +69,11 @@ class Tuned:
     lags: Float[np.ndarray, "V S"]
     kinds: Int[np.ndarray, "V S"]
 
+    @property
+    def has_nonfinite(self) -> bool:
+        """True if a norm was NaN at any value tried."""
+        return bool(np.any(self.kinds == HorizonKind.NONFINITE))
+
 
 def tune(
     cell: Any,
@@ -75,7 +83,7 @@ def tune(
     kind: str = "vanished",
     level: float = 0.5,
     bounds: tuple[float, float] | None = None,
-    resolution: float = RESOLUTION,
+    resolution: float | None = None,
     seeds: int | Sequence[int] = SEEDS,
     watch: Callable[[float], None] = lambda value: None,
     **settings: Any,
@@ -83,10 +91,10 @@ def tune(
     """The value of `setting` at which the gradient of a network begins, or ceases, to reach `steps` lags.
 
     A network *passes* if its gradient has not vanished (or exploded: `kind`) within `steps` lags, in a sequence of that
-    length: its horizon is of another kind, or beyond. The critical value is where the share of seeds that pass crosses
-    `level`: with ½, where the median network does. It is found by trying a few values between the `bounds`, then by
-    bisection; all values use the same seeds, hence the same random numbers, and one compiled program. If the share
-    crosses several times, the lowest crossing is found.
+    length: its horizon is of another kind, or beyond. A network with a norm of NaN never passes. The critical value is
+    where the share of seeds that pass crosses `level`: with ½, where the median network does. It is found by trying a
+    few values between the `bounds`, then by bisection; all values use the same seeds, hence the same random numbers,
+    and one compiled program. If the share crosses several times, the lowest crossing is found.
 
     **Arguments:**
 
@@ -99,7 +107,8 @@ def tune(
     - `level`: the share of networks that must pass, above 0 and below 1.
     - `bounds`: the lowest and the highest value tried; needed for a factory. By default -8 and 16 for settings that may
       be negative, 1e-4 and 0.999 for fractions, 0.1 and 10 for others.
-    - `resolution`: the width of the final bracket, relative to the value for settings that cannot be negative.
+    - `resolution`: the width of the final bracket, relative to the value for settings that cannot be negative. By
+      default `RESOLUTION`; for a factory, `RESOLUTION` times the distance between the bounds.
     - `seeds`: a number of seeds, from 0 on, or a list.
     - `watch`: called with each value before it is measured.
     - `settings`: other settings of the command `run`, such as `hidden_size=128` and `inputs="noise"`, with their usual
@@ -111,12 +120,16 @@ def tune(
     search = {"kind": kind, "level": level, "bounds": bounds, "resolution": resolution}
     if isinstance(cell, str) or _is_declared(cell):
         check_search(steps, **search)
-        return tune_config(config_of(cell, steps, setting, seeds=seeds, **settings), setting, watch=watch, **search)
+        return tune_config(
+            config_of(cell, operator.index(steps), setting, seeds=seeds, **settings), setting, watch=watch, **search
+        )
     if not callable(cell):
         raise SettingError("cell", cell, f"{', '.join(names.CELLS)}; a cell of these; or a factory")
     check_search(steps, **search)
     if bounds is None:
         raise SettingError("bounds", None, "the lowest and the highest value, for a factory")
+    steps = operator.index(steps)
+    resolution = RESOLUTION * (float(bounds[1]) - float(bounds[0])) if resolution is None else resolution
     measure, total = _of_factory(cell, steps, seeds, **settings)
     return _searched(measure, total, setting, steps, False, bounds, kind, level, resolution, watch)
 
@@ -128,7 +141,7 @@ def tune_config(
     kind: str,
     level: float,
     bounds: tuple[float, float] | None,
-    resolution: float,
+    resolution: float | None,
     watch: Callable[[float], None],
 ) -> Tuned:
     """`tune` for the networks of checked settings, in which that of `setting` is replaced."""
@@ -136,6 +149,7 @@ def tune_config(
     is_log = low > 0 and not _rule(setting).accepts(-1.0)
     measure = partial(_measured, config, setting)
     total, steps = len(config.seeds), config.steps
+    resolution = RESOLUTION if resolution is None else resolution
     return _searched(measure, total, setting, steps, is_log, (low, high), kind, level, resolution, watch)
 
 
@@ -152,8 +166,7 @@ def _searched(
     watch: Callable[[float], None],
 ) -> Tuned:
     horizons: dict[float, Horizon] = {}
-    failing = HorizonKind[kind.upper()]
-    fails = (failing, HorizonKind.NONFINITE) if failing == HorizonKind.EXPLODED else (failing,)
+    fails = HorizonKind[kind.upper()], HorizonKind.NONFINITE
 
     def passes(value: float) -> int:
         watch(value)
@@ -185,8 +198,7 @@ def _concluded(
     lags, kinds = (np.array([horizons[one][part] for one in values]) for part in (0, 1))
     closest = value if crossings else values[int(np.argmax(np.nanmedian(np.where(np.isnan(lags), 0, lags), axis=1)))]
     at = horizons[closest]
-    counts = {kind.name.lower(): int(np.sum(at.kind == kind)) for kind in HorizonKind if kind != HorizonKind.NONFINITE}
-    counts["exploded"] += int(np.sum(at.kind == HorizonKind.NONFINITE))
+    counts = {kind.name.lower(): int(np.sum(at.kind == kind)) for kind in HorizonKind}
     if crossings:
         verdict = "found" if counts["beyond"] >= least else "split"
     else:
@@ -202,16 +214,19 @@ def _concluded(
 
 def check_search(steps: Any, *, kind: Any, level: Any, bounds: Any, resolution: Any) -> None:
     """Raise `SettingError` for the first argument of a search that is wrong."""
-    if not rules.is_whole(steps) or steps < 1:
+    if not rules.is_index(steps) or steps < 1:
         raise SettingError("steps", steps, "a whole number of at least 1")
     if kind not in KINDS:
         raise SettingError("kind", kind, " or ".join(KINDS))
     if not rules.is_number(level) or not 0 < level < 1:
         raise SettingError("level", level, "a number above 0 and below 1")
-    if not rules.is_number(resolution) or resolution < 1e-6:
+    if resolution is not None and (not rules.is_number(resolution) or resolution < 1e-6):
         raise SettingError("resolution", resolution, "a number of at least 1e-6")
     if bounds is not None and not (
-        len(bounds) == 2 and all(map(rules.is_number, bounds)) and float(bounds[0]) < float(bounds[1])
+        isinstance(bounds, Sequence | np.ndarray)
+        and np.shape(bounds) == (2,)
+        and all(map(rules.is_number, bounds))
+        and float(bounds[0]) < float(bounds[1])
     ):
         raise SettingError("bounds", bounds, "two finite numbers in ascending order")
 
@@ -243,12 +258,24 @@ def config_of(cell: Any, steps: Any, setting: str, **settings: Any) -> Config:
         raise SettingError(setting, written[tuned], because="it is the setting to be tuned")
     if "experiment" in written:
         raise SettingError("experiment", written["experiment"], because="tuning always measures experiment=jacobian")
+    for key in set(ALONE) & set(written):
+        raise SettingError(key, written[key], because="it is no setting of the networks, the only ones allowed")
     written = {"weight_scales": 1.0, "seeds": SEEDS, "steps": steps, **written}
-    if not rules.is_whole(written["seeds"]):
-        written["seeds"] = list(written["seeds"])
+    written["seeds"] = _plain_seeds(written["seeds"])
     config = validation.checked(written)
     check_tuned(config, setting)
     return config
+
+
+def _plain_seeds(seeds: Any) -> Any:
+    """Seeds as a Python integer or a list of them; anything else unchanged, for the rule to refuse."""
+    if rules.is_index(seeds):
+        return operator.index(seeds)
+    try:
+        every = None if isinstance(seeds, str | bytes | Mapping) else [*seeds]
+    except TypeError:
+        every = None
+    return seeds if every is None else [operator.index(seed) if rules.is_index(seed) else seed for seed in every]
 
 
 def check_tuned(config: Config, setting: str) -> None:
@@ -308,6 +335,20 @@ def _measured(config: Config, setting: str, value: float) -> Horizon:
     return horizon_of(log_norms["end"]["frobenius"], jacobian.measured_size(networks), config.horizon_threshold)
 
 
+def _made(factory: Callable[[Any], Any], value: Any) -> Sequence[Callable[..., Any]]:
+    """What the factory makes; `SettingError` unless it is a step and two or three functions of a key."""
+    made = factory(value)
+    if not isinstance(made, Sequence) or len(made) not in (3, 4):
+        what = rules.shown(made)
+    else:
+        wrong = [name for name, one in zip(("step", "params", "h0", "xs"), made, strict=False) if not callable(one)]
+        if not wrong:
+            return made
+        what = f"{wrong[0]} that is no function"
+    allowed = "allowed: (step, params, h0) or (step, params, h0, xs), where params(key), h0(key) and xs(key) draw"
+    raise SettingError("cell", factory, because=f"the factory returns {what}; {allowed}")
+
+
 def _of_factory(
     factory: Callable[[Any], Any],
     steps: int,
@@ -323,7 +364,7 @@ def _of_factory(
         raise SettingError(
             name, value, because="a factory draws its own networks; it reads horizon_threshold and precision"
         )
-    every_seed: Any = validation.check_value("seeds", list(seeds) if isinstance(seeds, Sequence) else seeds)
+    every_seed: Any = validation.check_value("seeds", _plain_seeds(seeds))
     threshold = validation.check_value("horizon_threshold", horizon_threshold)
     validation.check_value("precision", precision)
     import jax
@@ -338,7 +379,7 @@ def _of_factory(
 
     def network(value: Any, seed: Any) -> Any:
         key = jax.random.key(seed)
-        step, *draws = factory(value)
+        step, *draws = _made(factory, value)
         return step, [draw(key) for draw in draws]
 
     def measure(one: dict[str, Any]) -> Horizon:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from gradient_horizon.names import rules
 from gradient_horizon.numerics import bootstrap
 
 SLOWEST = 1e-6  # natural log per step: a slower decay cannot be told from the rounding of a float32 product
@@ -52,7 +53,7 @@ class Truncation(NamedTuple):
 
 def truncation_length(
     norms: Any,
-    bias: float = 0.01,
+    bias: Any = 0.01,
     *,
     norm: str | None = None,
     state_size: int | None = None,
@@ -81,7 +82,7 @@ def truncation_length(
 
     - `norms`: what `log_jacobian_norms` (from the end) returns; or natural logs with lags along the last axis and
       networks on leading ones; or an xarray DataArray of them along the dimension `lag`, which becomes the last one.
-    - `bias`: above 0 and below 1.
+    - `bias`: a number above 0 and below 1, Python's or NumPy's.
     - `norm`: which norm of a `JacobianNorms`; by default `frobenius` if it was measured, else its first.
     - `state_size`: for an array of Frobenius norms from lag 1 on, n, which gives that of lag 0, √n; for spectral norms,
       1. Without it the term of lag 0 is left out of the sum over all lags, and K may be larger by a step or two.
@@ -99,8 +100,12 @@ def truncation_length(
     Aicher, Foti and Fox 2019, Adaptively truncating backpropagation through time to control gradient bias, UAI,
     arXiv:1905.07473. There ‖dL/dθ‖ is bounded from below by measured gradients instead.
     """
+    if isinstance(bias, np.generic) or (isinstance(bias, np.ndarray) and not bias.ndim):
+        bias = bias.item()
     if not (isinstance(bias, int | float) and 0 < bias < 1):
         raise ValueError(f"bias: {bias!r}; allowed: a number above 0 and below 1")
+    if seeds_axis is not None and not rules.is_index(seeds_axis):
+        raise ValueError(f"seeds_axis: {rules.shown(seeds_axis)}; allowed: a whole number, or None")
     logs, at_zero = _from_lag_one(norms, norm, state_size, first_lag)
     jax: Any = sys.modules.get("jax")  # not imported just for this: printing tables does not need it
     if jax is not None and isinstance(logs, jax.core.Tracer):
@@ -128,11 +133,11 @@ def _of_array(
     return found._replace(lower=np.fmin(lower, found.length), upper=np.fmax(upper, found.length))
 
 
-def _from_lag_one(norms: Any, norm: str | None, state_size: int | None, first_lag: int | None) -> tuple[Any, float]:
+def _from_lag_one(norms: Any, norm: str | None, state_size: Any, first_lag: Any) -> tuple[Any, float]:
     """The log norms with lags along the last axis, and log φ_0: -inf if it is unknown, NaN if it is the first entry."""
-    if first_lag not in (None, 0, 1):
+    if first_lag is not None and not (rules.is_index(first_lag) and first_lag in (0, 1)):
         raise ValueError(f"first_lag: {first_lag}; allowed: 0 or 1")
-    if state_size is not None and not (isinstance(state_size, int | np.integer) and state_size >= 1):
+    if state_size is not None and not (rules.is_index(state_size) and state_size >= 1):
         raise ValueError(f"state_size: {state_size}; allowed: a whole number of at least 1, or None")
     if hasattr(norms, "log_norm") and isinstance(norms, Mapping) and not hasattr(norms, "dims"):
         if state_size is not None or first_lag is not None:

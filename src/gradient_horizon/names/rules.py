@@ -1,6 +1,7 @@
 """Rules for the values of settings, in words and as tests, and the error for a value that breaks one. Loads no JAX."""
 
 import math
+import operator
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,15 @@ def is_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """True if it is an integer; booleans do not count."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_index(value: Any) -> bool:
+    """True if it is an integer of any type, such as NumPy's; booleans do not count."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def one_of(options: Sequence[str]) -> Rule:
