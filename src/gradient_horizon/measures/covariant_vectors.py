@@ -69,25 +69,30 @@ class CovariantVectors(NamedTuple):
     backward_error: Array
 
     @property
-    def angles(self) -> Float[Array, "L k k"]:
-        """The angle between each two vectors at each time, in radians from 0 to π/2."""
+    def angles(self) -> Float[Array, "*networks L k k"]:
+        """The angle between each two vectors at each time, in radians from 0 to π/2. Axes of `jax.vmap` stay in front."""
 
         def at(vectors):
             rows = vectors.T
             return jax.vmap(lambda one: jax.vmap(lambda other: angle(one, other))(rows))(rows)
 
-        return lax.map(at, self.vectors)
+        *leading, n, k = self.vectors.shape
+        return lax.map(at, self.vectors.reshape(-1, n, k)).reshape(*leading, k, k)
 
-    def smallest_angle(self, dimension: Int[Array, ""] | int | None = None) -> Float[Array, " L"]:
+    def smallest_angle(self, dimension: Int[Array, ""] | int | None = None) -> Float[Array, "*networks L"]:
         """The smallest angle between the span of the first `dimension` vectors and that of the others, at each time.
 
         In radians: the first principal angle (Björck and Golub 1973). `dimension` may be traced; None: the number of
-        positive exponents, that is, between the unstable directions and the rest. Angles near 0 at some times mean that
+        positive exponents, that is, between the unstable directions and the rest. Axes of `jax.vmap` stay in front, and
+        `dimension` may differ from network to network. Angles near 0 at some times mean that
         the two come close to a tangency; a hyperbolic map has none. NaN if either group is empty, or holds a dead
         direction.
         """
-        dimension = jnp.sum(self.exponents > 0, dtype=jnp.int32) if dimension is None else dimension
-        return lax.map(lambda vectors: _smallest_angle(vectors, dimension), self.vectors)
+        *leading, n, k = self.vectors.shape
+        dimension = jnp.sum(self.exponents > 0, axis=-1) if dimension is None else dimension
+        each = jnp.broadcast_to(jnp.asarray(dimension, jnp.int32)[..., None], leading).reshape(-1)
+        by_time = self.vectors.reshape(-1, n, k), each
+        return lax.map(lambda pair: _smallest_angle(*pair), by_time).reshape(*leading)
 
 
 def angle(one: Float[Array, " n"], other: Float[Array, " n"]) -> Float[Array, ""]:
