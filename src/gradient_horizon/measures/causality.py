@@ -76,6 +76,8 @@ def check_causality(
         raise ValueError(f"tolerance: {tolerance}; allowed: from 0 to below 1")
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     length = _common_length("xs", leaves, axis)
+    if not all(bool(_is_finite(leaf)) for leaf in leaves):
+        raise ValueError("xs: holds NaN or inf; allowed: finite numbers, whose results can be compared")
 
     def of_leaves(leaves: list[Array]) -> list[Array]:
         values = [jnp.asarray(leaf) for leaf in jax.tree.leaves(f(jax.tree.unflatten(structure, leaves)))]
