@@ -121,7 +121,8 @@ def transient_growth(
     **Returns:** `TransientGrowth`, in the vector's dtype. NaN, lags of -1 and `UNDECIDED` if a state is not finite.
 
     **Accuracy:** logs round by eps times their size, which is λ₁ T: 1e-3 for log ‖M_k‖ = -7000 in float32, but 1e-12 in
-    float64.
+    float64. The bounds hold for the product as computed: where its parts cancel, it rounds by eps T ‖A‖ ‖B‖ / ‖A B‖
+    of itself (see `log_jacobian_norms`), and `log_norm` may exceed the exact log ‖M_k‖₂ by as much.
 
     **Derivatives:** of the logs and λ₁, as of the norms and exponents that they consist of; NaN for the departures.
 
