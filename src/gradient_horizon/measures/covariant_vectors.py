@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.measures.trajectory import Trajectory, sequence_length, system_of
 from gradient_horizon.measures.wide import in_float64, lifted_jacobian
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics import lapack
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.numerics.compiled import compiled_once
@@ -70,7 +71,7 @@ class CovariantVectors(NamedTuple):
 
     @property
     def angles(self) -> Float[Array, "*networks L k k"]:
-        """The angle between each two vectors at each time, in radians from 0 to π/2. Axes of `jax.vmap` stay in front."""
+        """The angle between each two vectors at each time, in radians from 0 to π/2; axes of `jax.vmap` in front."""
 
         def at(vectors):
             rows = vectors.T
@@ -206,7 +207,7 @@ def _vectors(
             "h0: complex, and the step is holomorphic, so that each exponent occurs twice and its vectors are not"
             " defined; allowed: a real state"
         )
-    count = n if count is None else count
+    count = n if count is None else whole_number("count", count, None)
     schedule = _schedule(total, n, count, transient, backward_transient)
     window = jax.tree.map(jnp.asarray, system.window)
     with_64_bits = jnp.result_type(float) == jnp.float64
@@ -385,8 +386,9 @@ def _(primals: Any, tangents: Any) -> Any:
 
 
 def _schedule(total: int, n: int, count: int, transient: int | None, backward_transient: int | None) -> _Schedule:
-    transient = total // 4 if transient is None else transient
-    backward = total // 4 if backward_transient is None else backward_transient
+    usual = total // 4
+    transient = usual if transient is None else whole_number("transient", transient, None)
+    backward = usual if backward_transient is None else whole_number("backward_transient", backward_transient, None)
     if not 1 <= count <= n:
         raise ValueError(f"count: {count}; allowed: from 1 to {n}, the size of the state")
     if not 0 <= transient < total:

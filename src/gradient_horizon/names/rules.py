@@ -1,6 +1,7 @@
 """Rules for the values of settings, in words and as tests, and the error for a value that breaks one. Loads no JAX."""
 
 import math
+import operator
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -74,6 +75,19 @@ def is_number(value: Any) -> bool:
 def is_whole(value: Any) -> bool:
     """True if it is an integer; booleans do not count."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole_number(name: str, value: Any, least: int | None = 1) -> int:
+    """`value`, an integer of Python, NumPy or JAX, as an int; `ValueError` for anything else, or below `least`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ValueError(
+            f"{name}: {shown(value)}; allowed: a whole number{'' if least is None else f' of at least {least}'}"
+        )
+    return number
 
 
 def one_of(options: Sequence[str]) -> Rule:
