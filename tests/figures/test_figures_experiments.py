@@ -427,6 +427,7 @@ class TestFixedPoints:
         every, stable = (line.get_ydata() for line in curves_of(ax))
         np.testing.assert_allclose(every, np.median(dataset["fixed_point_count"], axis=1))
         np.testing.assert_allclose(stable, np.median(dataset["stable_count"], axis=1))
+        assert [band.get_hatch() is None for band in ax.collections] == [True, False]  # told apart without colour
         (ax,) = panels_of(figures.multistability_against_scale(dataset))
         np.testing.assert_allclose(curves_of(ax)[0].get_ydata(), np.mean(dataset["stable_count"] >= 2, axis=1))
 

@@ -9,7 +9,7 @@ from table_parts import rows_of
 
 from gradient_horizon import Parallelisable, figures
 from gradient_horizon.analysis.tables import transient_table
-from gradient_horizon.figures.transient import shares_of
+from gradient_horizon.figures.transient import share_parallelisable, shares_of
 from gradient_horizon.store import datasets
 
 SCALES = (0.5, 1.0, 2.0)
@@ -52,6 +52,13 @@ def test_the_quick_look_shows_medians_and_shares():
     np.testing.assert_allclose([line.get_ydata()[0] for line in curves_of(departure)], [0.7, 0.6])
     assert len(share.collections) == 3
     assert any("parallelisable" in word for word in words_of(figure)[0])
+
+
+def test_the_key_has_the_colour_of_the_only_band():
+    figure = share_parallelisable(job())
+    (ax,) = panels_of(figure)
+    (patch,) = (patch for legend in figure.legends for patch in legend.get_patches())
+    assert patch.get_facecolor() == tuple(ax.collections[0].get_facecolor()[0])
 
 
 def test_shares_count_networks_with_a_finite_state():

@@ -39,6 +39,12 @@ CAUSAL = {
 }
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_named(bad):
+    with pytest.raises(ValueError, match="xs: holds NaN or inf; allowed: finite numbers"):
+        check_causality(lambda xs: xs, XS.at[2, 1].set(bad))
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_what_only_looks_back_passes(name):
     check_causality(CAUSAL[name], XS)

@@ -239,6 +239,13 @@ class TestTransformations:
             alone = of_products(xs[number])
             np.testing.assert_allclose(every.rates[number], alone.rates, atol=1e-9)
             assert between(np.asarray(alone.vectors), np.asarray(every.vectors[number])).max() < 1e-9
+        rows = np.asarray(every.vectors)
+        cosines = np.abs(np.einsum("blni,blnj->blij", rows, rows))
+        np.testing.assert_allclose(np.cos(every.angles), cosines, atol=1e-12)
+        for network in range(len(rows)):
+            alone = jax.tree.map(lambda part, network=network: part[network], every)
+            np.testing.assert_allclose(every.smallest_angle()[network], alone.smallest_angle(), atol=1e-12)
+            np.testing.assert_allclose(every.smallest_angle(1)[network], alone.smallest_angle(1), atol=1e-12)
 
     @pytest.mark.parametrize("differentiate", [jax.grad, jax.jacfwd])
     def test_no_derivative(self, differentiate):

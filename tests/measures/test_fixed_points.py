@@ -240,6 +240,38 @@ class TestKinks:
         assert found.kind.tolist() == [KINK]
 
 
+def dense(w, h, x):
+    return jnp.tanh(w @ h)
+
+
+class TestNearZero:
+    """Numbers below the smallest normal one are flushed to 0, so that every start seems to end in an exact zero."""
+
+    @pytest.mark.parametrize("scale", [1.0, 1e-309])
+    def test_a_contraction_has_one_fixed_point(self, scale):
+        rng = np.random.default_rng(0)
+        for _ in range(3):
+            matrix = rng.standard_normal((8, 8))
+            starts = jnp.asarray(scale * rng.standard_normal((32, 8)))
+            found = fixed_points(dense, jnp.asarray(0.85 * matrix / np.linalg.norm(matrix, 2)), None, starts)
+            assert found.starts.tolist() == [32]
+            assert np.abs(found.points).max() <= found.error[0] < 1e-280
+            assert found.kind.tolist() == [STABLE]
+
+    def test_the_pair_beside_the_saddle_at_0_is_found(self):
+        found = of_the_plane(LINE, weights=np.diag([1.5, 0.0]))
+        root = float(mp.findroot(lambda h: mp.tanh(1.5 * h) - h, 0.8))
+        order = np.argsort(found.points[:, 0])
+        np.testing.assert_allclose(found.points[order, 0], [-root, 0, root], atol=found.error.max() + 1e-15)
+        assert found.kind[order].tolist() == [STABLE, SADDLE, STABLE]
+        assert found.error.max() < 1e-13
+
+    def test_0_is_no_surer_than_other_points_of_a_continuum(self):
+        found = of_the_plane(np.array([[0.0, 0.0], *STARTS[1:]]), linear=np.eye(2))
+        np.testing.assert_array_equal(found.error, np.inf)
+        np.testing.assert_array_equal(found.kind, MARGINAL)
+
+
 class TestDegenerate:
     def test_a_line_of_fixed_points_is_marginal_and_has_no_error(self):
         found = of_the_plane(STARTS, linear=np.diag([1.0, 0.5]))

@@ -169,6 +169,12 @@ class TestKreiss:
         assert float(unstable.spectral_radius) == pytest.approx(1.5)
         assert np.isnan(gh.kreiss_lower_bound(np.full((2, 2), np.nan)).bound)
 
+    def test_of_one_number_it_is_infinite_only_where_k_is(self):
+        """K of a single number a is 1 for |a| ≤ 1 and infinite beyond; z = 1.5 is met exactly in float32."""
+        stable, unstable = (gh.kreiss_lower_bound(np.full((1, 1), a, np.float32)).bound for a in (0.9, 1.5))
+        assert float(stable) == 1
+        assert float(unstable) > 1e5
+
     def test_a_complex_matrix_is_searched_in_the_whole_plane(self):
         """A rotation of the plane turns z with it."""
         matrix = np.array([[0.5, 3.0], [0.0, 0.5]])

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradient_horizon.analysis.intervals import share
@@ -19,6 +20,7 @@ from gradient_horizon.figures.kit.quantiles import over_seeds
 NUMBER = "fixed points found"
 SHARE = "share of networks with\nseveral stable fixed points"
 _STABLE: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (4, 2)), "marker": "s", "markersize": 2.5}
+_HATCHED: dict[str, Any] = {"facecolor": "none", "hatch": "/////", "linewidth": 0, "alpha": 0.5}
 _ALL: dict[str, Any] = {"linewidth": 0.9, "marker": "o", "markersize": 2.5}
 
 
@@ -44,8 +46,12 @@ def draw_numbers(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> style.Ke
             for name, mark in (("fixed_point_count", _ALL), ("stable_count", _STABLE)):
                 counts = line[name].transpose("weight_scale", "seed").values
                 lower, median, upper = over_seeds(counts.astype(float), known)
-                if line.sizes["seed"] > 1:
+                if line.sizes["seed"] > 1 and mark is _ALL:
                     weight_scale.draw_band(ax, x, lower, upper, look["color"])
+                elif line.sizes["seed"] > 1:
+                    ax.fill_between(x, lower, upper, edgecolor=look["color"], **_HATCHED)
+                    if len(x) == 1:  # a band without width
+                        ax.vlines(x, lower, upper, color=look["color"], linestyle=":", linewidth=2)
                 ax.plot(x, median, color=look["color"], **mark)
         weight_scale.set_axis(ax, x)
         ax.set_ylim(bottom=0)
@@ -55,6 +61,8 @@ def draw_numbers(axes: Sequence[Axes], panels: Sequence[xr.Dataset]) -> style.Ke
         (Line2D([], [], color=style.GREY, **_ALL), "all"),
         (Line2D([], [], color=style.GREY, **_STABLE), "stable"),
     ]
+    if any(panel.sizes["seed"] > 1 for panel in panels):
+        marks[1] = ((Patch(edgecolor=style.GREY, **_HATCHED), marks[1][0]), "stable")
     return names + marks
 
 

@@ -142,17 +142,22 @@ def share_parallelisable(dataset: xr.Dataset) -> Figure:
     with style.applied():
         figure, axes = grid.subplots(weight_scale.LABEL, PARALLEL)
         names: style.Key = []
+        colours: set[str] = set()
         for ax, panel in zip(axes, grid.panels, strict=True):
             lines, x = lines_of(panel.data), panel.data["weight_scale"].values
             looks = style.line_looks(len(lines))
             for look, line in zip(looks, lines.values(), strict=True):
                 shares = shares_of(line)
                 sure = shares[Parallelisable.YES]
+                colours.add(look["color"])
                 weight_scale.draw_band(ax, x, sure, sure + shares[Parallelisable.UNDECIDED], look["color"])
                 ax.plot(x, sure, marker="o", markersize=2.5, linewidth=0.9, **look)
             ax.set_ylim(-0.03, 1.03)
             names = [(Line2D([], [], **look), name) for look, name in zip(looks, lines, strict=True) if name]
         _finish(axes, dataset["weight_scale"].values)
-        key = [*names, (Patch(facecolor=style.GREY, alpha=0.3, linewidth=0), "undecided")]
+        colour, words = style.GREY, "undecided, in the colour of its line"
+        if len(colours) == 1:
+            colour, words = next(iter(colours)), "undecided"
+        key = [*names, (Patch(facecolor=colour, alpha=0.18, linewidth=0), words)]
         style.add_key(figure, key, remarks_on(dataset, grid.left_out), 7 if len(axes) > 1 else 2)
     return figure

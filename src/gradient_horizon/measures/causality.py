@@ -21,6 +21,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array
 
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics.arrays import PyTree
 from gradient_horizon.numerics.xla import materialised
 
@@ -70,12 +71,13 @@ def check_causality(
     leaves, structure = jax.tree.flatten(xs)
     if any(isinstance(leaf, Tracer) for leaf in leaves):
         raise TypeError("xs: is traced; allowed: arrays, as a check can raise nothing inside jax.jit or jax.vmap")
-    if probes < 1:
-        raise ValueError(f"probes: {probes}; allowed: a whole number of at least 1")
+    probes, axis, seed = whole_number("probes", probes), whole_number("axis", axis, None), whole_number("seed", seed, 0)
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance: {tolerance}; allowed: from 0 to below 1")
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     length = _common_length("xs", leaves, axis)
+    if not all(bool(_is_finite(leaf)) for leaf in leaves):
+        raise ValueError("xs: holds NaN or inf; allowed: finite numbers, whose results can be compared")
 
     def of_leaves(leaves: list[Array]) -> list[Array]:
         values = [jnp.asarray(leaf) for leaf in jax.tree.leaves(f(jax.tree.unflatten(structure, leaves)))]

@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gradient_horizon.measures.trajectory import Trajectory, sequence_length, system_of
 from gradient_horizon.measures.wide import in_float64, lifted_jacobian
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics import lapack
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.numerics.compiled import compiled_once
@@ -69,25 +70,30 @@ class CovariantVectors(NamedTuple):
     backward_error: Array
 
     @property
-    def angles(self) -> Float[Array, "L k k"]:
-        """The angle between each two vectors at each time, in radians from 0 to π/2."""
+    def angles(self) -> Float[Array, "*networks L k k"]:
+        """The angle between each two vectors at each time, in radians from 0 to π/2; axes of `jax.vmap` in front."""
 
         def at(vectors):
             rows = vectors.T
             return jax.vmap(lambda one: jax.vmap(lambda other: angle(one, other))(rows))(rows)
 
-        return lax.map(at, self.vectors)
+        *leading, n, k = self.vectors.shape
+        return lax.map(at, self.vectors.reshape(-1, n, k)).reshape(*leading, k, k)
 
-    def smallest_angle(self, dimension: Int[Array, ""] | int | None = None) -> Float[Array, " L"]:
+    def smallest_angle(self, dimension: Int[Array, ""] | int | None = None) -> Float[Array, "*networks L"]:
         """The smallest angle between the span of the first `dimension` vectors and that of the others, at each time.
 
         In radians: the first principal angle (Björck and Golub 1973). `dimension` may be traced; None: the number of
-        positive exponents, that is, between the unstable directions and the rest. Angles near 0 at some times mean that
+        positive exponents, that is, between the unstable directions and the rest. Axes of `jax.vmap` stay in front, and
+        `dimension` may differ from network to network. Angles near 0 at some times mean that
         the two come close to a tangency; a hyperbolic map has none. NaN if either group is empty, or holds a dead
         direction.
         """
-        dimension = jnp.sum(self.exponents > 0, dtype=jnp.int32) if dimension is None else dimension
-        return lax.map(lambda vectors: _smallest_angle(vectors, dimension), self.vectors)
+        *leading, n, k = self.vectors.shape
+        dimension = jnp.sum(self.exponents > 0, axis=-1) if dimension is None else dimension
+        each = jnp.broadcast_to(jnp.asarray(dimension, jnp.int32)[..., None], leading).reshape(-1)
+        by_time = self.vectors.reshape(-1, n, k), each
+        return lax.map(lambda pair: _smallest_angle(*pair), by_time).reshape(*leading)
 
 
 def angle(one: Float[Array, " n"], other: Float[Array, " n"]) -> Float[Array, ""]:
@@ -201,7 +207,7 @@ def _vectors(
             "h0: complex, and the step is holomorphic, so that each exponent occurs twice and its vectors are not"
             " defined; allowed: a real state"
         )
-    count = n if count is None else count
+    count = n if count is None else whole_number("count", count, None)
     schedule = _schedule(total, n, count, transient, backward_transient)
     window = jax.tree.map(jnp.asarray, system.window)
     with_64_bits = jnp.result_type(float) == jnp.float64
@@ -380,8 +386,9 @@ def _(primals: Any, tangents: Any) -> Any:
 
 
 def _schedule(total: int, n: int, count: int, transient: int | None, backward_transient: int | None) -> _Schedule:
-    transient = total // 4 if transient is None else transient
-    backward = total // 4 if backward_transient is None else backward_transient
+    usual = total // 4
+    transient = usual if transient is None else whole_number("transient", transient, None)
+    backward = usual if backward_transient is None else whole_number("backward_transient", backward_transient, None)
     if not 1 <= count <= n:
         raise ValueError(f"count: {count}; allowed: from 1 to {n}, the size of the state")
     if not 0 <= transient < total:

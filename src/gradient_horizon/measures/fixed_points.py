@@ -21,6 +21,7 @@ from gradient_horizon.measures.return_map import ReturnMap, divisors, return_map
 from gradient_horizon.measures.states import layout_of
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.names import PointKind
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics.arrays import PyTree, RandomKey, Step
 from gradient_horizon.numerics.compiled import compiled_once
 from gradient_horizon.numerics.keys import named_key, normal
@@ -149,6 +150,8 @@ def fixed_points(
             " measures.fixed_points.search and linearise"
         )
     _check(starts, period, iterations)
+    if not driven and _is_one_state(step, params, x, starts):
+        raise ValueError("starts: one state; allowed: states with a leading axis (of one: state[None] of each leaf)")
     settings: dict[str, Any] = {"period": period, "driven": driven, "slow": slow, "iterations": iterations}
     with jax.enable_x64(True):
         wide = jax.tree.map(widened, (params, x, starts))
@@ -322,8 +325,11 @@ def sample_states(
     axis T, or is None with `steps` = T. Returns states with leading axis `count`; `jax.vmap` over keys, initial states
     and inputs gives those of many trajectories. Raises `ValueError` if `count` is below 1.
     """
-    if count < 1:
-        raise ValueError(f"count: {count}; allowed: a whole number of at least 1")
+    count = whole_number("count", count)
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key: {key}; allowed: a random key, such as jax.random.key(0)")
+    if not isinstance(noise, Tracer) and not np.all(np.asarray(noise) >= 0):
+        raise ValueError(f"noise: {noise}; allowed: a number of at least 0")
     trajectory = rollout(step, params, h0, xs, steps=steps)
     layout = layout_of(h0)
     places = jax.random.randint(named_key(key, "times"), (count,), 0, trajectory.length)
@@ -332,10 +338,26 @@ def sample_states(
     return jax.vmap(layout.unpack)(moved, list(carried))
 
 
+def _is_one_state(step: Step, params: PyTree, x: PyTree, starts: PyTree) -> bool:
+    """True if `step` takes `starts` as a state, and not its parts."""
+
+    def keeps_shape(state: PyTree) -> bool:
+        try:
+            after = jax.eval_shape(step, params, state, x)
+        except Exception:  # of whatever kind a step raises for a state that it does not take
+            return False
+        return [jnp.shape(leaf) for leaf in jax.tree.leaves(after)] == [
+            jnp.shape(leaf) for leaf in jax.tree.leaves(state)
+        ]
+
+    return not keeps_shape(jax.tree.map(lambda leaf: leaf[0], starts)) and keeps_shape(starts)
+
+
 def _check(starts: PyTree, period: int, iterations: int) -> None:
     counts = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(starts)}
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"starts: leading axes {sorted(counts)}; allowed: one number of states, at least 1")
+    if not any(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in jax.tree.leaves(starts)):
+        raise ValueError("starts: no floats; allowed: states of floats, with a leading axis")
     for name, value in (("period", period), ("iterations", iterations)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name}: {value}; allowed: a whole number of at least 1")
+        whole_number(name, value)

@@ -126,6 +126,10 @@ def log_input_gradients(
 
     **Source:** chain rule; the effective receptive field: Luo, Li, Urtasun, Zemel 2016 (there of images).
     """
+    if isinstance(norms, str):
+        raise ValueError(f"norms: {norms!r}; allowed: a sequence of one or more of {', '.join(names.NORMS)}")
+    if output is not None and not callable(output):
+        raise ValueError(f"output: {type(output).__name__}; allowed: a function of the state, such as lambda h: C @ h")
     unknown = [name for name in norms if name not in names.NORMS]
     if unknown or not norms:
         raise ValueError(f"norms: {list(norms)}; allowed: one or more of {', '.join(names.NORMS)}")

@@ -93,8 +93,9 @@ def kreiss_lower_bound(matrix: Any) -> KreissBound:
     then around its best point: some 500 singular value decompositions, a tenth of a second for n = 64.
 
     **Certification:** the computed σ_min is taken to be off by n eps ‖z - A‖_F (LAPACK is backward stable), and the
-    bound is lowered by that much, so that rounding cannot raise it above K. It never exceeds 1/(n eps), even where K is
-    infinite, and may lie below K if the supremum is so narrow a peak that the search misses it.
+    bound is lowered by that much, so that rounding cannot raise it above K. Even where K is infinite it is therefore at
+    most (|z| - 1)/(n eps ‖z - A‖_F); it is inf only if A is z times the identity for a z that was tried, and K is then
+    infinite. It may lie below K if the supremum is so narrow a peak that the search misses it.
 
     Works inside `jax.jit` and `jax.vmap`, on the CPU. Derivatives are NaN. NaN for a matrix that is not finite.
 

@@ -22,6 +22,7 @@ from gradient_horizon.measures.normality import henrici_departure
 from gradient_horizon.measures.trajectory import System, Trajectory, sequence_length, system_of
 from gradient_horizon.measures.wide import sized_jacobian
 from gradient_horizon.names import Parallelisable
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics.arrays import PyTree, Scalar, Series, Step
 from gradient_horizon.numerics.compiled import compiled_once
 
@@ -78,6 +79,11 @@ def is_parallelisable(exponent: Any, standard_error: Any, standard_errors: float
         raise ValueError(f"standard_errors: {standard_errors}; allowed: a number above 0")
     is_traced = any(isinstance(value, Tracer) for value in (exponent, standard_error, standard_errors, rounding))
     xp: Any = jnp if is_traced else np
+    for name, value in (("standard_error", standard_error), ("rounding", rounding)):
+        if not isinstance(value, Tracer) and np.any(np.asarray(value) < 0):
+            raise ValueError(f"{name}: {np.min(np.asarray(value))}; allowed: numbers of at least 0, or NaN")
+    exponent, standard_error = xp.asarray(exponent), xp.asarray(standard_error)
+    standard_error = xp.where(standard_error < 0, xp.nan, standard_error)  # traced: decides nothing
     margin = standard_errors * standard_error + rounding
     is_below = (exponent + margin < 0) | (exponent == -np.inf)
     verdict = xp.where(exponent - margin > 0, int(Parallelisable.NO), int(Parallelisable.UNDECIDED))
@@ -121,7 +127,8 @@ def transient_growth(
     **Returns:** `TransientGrowth`, in the vector's dtype. NaN, lags of -1 and `UNDECIDED` if a state is not finite.
 
     **Accuracy:** logs round by eps times their size, which is λ₁ T: 1e-3 for log ‖M_k‖ = -7000 in float32, but 1e-12 in
-    float64.
+    float64. The bounds hold for the product as computed: where its parts cancel, it rounds by eps T ‖A‖ ‖B‖ / ‖A B‖
+    of itself (see `log_jacobian_norms`), and `log_norm` may exceed the exact log ‖M_k‖₂ by as much.
 
     **Derivatives:** of the logs and λ₁, as of the norms and exponents that they consist of; NaN for the departures.
 
@@ -161,9 +168,8 @@ def _transient_growth(
     trajectory: Trajectory | None,
 ) -> TransientGrowth:
     length = sequence_length(xs, steps)
-    if samples < 0:
-        raise ValueError(f"samples: {samples}; allowed: a whole number of at least 0")
-    transient = min(ALIGNING, length // 4) if transient is None else transient
+    samples = whole_number("samples", samples, 0)
+    transient = min(ALIGNING, length // 4) if transient is None else whole_number("transient", transient, None)
     method = resolve_method(method, "start")
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     trajectory, n = system.trajectory, system.layout.size

@@ -23,7 +23,7 @@ class Linearised(NamedTuple):
     """F(h), its Jacobian there, and what rounding may have done to both.
 
     - `rounding`: (n,), a bound to first order on the error of each entry of F(h), from (√n + 8) eps per step: errors of
-      a sum add up like a random walk (Higham and Mary 2019).
+      a sum add up like a random walk (Higham and Mary 2019). Never below `ReturnMap.floor`.
     - `slope_rounding`: a bound on the norm (any of 1, 2, ∞) of the error of the Jacobian.
     """
 
@@ -46,6 +46,18 @@ class ReturnMap(NamedTuple):
     def eps(self) -> float:
         """The relative rounding of a state: that of its entries with the fewest bits."""
         return max(float(jnp.finfo(leaf.dtype).eps) for leaf in self.layout.leaves if leaf.is_differentiated)
+
+    @property
+    def floor(self) -> float:
+        """What a step may lose of an entry near 0, where rounding is not relative.
+
+        XLA flushes every number below the smallest normal one to 0. Each of n terms may be lost so, with a few more in
+        the step, and what follows may multiply them, by up to 1/eps here; entries of 16 bits are not multiplied.
+        """
+        kept = [leaf.dtype for leaf in self.layout.leaves if leaf.is_differentiated]
+        own = jnp.finfo(self.layout.dtype)
+        lost = max(float(own.tiny) / float(own.eps), *(float(jnp.finfo(dtype).tiny) for dtype in kept))
+        return (self.layout.size + 8) * lost
 
     def at(self, x: PyTree) -> Callable[[Array], Array]:
         """The step at input `x`."""
@@ -89,7 +101,7 @@ class ReturnMap(NamedTuple):
 
     def _one(self, h: Float[Array, " n"], x: PyTree, unit: float) -> Linearised:
         matrix, value = jacobian(self.at(x), h), self.at(x)(h)
-        rounding = unit * (jnp.abs(matrix) @ jnp.abs(h) + jnp.abs(value))
+        rounding = unit * (jnp.abs(matrix) @ jnp.abs(h) + jnp.abs(value)) + self.floor
         return Linearised(value, matrix, rounding, unit * norm_bound(matrix))
 
     def perturbed(self, size: float, pattern: Int[Array, ""]) -> ReturnMap:

@@ -19,6 +19,7 @@ from gradient_horizon.measures.states import FlatStep
 from gradient_horizon.measures.trajectory import Trajectory, sequence_length, system_of
 from gradient_horizon.measures.volume_growth import Stretch, grow, grow_in_float64, start_from, stretch_by
 from gradient_horizon.measures.wide import in_float64, lifted_jacobian
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics import lapack, sums
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.numerics.compiled import compiled_once
@@ -98,6 +99,7 @@ def finite_time_exponents(
     Exponents, 2016, chapter 5.
     """
     length = sequence_length(xs, steps)
+    window, transient = whole_number("window", window, None), whole_number("transient", transient, None)
     if not 0 <= transient < length:
         raise ValueError(f"transient: {transient}; allowed: from 0 to {length - 1}, one less than the number of steps")
     if not 1 <= window <= length - transient:
@@ -105,7 +107,7 @@ def finite_time_exponents(
     system = system_of(step, params, h0, xs, steps=steps, trajectory=trajectory)
     n, dtype = system.layout.size, system.layout.dtype
     copies = 2 if system.is_holomorphic else 1
-    count = n // copies if count is None else count
+    count = n // copies if count is None else whole_number("count", count, None)
     if not 1 <= count <= n // copies:
         raise ValueError(f"count: {count}; allowed: from 1 to {n // copies}, the size of the state")
     plan = _Plan(transient, (length - transient) // window, window)

@@ -86,6 +86,19 @@ def is_index(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
+def whole_number(name: str, value: Any, least: int | None = 1) -> int:
+    """`value`, an integer of Python, NumPy or JAX, as an int; `ValueError` for anything else, or below `least`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ValueError(
+            f"{name}: {shown(value)}; allowed: a whole number{'' if least is None else f' of at least {least}'}"
+        )
+    return number
+
+
 def one_of(options: Sequence[str]) -> Rule:
     """One of these words."""
     return Rule(", ".join(options), lambda value: value in options, tuple(options))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize
 
-from gradient_horizon.measures.fixed_points import FixedPoints, fixed_points, linearise
+from gradient_horizon.measures.fixed_points import FixedPoints, fixed_points, linearise, search
 from gradient_horizon.names import PointKind
 from gradient_horizon.verify.comparison import Comparison, Item, worst
 
@@ -103,6 +103,27 @@ def one_unit(full: bool) -> Iterator[Item]:
     yield worst(
         "one tanh unit, w = 1: the triple zero has no error bound, and is marginal", "tanh h = h - h³/3 + ...",
         [math.inf, float(PointKind.MARGINAL)], [float(marginal.error.max()), float(marginal.kind.min())], 0.0, "exact",
+    )  # fmt: skip
+
+
+def _tanh_step(weights: Any, h: Any, x: Any) -> Any:
+    return jnp.tanh(weights @ h)
+
+
+def contractions(full: bool) -> Iterator[Item]:
+    """h = tanh(W h) with ‖W‖₂ < 1: one fixed point, 0, however small the numbers in which the starts end."""
+    rng = np.random.default_rng(0)
+    weights, starts = rng.standard_normal((3, 8, 8)), jnp.asarray(rng.standard_normal((32, 8)))
+    contracting = [jnp.asarray(0.85 * matrix / np.linalg.norm(matrix, 2)) for matrix in weights]
+    found = [search(_tanh_step, matrix, None, starts) for matrix in contracting]
+    yield worst(
+        "contractions h = tanh(W h), ‖W‖₂ = 0.85, n = 8: number of fixed points", "Banach's fixed-point theorem",
+        1, [int(one.is_first.sum()) for one in found], 0.0, "exact",
+    )  # fmt: skip
+    yield worst(
+        "contractions h = tanh(W h): their fixed point is 0", "tanh 0 = 0", 0.0,
+        [float(np.abs(one.points).max()) for one in found], [float(one.error.min()) for one in found],
+        "the errors that the search reports, which are of the size of the smallest normal number over eps",
     )  # fmt: skip
 
 

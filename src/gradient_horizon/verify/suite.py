@@ -69,6 +69,7 @@ SECTIONS: dict[str, tuple[Check, ...]] = {
     ),
     "Fixed and periodic points": (
         fixed_points.one_unit,
+        fixed_points.contractions,
         fixed_points.maps_of_the_plane,
         fixed_points.driven_cycle,
     ),
