@@ -44,6 +44,7 @@ def test_networks_of_other_precisions_have_their_closed_forms_and_their_first_ba
         scale = 0.5 if dtype == "bfloat16" else 0.7
         watch = watched(dtype)
         table = watch(linear(scale, dtype), 0)
+        assert table is not None
         eps = float(np.finfo(np.float64 if dtype == "float64" else np.float32).eps)
         tolerance = T * (N + 8) * eps  # each step rounds by (n + 8) eps
         assert abs(float(table.log_growth[0]) - math.log(scale)) < tolerance

@@ -130,7 +130,8 @@ def test_what_is_said_is_true_of_any_level():
 
 def test_the_resolution_for_a_factory_is_relative_to_its_bounds():
     factory = scalar_factory(lambda value, key: 1e6 * value)
-    found = tune(factory, T, "v", bounds=(5e-7, 1.1e-6), seeds=np.arange(2))
+    seeds: Any = np.arange(2)
+    found = tune(factory, T, "v", bounds=(5e-7, 1.1e-6), seeds=seeds)
     assert brackets(found, 1e-6 * math.exp(-RATE), 0.6e-9)
 
 

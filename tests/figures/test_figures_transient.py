@@ -58,7 +58,7 @@ def test_the_key_has_the_colour_of_the_only_band():
     figure = share_parallelisable(job())
     (ax,) = panels_of(figure)
     (patch,) = (patch for legend in figure.legends for patch in legend.get_patches())
-    assert patch.get_facecolor() == tuple(ax.collections[0].get_facecolor()[0])
+    assert patch.get_facecolor() == tuple(np.asarray(ax.collections[0].get_facecolor())[0])
 
 
 def test_shares_count_networks_with_a_finite_state():

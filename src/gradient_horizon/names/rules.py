@@ -88,10 +88,7 @@ def is_index(value: Any) -> bool:
 
 def whole_number(name: str, value: Any, least: int | None = 1) -> int:
     """`value`, an integer of Python, NumPy or JAX, as an int; `ValueError` for anything else, or below `least`."""
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
+    number = operator.index(value) if is_index(value) else None
     if number is None or (least is not None and number < least):
         raise ValueError(
             f"{name}: {shown(value)}; allowed: a whole number{'' if least is None else f' of at least {least}'}"
