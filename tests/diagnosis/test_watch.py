@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -400,8 +401,23 @@ def test_a_probe_longer_than_memory_is_refused_and_what_would_fit_is_named(monke
     long = np.broadcast_to(np.zeros(N, np.float32), (4, 10**6, N))
     with pytest.raises(
         ValueError, match=r"probe: 4 sequences of 1000000 steps need .* GiB, and 0.0156 GiB are free; allowed"
-    ):
+    ) as error:
         watched(probe=long)
+    fits = re.search(r"such as one sequence of (\d+) steps$", str(error.value))
+    assert fits is not None
+    steps = int(fits[1])
+    watched(probe=long[:1, :steps])
+    with pytest.raises(ValueError, match="such as one sequence of"):
+        watched(probe=long[:1, : 4 * steps])
+
+
+def test_updates_that_do_not_grow_are_counted_on_with_a_warning():
+    watch, params = watched(every=1), orthogonal(0.9)
+    for update in (5, 3, 3, 9):
+        watch(params, update)
+    assert watch.table()["update"].values.tolist() == [5, 6, 7, 9]
+    assert [text for _, text in watch.warnings if text == "update: 3; allowed: 6 or later; taken as 6"]
+    assert "watched since update 5" in watch.explain()
 
 
 def test_a_file_that_is_there_is_not_replaced(tmp_path):

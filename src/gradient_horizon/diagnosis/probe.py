@@ -1,26 +1,13 @@
 """The probe of a watch: its sequences, the state at their start, and whether they fit into memory."""
 
-import operator
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradient_horizon.diagnosis.reading import bytes_needed
 from gradient_horizon.ensembles.devices import free_memory
+from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics.arrays import PyTree, Step
-
-
-def whole_number(name: str, value: Any) -> int:
-    """`value`; `ValueError` unless it is a whole number of at least 1."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name}: {value!r}; allowed: a whole number of at least 1")
-    return number
 
 
 def sizes(probe: PyTree, steps: int | None) -> tuple[int, int]:

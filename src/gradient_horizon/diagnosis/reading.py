@@ -298,5 +298,5 @@ def bytes_needed(h0: PyTree, probe: PyTree, sequences: int, length: int, *, with
     itemsize = layout_of(h0).dtype.itemsize
     one = length * n * 4 + 8 * n * n
     every = sequences * length * (n * (5 if with_loss else 1) + 8)
-    inputs = sum(math.prod(jnp.shape(leaf)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(probe))
-    return itemsize * (side_by_side(sequences) * one + every) + inputs
+    inputs = sum(math.prod(jnp.shape(leaf)[2:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(probe))
+    return itemsize * (side_by_side(sequences) * one + every) + sequences * length * inputs

@@ -22,9 +22,10 @@ from gradient_horizon.diagnosis import explain, parameters
 from gradient_horizon.diagnosis.history import Bad, History, blank_row, check_path, row_of
 from gradient_horizon.diagnosis.loss import NoStatesError, loss_of_states
 from gradient_horizon.diagnosis.parameters import FINITE, Parameters, taken_apart
-from gradient_horizon.diagnosis.probe import check_finite, check_memory, initial_state, sizes, whole_number
+from gradient_horizon.diagnosis.probe import check_finite, check_memory, initial_state, sizes
 from gradient_horizon.diagnosis.reading import Reading, check_loss, check_step, read
 from gradient_horizon.measures.states import layout_of
+from gradient_horizon.names.rules import is_index, whole_number
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.store.netcdf import first_line
 
@@ -143,6 +144,8 @@ class Watch:
     def __call__(self, params: PyTree, update: int | None = None) -> xr.Dataset | None:
         """Look at `params` after `update` (None: the last one plus 1, from 0); measure if it is time.
 
+        An `update` that is not later than the last one counts as the last one plus 1, with a warning.
+
         **Returns:** the table so far if this call has measured, otherwise None.
         """
         own = taken_apart(params, self._first)
@@ -214,10 +217,13 @@ class Watch:
     def _number(self, update: int | None) -> int:
         if update is None:
             return self._update + 1
-        try:
-            return operator.index(update)
-        except TypeError:
-            raise ValueError(f"update: {update!r}; allowed: a whole number, or None") from None
+        if not is_index(update):
+            raise ValueError(f"update: {update!r}; allowed: a whole number, or None")
+        if (number := operator.index(update)) > self._update:
+            return number
+        following = self._update + 1
+        self._warn(following, "order", f"update: {number}; allowed: {following} or later; taken as {following}")
+        return following
 
     def _is_due(self, update: int) -> bool:
         rows = self._history.rows
