@@ -9,7 +9,7 @@ run: .venv/installed
 	$(BIN)/gradient-horizon run +sweeps=main_training $(ARGS)
 
 test: .venv/installed-dev
-	@echo "Running the tests, on all cores: ten minutes on two fast ones, half an hour on slow ones."
+	@echo "Running the tests, on all cores: twenty minutes on two fast ones, an hour on slow ones."
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: .venv/installed-bench
