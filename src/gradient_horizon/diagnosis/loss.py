@@ -131,12 +131,29 @@ def _scans(jaxpr: Jaxpr, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
             yield from _scans(called[0], (*path, number))
 
 
+def _parts_of_scan(equation: Any) -> tuple[ClosedJaxpr, int, int]:
+    """The body of a scan, and how many of its operands are constants and how many are carried.
+
+    Inferred from their shapes: JAX 0.10 calls these numbers `num_consts` and `num_carry`, 0.11 does not.
+    """
+    program, length = equation.params["jaxpr"], equation.params["length"]
+    body = program if isinstance(program, ClosedJaxpr) else ClosedJaxpr(program, ())
+
+    def series(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+        """How many have one entry for each step."""
+        return sum(one.aval.shape == (length, *entry.aval.shape) for one, entry in zip(outer, inner, strict=True))
+
+    carried = len(equation.outvars) - series(equation.outvars, body.jaxpr.outvars)
+    return body, len(equation.invars) - series(equation.invars, body.jaxpr.invars) - carried, carried
+
+
 def _places(program: ClosedJaxpr, leaves: list[Any], sequences: int, length: int) -> Iterator[_Place]:
     for path, equation in _scans(program.jaxpr):
         params = equation.params
         if params["length"] != length or params["reverse"]:
             continue
-        carries = equation.invars[params["num_consts"] :][: params["num_carry"]]
+        _, fixed, carried = _parts_of_scan(equation)
+        carries = equation.invars[fixed : fixed + carried]
         options = [
             [
                 (number, axis)
@@ -217,7 +234,7 @@ class _Evaluation:
     def scan(self, equation: Any, inputs: list[_Value]) -> list[_Value]:
         """The scan, with the given states in place of those that it computes."""
         params = equation.params
-        body, constants, carries = params["jaxpr"], params["num_consts"], params["num_carry"]
+        body, constants, carries = _parts_of_scan(equation)
         arrays = [value.value for value in inputs]
         consts, start, xs = arrays[:constants], arrays[constants : constants + carries], arrays[constants + carries :]
         origins = {_origin(body.jaxpr, body.jaxpr.outvars[carry]): n for n, carry in enumerate(self.place.carries)}
