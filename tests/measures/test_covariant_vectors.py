@@ -12,9 +12,10 @@ from quick_programs import compiled
 from scipy.linalg import subspace_angles
 
 from gradient_horizon import covariant_lyapunov_vectors, lyapunov_exponents, make_cell
-from gradient_horizon.measures.covariant_vectors import CovariantVectors, angle
+from gradient_horizon.measures.covariant_vectors import CovariantVectors
 from gradient_horizon.measures.trajectory import rollout
 from gradient_horizon.numerics import lapack
+from gradient_horizon.numerics.angles import angle
 
 N, T, CYCLE = 4, 360, 3
 EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)

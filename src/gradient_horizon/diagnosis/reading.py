@@ -130,7 +130,7 @@ def _each(function: Callable[[PyTree], Any], inputs: PyTree, *, careful: bool) -
         return lax.map(function, inputs)
     try:
         return lax.map(function, inputs, batch_size=side_by_side(sequences))
-    except Exception:
+    except Exception:  # the step cannot be batched; any other error is raised again
         return lax.map(function, inputs)
 
 

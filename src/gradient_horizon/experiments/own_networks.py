@@ -17,7 +17,8 @@ import numpy as np
 
 from gradient_horizon.ensembles.arguments import NAMES, arguments_of, is_function
 from gradient_horizon.ensembles.devices import cpu_count
-from gradient_horizon.ensembles.own_networks import Draws, Ensemble, Task, interface_of, parameters_of
+from gradient_horizon.ensembles.own_networks import Draws, Ensemble
+from gradient_horizon.ensembles.task import Task, interface_of, parameters_of
 from gradient_horizon.experiments.own_labels import check_labels, is_labelled, labelled
 from gradient_horizon.names import rules
 from gradient_horizon.numerics.arrays import PyTree

@@ -29,6 +29,7 @@ from gradient_horizon.measures.trajectory import Trajectory, sequence_length, sy
 from gradient_horizon.measures.wide import in_float64, lifted_jacobian
 from gradient_horizon.names.rules import whole_number
 from gradient_horizon.numerics import lapack
+from gradient_horizon.numerics.angles import angle, angles_of_columns, angles_of_spans, smallest_angle
 from gradient_horizon.numerics.arrays import PyTree, Step
 from gradient_horizon.numerics.compiled import compiled_once
 from gradient_horizon.numerics.exponents import LOG_2, normalise
@@ -93,13 +94,7 @@ class CovariantVectors(NamedTuple):
         dimension = jnp.sum(self.exponents > 0, axis=-1) if dimension is None else dimension
         each = jnp.broadcast_to(jnp.asarray(dimension, jnp.int32)[..., None], leading).reshape(-1)
         by_time = self.vectors.reshape(-1, n, k), each
-        return lax.map(lambda pair: _smallest_angle(*pair), by_time).reshape(*leading)
-
-
-def angle(one: Float[Array, " n"], other: Float[Array, " n"]) -> Float[Array, ""]:
-    """The angle between the lines along two unit vectors, from 0 to π/2, accurate however small it is (Kahan 2006)."""
-    other = jnp.where(jnp.vdot(one, other) < 0, -other, other)
-    return 2 * jnp.arctan2(_length(one - other), _length(one + other))
+        return lax.map(lambda pair: smallest_angle(*pair), by_time).reshape(*leading)
 
 
 def covariant_lyapunov_vectors(
@@ -284,7 +279,7 @@ def _by_sweep(
     other = jnp.asarray(np.linalg.qr(fixed_normal(n + 1, n)[1:])[0][:, :count])
     none = jnp.zeros(count, bool), jnp.ones(count, bool)
     ((basis, other), flags), _ = lax.scan(align, ((start, other), none), early)
-    forward_error = _angles_of_spans(basis, other)
+    forward_error = angles_of_spans(basis, other)
     (basis, flags), (bases, factors) = lax.scan(advance, (basis, flags), counted)
     (_, flags), late_factors = lax.scan(advance_only, (basis, flags), late)
     is_dead = lax.cummax((flags[0] | flags[1]).astype(jnp.int32)) > 0
@@ -304,7 +299,7 @@ def _by_sweep(
         # of a step that shortens v to less than eps, only the sweep gives the rate: J v is rounding
         rates = exponent.astype(jnp.float64) * LOG_2 - log_shortening[:count]
         image, _ = _to_unit_columns(jnp.matmul(matrix, vectors, precision="highest"))
-        errors = _angles(image, after), _angles(vectors, others)
+        errors = angles_of_columns(image, after), angles_of_columns(vectors, others)
         worst = tuple(jnp.maximum(*pair) for pair in zip(worst, errors, strict=True))
         return (coefficients, vectors, worst), (vectors.astype(dtype), rates)
 
@@ -326,53 +321,12 @@ def _seen(flags: tuple[Bool[Array, " k"], Bool[Array, " k"]], factor: _Factor) -
     return flags[0] | factor.is_gone, flags[1] & factor.is_unresolved
 
 
-def _length(vector: Float[Array, " n"]) -> Float[Array, ""]:
-    return jnp.sqrt(jnp.sum(vector * vector))
-
-
 def _to_unit_columns(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n k"], Float[Array, " k"]]:
     """The columns divided by their lengths, and the logs of these."""
     largest = jnp.max(jnp.abs(matrix), axis=0, keepdims=True)
     scaled = matrix / largest  # the squares of very long or short columns would over- or underflow
     lengths = jnp.sqrt(jnp.sum(scaled * scaled, axis=0, keepdims=True))
     return scaled / lengths, (jnp.log(largest) + jnp.log(lengths))[0]
-
-
-def _angles(ones: Float[Array, "n k"], others: Float[Array, "n k"]) -> Float[Array, " k"]:
-    return jax.vmap(angle, in_axes=1)(ones, others)
-
-
-def _angles_of_spans(basis: Float[Array, "n k"], other: Float[Array, "n k"]) -> Float[Array, " k"]:
-    """A bound on the largest angle between the spans of the first i columns of two orthonormal bases, for each i.
-
-    Its sine is ‖(1 - Q_i Q_iᵀ) Q_i′‖₂, at most the Frobenius norm that is used here.
-    """
-    inside = jnp.matmul(basis.T, other, precision="highest")
-    outside = other - jnp.matmul(basis, inside, precision="highest")
-    by_column = jnp.sum(outside * outside, axis=0)
-    numbers = jnp.arange(basis.shape[1], dtype=jnp.int32)
-
-    def squares(i):
-        beyond = by_column + jnp.sum(jnp.where((numbers > i)[:, None], inside * inside, 0), axis=0)
-        return jnp.sum(jnp.where(numbers <= i, beyond, 0))
-
-    return jnp.arcsin(jnp.minimum(jnp.sqrt(lax.map(squares, numbers)), 1))
-
-
-def _smallest_angle(vectors: Float[Array, "n k"], dimension: Int[Array, ""] | int) -> Float[Array, ""]:
-    """The first principal angle between the first `dimension` columns and the others."""
-    k = vectors.shape[1]
-    places = jnp.arange(k, dtype=jnp.int32)
-    # orthonormal bases of both, padded with zeros: the last columns reversed are the first ones of another QR
-    first = jnp.where((places < dimension)[None], lapack.qr(vectors)[0], 0)
-    others = jnp.where((places < k - dimension)[None], lapack.qr(vectors[:, ::-1])[0], 0)
-    cosines = jnp.matmul(first.T, others, precision="highest")
-    rest = others - jnp.matmul(first, cosines, precision="highest")
-    padding = jnp.diag(jnp.where(places < k - dimension, 0, 1).astype(vectors.dtype))
-    # sines come from what is left outside; the padding adds singular values of 1, which are not the smallest
-    sine = lapack.singular_values(jnp.concatenate([rest, padding]))[-1]
-    between = jnp.arctan2(sine, lapack.singular_values(cosines)[0])
-    return jnp.where((dimension > 0) & (dimension < k), between, jnp.nan)
 
 
 @jax.custom_jvp
